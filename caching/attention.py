@@ -1,0 +1,68 @@
+"""One attention processor for joint image-text blocks: projections here, attention wherever the engine routes it.
+
+Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channels.
+"""
+
+from collections.abc import Callable
+
+from diffusers.models.attention_processor import Attention
+from diffusers.models.embeddings import apply_rotary_emb
+from torch import Tensor, nn
+
+Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+Triple = tuple[Tensor, Tensor, Tensor]
+
+
+class Router:
+    """Where the processors send layer, query, key, value, text query, text key and text value, `[B, H, N or L, D]`."""
+
+    attend: Attend
+
+
+class JointAttention:
+    """A `diffusers` attention processor for double-stream and single-stream blocks alike."""
+
+    def __init__(self, layer: int, router: Router) -> None:
+        self.layer, self.router = layer, router
+
+    def __call__(
+        self,
+        attn: Attention,
+        hidden_states: Tensor,
+        encoder_hidden_states: Tensor,
+        attention_mask: Tensor | None = None,
+        image_rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> tuple[Tensor, Tensor]:
+        """Attention outputs `[B, N, C]` and `[B, L, C]`, after the output projections where the block has them."""
+        image = _project(attn, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k), hidden_states)
+        image = _rotate(image, image_rotary_emb)
+        if attn.add_q_proj is None:
+            text_layers, text_norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
+        else:
+            text_layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+            text_norms = (attn.norm_added_q, attn.norm_added_k)
+        text = _project(attn, text_layers, text_norms, encoder_hidden_states)
+        image_out, text_out = self.router.attend(self.layer, *image, *text)
+        image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
+        if getattr(attn, "to_out", None) is not None:
+            image_out = attn.to_out[1](attn.to_out[0](image_out))
+        if getattr(attn, "to_add_out", None) is not None:
+            text_out = attn.to_add_out(text_out)
+        return image_out, text_out
+
+
+def _project(
+    attn: Attention, layers: tuple[nn.Module, ...], norms: tuple[nn.Module | None, nn.Module | None], states: Tensor
+) -> Triple:
+    query, key, value = (layer(states).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer in layers)
+    query_norm, key_norm = norms
+    query = query_norm(query) if query_norm is not None else query
+    key = key_norm(key) if key_norm is not None else key
+    return query, key, value
+
+
+def _rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
+    query, key, value = image
+    if rotary is None:
+        return image
+    return apply_rotary_emb(query, rotary), apply_rotary_emb(key, rotary), value

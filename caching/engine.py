@@ -1,0 +1,146 @@
+"""The caching engine: it replaces a transformer's forward with dense and sparse steps.
+
+Legend: B batch, C latent channels, F frames, H height, W width, N local tokens, P values of a patch.
+"""
+
+from typing import Any
+
+import torch
+from diffusers.models.modeling_outputs import Transformer2DModelOutput
+from torch import Tensor, nn
+
+from caching.attention import JointAttention, Router
+from caching.group import Group, LocalGroup
+from caching.models import adapter_for
+from caching.predictor import TaylorPredictor
+from caching.proxies import Proxies
+from caching.recipe import ProxyTaylor, Recipe
+
+
+class Engine:
+    """One recipe on one transformer. Call `begin` before each generation; `detach` restores the transformer."""
+
+    def __init__(self, transformer: nn.Module, recipe: Recipe, group: Group | None = None) -> None:
+        self.transformer, self.recipe = transformer, recipe
+        self.group: Group = group or LocalGroup()
+        self.adapter = adapter_for(transformer)
+        self.router = Router()
+        self.originals = [attention.processor for attention in self.adapter.attentions]
+        for layer, attention in enumerate(self.adapter.attentions):
+            attention.set_processor(JointAttention(layer, self.router))
+        transformer.forward = self.forward
+        self.peak_cache_bytes = 0
+
+    def detach(self) -> None:
+        """Give the transformer back exactly as it was; a second call does nothing."""
+        if self.transformer.__dict__.get("forward") != self.forward:
+            return
+        del self.transformer.forward
+        for attention, processor in zip(self.adapter.attentions, self.originals, strict=True):
+            attention.set_processor(processor)
+
+    def begin(self, grid: tuple[int, int, int], times: list[float]) -> None:
+        """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
+        self.grid, self.times, self.step = grid, times, 0
+        self.dense = self.recipe.schedule.dense(len(times))
+        self.taylor = TaylorPredictor(self.recipe.predictor.order)
+        self.num_tokens = grid[0] * grid[1] * grid[2]
+        device = next(self.transformer.parameters()).device
+        self.rotary = tuple(self.group.shard(rows[None])[0] for rows in self.adapter.rotary(grid, device))
+        self.proxies = self._make_proxies()
+        self.peak_cache_bytes = 0
+
+    def forward(
+        self, hidden_states: Tensor, return_dict: bool = True, attention_kwargs: Any = None, **inputs: Any
+    ) -> Transformer2DModelOutput | tuple[Tensor]:
+        """The velocity at the next step.
+
+        Args:
+            hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or this rank's patches `[B, N, P]`,
+                for which nothing is gathered.
+            inputs: what else the transformer's forward takes.
+
+        Raises:
+            RuntimeError: before `begin`, or after the last step.
+        """
+        if not hasattr(self, "times") or self.step >= len(self.times):
+            raise RuntimeError("call begin() with the grid and the noise levels before each generation")
+        if hidden_states.ndim == 3:
+            output = self._advance(hidden_states, trim_text(inputs))
+        else:
+            patches = self.group.shard(self.adapter.unfold(hidden_states))
+            output = self.adapter.fold(self.group.gather(self._advance(patches, trim_text(inputs))), self.grid)
+        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+
+    @property
+    def dense_steps(self) -> int:
+        return sum(self.dense)
+
+    @property
+    def sparse_steps(self) -> int:
+        return len(self.dense) - sum(self.dense)
+
+    def _advance(self, patches: Tensor, inputs: dict[str, Any]) -> Tensor:
+        step, self.step = self.step, self.step + 1
+        time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
+        if self.dense[step]:
+            self.group.mark("dense")
+            return self._dense(time, patches, inputs, followed_by_sparse=not all(self.dense[step + 1 :]))
+        self.group.mark("sparse")
+        if self.proxies is None:
+            return self.taylor.predict(time)
+        return self.proxies.advance(time, patches, self.router, inputs)
+
+    def _dense(self, time: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool) -> Tensor:
+        """Compute every token; keep what sparse steps need, if any follow."""
+        proxies = self.proxies if followed_by_sparse else None
+        rehearsed = None
+        if proxies and proxies.simulation:
+            rehearsed = proxies.rehearse(self.taylor, time, patches, self.router, inputs)
+        self.router.attend = self._attend_and_record(proxies)
+        before = self.adapter.embed(patches, self.rotary, **inputs)
+        after = self.adapter.blocks(before)
+        velocity = self.adapter.head(after).to(patches.dtype)
+        if followed_by_sparse:
+            expected = self.taylor.predict(time) if rehearsed is not None else None
+            self.taylor.observe(time, velocity)
+            if proxies:
+                if rehearsed is not None and expected is not None:
+                    proxies.learn(velocity - expected, rehearsed)
+                proxies.choose(self.taylor, time, after.tokens, before.text)
+            self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
+        return velocity
+
+    def _attend_and_record(self, proxies: Proxies | None) -> Any:
+        """Attention over all ranks' tokens, noting keys and values where proxies will need them."""
+        if proxies is None:
+            return lambda layer, *states: self.group.attend(*states)
+
+        def attend(layer: int, query, key, value, text_query, text_key, text_value):
+            proxies.context.record(key, value, text_key, text_value)
+            return self.group.attend(query, key, value, text_query, text_key, text_value)
+
+        return attend
+
+    def _make_proxies(self) -> Proxies | None:
+        tokens, predictor = self.recipe.tokens, self.recipe.predictor
+        if tokens is None:
+            return None
+        assert isinstance(predictor, ProxyTaylor)
+        return Proxies(self.adapter, self.group, tokens, predictor, self.num_tokens, self.rotary)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.taylor.cache_bytes + (self.proxies.cache_bytes if self.proxies else 0)
+
+
+def trim_text(inputs: dict[str, Any]) -> dict[str, Any]:
+    """Drop padded text tokens, so that attention needs no mask; at least one token stays."""
+    mask = inputs.get("encoder_attention_mask")
+    if mask is None or mask.device.type == "meta":
+        return inputs
+    if len(mask) > 1 and not torch.equal(mask, mask[:1].expand_as(mask)):
+        raise ValueError("prompts of one batch must have the same number of tokens; render them one by one")
+    length = max(1, int(mask[0].sum()))
+    text = inputs["encoder_hidden_states"][:, :length]
+    return {**inputs, "encoder_hidden_states": text, "encoder_attention_mask": torch.ones_like(mask[:, :length])}

@@ -1,0 +1,65 @@
+"""What caching asks of sequence parallelism, and the single process that needs none.
+
+Legend: B batch, N local image tokens, L text tokens, H heads, D head width, C channels.
+"""
+
+from typing import Protocol
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+
+class Group(Protocol):
+    """The ranks that share one video's tokens; each holds a contiguous piece of them."""
+
+    rank: int
+    world_size: int
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        """This rank's piece `[B, N, C]` of all tokens `[B, N * world_size, C]`."""
+        ...
+
+    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
+        """The ranks' pieces, joined in rank order along `dim`, on every rank."""
+        ...
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Joint attention of local image tokens `[B, H, N, D]` and text `[B, H, L, D]` to all tokens and the text."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, element by element."""
+        ...
+
+    def mark(self, kind: str) -> None:
+        """Name the kind of step that follows, for the ledger of collectives."""
+        ...
+
+
+class LocalGroup:
+    """One process that holds every token."""
+
+    rank = 0
+    world_size = 1
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        return tokens
+
+    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
+        return tokens
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        joint = (torch.cat(pair, dim=2) for pair in ((query, text_query), (key, text_key), (value, text_value)))
+        output = F.scaled_dot_product_attention(*joint)
+        return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
+
+    def total(self, values: Tensor) -> Tensor:
+        return values
+
+    def mark(self, kind: str) -> None:
+        pass

@@ -1,0 +1,111 @@
+"""ResCa: proxies chosen at dense steps, truly denoised at sparse steps, and what they teach the other tokens.
+
+Legend: B batch (1), N local tokens, K local proxies, P values of a patch, D hidden width.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caching.attention import Router
+from caching.context import Context
+from caching.group import Group
+from caching.medoids import k_medoids
+from caching.predictor import ProxySimulation, TaylorPredictor
+from caching.recipe import ProxyTaylor, TrajectoryMedoids
+from caching.shards import ShardMap
+from caching.trajectory import Trajectory
+
+GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted
+
+
+class Proxies:
+    """The proxies of one rank during one generation."""
+
+    def __init__(
+        self,
+        adapter: Any,
+        group: Group,
+        tokens: TrajectoryMedoids,
+        predictor: ProxyTaylor,
+        num_tokens: int,
+        rotary: tuple[Tensor, Tensor],
+    ) -> None:
+        device = rotary[0].device
+        self.adapter, self.group, self.settings, self.predictor = adapter, group, tokens, predictor
+        self.shards = ShardMap(num_tokens=num_tokens, num_shards=tokens.shards, world_size=group.world_size)
+        self.clusters_per_shard = tokens.clusters // tokens.shards
+        if self.clusters_per_shard > min(self.shards.sizes):
+            raise ValueError(
+                f"{tokens.clusters} clusters are too many for {num_tokens} tokens in {tokens.shards} logical shards; "
+                f"at most {min(self.shards.sizes) * tokens.shards}"
+            )
+        self.rotary = rotary
+        self.context = Context(self.shards, tokens.context, device)
+        self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
+        self.evidence = torch.zeros(2, device=device)
+        self.simulation: ProxySimulation | None = None
+
+    def rehearse(self, taylor: TaylorPredictor, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
+        """Before a dense step: the correction `[B, N, P]` that the proxies would have made to a plain extrapolation."""
+        truth = self._denoise(time, patches, router, inputs)
+        return (truth - taylor.predict(time)[:, self.index])[:, self.proxy_of]
+
+    def learn(self, error: Tensor, correction: Tensor) -> None:
+        """After a dense step: fit the gain that would have removed most of the extrapolation's error `[B, N, P]`."""
+        error, correction = error.float(), correction.float()
+        products = torch.stack([(error * correction).sum(), correction.square().sum()])
+        self.evidence = GAIN_MEMORY * self.evidence + self.group.total(products)
+
+    @property
+    def gain(self) -> Tensor | float:
+        if self.predictor.gain is not None:
+            return self.predictor.gain
+        return (self.evidence[0] / self.evidence[1].clamp_min(1e-12)).clamp(0, 1)
+
+    def choose(self, taylor: TaylorPredictor, time: float, tokens: Tensor, text: Tensor) -> None:
+        """End a dense step: cluster by trajectory (TETC) and begin a stage of simulated denoising (PDDS).
+
+        Args:
+            tokens: hidden states after the last block `[1, N, D]`; `text`: the refined prompt `[1, L, D]`.
+        """
+        self.context.commit(time, self.group)
+        self.trajectory.observe(tokens[0])
+        padded, valid = self.shards.padded(tokens.device)
+        medoids, clusters = k_medoids(self.trajectory.vectors()[padded], valid, self.clusters_per_shard)
+        self.index = padded.gather(1, medoids).flatten()
+        first = torch.arange(len(medoids), device=tokens.device)[:, None] * self.clusters_per_shard
+        self.proxy_of = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
+        self.proxy_of = self.proxy_of.scatter_reduce(0, padded.flatten(), ((clusters + first) * valid).flatten(), "amax")
+        shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
+        self.bias = self.context.bias(self.index, shard_of, self.group.rank).to(tokens.dtype)
+        self.text = text[:, :1]  # the blocks need a text token; its output is not used
+        self.simulation = ProxySimulation(
+            taylor.derivatives, time, self.index, self.proxy_of, self.gain, self.predictor.update == "implicit"
+        )
+
+    def advance(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
+        """A sparse step: the velocity of every local token `[B, N, P]`."""
+        assert self.simulation is not None
+        return self.simulation.advance(time, self._denoise(time, patches, router, inputs))
+
+    @property
+    def cache_bytes(self) -> int:
+        own = sum(tensor.nbytes for tensor in self.simulation.own) if self.simulation else 0
+        return own + self.context.cache_bytes + sum(feature.nbytes for feature in self.trajectory.features)
+
+    def _denoise(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
+        """Run the proxies through the model's own blocks: their velocity `[B, K, P]`."""
+
+        def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
+            context = self.context.at(layer, time)
+            keys, values = (torch.cat(pair, dim=2) for pair in ((context[0], key), (context[1], value)))
+            queries = torch.cat([query, text_query], dim=2)
+            output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
+            return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
+
+        router.attend = attend
+        rotary = (self.rotary[0][self.index], self.rotary[1][self.index])
+        state = self.adapter.embed(patches[:, self.index], rotary, text=self.text, **inputs)
+        return self.adapter.head(self.adapter.blocks(state)).to(patches.dtype)

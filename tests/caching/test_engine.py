@@ -1,0 +1,120 @@
+import pytest
+import torch
+from torch.testing import assert_close
+
+from caching.engine import Engine
+from caching.recipe import ProxyTaylor, Recipe, TrajectoryMedoids, recipe
+from caching.schedule import Interval
+
+from .conftest import GRID
+
+TIMES = [0.9, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
+NUM_TOKENS = GRID[0] * GRID[1] * GRID[2]
+
+
+def run(engine, sample, inputs, times=TIMES):
+    """Denoise with plain Euler steps; return the velocity of every step."""
+    engine.begin(GRID, times)
+    velocities = []
+    with torch.no_grad():
+        for time, following in zip(times, [*times[1:], 0.0], strict=True):
+            velocity = engine.forward(sample, **{**inputs, "timestep": torch.tensor([1000 * time])}).sample
+            sample = sample + (following - time) * velocity
+            velocities.append(velocity)
+    return velocities
+
+
+def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inputs):
+    with torch.no_grad():
+        expected = transformer(sample, **inputs).sample
+        engine = Engine(transformer, recipe("full"))
+        engine.begin(GRID, [0.7])
+        assert_close(transformer(sample, **inputs).sample, expected, rtol=1e-5, atol=1e-5)
+
+
+def test_detach_restores_the_model_exactly(transformer, sample, inputs):
+    with torch.no_grad():
+        expected = transformer(sample, **inputs).sample
+        engine = Engine(transformer, recipe("resca", interval=3, clusters=8))
+        run(engine, sample, inputs)
+        engine.detach()
+        engine.detach()
+        assert "forward" not in vars(transformer)
+        assert torch.equal(transformer(sample, **inputs).sample, expected)
+
+
+def test_every_method_with_interval_1_is_full_sampling(transformer, sample, inputs):
+    engine = Engine(transformer, recipe("full"))
+    expected = run(engine, sample, inputs)
+    engine.detach()
+    for name in ("fora", "taylorseer", "resca"):
+        engine = Engine(transformer, recipe(name, interval=1))
+        assert all(map(torch.equal, run(engine, sample, inputs), expected))
+        engine.detach()
+
+
+def test_reuse_repeats_the_last_dense_output(transformer, sample, inputs):
+    velocities = run(Engine(transformer, recipe("fora", interval=3)), sample, inputs)
+    assert torch.equal(velocities[4], velocities[3])
+    assert not torch.equal(velocities[6], velocities[5])
+
+
+def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, sample, inputs):
+    velocities = run(Engine(transformer, recipe("taylorseer", interval=3)), sample, inputs)
+    slope = (velocities[3] - velocities[0]) / 3
+    assert_close(velocities[5], velocities[3] + 2 * slope)
+
+
+@pytest.mark.parametrize("context", [NUM_TOKENS, 24])
+def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(
+    transformer, sample, inputs, context
+):
+    """Two calls at one noise level: the context that the first leaves is fresh for the second."""
+    everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context)
+    method = Recipe(
+        name="resca", schedule=Interval(every=2), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0)
+    )
+    engine = Engine(transformer, method)
+    engine.begin(GRID, [0.7, 0.7])
+    with torch.no_grad():
+        dense = engine.forward(sample, **inputs).sample
+        sparse = engine.forward(sample, **inputs).sample
+    assert_close(sparse, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_a_proxy_sees_what_it_saw_in_the_dense_step(transformer, sample, inputs):
+    """With one proxy a shard and full context, a proxy's own value at the same noise level is the dense one."""
+    few = TrajectoryMedoids(clusters=8, shards=8, context=NUM_TOKENS)
+    method = Recipe(name="resca", schedule=Interval(every=2), tokens=few, predictor=ProxyTaylor(order=0, gain=1.0))
+    engine = Engine(transformer, method)
+    engine.begin(GRID, [0.7, 0.7])
+    patches = engine.adapter.unfold(sample)
+    with torch.no_grad():
+        dense = engine.forward(patches, **inputs).sample
+        sparse = engine.forward(patches, **inputs).sample
+    index = engine.proxies.index
+    assert_close(sparse[:, index], dense[:, index], rtol=1e-4, atol=1e-5)
+
+
+def test_patches_and_latent_videos_give_the_same_velocity(transformer, sample, inputs):
+    engine = Engine(transformer, recipe("resca", interval=3, clusters=8))
+    whole = run(engine, sample, inputs)
+    patches = engine.adapter.unfold(sample)
+    for velocity, expected in zip(run(engine, patches, inputs), whole, strict=True):
+        assert torch.equal(engine.adapter.fold(velocity, GRID), expected)
+
+
+def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, inputs):
+    engine = Engine(transformer, recipe("resca", interval=3, clusters=8))
+    expected = run(engine, sample, inputs)
+    engine.begin((2, 4, 6), TIMES)
+    with torch.no_grad():
+        for time in TIMES[:5]:
+            engine.forward(sample[:, :, :2], **{**inputs, "timestep": torch.tensor([1000 * time])})
+    assert all(map(torch.equal, run(engine, sample, inputs), expected))
+
+
+def test_more_steps_than_announced_is_an_error(transformer, sample, inputs):
+    engine = Engine(transformer, recipe("full"))
+    with pytest.raises(RuntimeError, match="begin"):
+        engine.forward(sample, **inputs)

@@ -1,0 +1,90 @@
+import math
+
+import pytest
+import torch
+from torch.testing import assert_close
+
+from caching.predictor import ProxySimulation, TaylorPredictor, implicit_step
+
+
+def observe(function, times, order):
+    predictor = TaylorPredictor(order)
+    for time in times:
+        predictor.observe(time, torch.full((1, 1, 1), function(time), dtype=torch.float64))
+    return predictor
+
+
+def test_order_0_repeats_the_last_value():
+    assert observe(math.sin, [0.0, 0.3], 0).predict(0.5).item() == math.sin(0.3)
+
+
+def test_order_1_is_exact_on_a_line_with_uneven_steps():
+    predictor = observe(lambda time: 3 * time - 1, [0.9, 0.7, 0.4], 1)
+    assert predictor.predict(0.1).item() == pytest.approx(-0.7)
+
+
+def test_a_higher_order_is_closer_on_a_smooth_curve():
+    errors = [abs(observe(math.exp, [0.9, 0.8, 0.7], order).predict(0.65).item() - math.exp(0.65)) for order in (0, 1, 2)]
+    assert errors[0] > errors[1] > errors[2]
+
+
+def simulate(rate, num_steps, span, implicit):
+    """Driven tokens under `y' = rate * y`; their proxy is truly denoised, by a backward Euler step of its own."""
+    value = torch.ones(1, 2, 1, dtype=torch.float64)
+    simulation = ProxySimulation(
+        [value, rate * value], 0.0, torch.tensor([0]), torch.tensor([0, 0]), gain=1.0, implicit=implicit
+    )
+    proxy = 1.0
+    for step in range(1, num_steps + 1):
+        proxy = proxy / (1 - span * rate)
+        driven = simulation.advance(step * span, torch.full((1, 1, 1), proxy, dtype=torch.float64))
+    return driven[0, :, 0]
+
+
+@pytest.mark.parametrize("rate", [-0.5, -3.0, -40.0])
+def test_implicit_order_1_is_backward_euler_on_the_linear_test_equation(rate):
+    span, num_steps = 0.2, 12
+    expected = torch.full((2,), (1 - span * rate) ** -num_steps, dtype=torch.float64)
+    assert_close(simulate(rate, num_steps, span, implicit=True), expected)
+
+
+def test_implicit_order_1_is_bounded_where_explicit_order_1_blows_up():
+    """Section B.8: for h * |rate| = 8 the amplification factors are 1/9 and -7."""
+    span, rate, explicit, implicit = 0.2, -40.0, 1.0, 1.0
+    for _ in range(12):
+        explicit = explicit + span * rate * explicit
+        slope = rate * implicit / (1 - span * rate)  # the derivative at the new point
+        implicit = implicit_step(torch.tensor(implicit), [torch.tensor(0.0), torch.tensor(slope)], span).item()
+    assert abs(explicit) > 1e9
+    assert abs(implicit) < 1e-9
+    assert simulate(rate, 12, span, implicit=True).abs().max() < 1.0
+
+
+def test_implicit_order_2_is_third_order_accurate():
+    errors = []
+    for span in (0.1, 0.05):
+        new = [torch.tensor(math.exp(span), dtype=torch.float64)] * 3
+        old = torch.tensor(1.0, dtype=torch.float64)
+        errors.append(abs(implicit_step(old, new, span).item() - math.exp(span)))
+    assert errors[0] / errors[1] == pytest.approx(8, rel=0.1)
+
+
+@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize("implicit", [True, False])
+def test_gain_0_ignores_the_proxies(order, implicit):
+    """Without lessons a token follows its own expansion; the explicit and the implicit update then agree to order 1."""
+    derivatives = [torch.tensor([[[value], [2 * value]]]) for value in (1.0, -0.5, 0.25)][: order + 1]
+    simulation = ProxySimulation(derivatives, 1.0, torch.tensor([1]), torch.tensor([0, 0]), 0.0, implicit)
+    predictor = TaylorPredictor(order)
+    predictor.derivatives, predictor.time = derivatives, 1.0
+    for time in (0.8, 0.5):
+        simulated = simulation.advance(time, torch.randn(1, 1, 1))
+    assert_close(simulated, predictor.predict(time))
+
+
+def test_gain_1_gives_a_proxy_its_true_value():
+    derivatives = [torch.randn(1, 5, 3) for _ in range(2)]
+    simulation = ProxySimulation(derivatives, 1.0, torch.tensor([4, 2]), torch.tensor([1, 0, 1, 0, 0]), 1.0, True)
+    for time in (0.9, 0.75):
+        truth = torch.randn(1, 2, 3)
+        assert_close(simulation.advance(time, truth)[:, [4, 2]], truth)
