@@ -1,0 +1,1 @@
+"""Sequence parallelism: one video's tokens on several ranks, and how they attend to each other."""

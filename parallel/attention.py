@@ -1,0 +1,131 @@
+"""Joint attention over the ranks: xfuser's USP (Ulysses x Ring), with text tokens that every rank holds.
+
+Legend: B batch, N local image tokens, L text tokens, H heads, D head width.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from parallel import cpu
+from parallel.layout import Layout
+from parallel.ledger import Ledger
+
+
+@dataclass(frozen=True, kw_only=True)
+class JointAttention:
+    """xfuser's USP on the process groups that `start` made, with its collectives booked in the ledger."""
+
+    layout: Layout
+    ledger: Ledger
+    usp: Callable[..., Tensor]
+
+    def __call__(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Every local image token and every text token attends to all ranks' image tokens and to the text.
+
+        Image tensors are `[B, H, N, D]`, text tensors `[B, H, L, D]` and the same on every rank; so are the outputs.
+        """
+        self._book(query, text_query)
+        output = self.usp(
+            query,
+            key,
+            value,
+            joint_query=text_query,
+            joint_key=text_key,
+            joint_value=text_value,
+            joint_strategy="rear",
+            backend=_kernel(query),
+        )
+        return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
+
+    def _book(self, query: Tensor, text_query: Tensor) -> None:
+        """What USP is about to send: Ulysses moves query with text, key, value and output; Ring gathers key and value.
+
+        Text keys and values never travel. A Ulysses rank holds U times the tokens and 1/U of the heads, so Ring's
+        piece is as large as the local key and value.
+        """
+        image_bytes = query.numel() * query.element_size()
+        joint_bytes = image_bytes + text_query.numel() * text_query.element_size()
+        if self.layout.ulysses > 1:
+            for payload_bytes in (joint_bytes, image_bytes, image_bytes, joint_bytes):
+                self.ledger.book("all_to_all", payload_bytes, self.layout.ulysses)
+        if self.layout.ring > 1:
+            self.ledger.book("all_gather", 2 * image_bytes, self.layout.ring)
+
+
+def start(layout: Layout, ledger: Ledger) -> JointAttention:
+    """Makes xfuser's groups on top of the default process group, whose size must be the layout's.
+
+    Every rank calls this at the same time. xfuser keeps its groups in globals: one layout at a time in a process,
+    until `stop`. ImportError if yunchang, on which xfuser's groups rest, is not installed.
+    """
+    on_cpu = dist.get_backend() == "gloo"
+    if on_cpu:
+        cpu.prepare()
+    from xfuser.core.distributed import runtime_state
+    from xfuser.model_executor.layers.usp import USP
+
+    _only_errors_on_stdout()
+    config = _engine_config(layout, on_cpu)
+    _make_groups(layout, on_cpu)
+    # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.
+    runtime_state._RUNTIME = runtime_state.RuntimeState(config)
+    return JointAttention(layout=layout, ledger=ledger, usp=USP)
+
+
+def _only_errors_on_stdout() -> None:
+    """xfuser's loggers print to stdout from DEBUG up, all through the handler of its root logger."""
+    for handler in logging.getLogger("xfuser").handlers:
+        handler.setLevel(logging.ERROR)
+
+
+def _engine_config(layout: Layout, on_cpu: bool) -> Any:
+    """xfuser's configuration: its defaults, and the attention kernel.
+
+    On CUDA the kernel is xfuser's own choice, the fastest that is installed. Ring merges by the log-sum-exp, which
+    not every one of those returns; torch's own flash kernel does. On CPU that name stands for torch's CPU kernel.
+    """
+    from xfuser.config import xFuserArgs
+
+    kernel = "SDPA_FLASH" if on_cpu or layout.ring > 1 else None
+    args = xFuserArgs(ulysses_degree=layout.ulysses, ring_degree=layout.ring, attention_backend=kernel)
+    return args.create_config()[0]
+
+
+def _make_groups(layout: Layout, on_cpu: bool) -> None:
+    from xfuser.core.distributed import init_distributed_environment, initialize_model_parallel
+
+    rank, world_size, backend = dist.get_rank(), dist.get_world_size(), dist.get_backend()
+    local_rank = rank if on_cpu else torch.cuda.current_device()
+    init_distributed_environment(rank=rank, world_size=world_size, local_rank=local_rank, backend=backend)
+    initialize_model_parallel(
+        sequence_parallel_degree=layout.world_size,
+        ulysses_degree=layout.ulysses,
+        ring_degree=layout.ring,
+        backend=backend,
+    )
+
+
+def stop() -> None:
+    """Takes xfuser's groups down again; the default process group stays with whoever made it."""
+    from xfuser.core.distributed import parallel_state
+
+    parallel_state.destroy_model_parallel()
+    # xfuser drops its world group only together with the default process group.
+    parallel_state.get_world_group().destroy()
+    parallel_state._WORLD = None
+
+
+def _kernel(query: Tensor) -> Any:
+    """The attention kernel in xfuser's terms; None is the one of the runtime state."""
+    from xfuser.core.distributed.attention_backend import AttentionBackendType
+
+    full_precision_cuda = query.is_cuda and query.dtype == torch.float32  # Flash kernels take half precision only.
+    return AttentionBackendType.SDPA_EFFICIENT if full_precision_cuda else None

@@ -1,0 +1,75 @@
+"""Real processes joined by gloo, which answer to functions: the ranks of the tests."""
+
+import traceback
+from collections.abc import Callable
+from datetime import timedelta
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Any, Self
+
+import torch
+import torch.distributed as dist
+import torch.multiprocessing as mp
+
+from parallel.group import SequenceGroup
+from parallel.layout import Layout
+
+ANSWER_TIMEOUT_S = 150  # Importing xfuser takes most of it on a busy machine.
+
+
+class Gang:
+    """One process per rank, each with a `SequenceGroup` of the layout; `folder` is where they find each other."""
+
+    def __init__(self, layout: Layout, folder: Path, before: Callable[[], None] | None = None):
+        context = mp.get_context("spawn")
+        self.layout = layout
+        self._pipes, self._processes = [], []
+        for rank in range(layout.world_size):
+            ours, theirs = context.Pipe()
+            process = context.Process(
+                target=_serve, args=(theirs, rank, layout, folder / "rendezvous", before), daemon=True
+            )
+            process.start()
+            theirs.close()  # So that the death of a rank is seen at once.
+            self._pipes.append(ours)
+            self._processes.append(process)
+
+    def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
+        """`function(group, *args)` on every rank at once; what they return, in rank order."""
+        for pipe in self._pipes:
+            pipe.send((function, args))
+        return [_answer(pipe) for pipe in self._pipes]
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for process in self._processes:
+            process.kill()
+            process.join()
+
+
+def _answer(pipe: Connection) -> Any:
+    assert pipe.poll(ANSWER_TIMEOUT_S), "a rank did not answer in time"
+    value, error = pipe.recv()
+    assert error is None, error
+    return value
+
+
+def _serve(pipe: Connection, rank: int, layout: Layout, rendezvous: Path, before: Callable[[], None] | None) -> None:
+    torch.set_num_threads(1)
+    if before:
+        before()
+    timeout = timedelta(seconds=60)
+    world_size = layout.world_size
+    dist.init_process_group(
+        "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size, timeout=timeout
+    )
+    group = None
+    while True:
+        function, args = pipe.recv()
+        try:
+            group = group or SequenceGroup(layout)
+            pipe.send((function(group, *args), None))
+        except Exception:  # Everything goes back to the test, which fails with it.
+            pipe.send((None, traceback.format_exc()))

@@ -1,0 +1,45 @@
+"""Which layouts fit which models, and what the errors tell."""
+
+import pytest
+
+from parallel.layout import Layout, divisors
+
+
+def test_world_size_is_the_product_of_the_degrees():
+    assert Layout().world_size == 1
+    assert Layout(ulysses=4, ring=2).world_size == 8
+
+
+@pytest.mark.parametrize("degree", [0, -2, 1.5, True, "2"])
+@pytest.mark.parametrize("name", ["ulysses", "ring"])
+def test_degrees_are_whole_numbers_of_at_least_one(name, degree):
+    with pytest.raises(ValueError, match=f"^{name} must be a whole number of at least 1, not {degree!r}"):
+        Layout(**{name: degree})
+
+
+@pytest.mark.parametrize("layout", [Layout(), Layout(ulysses=8), Layout(ring=5), Layout(ulysses=3, ring=4)])
+def test_layouts_that_divide_heads_and_tokens_pass(layout):
+    layout.check(heads=24, tokens=20_400 * layout.world_size)
+
+
+def test_ulysses_splits_heads():
+    with pytest.raises(ValueError) as error:
+        Layout(ulysses=5).check(heads=24, tokens=20_400)
+    assert "ulysses=5 does not divide the model's 24 attention heads" in str(error.value)
+    assert "valid degrees are 1, 2, 3, 4, 6, 8, 12, 24" in str(error.value)
+
+
+def test_ring_need_not_divide_the_heads():
+    Layout(ring=5).check(heads=24, tokens=20_400)
+
+
+def test_all_ranks_together_split_the_tokens():
+    with pytest.raises(ValueError) as error:
+        Layout(ulysses=4, ring=8).check(heads=24, tokens=20_400)
+    assert "ulysses=4 x ring=8 makes 32 ranks, which do not divide the 20400 tokens" in str(error.value)
+    assert "valid numbers of ranks are 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 16, 17, 20, 24, 25" in str(error.value)
+
+
+@pytest.mark.parametrize("number", [1, 2, 24, 49, 20_400])
+def test_divisors_are_all_divisors_in_order(number):
+    assert divisors(number) == [candidate for candidate in range(1, number + 1) if number % candidate == 0]

@@ -1,0 +1,49 @@
+"""What the ledger counts, and under which kind of step."""
+
+import pytest
+
+from parallel.ledger import Ledger, sent_bytes
+
+
+@pytest.mark.parametrize("num_ranks", [2, 4, 8])
+def test_bytes_sent_are_those_that_leave_the_rank(num_ranks):
+    others = num_ranks - 1
+    assert sent_bytes("all_to_all", 800, num_ranks) == 800 * others // num_ranks
+    assert sent_bytes("all_gather", 800, num_ranks) == 800 * others
+    assert sent_bytes("all_reduce", 800, num_ranks) == 2 * 800 * others // num_ranks
+    assert sent_bytes("broadcast", 800, num_ranks) == 800 * others
+
+
+@pytest.mark.parametrize("collective", ["all_to_all", "all_gather", "all_reduce", "broadcast"])
+def test_one_rank_alone_sends_nothing(collective):
+    assert sent_bytes(collective, 800, 1) == 0
+
+
+def test_calls_are_booked_under_the_kind_of_step_named_last():
+    ledger = Ledger()
+    ledger.book("broadcast", 10, 2)
+    ledger.mark("dense")
+    ledger.book("all_to_all", 100, 2)
+    ledger.book("all_to_all", 100, 2)
+    ledger.book("all_gather", 7, 4)
+    ledger.mark("sparse")
+    ledger.mark("dense")
+    ledger.book("all_gather", 7, 4)
+    assert ledger.rows() == [
+        {"step": "setup", "steps": 0, "calls": 1, "bytes_sent": 10},
+        {"step": "dense", "steps": 2, "calls": 4, "bytes_sent": 100 + 42},
+        {"step": "sparse", "steps": 1, "calls": 0, "bytes_sent": 0},
+    ]
+    assert ledger.details() == [
+        {"step": "setup", "collective": "broadcast", "calls": 1, "bytes_sent": 10},
+        {"step": "dense", "collective": "all_to_all", "calls": 2, "bytes_sent": 100},
+        {"step": "dense", "collective": "all_gather", "calls": 2, "bytes_sent": 42},
+    ]
+
+
+def test_clear_starts_over():
+    ledger = Ledger()
+    ledger.mark("dense")
+    ledger.book("all_reduce", 8, 2)
+    ledger.clear()
+    assert ledger.rows() == ledger.details() == []
