@@ -1,0 +1,204 @@
+"""A gang: workers that start together, run one item together, and die together."""
+
+import threading
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+import ray
+from ray.exceptions import RayError, RayTaskError
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
+from cluster.placement import GangSpec, release, reserve, shortfall
+from cluster.ranks import RankContext, assign_ranks
+from cluster.waiting import TICK_S, Patience, check_stop
+from cluster.worker import RankReport, Worker, Workload
+
+# How long the other ranks get to come back after one has raised; then they count as stuck in a collective.
+GRACE_S = 5.0
+CLOSE_TIMEOUT_S = 10.0
+
+
+class GangLost(RuntimeError):
+    """A gang could not be started, or lost a rank; `error` tells why. Nothing of it is left."""
+
+    def __init__(self, error: RankError):
+        super().__init__(error.summary)
+        self.error = error
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunReport:
+    """How an item ended on a gang: a result or an error, and whether the gang can go on."""
+
+    result: Any = None
+    error: RankError | None = None
+    is_gang_usable: bool = True
+
+
+class Gang:
+    """Workers in rank order in one placement group. Fail-stop: once it is lost it is shut down, never repaired."""
+
+    def __init__(self, placement: Any):
+        self.hosts: list[str] = []
+        self._placement = placement
+        self._workers: list[Any] = []
+        self._poll: Any = None
+        self._progress: float | None = None
+
+    @classmethod
+    def start(cls, spec: GangSpec, workload: Workload, stop: threading.Event | None = None) -> "Gang":
+        """Places the workers, joins them in a process group and builds their sessions, all at the same time.
+
+        Raises GangLost (kind START if the workload itself raised) or Stopped; nothing is left behind then.
+        """
+        gang = cls(reserve(spec))
+        try:
+            gang._build(spec, workload, Patience(spec.start_timeout_s, stop))
+        except BaseException as error:
+            gang.shutdown()
+            if isinstance(error, RayError | TimeoutError):
+                raise GangLost(_start_error(error)) from error
+            raise
+        return gang
+
+    def submit(self, item: Any) -> list[Any]:
+        """Gives the item to every rank; returns the references of their reports, in rank order."""
+        return [worker.run.remote(item) for worker in self._workers]
+
+    def run(
+        self,
+        item: Any,
+        *,
+        on_progress: Callable[[float], None] = lambda fraction: None,
+        stop: threading.Event | None = None,
+    ) -> RunReport:
+        """Runs one item to its end. Raises GangLost when a rank dies, and Stopped; the caller then shuts down."""
+        self._progress, self._poll = None, None
+        refs = dict(enumerate(self.submit(item)))
+        reports: dict[int, RankReport] = {}
+        grace_ends: float | None = None
+        while refs:
+            check_stop(stop or threading.Event())
+            reports |= self._arrived(refs)
+            if grace_ends is None and any(report.error for report in reports.values()):
+                grace_ends = time.monotonic() + GRACE_S
+            if grace_ends is not None and time.monotonic() > grace_ends:
+                break
+            self._tell_progress(on_progress)
+        return _judge(reports, num_missing=len(refs))
+
+    def close(self) -> None:
+        """Lets the sessions close in an orderly way, then shuts the gang down."""
+        try:
+            Patience(CLOSE_TIMEOUT_S).collect([worker.close.remote() for worker in self._workers])
+        except (RayError, TimeoutError):
+            pass  # It is going away in any case.
+        finally:
+            self.shutdown()
+
+    def shutdown(self) -> None:
+        """Kills every worker and gives the placement group back; may be called again."""
+        for worker in self._workers:
+            ray.kill(worker)
+        self._workers = []
+        release(self._placement)
+
+    def _build(self, spec: GangSpec, workload: Workload, patience: Patience) -> None:
+        _await_placement(self._placement, spec, patience)
+        self._workers = [_actor(spec, self._placement, index) for index in range(spec.world_size)]
+        members = patience.collect([worker.describe.remote() for worker in self._workers])
+        contexts = assign_ranks(members)
+        order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
+        self._workers = [self._workers[index] for index in order]
+        self.hosts = [members[index].host for index in order]
+        self._begin(spec, [contexts[index] for index in order], workload, patience)
+
+    def _begin(self, spec: GangSpec, contexts: list[RankContext], workload: Workload, patience: Patience) -> None:
+        timeouts = spec.start_timeout_s, spec.collective_timeout_s
+        opening = self._workers[0].open_store.remote(spec.world_size, spec.start_timeout_s)
+        [address] = patience.collect([opening])
+        building = [
+            worker.begin.remote(context, address, workload, *timeouts)
+            for worker, context in zip(self._workers, contexts, strict=True)
+        ]
+        patience.collect(building, check=_refuse_failed_start)
+
+    def _arrived(self, refs: dict[int, Any]) -> dict[int, RankReport]:
+        """Waits at most a tick; takes the reports that have come out of `refs`."""
+        ready, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=TICK_S)
+        ranks = [rank for rank, ref in refs.items() if ref in ready]
+        return {rank: self._fetch(rank, refs.pop(rank)) for rank in ranks}
+
+    def _fetch(self, rank: int, ref: Any) -> RankReport:
+        try:
+            return ray.get(ref)
+        except RayTaskError as error:  # The item or its result cannot be pickled.
+            return RankReport(error=RankError(kind=FailureKind.ITEM, summary=_last_line(error), traceback=str(error)))
+        except RayError as error:
+            raise GangLost(_infrastructure(f"Rank {rank} on {self.hosts[rank]} was lost", error)) from error
+
+    def _tell_progress(self, on_progress: Callable[[float], None]) -> None:
+        if self._poll is None:
+            self._poll = self._workers[0].poll.remote()
+        if not ray.wait([self._poll], timeout=0)[0]:
+            return
+        progress = _value_or_none(self._poll)
+        self._poll = None
+        if progress is not None and progress != self._progress:
+            self._progress = progress
+            on_progress(progress)
+
+
+def _await_placement(placement: Any, spec: GangSpec, patience: Patience) -> None:
+    try:
+        patience.collect([placement.ready()])
+    except TimeoutError as error:
+        why = shortfall(spec, 1) or "The cluster has room for it, but others are using it."
+        raise TimeoutError(f"A gang found no place within {spec.start_timeout_s:g} s. {why}") from error
+
+
+def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
+    place = PlacementGroupSchedulingStrategy(placement_group=placement, placement_group_bundle_index=index)
+    remote = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
+        num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
+    )
+    return remote.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)))
+
+
+def _refuse_failed_start(report: RankReport) -> None:
+    if report.error is None:
+        return
+    is_own = report.error.kind is FailureKind.ITEM
+    raise GangLost(replace(report.error, kind=FailureKind.START) if is_own else report.error)
+
+
+def _start_error(error: RayError | TimeoutError) -> RankError:
+    if isinstance(error, RayTaskError):  # The workload cannot be unpickled, say, because its module is missing.
+        return RankError(kind=FailureKind.START, summary=_last_line(error), traceback=str(error))
+    return _infrastructure("A gang could not start", error)
+
+
+def _infrastructure(what: str, error: Exception) -> RankError:
+    first_line = (str(error).strip() or type(error).__name__).splitlines()[0]
+    return RankError(kind=FailureKind.INFRASTRUCTURE, summary=f"{what}: {first_line}", traceback=str(error))
+
+
+def _last_line(error: RayTaskError) -> str:
+    return str(error).strip().splitlines()[-1]
+
+
+def _value_or_none(ref: Any) -> Any:
+    try:
+        return ray.get(ref)
+    except RayError:  # The death of rank 0 shows in its report too, where it is dealt with.
+        return None
+
+
+def _judge(reports: dict[int, RankReport], num_missing: int) -> RunReport:
+    errors = [report.error for _, report in sorted(reports.items()) if report.error]
+    if not errors:
+        return RunReport(result=reports[0].value)
+    return RunReport(error=root_cause(errors), is_gang_usable=is_gang_usable(errors, num_missing))

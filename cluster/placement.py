@@ -1,0 +1,94 @@
+"""Reserving what a gang needs, all or nothing, and giving it back."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+
+@dataclass(frozen=True, kw_only=True)
+class GangSpec:
+    """What one gang is made of; `env` is set in every worker before it imports anything heavy.
+
+    Timeouts are in seconds: `start_timeout_s` covers placement, processes and building the sessions;
+    after `collective_timeout_s` a collective whose peers do not answer fails.
+    """
+
+    world_size: int = 1
+    num_gpus_per_rank: float = 0
+    num_cpus_per_rank: float = 1
+    start_timeout_s: float = 600
+    collective_timeout_s: float = 600
+    env: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.world_size < 1:
+            raise ValueError(f"world_size is {self.world_size}; a gang has at least 1 rank.")
+        if min(self.bundle.values()) < 0:
+            raise ValueError(f"CPUs and GPUs a rank must not be negative, but are {_amounts(self.bundle)}.")
+        if max(self.bundle.values()) == 0:
+            raise ValueError("CPUs and GPUs a rank are both 0; a rank needs a share of one of them.")
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The resources of one rank, in Ray's terms."""
+        return {"CPU": self.num_cpus_per_rank, "GPU": self.num_gpus_per_rank}
+
+
+class InfeasibleGang(ValueError):
+    """The cluster cannot hold the gangs asked for, however long one waits."""
+
+
+def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] | None = None) -> str | None:
+    """None if `gangs` gangs fit into the cluster, else a sentence that names what is asked and what there is.
+
+    `nodes` are the total resources of each living node (asked of Ray if not given). What others use at the
+    moment is not counted as missing: they will give it back.
+    """
+    nodes = living_nodes() if nodes is None else nodes
+    num_ranks = gangs * spec.world_size
+    room = sum(_ranks_on(node, spec.bundle) for node in nodes)
+    if room >= num_ranks:
+        return None
+    asked = {name: amount * num_ranks for name, amount in spec.bundle.items()}
+    available = {name: sum(node.get(name, 0) for node in nodes) for name in spec.bundle}
+    return (
+        f"{_count(gangs, 'gang')} of {_count(spec.world_size, 'rank')} asked for {_amounts(asked, spec.bundle)} "
+        f"({_amounts(spec.bundle, spec.bundle)} a rank), but the cluster has {_amounts(available, spec.bundle)} "
+        f"on {_count(len(nodes), 'node')}: room for {_count(room, 'rank')}."
+    )
+
+
+def living_nodes() -> list[dict[str, float]]:
+    """The total resources of each node that is alive."""
+    import ray
+
+    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+
+
+def reserve(spec: GangSpec) -> Any:
+    """Asks Ray for a gang's bundles, on as few nodes as possible; returns the (still pending) placement group."""
+    from ray.util.placement_group import placement_group
+
+    bundle = {name: amount for name, amount in spec.bundle.items() if amount > 0}
+    return placement_group([dict(bundle) for _ in range(spec.world_size)], strategy="PACK")
+
+
+def release(group: Any) -> None:
+    """Gives a placement group back; one that is gone already is left alone."""
+    from ray.util.placement_group import remove_placement_group
+
+    remove_placement_group(group)
+
+
+def _ranks_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+    # A tiny tolerance, so that ten ranks of 0.1 fit into 1.
+    return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items() if amount > 0)
+
+
+def _amounts(resources: Mapping[str, float], wanted: Mapping[str, float] | None = None) -> str:
+    names = [name for name in resources if wanted is None or wanted[name] > 0]
+    return " and ".join(_count(resources[name], name) for name in names)
+
+
+def _count(amount: float, noun: str) -> str:
+    return f"{amount:g} {noun}" if amount == 1 else f"{amount:g} {noun}s"

@@ -1,0 +1,127 @@
+"""Attaching to a Ray cluster, or starting an embedded one and stopping exactly what was started."""
+
+import logging
+import os
+import signal
+import socket
+import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import ray
+from ray.exceptions import RayError
+
+PROBE_TIMEOUT_S = 5
+# What goes through Ray here are items and small results; large data go to storage.
+OBJECT_STORE_BYTES = 100 * 2**20
+
+
+class ClusterUnavailable(RuntimeError):
+    """There is no usable Ray cluster at the address."""
+
+
+@contextmanager
+def ray_runtime(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """A running Ray for the block: the cluster at `address` (or RAY_ADDRESS), else an embedded local one.
+
+    `num_cpus` sizes the embedded one (all of the machine's if None). SIGTERM in the block becomes SystemExit(143),
+    so that everything is torn down on the way out. A Ray that runs already is used and left running.
+
+    Raises ClusterUnavailable if the cluster does not answer, ValueError for a malformed address.
+    """
+    if ray.is_initialized():
+        yield
+        return
+    previous = signal.getsignal(signal.SIGTERM)
+    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    try:
+        _start_embedded(num_cpus) if address == "local" else _attach(address)
+        _on_sigterm(_exit)
+        yield
+    finally:
+        ray.shutdown()
+        _on_sigterm(previous)
+
+
+def _start_embedded(num_cpus: int | None) -> None:
+    with _environment("RAY_USAGE_STATS_ENABLED", "0"):
+        ray.init(
+            address="local",
+            num_cpus=num_cpus,
+            include_dashboard=False,
+            object_store_memory=OBJECT_STORE_BYTES,
+            log_to_driver=False,
+            logging_level=logging.ERROR,
+            runtime_env=_same_imports(),
+        )
+
+
+def _attach(address: str) -> None:
+    if address != "auto":
+        _probe(address)
+    # Inside a Ray job the job's own runtime environment brings the code to the workers.
+    runtime_env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else _same_imports()
+    try:
+        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+    except (ConnectionError, RuntimeError, RayError) as error:
+        reason = str(error).strip().splitlines()[0]
+        raise ClusterUnavailable(f"The Ray cluster at {address} cannot be used: {reason}") from error
+
+
+def _probe(address: str) -> None:
+    """Asks for an answer first: Ray itself tries for many minutes, or ends the process."""
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdigit():
+        raise ValueError(f"The Ray address {address!r} is malformed; give host:port, ray://host:port or auto.")
+    try:
+        with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S) as connection:
+            speaks_grpc = _speaks_grpc(connection)
+    except OSError as error:
+        raise ClusterUnavailable(f"No Ray cluster answers at {address}: {error.strerror or error}.") from error
+    if not speaks_grpc:
+        raise ClusterUnavailable(f"What answers at {address} is not Ray; the port is 6379 unless it was changed.")
+
+
+def _speaks_grpc(connection: socket.socket) -> bool:
+    """Opens HTTP/2 (RFC 9113, section 3.4): the server must answer with a SETTINGS frame, which is of type 4."""
+    if os.environ.get("RAY_USE_TLS", "0") != "0":
+        return True  # Only a TLS client could ask.
+    empty_settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
+    frame = connection.recv(9)
+    return len(frame) > 3 and frame[3] == 4
+
+
+def _same_imports() -> dict[str, dict[str, str]]:
+    """Workers can import what this process can, also from a checkout that is not installed."""
+    installed = tuple({sys.prefix, sys.base_prefix})
+    folders = [os.path.abspath(folder) for folder in [".", *sys.path]]
+    own = [folder for folder in folders if Path(folder).is_dir() and not _is_below(folder, installed)]
+    return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}}
+
+
+def _is_below(folder: str, parents: tuple[str, ...]) -> bool:
+    return any(Path(folder).is_relative_to(parent) for parent in parents)
+
+
+@contextmanager
+def _environment(name: str, value: str) -> Iterator[None]:
+    """Sets a variable for what is started in the block, unless the user has set it."""
+    was_set = name in os.environ
+    os.environ.setdefault(name, value)
+    try:
+        yield
+    finally:
+        if not was_set:
+            del os.environ[name]
+
+
+def _on_sigterm(handler: object) -> None:
+    if threading.current_thread() is threading.main_thread():
+        signal.signal(signal.SIGTERM, handler)  # pyright: ignore[reportArgumentType]
+
+
+def _exit(signum: int, frame: object) -> None:
+    raise SystemExit(128 + signum)

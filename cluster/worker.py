@@ -1,0 +1,172 @@
+"""The actor: one rank of a gang. It joins the process group, builds the session and runs items."""
+
+import asyncio
+import os
+import socket
+import struct
+import sys
+import traceback
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any, Protocol
+
+from cluster.failure import RankError, classify
+from cluster.ranks import Member, RankContext
+
+
+class Session(Protocol):
+    """What a worker keeps between items. An optional attribute `progress` (0 to 1) is polled on rank 0."""
+
+    def run(self, item: Any) -> Any:
+        """Called on every rank with the same item; the value that rank 0 returns counts."""
+        ...
+
+    def close(self) -> None: ...
+
+
+# Builds a session; called once per worker, in the actor, after the process group is up. Must be picklable.
+Workload = Callable[[RankContext], Session]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RankReport:
+    """How one call ended on one rank."""
+
+    value: Any = None
+    error: RankError | None = None
+
+
+class Worker:
+    """One rank. All work runs in one thread of its own, so that `poll` answers meanwhile."""
+
+    def __init__(self, env: dict[str, str], num_threads: int):
+        os.environ.update(env)
+        self._num_threads = num_threads
+        self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
+        self._store: Any = None
+        self._session: Session | None = None
+        self._rank = 0
+
+    async def describe(self) -> Member:
+        import ray
+
+        context = ray.get_runtime_context()
+        accelerators = context.get_accelerator_ids().get("GPU", [])
+        return Member(
+            node_id=context.get_node_id(),
+            host=ray.util.get_node_ip_address(),
+            accelerator=accelerators[0] if accelerators else "",
+        )
+
+    async def open_store(self, world_size: int, timeout_s: float) -> tuple[str, int]:
+        """Rank 0: binds the rendezvous on a free port and keeps it open, so nobody else can take the port."""
+        import ray
+
+        host = ray.util.get_node_ip_address()
+        self._store = await self._in_thread(_store, host, 0, world_size, timeout_s, True)
+        return host, self._store.port
+
+    async def begin(
+        self, context: RankContext, address: tuple[str, int], workload: Workload, join_s: float, collective_s: float
+    ) -> RankReport:
+        """Joins the process group (`join_s` to find the others) and builds the session."""
+        return await self._in_thread(self._begin, context, address, workload, join_s, collective_s)
+
+    async def run(self, item: Any) -> RankReport:
+        return await self._in_thread(self._run, item)
+
+    async def poll(self) -> float | None:
+        """The session's progress, if it tells; also shows that the worker is alive."""
+        return getattr(self._session, "progress", None)
+
+    async def close(self) -> RankReport:
+        return await self._in_thread(self._close)
+
+    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    def _begin(
+        self, context: RankContext, address: tuple[str, int], workload: Workload, join_s: float, collective_s: float
+    ) -> RankReport:
+        def join_and_build() -> None:
+            store = self._store or _store(*address, context.world_size, join_s, False)
+            _join(store, context, collective_s, self._num_threads)
+            self._rank = context.rank
+            self._session = workload(context)
+
+        return _report(join_and_build)
+
+    def _run(self, item: Any) -> RankReport:
+        assert self._session is not None
+        session = self._session
+        report = _report(lambda: session.run(item))
+        return report if self._rank == 0 or report.error else RankReport()
+
+    def _close(self) -> RankReport:
+        assert self._session is not None
+        return _report(self._session.close)
+
+
+def _report(work: Callable[[], Any]) -> RankReport:
+    try:
+        return RankReport(value=work())
+    except Exception as error:  # The border to foreign code: whatever it raises fails the item, not the worker.
+        summary = "".join(traceback.format_exception_only(error)).strip()
+        return RankReport(error=RankError(kind=classify(error), summary=summary, traceback=traceback.format_exc()))
+
+
+def _store(host: str, port: int, world_size: int, timeout_s: float, is_master: bool) -> Any:
+    import torch.distributed as dist
+
+    timeout = timedelta(seconds=timeout_s)
+    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
+        host, port, world_size, is_master=is_master, timeout=timeout, wait_for_workers=False
+    )
+
+
+def _join(store: Any, context: RankContext, timeout_s: float, num_threads: int) -> None:
+    import ray
+    import torch
+    import torch.distributed as dist
+
+    torch.set_num_threads(num_threads)
+    _use_interface_of(ray.util.get_node_ip_address())
+    if context.device != "cpu":
+        torch.cuda.set_device(context.device)
+    dist.init_process_group(
+        backend="gloo" if context.device == "cpu" else "nccl",
+        store=store,
+        rank=context.rank,
+        world_size=context.world_size,
+        timeout=timedelta(seconds=timeout_s),
+    )
+
+
+def _use_interface_of(host: str) -> None:
+    """On hosts with several interfaces gloo and NCCL may choose the loopback; name the one that Ray uses."""
+    interface = _interface_of(host)
+    if interface is None:
+        return
+    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
+    os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
+
+
+def _interface_of(host: str) -> str | None:
+    if not sys.platform.startswith("linux"):
+        return None
+    names = [name for _, name in socket.if_nameindex()]
+    return next((name for name in names if _address_of(name) == host), None)
+
+
+def _address_of(interface: str) -> str | None:
+    import fcntl
+
+    get_interface_address = 0x8915  # SIOCGIFADDR in linux/sockios.h
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            answer = fcntl.ioctl(probe, get_interface_address, struct.pack("256s", interface.encode()[:15]))
+        except OSError:  # An interface without an IPv4 address.
+            return None
+    return socket.inet_ntoa(answer[20:24])

@@ -1,0 +1,208 @@
+"""Batches on a real local Ray, with toy sessions that do a real all_reduce."""
+
+import logging
+import os
+import signal
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.util.placement_group import placement_group_table
+
+from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
+from cluster.failure import FailureKind
+from cluster.placement import GangSpec
+from cluster.ranks import RankContext
+from cluster.runtime import ray_runtime
+
+pytestmark = pytest.mark.timeout(180)
+
+PAIR = GangSpec(world_size=2, collective_timeout_s=60, start_timeout_s=60, env={"OMP_NUM_THREADS": "1"})
+SINGLE = GangSpec(world_size=1, start_timeout_s=60)
+
+
+class Toy:
+    """Adds up a number over the ranks, and misbehaves on request."""
+
+    def __init__(self, context: RankContext, folder: Path):
+        self.progress = 0.0
+        self._context = context
+        self._folder = folder
+
+    def run(self, item: dict[str, Any]) -> dict[str, Any]:
+        self.progress = 0.5
+        if item.get("rank", self._context.rank) == self._context.rank:
+            getattr(self, item.get("first", "nothing"))()
+        total = self._add(item["value"])
+        self.progress = 1.0
+        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS")}
+
+    def close(self) -> None:
+        (self._folder / f"closed-{os.getpid()}").touch()
+
+    def nothing(self) -> None:
+        pass
+
+    def fail(self) -> None:
+        raise ValueError("a poison item")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self) -> None:
+        marker = self._folder / "died"
+        if not marker.exists():
+            marker.touch()
+            self.die()
+
+    def linger(self) -> None:
+        time.sleep(1)
+
+    def _add(self, value: float) -> float:
+        import torch
+        import torch.distributed as dist
+
+        total = torch.tensor([value * (self._context.rank + 1)])
+        dist.all_reduce(total)
+        return total.item()
+
+
+@dataclass(frozen=True)
+class ToyWorkload:
+    folder: Path
+
+    def __call__(self, context: RankContext) -> Toy:
+        (self.folder / f"pid-{os.getpid()}").touch()
+        return Toy(context, self.folder)
+
+
+def broken_workload(context: RankContext) -> Toy:
+    raise OSError("no weights here")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    with ray_runtime(num_cpus=2):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def nothing_is_left(tmp_path: Path) -> Iterator[None]:
+    """After each test: no worker lives, no placement group is held, every CPU is free."""
+    yield
+    pids = [int(path.name.removeprefix("pid-")) for path in tmp_path.glob("pid-*")]
+    assert eventually(lambda: not any(Path(f"/proc/{pid}").exists() for pid in pids))
+    assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+    assert eventually(lambda: ray.available_resources().get("CPU") == 2)
+
+
+def eventually(holds: Any, patience_s: float = 20) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
+
+
+def run(folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int = 1) -> tuple[list[Outcome], list[Event]]:
+    events: list[Event] = []
+    workload = ToyWorkload(folder)
+    return run_batch(spec=spec, gangs=gangs, workload=workload, items=items, on_event=events.append), events
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind for event in events if event.kind != "item_progress"]
+
+
+def test_two_ranks_work_on_each_item_together(tmp_path: Path):
+    outcomes, events = run(tmp_path, [{"value": 1}, {"value": 10}])
+    assert [outcome.result["total"] for outcome in outcomes] == [3, 30]
+    assert [outcome.item["value"] for outcome in outcomes] == [1, 10]
+    assert all(outcome.is_done and outcome.attempts == 1 and outcome.gang == 0 for outcome in outcomes)
+    assert outcomes[0].result["threads"] == "1"
+    assert kinds(events) == ["gang_starting", "gang_ready"] + ["item_started", "item_done"] * 2
+    assert len(list(tmp_path.glob("pid-*"))) == len(list(tmp_path.glob("closed-*"))) == 2
+
+
+def test_gangs_share_one_queue(tmp_path: Path):
+    outcomes, events = run(tmp_path, [{"value": n, "first": "linger"} for n in range(8)], spec=SINGLE, gangs=2)
+    assert [outcome.result["total"] for outcome in outcomes] == list(range(8))
+    assert {outcome.gang for outcome in outcomes} == {0, 1}
+    assert kinds(events).count("gang_ready") == 2
+
+
+def test_no_more_gangs_are_started_than_there_are_items(tmp_path: Path):
+    _, events = run(tmp_path, [{"value": 1}], spec=SINGLE, gangs=2)
+    assert kinds(events).count("gang_starting") == 1
+
+
+def test_progress_is_told_while_an_item_runs(tmp_path: Path):
+    _, events = run(tmp_path, [{"value": 1, "first": "linger"}], spec=SINGLE)
+    fractions = [event.fraction for event in events if event.kind == "item_progress"]
+    assert 0.5 in fractions
+
+
+def test_an_item_that_raises_fails_and_the_rest_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+    outcomes, events = run(tmp_path, [{"value": 1}, {"value": 2, "first": "fail"}, {"value": 3}])
+    assert [outcome.failure for outcome in outcomes] == [None, FailureKind.ITEM, None]
+    assert outcomes[1].error == "ValueError: a poison item"
+    assert outcomes[1].attempts == 1
+    assert kinds(events).count("gang_starting") == 1
+    assert "in fail" in caplog.text
+    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+
+
+def test_a_rank_that_raises_alone_does_not_hang_the_others(tmp_path: Path):
+    outcomes, events = run(tmp_path, [{"value": 1, "first": "fail", "rank": 1}, {"value": 2}])
+    assert outcomes[0].error == "ValueError: a poison item"
+    assert outcomes[1].result["total"] == 6
+    assert kinds(events).count("gang_starting") == 2
+
+
+def test_a_killed_rank_costs_one_attempt(tmp_path: Path):
+    outcomes, events = run(tmp_path, [{"value": 1}, {"value": 2, "first": "die_once", "rank": 1}, {"value": 3}])
+    assert [outcome.result["total"] for outcome in outcomes] == [3, 6, 9]
+    assert [outcome.attempts for outcome in outcomes] == [1, 2, 1]
+    [lost] = [event for event in events if event.kind == "gang_lost"]
+    assert lost.index == 1
+    assert lost.error is not None and lost.error.startswith("Rank 1 on ")
+
+
+def test_an_item_that_loses_two_gangs_is_failed_and_the_rest_goes_on(tmp_path: Path):
+    outcomes, _ = run(tmp_path, [{"value": 1, "first": "die"}, {"value": 2}], spec=SINGLE)
+    assert [outcome.failure for outcome in outcomes] == [FailureKind.INFRASTRUCTURE, None]
+    assert outcomes[0].attempts == 2
+
+
+def test_a_workload_that_cannot_be_built_fails_every_item_untried():
+    events: list[Event] = []
+    items = [1, 2]
+    outcomes = run_batch(spec=PAIR, gangs=1, workload=broken_workload, items=items, on_event=events.append)
+    assert [outcome.failure for outcome in outcomes] == [FailureKind.START] * 2
+    assert {outcome.error for outcome in outcomes} == {"OSError: no weights here"}
+    assert kinds(events) == ["gang_starting", "gang_lost", "item_failed", "item_failed"]
+
+
+def test_an_impossible_gang_is_refused_before_anything_starts():
+    events: list[Event] = []
+    spec = GangSpec(world_size=3)
+    with pytest.raises(InfeasibleGang, match=r"1 gang of 3 ranks asked for 3 CPUs .* the cluster has 2 CPUs"):
+        run_batch(spec=spec, gangs=1, workload=broken_workload, items=[1], on_event=events.append)
+    assert events == []
+
+
+def test_an_interrupt_tears_everything_down(tmp_path: Path):
+    def interrupt(event: Event) -> None:
+        if event.kind == "item_started":
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run_batch(spec=PAIR, gangs=1, workload=ToyWorkload(tmp_path), items=[{"value": 1}] * 3, on_event=interrupt)
+    assert len(list(tmp_path.glob("pid-*"))) == 2
+
+
+def test_an_empty_batch_has_no_outcomes(tmp_path: Path):
+    assert run(tmp_path, []) == ([], [])
