@@ -1,0 +1,60 @@
+"""The command line: `resca render PROMPTS --out DIR`, `resca benchmark` (also `python -m jobs ...`)."""
+
+import contextlib
+import io
+import sys
+from collections.abc import Sequence
+from typing import Annotated
+
+import tyro
+
+from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
+from jobs.options import BenchmarkOptions, RenderOptions
+
+Command = (
+    Annotated[RenderOptions, tyro.conf.subcommand("render")]
+    | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
+)
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run one command; the exit code is 0 done, 2 bad input, 3 partial, 33 infrastructure, 130 or 143 stopped."""
+    try:
+        return _run(parse(arguments))
+    except JobError as error:
+        print(f"resca: {error}", file=sys.stderr)
+        return error.exit_code
+    except KeyboardInterrupt:
+        return INTERRUPTED
+
+
+def parse(arguments: Sequence[str] | None = None) -> RenderOptions | BenchmarkOptions:
+    """Read the command line. Leaves with SystemExit: 0 after --help, 2 after one sentence on what is wrong."""
+    complaint = io.StringIO()
+    try:
+        with contextlib.redirect_stderr(complaint):
+            return tyro.cli(Command, prog="resca", args=arguments, description=__doc__)  # type: ignore[arg-type]
+    except SystemExit as stop:
+        if stop.code == BAD_INPUT:
+            print(f"resca: {_sentence(complaint.getvalue())}", file=sys.stderr)
+        raise
+
+
+def _sentence(box: str) -> str:
+    """The first paragraph of tyro's framed complaint on one line, without the help texts that it indents."""
+    lines = [line.strip("│").removesuffix("│")[1:].rstrip() for line in box.splitlines()[1:]]
+    end = next((number for number, line in enumerate(lines) if not line or line.startswith("──")), len(lines))
+    words = " ".join(line.strip() for line in lines[:end] if not line.startswith(" " * 8))
+    return f"{words.removesuffix('.').replace('{None}|', '')}; for the options see resca --help."
+
+
+def _run(options: RenderOptions | BenchmarkOptions) -> int:
+    if isinstance(options, RenderOptions):
+        from jobs import render as command
+    else:
+        from jobs import benchmark as command
+    return command.run(options)  # type: ignore[arg-type]
+
+
+if __name__ == "__main__":
+    sys.exit(main())

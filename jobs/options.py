@@ -1,0 +1,115 @@
+"""The options of each command, as plain dataclasses that cost nothing to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jobs.errors import BadInput
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
+File = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """How denoising steps are skipped; an option left out takes the method's own default."""
+
+    interval: Count = None
+    """Steps from one dense step to the next."""
+    clusters: Count = None
+    """Clusters (and so proxy tokens) of the whole video."""
+    order: Count = None
+    """Highest order of the predicted residuals."""
+
+    def given(self) -> dict[str, int]:
+        """The options that were set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What each video looks like; an option left out takes the model's own default."""
+
+    steps: Count = None
+    """Denoising steps."""
+    height: Count = None
+    """Height in pixels."""
+    width: Count = None
+    """Width in pixels."""
+    num_frames: Count = None
+    """Frames of each video."""
+    fps: Count = None
+    """Frames per second of the MP4."""
+    guidance: Number = None
+    """Embedded guidance scale."""
+    seed: int = 0
+    """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
+    dtype: Dtype = "auto"
+    """Number format of the model; auto is the one its weights are stored in."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Render every prompt of a file to an MP4, on Ray."""
+
+    prompts: tyro.conf.Positional[Path]
+    """A .txt (one prompt a line) or .jsonl file (prompt; optional id, seed, height, width, num_frames, steps)."""
+    out: Path
+    """Directory for the videos; what is finished there is not rendered again."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
+    method: str = "resca"
+    """full, resca, fora or taylorseer."""
+    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    ulysses: int = 1
+    """Ranks that split the attention heads."""
+    ring: int = 1
+    """Ranks that pass keys and values around."""
+    gangs: int = 1
+    """Videos rendered at the same time, each by ulysses x ring ranks."""
+    address: Text = None
+    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    limit: Count = None
+    """Render only the first prompts of the file."""
+    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the final latents as .safetensors beside each MP4."""
+    json: File = None
+    """Write the final table to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions:
+    """Compare methods on the same prompts and seeds, in one process."""
+
+    methods: str = "full,resca"
+    """Methods to compare, separated by commas."""
+    num: int = 4
+    """Prompts to render with each method."""
+    prompts: File = None
+    """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    json: File = None
+    """Write the table to this file, as a list of rows."""
+
+    def method_names(self) -> list[str]:
+        """The methods to compare, in the order given."""
+        return [name.strip() for name in self.methods.split(",") if name.strip()]
+
+    def cache_for(self, method: str) -> MethodOptions:
+        """The given options that `method` has. Raises BadInput for one that none of the methods has."""
+        from caching.recipe import OPTIONS
+
+        known = {option for name in self.method_names() for option in OPTIONS.get(name, ())}
+        if unknown := [name for name in self.cache.given() if name not in known]:
+            raise BadInput(f"none of the methods {self.methods} has an option --{unknown[0]}")
+        own = OPTIONS.get(method, ())
+        return MethodOptions(**{name: value for name, value in self.cache.given().items() if name in own})

@@ -1,0 +1,151 @@
+"""A loaded pipeline joined with a recipe and a sequence group: encode, denoise, decode.
+
+Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+from diffusers import HunyuanVideoPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+from torch import Tensor
+
+from caching.engine import Engine
+from caching.flops import count_flops, count_full_flops
+from caching.group import Group, LocalGroup
+from caching.recipe import Recipe
+from jobs.facts import model_directory
+
+ON_RANK_0 = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """An encoded prompt without padding: token features `[1, L, D]` and a pooled feature `[1, D]`."""
+
+    tokens: Tensor
+    pooled: Tensor
+
+    @property
+    def num_tokens(self) -> int:
+        return self.tokens.shape[1]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """What to sample: a seed, a size in pixels and frames, denoising steps, and the embedded guidance scale."""
+
+    seed: int
+    height: int
+    width: int
+    num_frames: int
+    steps: int
+    guidance: float
+
+
+def load_pipeline(
+    source: str, *, dtype: str, device: str, revision: str | None = None, with_text: bool = True
+) -> HunyuanVideoPipeline:
+    """Load a pipeline from `demo`, a directory or the hub; without text encoders where prompts arrive encoded."""
+    directory = model_directory(source)
+    skipped = {} if with_text else dict.fromkeys(ON_RANK_0)
+    at = {"revision": revision} if directory == source and revision else {}
+    pipeline = HunyuanVideoPipeline.from_pretrained(directory, torch_dtype=getattr(torch, dtype), **at, **skipped)
+    pipeline.vae.enable_tiling()
+    pipeline.set_progress_bar_config(disable=True)
+    return pipeline.to(device)
+
+
+class Renderer:
+    """Renders with one recipe at a time; every rank of a gang calls the same methods in the same order."""
+
+    def __init__(
+        self, pipeline: HunyuanVideoPipeline, group: Group | None = None, template: dict[str, Any] | None = None
+    ) -> None:
+        self.pipeline, self.group = pipeline, group or LocalGroup()
+        self.template = template or DEFAULT_PROMPT_TEMPLATE
+        self.engine: Engine | None = None
+
+    def use(self, method: Recipe) -> Engine:
+        """Sample with this recipe from now on."""
+        if self.engine is not None:
+            self.engine.detach()
+        self.engine = Engine(self.pipeline.transformer, method, self.group)
+        return self.engine
+
+    @torch.no_grad()
+    def encode(self, prompt: str) -> Prompt:
+        """Run the text encoders; only where they are loaded."""
+        tokens, pooled, mask = self.pipeline.encode_prompt(prompt, prompt_template=self.template)
+        return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
+
+    def denoise(self, prompt: Prompt, sampling: Sampling, on_step: Callable[[int], None] | None = None) -> Tensor:
+        """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
+
+        The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
+        """
+        assert self.engine is not None
+        pipeline, adapter = self.pipeline, self.engine.adapter
+        device = pipeline.transformer.device
+        generator = torch.Generator().manual_seed(sampling.seed)
+        noise = torch.randn(self._latent_shape(sampling), generator=generator).to(device)
+        grid = adapter.grid(noise)
+        self.engine.begin(grid, self._noise_levels(sampling.steps))
+        patches = pipeline(
+            latents=self.group.shard(adapter.unfold(noise)),
+            prompt_embeds=prompt.tokens,
+            pooled_prompt_embeds=prompt.pooled,
+            prompt_attention_mask=torch.ones(prompt.tokens.shape[:2], device=device),
+            height=sampling.height,
+            width=sampling.width,
+            num_frames=sampling.num_frames,
+            num_inference_steps=sampling.steps,
+            guidance_scale=sampling.guidance,
+            output_type="latent",
+            callback_on_step_end=_progress_callback(on_step),
+            return_dict=False,
+        )[0]
+        self.group.mark("end")
+        return adapter.fold(self.group.gather(patches), grid).float()
+
+    def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
+        """FLOPs of the denoising loop with the present recipe, all ranks together, and of full sampling."""
+        assert self.engine is not None
+        transformer = self.pipeline.transformer
+        config = {**transformer.config, "_class_name": type(transformer).__name__}
+        grid = self.engine.adapter.grid(torch.empty(self._latent_shape(sampling), device="meta"))
+        size: dict[str, Any] = dict(grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
+        return count_flops(config, self.engine.recipe, **size), count_full_flops(config, **size)
+
+    @torch.no_grad()
+    def decode(self, latents: Tensor) -> np.ndarray:
+        """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes."""
+        vae = self.pipeline.vae
+        video = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
+        frames = self.pipeline.video_processor.postprocess_video(video.float(), output_type="np")[0]
+        return (frames * 255).round().astype(np.uint8)
+
+    def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int, int, int]:
+        pipeline, spatial = self.pipeline, self.pipeline.vae_scale_factor_spatial
+        frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
+        return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
+
+    def _noise_levels(self, steps: int) -> list[float]:
+        """The sigma of each step, as the pipeline's own loop will set them."""
+        scheduler = self.pipeline.scheduler
+        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        return scheduler.sigmas[:-1].tolist()
+
+
+def _progress_callback(on_step: Callable[[int], None] | None) -> Any:
+    if on_step is None:
+        return None
+
+    def callback(_pipeline: Any, step: int, _timestep: Any, _tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        on_step(step + 1)
+        return {}
+
+    return callback

@@ -1,0 +1,108 @@
+"""Write an MP4 so that it is either whole or absent, and look at one that is there."""
+
+import hashlib
+import os
+import subprocess
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+import imageio_ffmpeg
+import numpy as np
+
+# Visually lossless; the videos are small, and what is compared should not be the codec.
+CODEC = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "14")
+READY_TO_STREAM = ("-movflags", "+faststart+use_metadata_tags")
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoFacts:
+    """What a decoder sees: frames, size in pixels, frames per second."""
+
+    num_frames: int
+    width: int
+    height: int
+    fps: float
+    codec: str
+    pixel_format: str
+
+
+def write_video(frames: np.ndarray, path: Path, fps: int, metadata: Mapping[str, str] | None = None) -> str:
+    """Write `frames` (uint8, [F, H, W, 3], H and W even) as H.264 that browsers play, and return the file's sha256.
+
+    The file appears under its name only when it is complete and on disk; a failure leaves nothing. `metadata` lands
+    in the MP4's tags. One writer a path at a time: what a killed writer left behind is overwritten by the next.
+
+    Raises:
+        ValueError: frames that H.264 in yuv420p cannot hold.
+        OSError: the file cannot be written.
+    """
+    _check_frames(frames)
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        _encode(frames, partial, fps, metadata or {})
+        digest = sha256(partial)
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    return digest
+
+
+def publish(partial: Path, path: Path) -> None:
+    """Give a complete file its name, once its bytes and then its name are on disk."""
+    _flush(partial, os.O_RDWR)
+    os.replace(partial, path)
+    _flush(path.parent, os.O_RDONLY)
+
+
+def sha256(path: Path) -> str:
+    """The hex digest of a file."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def probe(path: Path) -> VideoFacts:
+    """Decode the whole file and report what is in it. Raises OSError for one that does not decode."""
+    reader = imageio_ffmpeg.read_frames(str(path))
+    try:
+        meta = next(reader)
+        return VideoFacts(
+            num_frames=sum(1 for _ in reader),
+            width=meta["size"][0],
+            height=meta["size"][1],
+            fps=meta["fps"],
+            codec=meta["codec"],
+            pixel_format=meta["pix_fmt"].split("(")[0],
+        )
+    except (RuntimeError, OSError) as error:
+        raise OSError(f"{path} does not decode as a video") from error
+    finally:
+        reader.close()
+
+
+def _check_frames(frames: np.ndarray) -> None:
+    if frames.dtype != np.uint8 or frames.ndim != 4 or frames.shape[3] != 3:
+        raise ValueError(f"frames must be uint8 [F, H, W, 3], not {frames.dtype} {list(frames.shape)}")
+    num_frames, height, width, _ = frames.shape
+    if num_frames < 1 or height < 2 or width < 2 or height % 2 or width % 2:
+        raise ValueError(f"frames must be at least one, of even height and width, not {num_frames} of {height}x{width}")
+
+
+def _encode(frames: np.ndarray, path: Path, fps: int, metadata: Mapping[str, str]) -> None:
+    """Raises OSError if ffmpeg does not end well, with what it said (imageio's own writer ignores its exit code)."""
+    _, height, width, _ = frames.shape
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *CODEC, *READY_TO_STREAM, *tags]
+    pixels = np.ascontiguousarray(frames).data.cast("B")
+    result = subprocess.run([*command, "-f", "mp4", str(path)], input=pixels, capture_output=True, check=False)
+    if result.returncode:
+        raise OSError(f"cannot write video {path}: {result.stderr.decode(errors='replace').strip()}")
+
+
+def _flush(path: Path, flags: int) -> None:
+    descriptor = os.open(path, flags)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)

@@ -1,0 +1,207 @@
+"""The command line: fast help, and one clear sentence with exit code 2 for every kind of bad input."""
+
+import json
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from jobs.__main__ import main, parse
+from jobs.errors import BadInput
+from jobs.options import BenchmarkOptions, RenderOptions
+from jobs.outputs import Seconds, Sidecar, World, write_sidecar
+from jobs.render import make_plan
+from jobs.video import write_video
+from tests.jobs.test_facts import make_model
+
+ROOT = Path(__file__).parents[2]
+GOOD = "a red ball\na blue cube\n"
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    """A directory with a model of 4 heads (64x64, 5 frames: 32 tokens) and a good prompt file."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
+    (tmp_path / "good.txt").write_text(GOOD)
+    return tmp_path
+
+
+def render(*arguments: str) -> int:
+    try:
+        return main(["render", "--model", "model", "--out", "out", *arguments])
+    except SystemExit as stop:
+        assert isinstance(stop.code, int)
+        return stop.code
+
+
+def complaint(capsys, *arguments: str) -> str:
+    """The one sentence on stderr of a command that ends with 2 and leaves nothing behind."""
+    before = sorted(Path().rglob("*"))
+    assert render(*arguments) == 2
+    assert sorted(Path().rglob("*")) == before
+    captured = capsys.readouterr()
+    assert captured.err.startswith("resca: ") and len(captured.err.splitlines()) == 1
+    return captured.err
+
+
+def test_help_is_answered_without_anything_heavy():
+    code = (
+        "import sys\ntry:\n    import jobs.__main__ as command; command.main(['render', '--help'])\n"
+        "except SystemExit as stop:\n    assert stop.code == 0\n"
+        "assert not {'torch', 'ray', 'diffusers', 'transformers', 'numpy', 'pydantic'} & set(sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, text=True, timeout=60)
+    assert done.returncode == 0, done.stderr
+    for flag in ("PATH", "--interval", "--num-frames", "--save-latents", "--ulysses", "--json"):
+        assert flag in done.stdout
+
+
+def test_flags_have_no_prefixes_and_reach_their_place():
+    options = parse(["render", "p.txt", "--out", "o", "--interval", "3", "--save-latents", "--dtype", "bfloat16"])
+    assert isinstance(options, RenderOptions)
+    assert (options.cache.given(), options.video.dtype) == ({"interval": 3}, "bfloat16")
+    assert options.save_latents and options.prompts == Path("p.txt")
+
+
+def test_benchmark_gives_each_method_the_options_that_it_has():
+    options = parse(["benchmark", "--methods", "full, taylorseer,resca", "--interval", "5", "--clusters", "32"])
+    assert isinstance(options, BenchmarkOptions)
+    given = {name: options.cache_for(name).given() for name in options.method_names()}
+    assert given == {"full": {}, "taylorseer": {"interval": 5}, "resca": {"interval": 5, "clusters": 32}}
+
+
+def test_benchmark_refuses_an_option_that_no_method_has():
+    options = parse(["benchmark", "--methods", "full,fora", "--clusters", "32"])
+    assert isinstance(options, BenchmarkOptions)
+    with pytest.raises(BadInput, match="none of the methods full,fora has an option --clusters"):
+        options.cache_for("full")
+
+
+PROMPT_FILES = {
+    "empty.txt": ("", "empty.txt has no prompts"),
+    "broken.jsonl": ('{"prompt": "a"}\n{"prompt"\n', "broken.jsonl, line 2 is not valid JSON"),
+    "field.jsonl": ('{"prompt": "a", "colour": 1}\n', "field.jsonl, line 1: unknown field 'colour'"),
+    "twice.jsonl": ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', "line 2: duplicate id 'x'"),
+    "escape.jsonl": ('{"prompt": "a", "id": "../x"}\n', "id '../x' is not safe in a file name"),
+    "size.jsonl": ('{"prompt": "a", "height": 60}\n', "line 1: height 60, width 64"),
+}
+
+
+@pytest.mark.parametrize("name", PROMPT_FILES)
+def test_bad_prompt_file(place, capsys, name):
+    text, what = PROMPT_FILES[name]
+    (place / name).write_text(text)
+    assert what in complaint(capsys, name)
+
+
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        ("missing.txt", "missing.txt does not exist"),
+        ("good.txt --height 60", "nearest: height 64, width 64, num_frames 5"),
+        ("good.txt --num-frames 7", "nearest: height 64, width 64, num_frames"),
+        ("good.txt --ulysses 3", "heads"),
+        ("good.txt --method rescue", "unknown method 'rescue'; known: full, fora, taylorseer, resca"),
+        ("good.txt --method full --clusters 8", "method 'full' has no option 'clusters'"),
+        ("good.txt --clusters 9", "clusters must be a multiple"),
+        ("good.txt --clusters 64", "64 clusters are too many for a video of 32 tokens"),
+        ("good.txt --method resca --ring 16", "runs on 1, 2, 4, 8 ranks a gang, not on 16"),
+        ("good.txt --interval 0", "interval must be at least 1"),
+        ("good.txt --steps 0", "--steps must be at least 1, not 0"),
+        ("good.txt --gangs 0", "--gangs must be at least 1"),
+        ("good.txt --limit 0", "--limit must be at least 1"),
+        ("good.txt --seed -1", "--seed must be between"),
+        ("good.txt --guidance nan", "--guidance must be a number"),
+        ("good.txt --speed 9", "Unrecognized options: --speed"),
+        ("good.txt --steps many", "Error parsing --steps"),
+        ("good.txt --dtype int8", "invalid choice 'int8'"),
+        ("good.txt --model nowhere", "neither demo, nor a directory, nor a hub id"),
+        ("good.txt --model good.txt", "cannot read model file"),
+        ("good.txt --out good.txt", "is not a directory"),
+        ("good.txt --out /proc/none", "cannot be written"),
+        ("good.txt --json model", "--json model is a directory"),
+    ],
+)
+def test_bad_option(place, capsys, arguments, what):
+    assert what in complaint(capsys, *arguments.split())
+
+
+def test_no_command_at_all_is_one_sentence(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main([])
+    assert stop.value.code == 2
+    assert "Expected one of {render, benchmark}" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(120)
+def test_more_ranks_than_the_cluster_has_names_asked_and_available(place, capsys):
+    sentence = complaint(capsys, "good.txt", "--method", "full", "--ulysses", "2", "--gangs", "4000")
+    assert "asked for 8000 CPUs" in sentence and "the cluster has" in sentence
+
+
+@pytest.mark.timeout(60)
+def test_cluster_that_does_not_answer_is_infrastructure(place, capsys):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        assert render("good.txt", "--address", f"127.0.0.1:{unused.getsockname()[1]}") == 33
+    assert len(capsys.readouterr().err.splitlines()) == 1
+    assert not (place / "out").exists()
+
+
+@pytest.mark.timeout(60)
+def test_malformed_cluster_address_is_bad_input(place, capsys):
+    assert "nonsense" in complaint(capsys, "good.txt", "--address", "nonsense")
+
+
+def finish_everything(options: RenderOptions) -> None:
+    """Put an intact video and its sidecar where each item of the batch belongs."""
+    for item in make_plan(options).items:
+        item.video.parent.mkdir(parents=True, exist_ok=True)
+        digest = write_video(np.zeros((5, 64, 64, 3), np.uint8), item.video, item.fps)
+        sidecar = Sidecar(
+            **item.model_dump(include=set(Sidecar.model_fields)), dense_steps=2, sparse_steps=10, flops=2.0,
+            flops_full=12.0, seconds=Seconds(encode=0, denoise=1, decode=1, write=0), versions={}, sha256=digest,
+            bytes=item.video.stat().st_size, layout=World(ulysses=1, ring=1, world_size=1, gangs=1),
+            fingerprint=item.fingerprint,
+        )  # fmt: skip
+        write_sidecar(sidecar, item.sidecar)
+
+
+def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, capsys):
+    arguments = ["render", "good.txt", "--out", "out", "--model", "model", "--json", "rows.json"]
+    options = parse(arguments)
+    assert isinstance(options, RenderOptions)
+    finish_everything(options)
+    before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")}
+    code = "import sys; from jobs.__main__ import main; print(main(sys.argv[1:]), 'ray' in sys.modules)"
+    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
+    )
+    assert done.returncode == 0, done.stderr
+    assert "2 finished before" in done.stdout and "6.00x" in done.stdout and done.stdout.endswith("0 False\n")
+    assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")} == before
+    rows = json.loads((place / "rows.json").read_text())
+    assert [row["status"] for row in rows] == ["finished before"] * 2
+
+
+def test_plan_renders_only_what_is_not_finished_and_intact(place):
+    options = parse(["render", "good.txt", "--out", "out", "--model", "model"])
+    assert isinstance(options, RenderOptions)
+    finish_everything(options)
+    first, second = make_plan(options).items
+    second.video.write_bytes(second.video.read_bytes()[:-1])
+    assert make_plan(options).todo == [second]
+    first.sidecar.unlink()
+    assert make_plan(options).todo == [first, second]
+
+
+def test_limit_takes_the_first_prompts_and_leaves_their_seeds(place):
+    options = parse(["render", "good.txt", "--out", "out", "--model", "model", "--limit", "1", "--seed", "5"])
+    assert isinstance(options, RenderOptions)
+    assert [(item.id, item.seed, item.steps) for item in make_plan(options).items] == [("0000", 5, 12)]

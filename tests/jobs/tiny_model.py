@@ -1,0 +1,49 @@
+"""A HunyuanVideo pipeline of other sizes than the demo model's, with random weights."""
+
+from pathlib import Path
+
+import torch
+from diffusers import (
+    AutoencoderKLHunyuanVideo,
+    FlowMatchEulerDiscreteScheduler,
+    HunyuanVideoPipeline,
+    HunyuanVideoTransformer3DModel,
+)
+
+from jobs.demo.architecture import SPECIAL_TOKENS, TEXT_WIDTH, build_text_encoders, build_tokenizer
+
+WORDS = ["a", "cat", "walks", "on", "grass"]
+SIZE = {"height": 32, "width": 48, "num_frames": 13}  # 4 x 2 x 3 = 24 tokens
+
+
+def build_tiny_pipeline() -> HunyuanVideoPipeline:
+    """8 x 8 x 4 compression, 16 latent channels, 4 heads, guidance embedding."""
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=16, block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2
+    )
+    transformer = HunyuanVideoTransformer3DModel(
+        num_attention_heads=4,
+        attention_head_dim=12,
+        num_layers=1,
+        num_single_layers=2,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        rope_axes_dim=(4, 4, 4),
+    )
+    llama, clip = build_text_encoders(len(WORDS) + len(SPECIAL_TOKENS))
+    return HunyuanVideoPipeline(
+        text_encoder=llama,
+        tokenizer=build_tokenizer(WORDS, 512),
+        transformer=transformer,
+        vae=vae,
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
+        text_encoder_2=clip,
+        tokenizer_2=build_tokenizer(WORDS, 77),
+    )
+
+
+def save_tiny_pipeline(directory: Path) -> Path:
+    build_tiny_pipeline().save_pretrained(directory)
+    return directory
