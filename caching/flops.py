@@ -14,9 +14,7 @@ from caching.recipe import RECIPES, Recipe
 Grid = tuple[int, int, int]
 
 
-def count_flops(
-    config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int
-) -> float:
+def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """FLOPs of a whole denoising loop, all ranks together; a multiply-add counts 2.
 
     Args:

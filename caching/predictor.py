@@ -65,7 +65,13 @@ class ProxySimulation:
     """
 
     def __init__(
-        self, derivatives: Derivatives, time: float, proxies: Tensor, proxy_of: Tensor, gain: Tensor | float, implicit: bool
+        self,
+        derivatives: Derivatives,
+        time: float,
+        proxies: Tensor,
+        proxy_of: Tensor,
+        gain: Tensor | float,
+        implicit: bool,
     ) -> None:
         """Start at a dense step.
 

@@ -77,7 +77,9 @@ class Proxies:
         self.index = padded.gather(1, medoids).flatten()
         first = torch.arange(len(medoids), device=tokens.device)[:, None] * self.clusters_per_shard
         self.proxy_of = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
-        self.proxy_of = self.proxy_of.scatter_reduce(0, padded.flatten(), ((clusters + first) * valid).flatten(), "amax")
+        self.proxy_of = self.proxy_of.scatter_reduce(
+            0, padded.flatten(), ((clusters + first) * valid).flatten(), "amax"
+        )
         shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
         self.bias = self.context.bias(self.index, shard_of, self.group.rank).to(tokens.dtype)
         self.text = text[:, :1]  # the blocks need a text token; its output is not used

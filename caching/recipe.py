@@ -61,7 +61,8 @@ class TrajectoryMedoids:
         if self.clusters < self.shards or self.clusters % self.shards:
             nearest = max(self.shards, round(self.clusters / self.shards) * self.shards)
             raise ValueError(
-                f"clusters must be a multiple of the {self.shards} logical shards, not {self.clusters}; nearest: {nearest}"
+                f"clusters must be a multiple of the {self.shards} logical shards, not {self.clusters}; "
+                f"nearest: {nearest}"
             )
 
 

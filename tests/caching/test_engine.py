@@ -66,14 +66,10 @@ def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, samp
 
 
 @pytest.mark.parametrize("context", [NUM_TOKENS, 24])
-def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(
-    transformer, sample, inputs, context
-):
+def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(transformer, sample, inputs, context):
     """Two calls at one noise level: the context that the first leaves is fresh for the second."""
     everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context)
-    method = Recipe(
-        name="resca", schedule=Interval(every=2), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0)
-    )
+    method = Recipe(name="resca", schedule=Interval(every=2), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0))
     engine = Engine(transformer, method)
     engine.begin(GRID, [0.7, 0.7])
     with torch.no_grad():

@@ -24,7 +24,9 @@ def test_order_1_is_exact_on_a_line_with_uneven_steps():
 
 
 def test_a_higher_order_is_closer_on_a_smooth_curve():
-    errors = [abs(observe(math.exp, [0.9, 0.8, 0.7], order).predict(0.65).item() - math.exp(0.65)) for order in (0, 1, 2)]
+    errors = [
+        abs(observe(math.exp, [0.9, 0.8, 0.7], order).predict(0.65).item() - math.exp(0.65)) for order in (0, 1, 2)
+    ]
     assert errors[0] > errors[1] > errors[2]
 
 

@@ -1,0 +1,83 @@
+"""Score the demo model: does the oracle see in each video what its caption says?
+
+python -m jobs.demo.evaluate --method full --num 200
+"""
+
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from rich.console import Console
+
+from caching.recipe import recipe
+from jobs.demo.oracle import look
+from jobs.demo.scenes import sample_scenes
+from jobs.facts import read_facts
+from jobs.pipeline import Renderer, Sampling, load_pipeline
+from jobs.progress import write_rows
+
+FIRST_SEED = 10_000
+
+
+@dataclass(frozen=True, kw_only=True)
+class Evaluation:
+    """Sample captions whose shape, colour and direction training never saw together, and look at the videos."""
+
+    model: str = "demo"
+    method: str = "full"
+    interval: int | None = None
+    clusters: int | None = None
+    order: int | None = None
+    num: int = 200
+    """(prompt, seed) pairs."""
+    json: Path | None = None
+    """Write one row with the score, and what was missed, to this file."""
+
+
+def evaluate(options: Evaluation) -> dict:
+    """Render and judge every pair; prints progress, returns the score and the misses."""
+    method = recipe(options.method, interval=options.interval, clusters=options.clusters, order=options.order)
+    facts = read_facts(options.model)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    renderer = Renderer(
+        load_pipeline(facts.source, dtype=facts.dtype, device=device), template=facts.defaults.prompt_template
+    )
+    engine = renderer.use(method)
+    defaults, hits, misses, started = facts.defaults, 0, [], time.monotonic()
+    size = defaults.model_dump(include={"height", "width", "num_frames", "steps", "guidance"})
+    for number, scene in enumerate(sample_scenes(options.num, FIRST_SEED, held_out=True)):
+        prompt, seed = renderer.encode(scene.caption), FIRST_SEED + number
+        latents = renderer.denoise(prompt, Sampling(seed=seed, **size))
+        seen = look(torch.from_numpy(renderer.decode(latents)).float() / 255)
+        hits += seen.matches(scene)
+        if not seen.matches(scene):
+            misses.append({"prompt": scene.caption, "seed": seed, **vars(seen)})
+        if (number + 1) % 10 == 0:
+            seconds = time.monotonic() - started
+            print(f"{number + 1}/{options.num}  score {hits / (number + 1):.3f}  {seconds:.0f} s", flush=True)
+    return {
+        "method": method.name,
+        "oracle": hits / options.num,
+        "num": options.num,
+        "dense_steps": engine.dense_steps,
+        "sparse_steps": engine.sparse_steps,
+        "seconds": round(time.monotonic() - started, 1),
+        "misses": misses,
+        "recipe": method.describe(),
+    }
+
+
+def main(options: Evaluation) -> None:
+    """Print the score."""
+    row = evaluate(options)
+    for miss in row["misses"][:20]:
+        print(f"missed: {miss['prompt']} (seed {miss['seed']}): {miss['shape']}, {miss['colour']}, {miss['direction']}")
+    Console().print(f"oracle's score with {row['method']}: {row['oracle']:.3f} of {row['num']} videos")
+    if options.json:
+        write_rows(options.json, [row])
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Evaluation))

@@ -1,0 +1,107 @@
+"""Train the demo model from nothing and save it as a diffusers pipeline.
+
+python -m jobs.demo.train --out jobs/demo/model
+"""
+
+import json
+import platform
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import torch
+import tyro
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
+
+from jobs.demo import MODEL_DIRECTORY
+from jobs.demo.architecture import build_pipeline, build_transformer
+from jobs.demo.scenes import vocabulary
+from jobs.demo.train_transformer import (
+    TEMPLATE,
+    captions_of,
+    encode_captions,
+    encode_videos,
+    train_transformer,
+    training_scenes,
+)
+from jobs.demo.train_vae import train_vae
+
+GENERATION = {"height": 128, "width": 128, "num_frames": 33, "fps": 12, "steps": 50, "dtype": "float32"}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Training:
+    """What the shipped weights were trained with."""
+
+    out: Path = MODEL_DIRECTORY
+    """Where the pipeline is written."""
+    work: Path = Path("work")
+    """Where finished stages are kept; a rerun goes on after them."""
+    vae_steps: int = 2800
+    videos: int = 2400
+    """Training videos, drawn and encoded once."""
+    steps: int = 2000
+    """Training steps of the transformer."""
+    batch: int = 16
+    seed: int = 0
+    device: str = "cuda" if torch.cuda.is_available() else "cpu"
+
+
+def main(training: Training) -> None:
+    """Train the VAE, encode the videos, train the transformer, save the pipeline."""
+    torch.manual_seed(training.seed)
+    device, started = torch.device(training.device), time.monotonic()
+    training.work.mkdir(parents=True, exist_ok=True)
+    vae = _vae(training, device)
+    scenes = training_scenes(training.videos, training.seed)
+    latents = _latents(training, vae, scenes, device)
+    vae.register_to_config(scaling_factor=float(1 / latents.float().std()))
+    pipeline = build_pipeline(vocabulary(), vae, build_transformer())
+    captions, caption_of = captions_of(scenes)
+    transformer, losses = train_transformer(
+        pipeline.transformer.to(device),
+        latents.float() * vae.config.scaling_factor,
+        caption_of,
+        encode_captions(pipeline, captions),
+        steps=training.steps,
+        batch=training.batch,
+        seed=training.seed,
+    )
+    pipeline.transformer = transformer
+    save(pipeline, training.out)
+    report = {
+        **{key: str(value) for key, value in asdict(training).items()},
+        "final_loss": sum(losses[-100:]) / len(losses[-100:]),
+        "seconds_since_start": time.monotonic() - started,
+        "torch": torch.__version__,
+        "machine": platform.processor() or platform.machine(),
+    }
+    (training.work / "training.json").write_text(json.dumps(report, indent=2) + "\n")
+    print(json.dumps(report, indent=2))
+
+
+def save(pipeline: HunyuanVideoPipeline, directory: Path) -> None:
+    """Save a pipeline with half-precision weights, and the sizes that it was made for."""
+    pipeline.to("cpu", torch.float16).save_pretrained(directory, safe_serialization=True)
+    defaults = {**GENERATION, "prompt_template": TEMPLATE}
+    (directory / "resca.json").write_text(json.dumps(defaults, indent=2) + "\n")
+
+
+def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
+    stage = training.work / "vae"
+    if not stage.exists():
+        vae, error = train_vae(steps=training.vae_steps, device=device, seed=training.seed)
+        print(f"vae: L1 error {error:.4f}")
+        vae.save_pretrained(stage)
+    return AutoencoderKLHunyuanVideo.from_pretrained(stage).to(device).eval()
+
+
+def _latents(training: Training, vae: AutoencoderKLHunyuanVideo, scenes: list, device: torch.device) -> torch.Tensor:
+    stage = training.work / f"latents-{training.videos}-{training.seed}.pt"
+    if not stage.exists():
+        torch.save(encode_videos(vae, scenes, training.seed, device), stage)
+    return torch.load(stage, weights_only=True)
+
+
+if __name__ == "__main__":
+    main(tyro.cli(Training))

@@ -1,0 +1,157 @@
+"""Training of the demo model's transformer: flow matching on the VAE's latents.
+
+Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
+"""
+
+import copy
+import time
+from dataclasses import dataclass
+
+import torch
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from torch import Tensor
+from torch.nn import functional as F
+
+from jobs.demo.scenes import Scene, draw, sample_scenes
+
+TEMPLATE = {"template": "{}", "crop_start": 0}
+SHIFT = 7.0  # of the scheduler that samples
+EMA_DECAY = 0.998
+SHORT_PART, SHORT_FRAMES = 0.5, 5  # this part of the steps sees only the first latent frames, at half the cost
+
+
+@dataclass(frozen=True, kw_only=True)
+class TextFeatures:
+    """What the frozen text encoders say of each caption."""
+
+    tokens: Tensor  # [captions, L, D]
+    pooled: Tensor  # [captions, D]
+
+
+@torch.no_grad()
+def encode_videos(vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
+    """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
+    latents, started = [], time.monotonic()
+    vae = copy.deepcopy(vae).to(torch.bfloat16)
+    for index, scene in enumerate(scenes):
+        video = draw(scene, seed + index).permute(3, 0, 1, 2)[None] * 2 - 1
+        latents.append(vae.encode(video.to(device, torch.bfloat16)).latent_dist.mean.cpu())
+        if index % 200 == 0:
+            print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)
+    return torch.cat(latents)
+
+
+@torch.no_grad()
+def encode_captions(pipeline: HunyuanVideoPipeline, captions: list[str]) -> TextFeatures:
+    """Encode captions once; all have the same number of words, so no padding is kept."""
+    tokens, pooled = [], []
+    for caption in captions:
+        embeds, pooled_embeds, mask = pipeline.encode_prompt(caption, prompt_template=TEMPLATE)
+        tokens.append(embeds[:, : int(mask.sum())])
+        pooled.append(pooled_embeds)
+    return TextFeatures(tokens=torch.cat(tokens), pooled=torch.cat(pooled))
+
+
+def train_transformer(
+    transformer: HunyuanVideoTransformer3DModel,
+    latents: Tensor,
+    captions: Tensor,
+    text: TextFeatures,
+    *,
+    steps: int,
+    batch: int,
+    learning_rate: float = 3e-3,
+    seed: int = 0,
+) -> tuple[HunyuanVideoTransformer3DModel, list[float]]:
+    """Train on latents `[N, C, F, H, W]` (scaled to unit variance) with the caption index of each `[N]`.
+
+    Returns the moving average of the weights and the loss of every step.
+    """
+    device = next(transformer.parameters()).device
+    generator = torch.Generator().manual_seed(seed)
+    average, losses, started = copy.deepcopy(transformer).eval(), [], time.monotonic()
+    optimizers = make_optimizers(transformer, learning_rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(steps)) for optimizer in optimizers]
+    step_loss = torch.compile(flow_matching_loss)
+    for step in range(steps):
+        index = torch.randint(len(latents), (batch,), generator=generator)
+        num_frames = SHORT_FRAMES if step < SHORT_PART * steps else latents.shape[2]
+        clean = latents[index, :, :num_frames].float().to(device)
+        noise = torch.randn(clean.shape, generator=generator).to(device)
+        sigma = sample_sigma(batch, generator).to(device)
+        features = (text.tokens[captions[index]].to(device), text.pooled[captions[index]].to(device))
+        with torch.autocast(device.type, torch.bfloat16):
+            loss = step_loss(transformer, clean, noise, sigma, *features)
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
+        for optimizer, schedule in zip(optimizers, schedules, strict=True):
+            optimizer.step()
+            optimizer.zero_grad()
+            schedule.step()
+        update_average(average, transformer, min(EMA_DECAY, (step + 1) / (step + 20)))
+        losses.append(loss.item())
+        if step % 50 == 0:
+            recent = sum(losses[-50:]) / len(losses[-50:])
+            print(f"transformer {step}/{steps}  loss {recent:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+    return average, losses
+
+
+def flow_matching_loss(
+    transformer: HunyuanVideoTransformer3DModel,
+    clean: Tensor,
+    noise: Tensor,
+    sigma: Tensor,
+    tokens: Tensor,
+    pooled: Tensor,
+) -> Tensor:
+    """Mean squared error of the predicted velocity `noise - clean` at `(1 - sigma) * clean + sigma * noise`."""
+    weight = sigma.view(-1, 1, 1, 1, 1)
+    velocity = transformer(
+        hidden_states=(1 - weight) * clean + weight * noise,
+        timestep=sigma * 1000,
+        encoder_hidden_states=tokens,
+        encoder_attention_mask=torch.ones(tokens.shape[:2], device=tokens.device),
+        pooled_projections=pooled,
+        return_dict=False,
+    )[0]
+    return F.mse_loss(velocity.float(), noise - clean)
+
+
+def sample_sigma(batch: int, generator: torch.Generator) -> Tensor:
+    """Noise levels: half of them spread as the sampler's steps are, half evenly."""
+    even = torch.rand(batch, generator=generator)
+    shifted = SHIFT * even / (1 + (SHIFT - 1) * even)
+    return torch.where(torch.rand(batch, generator=generator) < 0.5, shifted, even)
+
+
+def make_optimizers(transformer: HunyuanVideoTransformer3DModel, learning_rate: float) -> list[torch.optim.Optimizer]:
+    """Muon for the matrices of the blocks, AdamW for everything else."""
+    matrices, others = [], []
+    for name, parameter in transformer.named_parameters():
+        hidden = "transformer_blocks." in name and parameter.ndim == 2 and ".norm" not in name
+        (matrices if hidden else others).append(parameter)
+    return [
+        torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),
+        torch.optim.AdamW(others, lr=learning_rate / 3, betas=(0.9, 0.98), weight_decay=0.0),
+    ]
+
+
+def warm_and_cool(steps: int):
+    """A learning rate that warms up, stays, and falls linearly in the last 40% of the steps."""
+    return lambda step: min(1.0, (step + 1) / 50, max(0.02, (steps - step) / (0.4 * steps)))
+
+
+@torch.no_grad()
+def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
+    for mean, value in zip(average.parameters(), model.parameters(), strict=True):
+        mean.lerp_(value, 1 - decay)
+
+
+def captions_of(scenes: list[Scene]) -> tuple[list[str], Tensor]:
+    """The different captions, and the index of each scene's caption."""
+    unique = sorted({scene.caption for scene in scenes})
+    return unique, torch.tensor([unique.index(scene.caption) for scene in scenes])
+
+
+def training_scenes(count: int, seed: int) -> list[Scene]:
+    return sample_scenes(count, seed, held_out=False)
