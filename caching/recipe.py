@@ -55,7 +55,7 @@ class TrajectoryMedoids:
     smoothing: float = 0.5
     sketch: int = 32
     history: int = 4
-    context: int = 2048
+    context: int = 1024
 
     def __post_init__(self) -> None:
         if self.clusters < self.shards or self.clusters % self.shards:

@@ -42,6 +42,7 @@ def build_transformer() -> HunyuanVideoTransformer3DModel:
         guidance_embeds=False,
         text_embed_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
+        patch_size=4,
         rope_axes_dim=(16, 16, 16),
     )
 

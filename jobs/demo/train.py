@@ -37,7 +37,6 @@ class Training:
     """Where the pipeline is written."""
     work: Path = Path("work")
     """Where finished stages are kept; a rerun goes on after them."""
-    vae_steps: int = 2800
     videos: int = 2400
     """Training videos, drawn and encoded once."""
     steps: int = 2000
@@ -90,7 +89,7 @@ def save(pipeline: HunyuanVideoPipeline, directory: Path) -> None:
 def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
     stage = training.work / "vae"
     if not stage.exists():
-        vae, error = train_vae(steps=training.vae_steps, device=device, seed=training.seed)
+        vae, error = train_vae(device=device, seed=training.seed)
         print(f"vae: L1 error {error:.4f}")
         vae.save_pretrained(stage)
     return AutoencoderKLHunyuanVideo.from_pretrained(stage).to(device).eval()

@@ -4,6 +4,7 @@ Legend: B batch, C colour channels, F frames, H height, W width.
 """
 
 import time
+from dataclasses import dataclass
 from random import Random
 
 import torch
@@ -16,23 +17,51 @@ from jobs.demo.scenes import draw, sample_scenes
 
 POOL_SIZE = 384
 KL_WEIGHT = 1e-4
-# (batch, frames, height and width) of the crops: small ones first, for many steps; then nearly whole frames, because
-# group norms see the statistics of the whole view.
-CROPS, LAST_CROPS, LAST_PART = (4, 5, 48), (2, 5, 112), 0.15
 
 
-def train_vae(*, steps: int, device: torch.device, seed: int = 0) -> tuple[AutoencoderKLHunyuanVideo, float]:
+@dataclass(frozen=True, kw_only=True)
+class Stage:
+    """Steps on crops of one size, under one warm-up and one cool-down of the learning rate."""
+
+    steps: int
+    batch: int
+    frames: int
+    side: int
+    learning_rate: float = 8e-4
+
+
+# Small crops first, for many steps; then longer ones, which teach motion; last nearly whole videos, because group norms
+# see the statistics of the whole view.
+STAGES = (
+    Stage(steps=1700, batch=4, frames=5, side=48),
+    Stage(steps=1200, batch=2, frames=9, side=64),
+    Stage(steps=120, batch=1, frames=17, side=112, learning_rate=2e-4),
+)
+
+
+def train_vae(
+    *, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0
+) -> tuple[AutoencoderKLHunyuanVideo, float]:
     """Train the VAE on crops of drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     torch.manual_seed(seed)
-    pool = draw_pool(seed)
-    random = Random(seed)
+    pool, random = draw_pool(seed), Random(seed)
     vae = build_vae().to(device).train()
     initialise(vae)
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=8e-4, betas=(0.9, 0.99), weight_decay=1e-4)
-    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, max_lr=8e-4, total_steps=steps, pct_start=0.05)
+    error = 1.0
+    for stage in stages:
+        error = run_stage(vae, stage, pool, random)
+    return vae.eval(), error
+
+
+def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, pool: Tensor, random: Random) -> float:
+    """Train in place; returns the last smoothed L1 error."""
+    optimizer = torch.optim.AdamW(vae.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(
+        optimizer, max_lr=stage.learning_rate, total_steps=stage.steps, pct_start=0.05
+    )
     smoothed, started = 1.0, time.monotonic()
-    for step in range(steps):
-        video = crop_batch(pool, random, *(CROPS if step < (1 - LAST_PART) * steps else LAST_CROPS)).to(device)
+    for step in range(stage.steps):
+        video = crop_batch(pool, random, stage.batch, stage.frames, stage.side).to(vae.device)
         reconstruction, kl = reconstruct(vae, video)
         error = F.l1_loss(reconstruction, video)
         loss = error + F.mse_loss(reconstruction, video) + KL_WEIGHT * kl
@@ -44,8 +73,8 @@ def train_vae(*, steps: int, device: torch.device, seed: int = 0) -> tuple[Autoe
         smoothed += (error.item() - smoothed) * max(0.01, 1 / (step + 1))
         if step % 100 == 0:
             seconds = time.monotonic() - started
-            print(f"vae {step}/{steps}  L1 {smoothed:.4f}  KL {kl.item():.2f}  {seconds:.0f} s", flush=True)
-    return vae.eval(), smoothed
+            print(f"vae {step}/{stage.steps}  L1 {smoothed:.4f}  KL {kl.item():.2f}  {seconds:.0f} s", flush=True)
+    return smoothed
 
 
 def initialise(vae: AutoencoderKLHunyuanVideo) -> None:

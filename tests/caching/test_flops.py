@@ -1,0 +1,34 @@
+"""FLOPs counted by running recipes on the meta device."""
+
+import pytest
+
+from caching.flops import count_flops, count_full_flops
+from caching.recipe import recipe
+
+HUNYUAN_VIDEO = {"_class_name": "HunyuanVideoTransformer3DModel"}  # the defaults of its class are the full size
+GRID = (17, 30, 40)  # 480 x 640, 65 frames
+TFLOP = 1e12
+
+
+@pytest.fixture(scope="module")
+def full_step():
+    return count_full_flops(HUNYUAN_VIDEO, grid=GRID, num_text_tokens=256, num_steps=1)
+
+
+def test_full_sampling_of_hunyuan_video_is_the_papers_figure(full_step):
+    assert 50 * full_step == pytest.approx(29_773.0 * TFLOP, rel=1e-3)
+
+
+def test_resca_is_within_the_papers_budget(full_step):
+    """N=6, O=1, K=32 costs 5,383.2 TFLOPs in the paper; one sparse step is counted here, and the others are alike."""
+    method = recipe("resca", interval=3, clusters=32)
+    flops = count_flops(HUNYUAN_VIDEO, method, grid=GRID, num_text_tokens=256, num_steps=2)
+    sparse = flops - full_step
+    assert 0 < sparse < 0.6 * TFLOP
+    rehearsals = 8  # each dense step but the first runs the proxies once more, to fit their gain
+    assert 9 * full_step + (41 + rehearsals) * sparse <= 5_383.2 * TFLOP
+
+
+def test_methods_without_proxies_spend_nothing_in_sparse_steps(full_step):
+    flops = count_flops(HUNYUAN_VIDEO, recipe("taylorseer"), grid=GRID, num_text_tokens=256, num_steps=6)
+    assert flops == full_step
