@@ -4,8 +4,8 @@ Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channel
 """
 
 from collections.abc import Callable
+from typing import Any
 
-from diffusers.models.attention_processor import Attention
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
@@ -27,7 +27,7 @@ class JointAttention:
 
     def __call__(
         self,
-        attn: Attention,
+        attn: Any,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor,
         attention_mask: Tensor | None = None,
@@ -52,7 +52,7 @@ class JointAttention:
 
 
 def _project(
-    attn: Attention, layers: tuple[nn.Module, ...], norms: tuple[nn.Module | None, nn.Module | None], states: Tensor
+    attn: Any, layers: tuple[nn.Module, ...], norms: tuple[nn.Module | None, nn.Module | None], states: Tensor
 ) -> Triple:
     query, key, value = (layer(states).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer in layers)
     query_norm, key_norm = norms
@@ -65,4 +65,5 @@ def _rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
     query, key, value = image
     if rotary is None:
         return image
-    return apply_rotary_emb(query, rotary), apply_rotary_emb(key, rotary), value
+    turn: Any = apply_rotary_emb  # its annotations do not admit the pair of tables that it documents
+    return turn(query, rotary), turn(key, rotary), value

@@ -46,7 +46,8 @@ class Engine:
         self.taylor = TaylorPredictor(self.recipe.predictor.order)
         self.num_tokens = grid[0] * grid[1] * grid[2]
         device = next(self.transformer.parameters()).device
-        self.rotary = tuple(self.group.shard(rows[None])[0] for rows in self.adapter.rotary(grid, device))
+        cosines, sines = self.adapter.rotary(grid, device)
+        self.rotary = (self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0])
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
 

@@ -54,8 +54,10 @@ class LocalGroup:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
-        joint = (torch.cat(pair, dim=2) for pair in ((query, text_query), (key, text_key), (value, text_value)))
-        output = F.scaled_dot_product_attention(*joint)
+        joint_query, joint_key, joint_value = (
+            torch.cat(pair, dim=2) for pair in ((query, text_query), (key, text_key), (value, text_value))
+        )
+        output = F.scaled_dot_product_attention(joint_query, joint_key, joint_value)
         return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
     def total(self, values: Tensor) -> Tensor:

@@ -24,7 +24,9 @@ def psnr_db(video: np.ndarray, reference: np.ndarray) -> float:
 
 def ssim(video: np.ndarray, reference: np.ndarray) -> float:
     """Structural similarity of two videos `[F, H, W, C]` of bytes, averaged over frames."""
-    return float(structural_similarity_index_measure(_unit(video), _unit(reference), data_range=1.0))
+    similarity = structural_similarity_index_measure(_unit(video), _unit(reference), data_range=1.0)
+    assert isinstance(similarity, torch.Tensor)
+    return float(similarity)
 
 
 @dataclass

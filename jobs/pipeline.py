@@ -80,6 +80,7 @@ class Renderer:
     def encode(self, prompt: str) -> Prompt:
         """Run the text encoders; only where they are loaded."""
         tokens, pooled, mask = self.pipeline.encode_prompt(prompt, prompt_template=self.template)
+        assert mask is not None
         return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
     def denoise(self, prompt: Prompt, sampling: Sampling, on_step: Callable[[int], None] | None = None) -> Tensor:
@@ -125,7 +126,7 @@ class Renderer:
         """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes."""
         vae = self.pipeline.vae
         video = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-        frames = self.pipeline.video_processor.postprocess_video(video.float(), output_type="np")[0]
+        frames: Any = self.pipeline.video_processor.postprocess_video(video.float(), output_type="np")[0]
         return (frames * 255).round().astype(np.uint8)
 
     def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int, int, int]:

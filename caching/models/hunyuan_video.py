@@ -31,10 +31,10 @@ class HunyuanVideoAdapter:
     """Runs the model's own modules on patches instead of a latent video, so that any tokens can be computed alone."""
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel) -> None:
-        if transformer.config.image_condition_type is not None:
+        self.transformer: Any = transformer  # its own annotations call the configuration a dict
+        config = self.transformer.config
+        if config.image_condition_type is not None:
             raise ValueError("image-conditioned HunyuanVideo models are not supported; use the text-to-video model")
-        self.transformer = transformer
-        config = transformer.config
         self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
 
     @property
@@ -98,11 +98,12 @@ class HunyuanVideoAdapter:
         """The state before the first block; `text`, if given, stands for the refined prompt, which is then skipped."""
         model = self.transformer
         modulation, _token_replace = model.time_text_embed(timestep, pooled_projections, guidance)
-        if text is None:
-            text = model.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask)
+        refined: Tensor = (
+            model.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask) if text is None else text
+        )
         projection = model.x_embedder.proj
         tokens = F.linear(patches.to(projection.weight.dtype), projection.weight.flatten(1), projection.bias)
-        return State(tokens, text, modulation, rotary)
+        return State(tokens, refined, modulation, rotary)
 
     def blocks(self, state: State) -> State:
         """Run every block on the tokens of `state`."""

@@ -8,6 +8,7 @@ import platform
 import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 import tyro
@@ -37,9 +38,9 @@ class Training:
     """Where the pipeline is written."""
     work: Path = Path("work")
     """Where finished stages are kept; a rerun goes on after them."""
-    videos: int = 2400
+    videos: int = 1400
     """Training videos, drawn and encoded once."""
-    steps: int = 2000
+    steps: int = 1700
     """Training steps of the transformer."""
     batch: int = 16
     seed: int = 0
@@ -86,16 +87,17 @@ def save(pipeline: HunyuanVideoPipeline, directory: Path) -> None:
     (directory / "resca.json").write_text(json.dumps(defaults, indent=2) + "\n")
 
 
-def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
+def _vae(training: Training, device: torch.device) -> Any:
     stage = training.work / "vae"
     if not stage.exists():
         vae, error = train_vae(device=device, seed=training.seed)
         print(f"vae: L1 error {error:.4f}")
         vae.save_pretrained(stage)
-    return AutoencoderKLHunyuanVideo.from_pretrained(stage).to(device).eval()
+    vae: Any = AutoencoderKLHunyuanVideo.from_pretrained(stage)
+    return vae.to(device).eval()
 
 
-def _latents(training: Training, vae: AutoencoderKLHunyuanVideo, scenes: list, device: torch.device) -> torch.Tensor:
+def _latents(training: Training, vae: Any, scenes: list, device: torch.device) -> torch.Tensor:
     stage = training.work / f"latents-{training.videos}-{training.seed}.pt"
     if not stage.exists():
         torch.save(encode_videos(vae, scenes, training.seed, device), stage)

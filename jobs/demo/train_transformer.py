@@ -6,9 +6,10 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, L tex
 import copy
 import time
 from dataclasses import dataclass
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -29,7 +30,7 @@ class TextFeatures:
 
 
 @torch.no_grad()
-def encode_videos(vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
+def encode_videos(vae: Any, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
     vae = copy.deepcopy(vae).to(torch.bfloat16)
@@ -47,6 +48,7 @@ def encode_captions(pipeline: HunyuanVideoPipeline, captions: list[str]) -> Text
     tokens, pooled = [], []
     for caption in captions:
         embeds, pooled_embeds, mask = pipeline.encode_prompt(caption, prompt_template=TEMPLATE)
+        assert mask is not None
         tokens.append(embeds[:, : int(mask.sum())])
         pooled.append(pooled_embeds)
     return TextFeatures(tokens=torch.cat(tokens), pooled=torch.cat(pooled))
@@ -60,7 +62,7 @@ def train_transformer(
     *,
     steps: int,
     batch: int,
-    learning_rate: float = 3e-3,
+    learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> tuple[HunyuanVideoTransformer3DModel, list[float]]:
     """Train on latents `[N, C, F, H, W]` (scaled to unit variance) with the caption index of each `[N]`.

@@ -6,9 +6,9 @@ Legend: B batch, C colour channels, F frames, H height, W width.
 import time
 from dataclasses import dataclass
 from random import Random
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,9 +39,7 @@ STAGES = (
 )
 
 
-def train_vae(
-    *, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0
-) -> tuple[AutoencoderKLHunyuanVideo, float]:
+def train_vae(*, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0) -> tuple[Any, float]:
     """Train the VAE on crops of drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     torch.manual_seed(seed)
     pool, random = draw_pool(seed), Random(seed)
@@ -53,7 +51,7 @@ def train_vae(
     return vae.eval(), error
 
 
-def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, pool: Tensor, random: Random) -> float:
+def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
     optimizer = torch.optim.AdamW(vae.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -77,12 +75,13 @@ def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, pool: Tensor, random
     return smoothed
 
 
-def initialise(vae: AutoencoderKLHunyuanVideo) -> None:
+def initialise(vae: Any) -> None:
     """Begin as a linear autoencoder (silent residual branches) with little noise, which learns several times faster."""
     for name, module in vae.named_modules():
         if isinstance(module, torch.nn.Conv3d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
-            torch.nn.init.zeros_(module.bias)
+            if module.bias is not None:
+                torch.nn.init.zeros_(module.bias)
             if name.endswith("conv2.conv"):
                 torch.nn.init.zeros_(module.weight)
     with torch.no_grad():
@@ -107,7 +106,7 @@ def crop_batch(pool: Tensor, random: Random, batch: int, frames: int, side: int)
     return torch.stack(crops).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
 
 
-def reconstruct(vae: AutoencoderKLHunyuanVideo, video: Tensor) -> tuple[Tensor, Tensor]:
+def reconstruct(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode, sample and decode; return the reconstruction and the mean KL divergence of a latent value."""
     posterior = vae.encode(video).latent_dist
     reconstruction = vae.decode(posterior.sample()).sample

@@ -1,0 +1,76 @@
+"""The demo model's data and its oracle."""
+
+from collections import Counter
+
+import pytest
+import torch
+
+from jobs.demo import MODEL_DIRECTORY
+from jobs.demo.oracle import look
+from jobs.demo.scenes import (
+    BACKGROUNDS,
+    COLOURS,
+    DIRECTIONS,
+    SHAPES,
+    SIZES,
+    Scene,
+    all_scenes,
+    draw,
+    sample_scenes,
+    scene_of,
+)
+
+
+def test_the_oracle_sees_what_is_drawn():
+    for number, scene in enumerate(sample_scenes(24, 5, held_out=True)):
+        seen = look(draw(scene, number, num_frames=9))
+        assert seen.matches(scene), (scene, seen)
+
+
+def test_the_oracle_sees_through_noise():
+    for number, scene in enumerate(sample_scenes(8, 6, held_out=False)):
+        video = draw(scene, number, num_frames=9)
+        noisy = video + 0.05 * torch.randn(video.shape, generator=torch.Generator().manual_seed(number))
+        assert look(noisy.clamp(0, 1)).matches(scene)
+
+
+def test_the_oracle_is_not_fooled():
+    scene = Scene(shape="circle", colour="red", direction="left", size="large", background="plain")
+    video = draw(scene, 0, num_frames=9)
+    assert look(video.flip(0)).direction == "right"
+    assert look(video[:1].repeat(9, 1, 1, 1)).direction is None
+    assert look(video.flip(-1)).colour == "blue"
+    assert look(torch.full((9, 128, 128, 3), 0.3)).shape is None
+
+
+def test_one_triple_in_five_is_held_out_and_every_pair_is_still_seen():
+    triples = {(scene.shape, scene.colour, scene.direction): scene.held_out for scene in all_scenes()}
+    assert len(triples) == 4 * 8 * 4
+    assert 0.15 < sum(triples.values()) / len(triples) < 0.25
+    seen = [triple for triple, held_out in triples.items() if not held_out]
+    for first, second in ((0, 1), (0, 2), (1, 2)):
+        pairs = Counter((triple[first], triple[second]) for triple in seen)
+        assert len(pairs) == len({t[first] for t in seen}) * len({t[second] for t in seen})
+
+
+def test_captions_name_their_scene():
+    scenes = all_scenes()
+    assert len(scenes) == len(SHAPES) * len(COLOURS) * len(DIRECTIONS) * len(SIZES) * len(BACKGROUNDS)
+    assert len({scene.caption for scene in scenes}) == len(scenes)
+    assert all(scene_of(scene.caption) == scene for scene in scenes[::37])
+    assert scene_of("a cat walks on grass") is None
+
+
+@pytest.mark.parametrize("scene", all_scenes()[::97])
+def test_a_shape_stays_inside_the_frame(scene):
+    video = draw(scene, 3, num_frames=9)
+    colour = torch.tensor(COLOURS[scene.colour])
+    painted = ((video - colour).abs().amax(-1) < 0.02).flatten(1).sum(1)
+    assert painted.min() > 0.8 * painted.max()
+
+
+def test_the_shipped_model_fits_in_a_repository():
+    files = [path for path in MODEL_DIRECTORY.rglob("*") if path.is_file()]
+    assert files
+    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
