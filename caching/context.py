@@ -14,42 +14,50 @@ from caching.group import Group
 from caching.shards import ShardMap
 
 
+Layer = tuple[Tensor, Tensor, Tensor, Tensor]  # keys and values [B, H, M, D], text keys and text values [B, H, L, D]
+
+
 class Context:
-    """Keys and values `[2, B, H, M + L, D]` of every layer at the last two dense steps."""
+    """Keys and values of every layer at the last two dense steps."""
 
     def __init__(self, shards: ShardMap, max_runs: int, device: torch.device) -> None:
         length = -(-shards.num_tokens // max_runs)
         self.run_of, self.run_sizes = shards.segments(length, device)
         self.pooled = length > 1
         self.world_size = shards.world_size
-        self.recording: list[tuple[Tensor, Tensor]] = []
-        self.history: list[tuple[float, list[Tensor]]] = []
+        self.recording: list[Layer] = []
+        self.history: list[tuple[float, list[Layer]]] = []
 
     def record(self, key: Tensor, value: Tensor, text_key: Tensor, text_value: Tensor) -> None:
         """Add a layer's keys and values, image `[B, H, N, D]` and text `[B, H, L, D]`, in layer order."""
-        self.recording.append((self._pool(torch.stack([key, value])), torch.stack([text_key, text_value])))
+        self.recording.append((self._pool(key), self._pool(value), text_key, text_value))
 
     def commit(self, time: float, group: Group) -> None:
         """End a dense step: gather what the ranks recorded, in one collective."""
-        image = group.gather(torch.stack([image for image, _ in self.recording]), dim=4)
-        layers = [torch.cat([runs, text], dim=3) for runs, (_, text) in zip(image, self.recording, strict=True)]
+        layers, self.recording = self.recording, []
+        if self.world_size > 1:
+            images = group.gather(torch.stack([torch.stack([key, value]) for key, value, *_ in layers]), dim=4)
+            layers = [(image[0], image[1], *text) for image, (_, _, *text) in zip(images, layers, strict=True)]
         self.history = [*self.history, (time, layers)][-2:]
-        self.recording = []
 
-    def at(self, layer: int, time: float) -> Tensor:
+    def at(self, layer: int, time: float) -> Layer:
         """A layer's keys and values at `time`, linear in time."""
         new_time, new = self.history[-1]
         if len(self.history) == 1:
             return new[layer]
         old_time, old = self.history[0]
-        return torch.lerp(old[layer], new[layer], (time - old_time) / (new_time - old_time))
+        weight = (time - old_time) / (new_time - old_time)
+        key, value, text_key, text_value = (
+            torch.lerp(before, after, weight) for before, after in zip(old[layer], new[layer], strict=True)
+        )
+        return key, value, text_key, text_value
 
     def bias(self, proxies: Tensor, shard_of: Tensor, rank: int) -> Tensor:
         """What is added to attention logits `[K + 1, M + L + K]`; the last row is for a text token.
 
         A proxy sees its shard's proxies fresh, and every run without them.
         """
-        num_text = self.history[-1][1][0].shape[3] - len(self.run_sizes) * self.world_size
+        num_text = self.history[-1][1][0][2].shape[2]
         sizes = self.run_sizes.repeat(self.world_size)
         run = self.run_of[proxies] + rank * len(self.run_sizes)
         same_shard = shard_of[:, None] == shard_of[None]
@@ -61,11 +69,11 @@ class Context:
 
     @property
     def cache_bytes(self) -> int:
-        return sum(layer.nbytes for _, layers in self.history for layer in layers)
+        return sum(tensor.nbytes for _, layers in self.history for layer in layers for tensor in layer)
 
-    def _pool(self, image: Tensor) -> Tensor:
-        """The mean over each run, `[2, B, H, N, D]` to `[2, B, H, runs, D]`."""
+    def _pool(self, states: Tensor) -> Tensor:
+        """The mean over each run, `[B, H, N, D]` to `[B, H, runs, D]`."""
         if not self.pooled:
-            return image
-        sums = image.new_zeros(*image.shape[:3], len(self.run_sizes), image.shape[4])
-        return sums.index_add(3, self.run_of, image) / self.run_sizes[:, None].to(image.dtype)
+            return states
+        sums = states.new_zeros(*states.shape[:2], len(self.run_sizes), states.shape[3])
+        return sums.index_add(2, self.run_of, states) / self.run_sizes[:, None].to(states.dtype)

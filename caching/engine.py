@@ -95,21 +95,18 @@ class Engine:
     def _dense(self, time: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool) -> Tensor:
         """Compute every token; keep what sparse steps need, if any follow."""
         proxies = self.proxies if followed_by_sparse else None
-        rehearsed = None
-        if proxies and proxies.simulation:
-            rehearsed = proxies.rehearse(self.taylor, time, patches, self.router, inputs)
         self.router.attend = self._attend_and_record(proxies)
         before = self.adapter.embed(patches, self.rotary, **inputs)
         after = self.adapter.blocks(before)
         velocity = self.adapter.head(after).to(patches.dtype)
-        if followed_by_sparse:
-            expected = self.taylor.predict(time) if rehearsed is not None else None
-            self.taylor.observe(time, velocity)
-            if proxies:
-                if rehearsed is not None and expected is not None:
-                    proxies.learn(velocity - expected, rehearsed)
-                proxies.choose(self.taylor, time, after.tokens, before.text)
-            self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
+        if not followed_by_sparse:
+            return velocity
+        if proxies and self.taylor.derivatives:
+            proxies.learn(time, velocity - self.taylor.predict(time))
+        self.taylor.observe(time, velocity)
+        if proxies:
+            proxies.choose(self.taylor, time, after.tokens, before.text)
+        self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
         return velocity
 
     def _attend_and_record(self, proxies: Proxies | None) -> Any:

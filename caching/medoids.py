@@ -9,7 +9,7 @@ from torch import Tensor
 NEVER = float("-inf")
 
 
-def k_medoids(vectors: Tensor, valid: Tensor, num_clusters: int, num_iterations: int = 8) -> tuple[Tensor, Tensor]:
+def k_medoids(vectors: Tensor, valid: Tensor, num_clusters: int, num_iterations: int = 5) -> tuple[Tensor, Tensor]:
     """Cluster each shard's tokens around K of them.
 
     The token of a cluster with the largest summed similarity to it is the one with the largest inner product with

@@ -6,6 +6,7 @@ taken by (sigma or the step index); a dense history needs no equal spacing.
 
 from math import factorial
 
+import torch
 from torch import Tensor
 
 Derivatives = list[Tensor]  # the value and its derivatives, orders 0 to O
@@ -60,8 +61,9 @@ class TaylorPredictor:
 class ProxySimulation:
     """Proxy-driven denoising simulation (PDDS): one stage of sparse steps after a dense one.
 
-    Each token keeps its own Taylor expansion; in every sparse step its proxy's true residuals correct it,
-    `F(d) <- own(F(d)) + gain * (F(p) - own(F(p)))`. For gain 1 and order 1 that is the paper's propagation.
+    Each token keeps its own Taylor expansion; its proxy's true residuals correct it,
+    `F(d) <- own(F(d)) + gain * (F(p) - own(F(p)))`. For gain 1 and order 1 that is the paper's propagation. Every step
+    is linear, so what a cluster learns is kept once, for its proxy, and added to the tokens' own expansions.
     """
 
     def __init__(
@@ -79,20 +81,30 @@ class ProxySimulation:
             derivatives: of all local tokens, each `[B, N, C]`.
             proxies: token indices `[K]`; `proxy_of`: each token's place among them `[N]`.
         """
-        self.own, self.time, self.gain, self.implicit = derivatives, time, gain, implicit
-        self.proxy_of = proxy_of
+        self.start, self.start_time, self.time = derivatives, time, time
+        self.proxy_of, self.gain, self.implicit = proxy_of, gain, implicit
         self.proxy = [derivative[:, proxies] for derivative in derivatives]
+        self.lesson = [torch.zeros_like(derivative) for derivative in self.proxy]
 
-    def advance(self, time: float, truth: Tensor) -> Tensor:
-        """One sparse step: the proxies' computed values `[B, K, C]` in, every token's simulated value out."""
+    def advance(self, time: float, truth: Tensor | None = None) -> Tensor:
+        """A sparse step: every token's simulated value `[B, N, C]`.
+
+        Args:
+            truth: the proxies' computed values `[B, K, C]`; None in a step in which they are not computed.
+        """
+        if truth is not None:
+            self._learn(time, truth)
+        return drift(self.start, time - self.start_time)[0] + self.gain * self.correction(time)
+
+    def correction(self, time: float) -> Tensor:
+        """What the proxies teach at gain 1, `[B, N, C]`."""
+        return drift(self.lesson, time - self.time)[0][:, self.proxy_of]
+
+    def _learn(self, time: float, truth: Tensor) -> None:
         span = time - self.time
-        own, expected = drift(self.own, span), drift(self.proxy, span)
+        known, expected = drift(self.lesson, span), drift(self.proxy, span)
         self.proxy = differentiate(truth, self.proxy, span, len(self.proxy) - 1)
-        lessons = [
-            self.gain * (true - guess)[:, self.proxy_of] for true, guess in zip(self.proxy, expected, strict=True)
-        ]
-        corrected = [mine + lesson for mine, lesson in zip(own, lessons, strict=True)]
-        if len(own) > 1:
-            corrected[0] = implicit_step(self.own[0], corrected, span) if self.implicit else own[0]
-        self.own, self.time = corrected, time
-        return corrected[0]
+        lesson = [old + true - guess for old, true, guess in zip(known, self.proxy, expected, strict=True)]
+        if len(lesson) > 1:
+            lesson[0] = implicit_step(self.lesson[0], lesson, span) if self.implicit else known[0]
+        self.lesson, self.time = lesson, time

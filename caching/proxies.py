@@ -47,14 +47,11 @@ class Proxies:
         self.evidence = torch.zeros(2, device=device)
         self.simulation: ProxySimulation | None = None
 
-    def rehearse(self, taylor: TaylorPredictor, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
-        """Before a dense step: the correction `[B, N, P]` that the proxies would have made to a plain extrapolation."""
-        truth = self._denoise(time, patches, router, inputs)
-        return (truth - taylor.predict(time)[:, self.index])[:, self.proxy_of]
-
-    def learn(self, error: Tensor, correction: Tensor) -> None:
-        """After a dense step: fit the gain that would have removed most of the extrapolation's error `[B, N, P]`."""
-        error, correction = error.float(), correction.float()
+    def learn(self, time: float, error: Tensor) -> None:
+        """At a dense step: fit the gain that would have removed most of the Taylor extrapolation's error `[B, N, P]`."""
+        if self.simulation is None:
+            return
+        error, correction = error.float(), self.simulation.correction(time).float()
         products = torch.stack([(error * correction).sum(), correction.square().sum()])
         self.evidence = GAIN_MEMORY * self.evidence + self.group.total(products)
 
@@ -82,6 +79,7 @@ class Proxies:
         )
         shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
         self.bias = self.context.bias(self.index, shard_of, self.group.rank).to(tokens.dtype)
+        self.since_dense = 0
         self.text = text[:, :1]  # the blocks need a text token; its output is not used
         self.simulation = ProxySimulation(
             taylor.derivatives, time, self.index, self.proxy_of, self.gain, self.predictor.update == "implicit"
@@ -90,19 +88,23 @@ class Proxies:
     def advance(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
         """A sparse step: the velocity of every local token `[B, N, P]`."""
         assert self.simulation is not None
+        self.since_dense += 1
+        if self.since_dense % self.settings.every:
+            return self.simulation.advance(time)
         return self.simulation.advance(time, self._denoise(time, patches, router, inputs))
 
     @property
     def cache_bytes(self) -> int:
-        own = sum(tensor.nbytes for tensor in self.simulation.own) if self.simulation else 0
+        own = sum(tensor.nbytes for tensor in self.simulation.lesson) if self.simulation else 0
         return own + self.context.cache_bytes + sum(feature.nbytes for feature in self.trajectory.features)
 
     def _denoise(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
         """Run the proxies through the model's own blocks: their velocity `[B, K, P]`."""
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
-            context = self.context.at(layer, time)
-            keys, values = (torch.cat(pair, dim=2) for pair in ((context[0], key), (context[1], value)))
+            seen_key, seen_value, text_key, text_value = self.context.at(layer, time)
+            keys = torch.cat([seen_key, text_key, key], dim=2)
+            values = torch.cat([seen_value, text_value, value], dim=2)
             queries = torch.cat([query, text_query], dim=2)
             output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]

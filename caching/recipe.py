@@ -48,6 +48,7 @@ class TrajectoryMedoids:
 
     Clusters are made inside `shards` contiguous token ranges, whatever the number of GPUs, so that a seed gives the
     same video on any of them. `context` bounds the number of keys that stand for the tokens that are not computed.
+    Proxies are computed in each `every`-th sparse step after a dense one; the paper computes them in all.
     """
 
     clusters: int = 16
@@ -56,6 +57,7 @@ class TrajectoryMedoids:
     sketch: int = 32
     history: int = 4
     context: int = 1024
+    every: int = 3
 
     def __post_init__(self) -> None:
         if self.clusters < self.shards or self.clusters % self.shards:

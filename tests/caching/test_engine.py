@@ -68,7 +68,7 @@ def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, samp
 @pytest.mark.parametrize("context", [NUM_TOKENS, 24])
 def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(transformer, sample, inputs, context):
     """Two calls at one noise level: the context that the first leaves is fresh for the second."""
-    everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context)
+    everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context, every=1)
     method = Recipe(name="resca", schedule=Interval(every=2), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0))
     engine = Engine(transformer, method)
     engine.begin(GRID, [0.7, 0.7])
@@ -80,7 +80,7 @@ def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_ste
 
 def test_a_proxy_sees_what_it_saw_in_the_dense_step(transformer, sample, inputs):
     """With one proxy a shard and full context, a proxy's own value at the same noise level is the dense one."""
-    few = TrajectoryMedoids(clusters=8, shards=8, context=NUM_TOKENS)
+    few = TrajectoryMedoids(clusters=8, shards=8, context=NUM_TOKENS, every=1)
     method = Recipe(name="resca", schedule=Interval(every=2), tokens=few, predictor=ProxyTaylor(order=0, gain=1.0))
     engine = Engine(transformer, method)
     engine.begin(GRID, [0.7, 0.7])
