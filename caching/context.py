@@ -13,7 +13,6 @@ from torch.nn import functional as F
 from caching.group import Group
 from caching.shards import ShardMap
 
-
 Layer = tuple[Tensor, Tensor, Tensor, Tensor]  # keys and values [B, H, M, D], text keys and text values [B, H, L, D]
 
 

@@ -48,7 +48,7 @@ class Proxies:
         self.simulation: ProxySimulation | None = None
 
     def learn(self, time: float, error: Tensor) -> None:
-        """At a dense step: fit the gain that would have removed most of the Taylor extrapolation's error `[B, N, P]`."""
+        """At a dense step: fit the gain that would have removed most of the extrapolation error `[B, N, P]`."""
         if self.simulation is None:
             return
         error, correction = error.float(), self.simulation.correction(time).float()
