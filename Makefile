@@ -15,7 +15,7 @@ test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
 
 lint: $(VENV)/installed-test
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright
+	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
 # On a machine without a GPU a plain `torch` may bring gigabytes of CUDA; the pinned version comes first.
 $(VENV)/installed: pyproject.toml
