@@ -28,6 +28,7 @@ class Stage:
     frames: int
     side: int
     learning_rate: float = 8e-4
+    decoder_only: bool = False
 
 
 # Small crops first, for many steps; then longer ones, which teach motion; last nearly whole videos, because group norms
@@ -36,6 +37,7 @@ STAGES = (
     Stage(steps=1700, batch=4, frames=5, side=48),
     Stage(steps=1200, batch=2, frames=9, side=64),
     Stage(steps=120, batch=1, frames=17, side=112, learning_rate=2e-4),
+    Stage(steps=300, batch=1, frames=17, side=112, learning_rate=5e-4, decoder_only=True),
 )
 
 
@@ -53,7 +55,10 @@ def train_vae(*, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed:
 
 def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
-    optimizer = torch.optim.AdamW(vae.parameters(), lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
+    vae.encoder.requires_grad_(not stage.decoder_only)
+    vae.quant_conv.requires_grad_(not stage.decoder_only)
+    trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
+    optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
         optimizer, max_lr=stage.learning_rate, total_steps=stage.steps, pct_start=0.05
     )
@@ -65,7 +70,7 @@ def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
         loss = error + F.mse_loss(reconstruction, video) + KL_WEIGHT * kl
         optimizer.zero_grad()
         loss.backward()
-        torch.nn.utils.clip_grad_norm_(vae.parameters(), 5.0)
+        torch.nn.utils.clip_grad_norm_(trained, 5.0)
         optimizer.step()
         schedule.step()
         smoothed += (error.item() - smoothed) * max(0.01, 1 / (step + 1))
