@@ -55,7 +55,7 @@ def main(training: Training) -> None:
     vae = _vae(training, device)
     scenes = training_scenes(training.videos, training.seed)
     latents = _latents(training, vae, scenes, device)
-    vae.register_to_config(scaling_factor=float(1 / latents.float().std()))
+    vae.register_to_config(scaling_factor=float(1 / latents.float().std()), _name_or_path="")
     pipeline = build_pipeline(vocabulary(), vae, build_transformer())
     captions, caption_of = captions_of(scenes)
     transformer, losses = train_transformer(
