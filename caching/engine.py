@@ -101,7 +101,7 @@ class Engine:
         velocity = self.adapter.head(after).to(patches.dtype)
         if not followed_by_sparse:
             return velocity
-        if proxies and self.taylor.derivatives:
+        if proxies and proxies.simulation:
             proxies.learn(time, velocity - self.taylor.predict(time))
         self.taylor.observe(time, velocity)
         if proxies:

@@ -35,6 +35,7 @@ class Proxies:
         device = rotary[0].device
         self.adapter, self.group, self.settings, self.predictor = adapter, group, tokens, predictor
         self.shards = ShardMap(num_tokens=num_tokens, num_shards=tokens.shards, world_size=group.world_size)
+        self.padded, self.valid = self.shards.padded(device)
         self.clusters_per_shard = tokens.clusters // tokens.shards
         if self.clusters_per_shard > min(self.shards.sizes):
             raise ValueError(
@@ -49,8 +50,7 @@ class Proxies:
 
     def learn(self, time: float, error: Tensor) -> None:
         """At a dense step: fit the gain that would have removed most of the extrapolation error `[B, N, P]`."""
-        if self.simulation is None:
-            return
+        assert self.simulation is not None
         error, correction = error.float(), self.simulation.correction(time).float()
         products = torch.stack([(error * correction).sum(), correction.square().sum()])
         self.evidence = GAIN_MEMORY * self.evidence + self.group.total(products)
@@ -69,7 +69,7 @@ class Proxies:
         """
         self.context.commit(time, self.group)
         self.trajectory.observe(tokens[0])
-        padded, valid = self.shards.padded(tokens.device)
+        padded, valid = self.padded, self.valid
         medoids, clusters = k_medoids(self.trajectory.vectors()[padded], valid, self.clusters_per_shard)
         self.index = padded.gather(1, medoids).flatten()
         first = torch.arange(len(medoids), device=tokens.device)[:, None] * self.clusters_per_shard

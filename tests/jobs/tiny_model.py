@@ -5,12 +5,11 @@ from pathlib import Path
 import torch
 from diffusers import (
     AutoencoderKLHunyuanVideo,
-    FlowMatchEulerDiscreteScheduler,
     HunyuanVideoPipeline,
     HunyuanVideoTransformer3DModel,
 )
 
-from jobs.demo.architecture import SPECIAL_TOKENS, TEXT_WIDTH, build_text_encoders, build_tokenizer
+from jobs.demo.architecture import TEXT_WIDTH, build_pipeline
 
 WORDS = ["a", "cat", "walks", "on", "grass"]
 SIZE = {"height": 32, "width": 48, "num_frames": 13}  # 4 x 2 x 3 = 24 tokens
@@ -32,16 +31,7 @@ def build_tiny_pipeline() -> HunyuanVideoPipeline:
         pooled_projection_dim=TEXT_WIDTH,
         rope_axes_dim=(4, 4, 4),
     )
-    llama, clip = build_text_encoders(len(WORDS) + len(SPECIAL_TOKENS))
-    return HunyuanVideoPipeline(
-        text_encoder=llama,
-        tokenizer=build_tokenizer(WORDS, 512),
-        transformer=transformer,
-        vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=7.0),
-        text_encoder_2=clip,
-        tokenizer_2=build_tokenizer(WORDS, 77),
-    )
+    return build_pipeline(WORDS, vae, transformer)
 
 
 def save_tiny_pipeline(directory: Path) -> Path:
