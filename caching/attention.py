@@ -6,6 +6,7 @@ Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channel
 from collections.abc import Callable
 from typing import Any
 
+import torch
 from diffusers.models.embeddings import apply_rotary_emb
 from torch import Tensor, nn
 
@@ -34,14 +35,8 @@ class JointAttention:
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
     ) -> tuple[Tensor, Tensor]:
         """Attention outputs `[B, N, C]` and `[B, L, C]`, after the output projections where the block has them."""
-        image = _project(attn, (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k), hidden_states)
+        image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
         image = _rotate(image, image_rotary_emb)
-        if attn.add_q_proj is None:
-            text_layers, text_norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
-        else:
-            text_layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
-            text_norms = (attn.norm_added_q, attn.norm_added_k)
-        text = _project(attn, text_layers, text_norms, encoder_hidden_states)
         image_out, text_out = self.router.attend(self.layer, *image, *text)
         image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
         if getattr(attn, "to_out", None) is not None:
@@ -49,6 +44,21 @@ class JointAttention:
         if getattr(attn, "to_add_out", None) is not None:
             text_out = attn.to_add_out(text_out)
         return image_out, text_out
+
+
+def _project_streams(attn: Any, image: Tensor, text: Tensor) -> tuple[Triple, Triple]:
+    """Image and text projections; single-stream blocks share their layers, so both go through them at once."""
+    layers, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
+    if attn.add_q_proj is None:
+        query, key, value = _project(attn, layers, norms, torch.cat([image, text], dim=1))
+        length = image.shape[1]
+        return (
+            (query[:, :, :length], key[:, :, :length], value[:, :, :length]),
+            (query[:, :, length:], key[:, :, length:], value[:, :, length:]),
+        )
+    text_layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+    text_norms = (attn.norm_added_q, attn.norm_added_k)
+    return _project(attn, layers, norms, image), _project(attn, text_layers, text_norms, text)
 
 
 def _project(
@@ -66,4 +76,5 @@ def _rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
     if rotary is None:
         return image
     turn: Any = apply_rotary_emb  # its annotations do not admit the pair of tables that it documents
-    return turn(query, rotary), turn(key, rotary), value
+    query, key = turn(torch.cat([query, key]), rotary).chunk(2)
+    return query, key, value

@@ -13,62 +13,83 @@ from torch.nn import functional as F
 from caching.group import Group
 from caching.shards import ShardMap
 
-Layer = tuple[Tensor, Tensor, Tensor, Tensor]  # keys and values [B, H, M, D], text keys and text values [B, H, L, D]
+Pair = tuple[Tensor, Tensor]  # keys and values [B, H, tokens, D]
 
 
 class Context:
-    """Keys and values of every layer at the last two dense steps."""
+    """Keys and values of every layer at the last two dense steps, in buffers that last one generation."""
 
     def __init__(self, shards: ShardMap, max_runs: int, device: torch.device) -> None:
         length = -(-shards.num_tokens // max_runs)
         self.run_of, self.run_sizes = shards.segments(length, device)
         self.pooled = length > 1
         self.world_size = shards.world_size
-        self.recording: list[Layer] = []
-        self.history: list[tuple[float, list[Layer]]] = []
+        self.recording: list[tuple[Pair, Pair]] = []  # image and text of each layer, until they are gathered
+        self.older: list[Tensor] = []  # of each layer [2 (keys, values), B, H, M + L, D]
+        self.newest: list[Tensor] = []
+        self.times: list[float] = []
+        self.num_kept = self.num_text = 0
+        self.seen: Tensor | None = None  # [2, B, H, M + L + K, D], what the proxies of the present layer attend to
 
     def record(self, key: Tensor, value: Tensor, text_key: Tensor, text_value: Tensor) -> None:
         """Add a layer's keys and values, image `[B, H, N, D]` and text `[B, H, L, D]`, in layer order."""
-        self.recording.append((self._pool(key), self._pool(value), text_key, text_value))
+        image, text = (self._pool(key), self._pool(value)), (text_key, text_value)
+        if self.world_size > 1:
+            self.recording.append((image, text))
+        else:
+            self._keep(image, text)
 
     def commit(self, time: float, group: Group) -> None:
         """End a dense step: gather what the ranks recorded, in one collective."""
-        layers, self.recording = self.recording, []
-        if self.world_size > 1:
-            images = group.gather(torch.stack([torch.stack([key, value]) for key, value, *_ in layers]), dim=4)
-            layers = [(image[0], image[1], *text) for image, (_, _, *text) in zip(images, layers, strict=True)]
-        self.history = [*self.history, (time, layers)][-2:]
+        if self.recording:
+            images = group.gather(torch.stack([torch.stack(image) for image, _ in self.recording]), dim=4)
+            for image, (_, text) in zip(images, self.recording, strict=True):
+                self._keep((image[0], image[1]), text)
+        self.older, self.newest = self.newest, self.older
+        self.times = [*self.times, time][-2:]
+        self.recording, self.num_kept = [], 0
 
-    def at(self, layer: int, time: float) -> Layer:
-        """A layer's keys and values at `time`, linear in time."""
-        new_time, new = self.history[-1]
-        if len(self.history) == 1:
-            return new[layer]
-        old_time, old = self.history[0]
-        weight = (time - old_time) / (new_time - old_time)
-        key, value, text_key, text_value = (
-            torch.lerp(before, after, weight) for before, after in zip(old[layer], new[layer], strict=True)
-        )
-        return key, value, text_key, text_value
+    def at(self, layer: int, time: float, key: Tensor, value: Tensor) -> Pair:
+        """What a layer's proxies attend to: what was recorded, linear in time, then their own `[B, H, K, D]`."""
+        new = self.newest[layer]
+        length = new.shape[3]
+        if self.seen is None or self.seen.shape[3] != length + key.shape[2]:
+            self.seen = new.new_empty(*new.shape[:3], length + key.shape[2], new.shape[4])
+        recorded, fresh = self.seen[:, :, :, :length], self.seen[:, :, :, length:]
+        if len(self.times) == 1:
+            recorded.copy_(new)
+        else:
+            weight = (time - self.times[0]) / (self.times[1] - self.times[0])
+            torch.lerp(self.older[layer], new, weight, out=recorded)
+        fresh[0], fresh[1] = key, value
+        return self.seen[0], self.seen[1]
 
     def bias(self, proxies: Tensor, shard_of: Tensor, rank: int) -> Tensor:
         """What is added to attention logits `[K + 1, M + L + K]`; the last row is for a text token.
 
         A proxy sees its shard's proxies fresh, and every run without them.
         """
-        num_text = self.history[-1][1][0][2].shape[2]
         sizes = self.run_sizes.repeat(self.world_size)
         run = self.run_of[proxies] + rank * len(self.run_sizes)
         same_shard = shard_of[:, None] == shard_of[None]
         fresh_in_run = same_shard.float() @ F.one_hot(run, len(sizes)).float()
         others = torch.cat([sizes - fresh_in_run, sizes[None]]).log()
-        text = others.new_zeros(len(others), num_text)
+        text = others.new_zeros(len(others), self.num_text)
         fresh = F.pad(same_shard.float(), (0, 0, 0, 1)).log()
         return torch.cat([others, text, fresh], dim=1)
 
     @property
     def cache_bytes(self) -> int:
-        return sum(tensor.nbytes for _, layers in self.history for layer in layers for tensor in layer)
+        return sum(tensor.nbytes for tensor in [*self.older, *self.newest])
+
+    def _keep(self, image: Pair, text: Pair) -> None:
+        """Write the next layer over what was recorded two dense steps ago."""
+        shape = (2, *image[0].shape[:2], image[0].shape[2] + text[0].shape[2], image[0].shape[3])
+        if self.num_kept == len(self.older):
+            self.older.append(image[0].new_empty(shape))
+        for target, *parts in zip(self.older[self.num_kept], image, text, strict=True):
+            torch.cat(parts, dim=2, out=target)
+        self.num_kept, self.num_text = self.num_kept + 1, text[0].shape[2]
 
     def _pool(self, states: Tensor) -> Tensor:
         """The mean over each run, `[B, H, N, D]` to `[B, H, runs, D]`."""

@@ -9,7 +9,9 @@ from torch import Tensor
 NEVER = float("-inf")
 
 
-def k_medoids(vectors: Tensor, valid: Tensor, num_clusters: int, num_iterations: int = 5) -> tuple[Tensor, Tensor]:
+def k_medoids(
+    vectors: Tensor, valid: Tensor, num_clusters: int, *, start: Tensor | None = None, num_iterations: int = 5
+) -> tuple[Tensor, Tensor]:
     """Cluster each shard's tokens around K of them.
 
     The token of a cluster with the largest summed similarity to it is the one with the largest inner product with
@@ -19,11 +21,12 @@ def k_medoids(vectors: Tensor, valid: Tensor, num_clusters: int, num_iterations:
     Args:
         vectors: `[S, N, d]`, with similarity `S(i, j) = <v_i, v_j>`.
         valid: `[S, N]`, False for padding; each shard has at least K valid tokens.
+        start: the medoids `[S, K]` to begin with; by default tokens far from each other.
 
     Returns:
         The medoids `[S, K]` (token indices inside the shard) and each token's cluster `[S, N]`.
     """
-    medoids = _spread(vectors, valid, num_clusters)
+    medoids = _spread(vectors, valid, num_clusters) if start is None else start
     for _ in range(num_iterations):
         medoids = _update(vectors, valid, medoids, _assign(vectors, medoids))
     return medoids, _assign(vectors, medoids)

@@ -85,6 +85,7 @@ class ProxySimulation:
         self.proxy_of, self.gain, self.implicit = proxy_of, gain, implicit
         self.proxy = [derivative[:, proxies] for derivative in derivatives]
         self.lesson = [torch.zeros_like(derivative) for derivative in self.proxy]
+        self.taught = False
 
     def advance(self, time: float, truth: Tensor | None = None) -> Tensor:
         """A sparse step: every token's simulated value `[B, N, C]`.
@@ -94,11 +95,15 @@ class ProxySimulation:
         """
         if truth is not None:
             self._learn(time, truth)
-        return drift(self.start, time - self.start_time)[0] + self.gain * self.correction(time)
+        own = drift(self.start, time - self.start_time)[0]
+        return own + self._taught_to_tokens(time, self.gain) if self.taught else own
 
     def correction(self, time: float) -> Tensor:
         """What the proxies teach at gain 1, `[B, N, C]`."""
-        return drift(self.lesson, time - self.time)[0][:, self.proxy_of]
+        return self._taught_to_tokens(time, 1.0)
+
+    def _taught_to_tokens(self, time: float, gain: Tensor | float) -> Tensor:
+        return (gain * drift(self.lesson, time - self.time)[0])[:, self.proxy_of]
 
     def _learn(self, time: float, truth: Tensor) -> None:
         span = time - self.time
@@ -107,4 +112,4 @@ class ProxySimulation:
         lesson = [old + true - guess for old, true, guess in zip(known, self.proxy, expected, strict=True)]
         if len(lesson) > 1:
             lesson[0] = implicit_step(self.lesson[0], lesson, span) if self.implicit else known[0]
-        self.lesson, self.time = lesson, time
+        self.lesson, self.time, self.taught = lesson, time, True

@@ -18,6 +18,7 @@ from caching.shards import ShardMap
 from caching.trajectory import Trajectory
 
 GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted
+FIRST_ITERATIONS, NEXT_ITERATIONS = 5, 2  # of k-medoids, which begins with the medoids of the dense step before
 
 
 class Proxies:
@@ -46,6 +47,7 @@ class Proxies:
         self.context = Context(self.shards, tokens.context, device)
         self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
         self.evidence = torch.zeros(2, device=device)
+        self.medoids: Tensor | None = None
         self.simulation: ProxySimulation | None = None
 
     def learn(self, time: float, error: Tensor) -> None:
@@ -70,7 +72,15 @@ class Proxies:
         self.context.commit(time, self.group)
         self.trajectory.observe(tokens[0])
         padded, valid = self.padded, self.valid
-        medoids, clusters = k_medoids(self.trajectory.vectors()[padded], valid, self.clusters_per_shard)
+        iterations = FIRST_ITERATIONS if self.medoids is None else NEXT_ITERATIONS
+        medoids, clusters = k_medoids(
+            self.trajectory.vectors()[padded],
+            valid,
+            self.clusters_per_shard,
+            start=self.medoids,
+            num_iterations=iterations,
+        )
+        self.medoids = medoids
         self.index = padded.gather(1, medoids).flatten()
         first = torch.arange(len(medoids), device=tokens.device)[:, None] * self.clusters_per_shard
         self.proxy_of = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
@@ -102,9 +112,7 @@ class Proxies:
         """Run the proxies through the model's own blocks: their velocity `[B, K, P]`."""
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
-            seen_key, seen_value, text_key, text_value = self.context.at(layer, time)
-            keys = torch.cat([seen_key, text_key, key], dim=2)
-            values = torch.cat([seen_value, text_value, value], dim=2)
+            keys, values = self.context.at(layer, time, key, value)
             queries = torch.cat([query, text_query], dim=2)
             output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]

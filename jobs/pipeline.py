@@ -83,6 +83,7 @@ class Renderer:
         assert mask is not None
         return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
+    @torch.inference_mode()
     def denoise(self, prompt: Prompt, sampling: Sampling, on_step: Callable[[int], None] | None = None) -> Tensor:
         """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
 
