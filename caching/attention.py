@@ -18,6 +18,11 @@ class Router:
     """Where the processors send layer, query, key, value, text query, text key and text value, `[B, H, N or L, D]`."""
 
     attend: Attend
+    num_text: int
+
+    def send(self, attend: Attend, num_text: int) -> None:
+        """Send the attention of the blocks that follow to `attend`; their text has `num_text` tokens."""
+        self.attend, self.num_text = attend, num_text
 
 
 class JointAttention:
@@ -30,15 +35,26 @@ class JointAttention:
         self,
         attn: Any,
         hidden_states: Tensor,
-        encoder_hidden_states: Tensor,
+        encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
         image_rotary_emb: tuple[Tensor, Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor]:
-        """Attention outputs `[B, N, C]` and `[B, L, C]`, after the output projections where the block has them."""
-        image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
+    ) -> tuple[Tensor, Tensor] | Tensor:
+        """Attention outputs `[B, N, C]` and `[B, L, C]`, after the output projections where the block has them.
+
+        Without `encoder_hidden_states` one sequence comes, and goes, with the text first.
+        """
+        if encoder_hidden_states is None:
+            image, text = _project_sequence(attn, hidden_states, self.router.num_text, text_first=True)
+        elif attn.add_q_proj is None:
+            joined = torch.cat([hidden_states, encoder_hidden_states], dim=1)
+            image, text = _project_sequence(attn, joined, encoder_hidden_states.shape[1], text_first=False)
+        else:
+            image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
         image = _rotate(image, image_rotary_emb)
         image_out, text_out = self.router.attend(self.layer, *image, *text)
         image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
+        if encoder_hidden_states is None:
+            return torch.cat([text_out, image_out], dim=1)
         if getattr(attn, "to_out", None) is not None:
             image_out = attn.to_out[1](attn.to_out[0](image_out))
         if getattr(attn, "to_add_out", None) is not None:
@@ -47,18 +63,21 @@ class JointAttention:
 
 
 def _project_streams(attn: Any, image: Tensor, text: Tensor) -> tuple[Triple, Triple]:
-    """Image and text projections; single-stream blocks share their layers, so both go through them at once."""
+    """Image and text through their own layers (double-stream blocks)."""
     layers, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
-    if attn.add_q_proj is None:
-        query, key, value = _project(attn, layers, norms, torch.cat([image, text], dim=1))
-        length = image.shape[1]
-        return (
-            (query[:, :, :length], key[:, :, :length], value[:, :, :length]),
-            (query[:, :, length:], key[:, :, length:], value[:, :, length:]),
-        )
     text_layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
     text_norms = (attn.norm_added_q, attn.norm_added_k)
     return _project(attn, layers, norms, image), _project(attn, text_layers, text_norms, text)
+
+
+def _project_sequence(attn: Any, states: Tensor, num_text: int, text_first: bool) -> tuple[Triple, Triple]:
+    """Image and text, one sequence `[B, N + L, C]`, through the layers that they share (single-stream blocks)."""
+    layers, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
+    query, key, value = _project(attn, layers, norms, states)
+    split = num_text if text_first else states.shape[1] - num_text
+    first = (query[:, :, :split], key[:, :, :split], value[:, :, :split])
+    second = (query[:, :, split:], key[:, :, split:], value[:, :, split:])
+    return (second, first) if text_first else (first, second)
 
 
 def _project(

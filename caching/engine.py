@@ -95,8 +95,8 @@ class Engine:
     def _dense(self, time: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool) -> Tensor:
         """Compute every token; keep what sparse steps need, if any follow."""
         proxies = self.proxies if followed_by_sparse else None
-        self.router.attend = self._attend_and_record(proxies)
         before = self.adapter.embed(patches, self.rotary, **inputs)
+        self.router.send(self._attend_and_record(proxies), before.text.shape[1])
         after = self.adapter.blocks(before)
         velocity = self.adapter.head(after).to(patches.dtype)
         if not followed_by_sparse:

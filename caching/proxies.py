@@ -117,7 +117,7 @@ class Proxies:
             output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
-        router.attend = attend
+        router.send(attend, self.text.shape[1])
         rotary = (self.rotary[0][self.index], self.rotary[1][self.index])
         state = self.adapter.embed(patches[:, self.index], rotary, text=self.text, **inputs)
         return self.adapter.head(self.adapter.blocks(state)).to(patches.dtype)

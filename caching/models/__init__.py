@@ -3,7 +3,10 @@
 from importlib import import_module
 from typing import Any
 
-ADAPTERS = {"HunyuanVideoTransformer3DModel": "caching.models.hunyuan_video:HunyuanVideoAdapter"}
+ADAPTERS = {
+    "HunyuanVideoTransformer3DModel": "caching.models.hunyuan_video:HunyuanVideoAdapter",
+    "FluxTransformer2DModel": "caching.models.flux:FluxAdapter",
+}
 
 
 def adapter_for(transformer: Any) -> Any:

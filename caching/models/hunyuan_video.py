@@ -4,7 +4,6 @@ Legend: B batch, C latent channels, F frames, H height, W width (in tokens where
 P values of a patch (C x patch volume), D hidden width, L text tokens.
 """
 
-from dataclasses import dataclass
 from math import prod
 from typing import Any
 
@@ -13,18 +12,7 @@ from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 from torch.nn import functional as F
 
-Grid = tuple[int, int, int]
-Rotary = tuple[Tensor, Tensor]
-
-
-@dataclass
-class State:
-    """What flows through the blocks, for any subset of the tokens."""
-
-    tokens: Tensor  # [B, N, D]
-    text: Tensor  # [B, L, D]
-    modulation: Tensor  # [B, D]
-    rotary: Rotary  # cosines and sines, each [N, head width]
+from caching.models.state import Grid, Rotary, State
 
 
 class HunyuanVideoAdapter:

@@ -1,0 +1,99 @@
+"""FLUX for the caching engine, composed of the modules of `FluxTransformer2DModel`.
+
+Legend: B batch, C latent channels, H height, W width (in tokens where a grid is meant), N tokens, P values of a patch,
+D hidden width, L text tokens.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import FluxTransformer2DModel
+from torch import Tensor
+
+from caching.models.state import Grid, Rotary, State
+
+PATCH = 2  # latent pixels a side; the pipeline packs them, the model sees the packed values as channels
+
+
+class FluxAdapter:
+    """Runs the model's own modules on packed patches, any subset of them.
+
+    Text tokens need no rotary embedding: the pipeline places all of them at the origin, where it is the identity.
+    """
+
+    def __init__(self, transformer: FluxTransformer2DModel) -> None:
+        self.transformer: Any = transformer  # its own annotations call the configuration a dict
+
+    @property
+    def attentions(self) -> list[Any]:
+        """The attention modules where tokens meet, in the order in which they run."""
+        model = self.transformer
+        return [block.attn for block in [*model.transformer_blocks, *model.single_transformer_blocks]]
+
+    @property
+    def patch_values(self) -> int:
+        """P, the latent values of one patch."""
+        return self.transformer.config.in_channels
+
+    def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
+        """Inputs of the right shapes, to count with."""
+        config = self.transformer.config
+        inputs = dict(
+            timestep=torch.ones(1, device=device),
+            encoder_hidden_states=torch.ones(1, num_text_tokens, config.joint_attention_dim, device=device),
+            pooled_projections=torch.ones(1, config.pooled_projection_dim, device=device),
+        )
+        return {**inputs, "guidance": torch.ones(1, device=device)} if config.guidance_embeds else inputs
+
+    def grid(self, sample: Tensor) -> Grid:
+        """The token grid of latents `[B, C, H, W]`; one frame."""
+        return 1, sample.shape[2] // PATCH, sample.shape[3] // PATCH
+
+    def unfold(self, sample: Tensor) -> Tensor:
+        """Latents `[B, C, H, W]` as patches `[B, N, P]`, packed as the pipeline packs them."""
+        (_, height, width), (batch, channels) = self.grid(sample), sample.shape[:2]
+        blocks = sample.reshape(batch, channels, height, PATCH, width, PATCH)
+        return blocks.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width, -1)
+
+    def fold(self, patches: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `unfold`."""
+        _, height, width = grid
+        blocks = patches.reshape(len(patches), height, width, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+        return blocks.flatten(4, 5).flatten(2, 3)
+
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
+        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        frames, height, width = (torch.arange(size, device=device) for size in grid)
+        return self.transformer.pos_embed(torch.cartesian_prod(frames, height, width))
+
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        *,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        pooled_projections: Tensor,
+        guidance: Tensor | None = None,
+        text: Tensor | None = None,
+        **_: Any,
+    ) -> State:
+        """The state before the first block; `timestep` and `guidance` as the pipeline passes them, a thousandth."""
+        model = self.transformer
+        tokens = model.x_embedder(patches.to(model.x_embedder.weight.dtype))
+        scales = [value.to(tokens.dtype) * 1000 for value in (timestep, guidance) if value is not None]
+        modulation = model.time_text_embed(*scales, pooled_projections)
+        embedded: Tensor = model.context_embedder(encoder_hidden_states) if text is None else text
+        return State(tokens, embedded, modulation, rotary)
+
+    def blocks(self, state: State) -> State:
+        """Run every block on the tokens of `state`."""
+        tokens, text = state.tokens, state.text
+        model = self.transformer
+        for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
+            text, tokens = block(tokens, text, state.modulation, state.rotary)
+        return State(tokens, text, state.modulation, state.rotary)
+
+    def head(self, state: State) -> Tensor:
+        """The velocity as patches `[B, N, P]`."""
+        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))
