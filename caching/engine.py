@@ -10,9 +10,10 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attention import JointAttention, Router
+from caching.features import OutputFeature, make_feature
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
-from caching.predictor import TaylorPredictor
+from caching.models.state import State
 from caching.proxies import Proxies
 from caching.recipe import ProxyTaylor, Recipe
 
@@ -29,6 +30,7 @@ class Engine:
         for layer, attention in enumerate(self.adapter.attentions):
             attention.set_processor(JointAttention(layer, self.router))
         transformer.forward = self.forward
+        self.feature: OutputFeature | None = None
         self.peak_cache_bytes = 0
 
     def detach(self) -> None:
@@ -36,6 +38,8 @@ class Engine:
         if self.transformer.__dict__.get("forward") != self.forward:
             return
         del self.transformer.forward
+        if self.feature is not None:
+            self.feature.detach()
         for attention, processor in zip(self.adapter.attentions, self.originals, strict=True):
             attention.set_processor(processor)
 
@@ -43,7 +47,9 @@ class Engine:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
         self.grid, self.times, self.step = grid, times, 0
         self.dense = self.recipe.schedule.dense(len(times))
-        self.taylor = TaylorPredictor(self.recipe.predictor.order)
+        if self.feature is not None:
+            self.feature.detach()
+        self.feature = make_feature(self.recipe.feature, self.adapter, self.recipe.predictor.order)
         self.num_tokens = grid[0] * grid[1] * grid[2]
         device = next(self.transformer.parameters()).device
         cosines, sines = self.adapter.rotary(grid, device)
@@ -88,26 +94,31 @@ class Engine:
             self.group.mark("dense")
             return self._dense(time, patches, inputs, followed_by_sparse=not all(self.dense[step + 1 :]))
         self.group.mark("sparse")
-        if self.proxies is None:
-            return self.taylor.predict(time)
-        return self.proxies.advance(time, patches, self.router, inputs)
+        if self.proxies is not None:
+            return self.proxies.advance(time, patches, self.router, inputs)
+        assert self.feature is not None
+        return self.feature.sparse(time, lambda: self._embed(patches, inputs)).to(patches.dtype)
 
     def _dense(self, time: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool) -> Tensor:
         """Compute every token; keep what sparse steps need, if any follow."""
+        assert self.feature is not None
         proxies = self.proxies if followed_by_sparse else None
-        before = self.adapter.embed(patches, self.rotary, **inputs)
+        before = self._embed(patches, inputs)
         self.router.send(self._attend_and_record(proxies), before.text.shape[1])
-        after = self.adapter.blocks(before)
+        after = self.feature.run(time, before, keep=followed_by_sparse)
         velocity = self.adapter.head(after).to(patches.dtype)
         if not followed_by_sparse:
             return velocity
         if proxies and proxies.simulation:
-            proxies.learn(time, velocity - self.taylor.predict(time))
-        self.taylor.observe(time, velocity)
+            proxies.learn(time, velocity - self.feature.taylor.predict(time))
+        self.feature.observe(time, before, after, velocity)
         if proxies:
-            proxies.choose(self.taylor, time, after.tokens, before.text)
+            proxies.choose(self.feature.taylor, time, after.tokens, before.text)
         self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
         return velocity
+
+    def _embed(self, patches: Tensor, inputs: dict[str, Any]) -> State:
+        return self.adapter.embed(patches, self.rotary, **inputs)
 
     def _attend_and_record(self, proxies: Proxies | None) -> Any:
         """Attention over all ranks' tokens, noting keys and values where proxies will need them."""
@@ -129,7 +140,8 @@ class Engine:
 
     @property
     def cache_bytes(self) -> int:
-        return self.taylor.cache_bytes + (self.proxies.cache_bytes if self.proxies else 0)
+        caches = [cache for cache in (self.feature, self.proxies) if cache is not None]
+        return sum(cache.cache_bytes for cache in caches)
 
 
 def trim_text(inputs: dict[str, Any]) -> dict[str, Any]:

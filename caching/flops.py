@@ -20,6 +20,7 @@ def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_
     Args:
         config: a `diffusers` transformer's configuration, with `_class_name`.
         grid: tokens along (frames, height, width).
+        num_steps: of full sampling.
     """
     return _count(json.dumps(dict(config), sort_keys=True, default=str), method, grid, num_text_tokens, num_steps)
 
@@ -37,6 +38,7 @@ def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_st
         model_class = getattr(diffusers, settings["_class_name"])
         transformer = model_class.from_config(settings).eval()
     engine = Engine(transformer, method)
+    num_steps = method.schedule.num_steps(num_steps)
     engine.begin(grid, [1 - step / num_steps for step in range(num_steps)])
     inputs = engine.adapter.example_inputs(num_text_tokens, torch.device("meta"))
     patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device="meta")

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from caching.attention import Router
 from caching.context import Context
+from caching.features import run_blocks
 from caching.group import Group
 from caching.medoids import k_medoids
 from caching.predictor import ProxySimulation, TaylorPredictor
@@ -120,4 +121,4 @@ class Proxies:
         router.send(attend, self.text.shape[1])
         rotary = (self.rotary[0][self.index], self.rotary[1][self.index])
         state = self.adapter.embed(patches[:, self.index], rotary, text=self.text, **inputs)
-        return self.adapter.head(self.adapter.blocks(state)).to(patches.dtype)
+        return self.adapter.head(run_blocks(self.adapter, state)).to(patches.dtype)

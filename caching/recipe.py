@@ -5,9 +5,11 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Literal, cast, get_args
 
-from caching.schedule import Interval
+from caching.schedule import FewerSteps, Interval
+
+Feature = Literal["output", "stack", "block", "module"]  # from the velocity down to attention and feed-forward
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +78,7 @@ class Recipe:
     schedule: Interval = field(default_factory=Interval)
     tokens: TrajectoryMedoids | None = None
     predictor: Taylor = field(default_factory=Taylor)
-    feature: Literal["output"] = "output"
+    feature: Feature = "output"
 
     def describe(self) -> dict[str, Any]:
         """The resolved settings, as plain data for sidecars and reports."""
@@ -85,21 +87,29 @@ class Recipe:
 
 RECIPES: dict[str, Recipe] = {
     "full": Recipe(name="full", schedule=Interval(every=1)),
-    "fora": Recipe(name="fora", predictor=Taylor(order=0)),
-    "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step")),
+    "steps": Recipe(name="steps", schedule=FewerSteps()),
+    "fora": Recipe(name="fora", predictor=Taylor(order=0), feature="module"),
+    "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
     "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
 }
 
-Setter = Callable[[Recipe, int], Recipe]
+Setter = Callable[[Recipe, Any], Recipe]
 SETTERS: dict[str, Setter] = {
-    "interval": lambda recipe, value: replace(recipe, schedule=Interval(every=value)),
+    "interval": lambda recipe, value: replace(recipe, schedule=replace(recipe.schedule, every=value)),
     "order": lambda recipe, value: replace(recipe, predictor=replace(recipe.predictor, order=value)),
     "clusters": lambda recipe, value: replace(recipe, tokens=replace(_proxies(recipe), clusters=value)),
+    "feature": lambda recipe, value: replace(recipe, feature=_feature(value)),
 }
-OPTIONS = {"full": (), "fora": ("interval",), "taylorseer": ("interval", "order"), "resca": tuple(SETTERS)}
+OPTIONS = {
+    "full": (),
+    "steps": ("interval",),
+    "fora": ("interval", "feature"),
+    "taylorseer": ("interval", "order", "feature"),
+    "resca": ("interval", "order", "clusters"),
+}
 
 
-def recipe(name: str, **options: int | None) -> Recipe:
+def recipe(name: str, **options: int | str | None) -> Recipe:
     """The recipe called `name`, with some of its settings changed; options that are None keep their defaults.
 
     Raises:
@@ -121,3 +131,9 @@ def recipe(name: str, **options: int | None) -> Recipe:
 def _proxies(recipe: Recipe) -> TrajectoryMedoids:
     assert recipe.tokens is not None
     return recipe.tokens
+
+
+def _feature(name: str) -> Feature:
+    if name not in get_args(Feature):
+        raise ValueError(f"unknown feature {name!r}; known: {', '.join(get_args(Feature))}")
+    return cast(Feature, name)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import tyro
 
@@ -25,8 +25,10 @@ class MethodOptions:
     """Clusters (and so proxy tokens) of the whole video."""
     order: Count = None
     """Highest order of the predicted residuals."""
+    feature: Text = None
+    """What is cached: output, stack (what all blocks add), block or module."""
 
-    def given(self) -> dict[str, int]:
+    def given(self) -> dict[str, int | str]:
         """The options that were set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -64,7 +66,7 @@ class RenderOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
     method: str = "resca"
-    """full, resca, fora or taylorseer."""
+    """full, steps, resca, fora or taylorseer."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     ulysses: int = 1
@@ -112,4 +114,5 @@ class BenchmarkOptions:
         if unknown := [name for name in self.cache.given() if name not in known]:
             raise BadInput(f"none of the methods {self.methods} has an option --{unknown[0]}")
         own = OPTIONS.get(method, ())
-        return MethodOptions(**{name: value for name, value in self.cache.given().items() if name in own})
+        given: dict[str, Any] = {name: value for name, value in self.cache.given().items() if name in own}
+        return MethodOptions(**given)

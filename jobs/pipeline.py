@@ -84,18 +84,19 @@ class Renderer:
         return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
     @torch.inference_mode()
-    def denoise(self, prompt: Prompt, sampling: Sampling, on_step: Callable[[int], None] | None = None) -> Tensor:
+    def denoise(self, prompt: Prompt, sampling: Sampling, on_progress: Callable[[float], None] | None = None) -> Tensor:
         """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
 
         The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
+        `on_progress` is told the finished part of the loop, 0 to 1, after each step.
         """
         assert self.engine is not None
         pipeline, adapter = self.pipeline, self.engine.adapter
         device = pipeline.transformer.device
         generator = torch.Generator().manual_seed(sampling.seed)
         noise = torch.randn(self._latent_shape(sampling), generator=generator).to(device)
-        grid = adapter.grid(noise)
-        self.engine.begin(grid, self._noise_levels(sampling.steps))
+        grid, steps = adapter.grid(noise), self.engine.recipe.schedule.num_steps(sampling.steps)
+        self.engine.begin(grid, self._noise_levels(steps))
         patches = pipeline(
             latents=self.group.shard(adapter.unfold(noise)),
             prompt_embeds=prompt.tokens,
@@ -104,10 +105,10 @@ class Renderer:
             height=sampling.height,
             width=sampling.width,
             num_frames=sampling.num_frames,
-            num_inference_steps=sampling.steps,
+            num_inference_steps=steps,
             guidance_scale=sampling.guidance,
             output_type="latent",
-            callback_on_step_end=_progress_callback(on_step),
+            callback_on_step_end=_progress_callback(on_progress, steps),
             return_dict=False,
         )[0]
         self.group.mark("end")
@@ -142,12 +143,12 @@ class Renderer:
         return scheduler.sigmas[:-1].tolist()
 
 
-def _progress_callback(on_step: Callable[[int], None] | None) -> Any:
-    if on_step is None:
+def _progress_callback(on_progress: Callable[[float], None] | None, num_steps: int) -> Any:
+    if on_progress is None:
         return None
 
     def callback(_pipeline: Any, step: int, _timestep: Any, _tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        on_step(step + 1)
+        on_progress((step + 1) / num_steps)
         return {}
 
     return callback

@@ -62,7 +62,7 @@ class RenderSession:
             prompt = self._encode(job.prompt)
         with clock.stage("denoise"):
             latents = self.renderer.denoise(
-                prompt, sampling_of(job), on_step=lambda step: setattr(self, "progress", step / job.steps)
+                prompt, sampling_of(job), on_progress=lambda part: setattr(self, "progress", part)
             )
         return self._publish(job, prompt, latents, clock) if self.context.rank == 0 else None
 

@@ -23,12 +23,16 @@ class FluxAdapter:
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         self.transformer: Any = transformer  # its own annotations call the configuration a dict
+        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_list)
 
     @property
     def attentions(self) -> list[Any]:
         """The attention modules where tokens meet, in the order in which they run."""
-        model = self.transformer
-        return [block.attn for block in [*model.transformer_blocks, *model.single_transformer_blocks]]
+        return [block.attn for block in self.block_list]
 
     @property
     def patch_values(self) -> int:
@@ -86,13 +90,15 @@ class FluxAdapter:
         embedded: Tensor = model.context_embedder(encoder_hidden_states) if text is None else text
         return State(tokens, embedded, modulation, rotary)
 
-    def blocks(self, state: State) -> State:
-        """Run every block on the tokens of `state`."""
-        tokens, text = state.tokens, state.text
-        model = self.transformer
-        for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
-            text, tokens = block(tokens, text, state.modulation, state.rotary)
+    def run(self, index: int, state: State) -> State:
+        """Run one block on the tokens of `state`."""
+        text, tokens = self.block_list[index](state.tokens, state.text, state.modulation, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)
+
+    def parts(self, index: int) -> list[Any]:
+        """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
+        block = self.block_list[index]
+        return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""

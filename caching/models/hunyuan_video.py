@@ -23,13 +23,17 @@ class HunyuanVideoAdapter:
         config = self.transformer.config
         if config.image_condition_type is not None:
             raise ValueError("image-conditioned HunyuanVideo models are not supported; use the text-to-video model")
+        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
         self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_list)
 
     @property
     def attentions(self) -> list[Any]:
         """The attention modules where tokens meet, in the order in which they run."""
-        model = self.transformer
-        return [block.attn for block in [*model.transformer_blocks, *model.single_transformer_blocks]]
+        return [block.attn for block in self.block_list]
 
     @property
     def patch_values(self) -> int:
@@ -93,13 +97,15 @@ class HunyuanVideoAdapter:
         tokens = F.linear(patches.to(projection.weight.dtype), projection.weight.flatten(1), projection.bias)
         return State(tokens, refined, modulation, rotary)
 
-    def blocks(self, state: State) -> State:
-        """Run every block on the tokens of `state`."""
-        tokens, text = state.tokens, state.text
-        model = self.transformer
-        for block in [*model.transformer_blocks, *model.single_transformer_blocks]:
-            tokens, text = block(tokens, text, state.modulation, None, state.rotary)
+    def run(self, index: int, state: State) -> State:
+        """Run one block on the tokens of `state`."""
+        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation, None, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)
+
+    def parts(self, index: int) -> list[Any]:
+        """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
+        block = self.block_list[index]
+        return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""

@@ -1,9 +1,11 @@
+from typing import get_args
+
 import pytest
 import torch
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.recipe import ProxyTaylor, Recipe, TrajectoryMedoids, recipe
+from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, TrajectoryMedoids, recipe
 from caching.schedule import Interval
 
 from .conftest import GRID
@@ -32,10 +34,11 @@ def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inpu
         assert_close(transformer(sample, **inputs).sample, expected, rtol=1e-5, atol=1e-5)
 
 
-def test_detach_restores_the_model_exactly(transformer, sample, inputs):
+@pytest.mark.parametrize("name", ["resca", "taylorseer"])
+def test_detach_restores_the_model_exactly(transformer, sample, inputs, name):
     with torch.no_grad():
         expected = transformer(sample, **inputs).sample
-        engine = Engine(transformer, recipe("resca", interval=3, clusters=8))
+        engine = Engine(transformer, recipe(name, interval=3))
         run(engine, sample, inputs)
         engine.detach()
         engine.detach()
@@ -47,20 +50,51 @@ def test_every_method_with_interval_1_is_full_sampling(transformer, sample, inpu
     engine = Engine(transformer, recipe("full"))
     expected = run(engine, sample, inputs)
     engine.detach()
-    for name in ("fora", "taylorseer", "resca"):
+    for name in set(RECIPES) - {"full"}:
         engine = Engine(transformer, recipe(name, interval=1))
         assert all(map(torch.equal, run(engine, sample, inputs), expected))
         engine.detach()
 
 
+@pytest.mark.parametrize("feature", get_args(Feature))
+def test_reuse_at_one_noise_level_repeats_the_dense_step(transformer, sample, inputs, feature):
+    """Whatever is cached, an unchanged input must find it."""
+    engine = Engine(transformer, recipe("fora", interval=3, feature=feature))
+    engine.begin(GRID, [0.7, 0.7, 0.7])
+    with torch.no_grad():
+        dense, *sparse = (engine.forward(sample, **inputs).sample for _ in range(3))
+    for velocity in sparse:
+        assert_close(velocity, dense, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("feature", get_args(Feature))
+def test_a_sparse_step_runs_no_attention(transformer, sample, inputs, feature):
+    engine = Engine(transformer, recipe("taylorseer", interval=3, feature=feature))
+    engine.begin(GRID, TIMES)
+    with torch.no_grad():
+        engine.forward(sample, **inputs)
+        engine.group.attend = None
+        assert engine.forward(sample, **inputs).sample.isfinite().all()
+
+
+def test_finer_features_hold_more(transformer, sample, inputs):
+    held = []
+    for feature in ("output", "block", "module"):
+        engine = Engine(transformer, recipe("taylorseer", interval=3, feature=feature))
+        run(engine, sample, inputs)
+        held.append(engine.peak_cache_bytes)
+        engine.detach()
+    assert held[0] < held[1] < held[2]
+
+
 def test_reuse_repeats_the_last_dense_output(transformer, sample, inputs):
-    velocities = run(Engine(transformer, recipe("fora", interval=3)), sample, inputs)
+    velocities = run(Engine(transformer, recipe("fora", interval=3, feature="output")), sample, inputs)
     assert torch.equal(velocities[4], velocities[3])
     assert not torch.equal(velocities[6], velocities[5])
 
 
 def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, sample, inputs):
-    velocities = run(Engine(transformer, recipe("taylorseer", interval=3)), sample, inputs)
+    velocities = run(Engine(transformer, recipe("taylorseer", interval=3, feature="output")), sample, inputs)
     slope = (velocities[3] - velocities[0]) / 3
     assert_close(velocities[5], velocities[3] + 2 * slope)
 

@@ -29,5 +29,11 @@ def test_resca_is_within_the_papers_budget(full_step):
 
 
 def test_methods_without_proxies_spend_nothing_in_sparse_steps(full_step):
-    flops = count_flops(HUNYUAN_VIDEO, recipe("taylorseer"), grid=GRID, num_text_tokens=256, num_steps=6)
+    method = recipe("taylorseer", feature="output")
+    flops = count_flops(HUNYUAN_VIDEO, method, grid=GRID, num_text_tokens=256, num_steps=6)
     assert flops == full_step
+
+
+def test_fewer_steps_cost_what_dense_steps_cost(full_step):
+    flops = count_flops(HUNYUAN_VIDEO, recipe("steps", interval=25), grid=GRID, num_text_tokens=256, num_steps=50)
+    assert flops == 2 * full_step

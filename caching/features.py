@@ -1,0 +1,160 @@
+"""What is cached, from the model's output down to its modules: the feature axis.
+
+Legend: B batch, N local tokens, P values of a patch, D hidden width.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+from diffusers.hooks import HookRegistry, ModelHook
+from torch import Tensor, nn
+
+from caching.models.state import State
+from caching.predictor import TaylorPredictor
+
+HOOK = "resca"
+
+
+class OutputFeature:
+    """The velocity itself: a sparse step does not touch the model."""
+
+    def __init__(self, adapter: Any, order: int) -> None:
+        self.adapter = adapter
+        self.taylor = TaylorPredictor(order)
+
+    def run(self, time: float, state: State, *, keep: bool) -> State:
+        """A dense step's way through the blocks; `keep` says whether sparse steps follow."""
+        return run_blocks(self.adapter, state)
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        """End a dense step: its states around the blocks, and its velocity `[B, N, P]`."""
+        self.taylor.observe(time, velocity)
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        """The velocity `[B, N, P]` of a sparse step; `embed` gives the state before the blocks, if it is needed."""
+        return self.taylor.predict(time)
+
+    def detach(self) -> None:
+        """Leave the model as it was."""
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.taylor.cache_bytes
+
+
+class StackFeature(OutputFeature):
+    """What the blocks together add to the tokens `[B, N, D]`; embedding and head stay fresh."""
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        self.taylor.observe(time, after.tokens - before.tokens)
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        state = embed()
+        tokens = state.tokens + self.taylor.predict(time)
+        return self.adapter.head(State(tokens, state.text, state.modulation, state.rotary))
+
+
+class BlockFeature(OutputFeature):
+    """What each block adds to tokens and text; with `parts`, what its attention and feed-forward modules give instead.
+
+    `parts` is the granularity of FORA and TaylorSeer. As there, a single-stream block is one unit.
+    """
+
+    def __init__(self, adapter: Any, order: int, *, parts: bool) -> None:
+        super().__init__(adapter, order)
+        self.time, self.dense, self.keep = 0.0, True, True
+        self.hooked = [module for index in range(adapter.num_blocks) for module in adapter.parts(index) if parts]
+        self.whole = [not (parts and adapter.parts(index)) for index in range(adapter.num_blocks)]
+        self.units = [Unit(order) for _ in range(adapter.num_blocks)]
+        self.part_units = [Unit(order) for _ in self.hooked]
+        for module, unit in zip(self.hooked, self.part_units, strict=True):
+            HookRegistry.check_if_exists_or_initialize(module).register_hook(PartHook(self, unit), HOOK)
+
+    def run(self, time: float, state: State, *, keep: bool) -> State:
+        self.time, self.dense, self.keep = time, True, keep
+        return self._run(state)
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        """Nothing: units observe on the way."""
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        self.time, self.dense = time, False
+        return self.adapter.head(self._run(embed()))
+
+    def detach(self) -> None:
+        for module in self.hooked:
+            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
+        self.hooked = []
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(unit.cache_bytes for unit in [*self.units, *self.part_units])
+
+    def _run(self, state: State) -> State:
+        for index, (whole, unit) in enumerate(zip(self.whole, self.units, strict=True)):
+            state = self._run_whole(index, unit, state) if whole else self.adapter.run(index, state)
+        return state
+
+    def _run_whole(self, index: int, unit: "Unit", state: State) -> State:
+        if self.dense:
+            after = self.adapter.run(index, state)
+            if self.keep:
+                unit.observe(self.time, (after.tokens - state.tokens, after.text - state.text))
+            return after
+        tokens, text = unit.predict(self.time)
+        return State(state.tokens + tokens, state.text + text, state.modulation, state.rotary)
+
+
+class Unit:
+    """The cached outputs of one block or module."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.outputs: list[TaylorPredictor] = []
+
+    def observe(self, time: float, outputs: tuple[Tensor, ...]) -> None:
+        if not self.outputs:
+            self.outputs = [TaylorPredictor(self.order) for _ in outputs]
+        for predictor, output in zip(self.outputs, outputs, strict=True):
+            predictor.observe(time, output)
+
+    def predict(self, time: float) -> tuple[Tensor, ...]:
+        return tuple(predictor.predict(time) for predictor in self.outputs)
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(predictor.cache_bytes for predictor in self.outputs)
+
+
+class PartHook(ModelHook):
+    """Computes a module in dense steps and predicts its outputs in sparse ones."""
+
+    def __init__(self, feature: BlockFeature, unit: Unit) -> None:
+        super().__init__()
+        self.feature, self.unit = feature, unit
+
+    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
+        """Called in place of the module's own forward."""
+        if self.feature.dense:
+            output = self.fn_ref.original_forward(*args, **kwargs)
+            if self.feature.keep:
+                self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
+            return output
+        outputs = self.unit.predict(self.feature.time)
+        return outputs if len(outputs) > 1 else outputs[0]
+
+
+def run_blocks(adapter: Any, state: State) -> State:
+    """Run every block of the model."""
+    for index in range(adapter.num_blocks):
+        state = adapter.run(index, state)
+    return state
+
+
+def make_feature(kind: str, adapter: Any, order: int) -> OutputFeature:
+    """The feature that a recipe names: output, stack, block or module."""
+    if kind == "output":
+        return OutputFeature(adapter, order)
+    if kind == "stack":
+        return StackFeature(adapter, order)
+    return BlockFeature(adapter, order, parts=kind == "module")
