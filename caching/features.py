@@ -136,12 +136,13 @@ class PartHook(ModelHook):
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Called in place of the module's own forward."""
         if self.feature.dense:
-            output = self.fn_ref.original_forward(*args, **kwargs)
+            compute: Any = self.fn_ref.original_forward
+            output = compute(*args, **kwargs)
             if self.feature.keep:
                 self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
             return output
-        outputs = self.unit.predict(self.feature.time)
-        return outputs if len(outputs) > 1 else outputs[0]
+        first, *others = self.unit.predict(self.feature.time)
+        return (first, *others) if others else first
 
 
 def run_blocks(adapter: Any, state: State) -> State:

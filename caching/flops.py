@@ -1,6 +1,7 @@
-"""Floating-point operations of a generation, counted on the meta device by running the recipe itself."""
+"""Floating-point operations and cache of a generation, counted on the meta device by running the recipe itself."""
 
 import json
+from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
@@ -9,20 +10,45 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from caching.engine import Engine
+from caching.models.state import Grid
 from caching.recipe import RECIPES, Recipe
 
-Grid = tuple[int, int, int]
+META = torch.device("meta")
 
 
-def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
-    """FLOPs of a whole denoising loop, all ranks together; a multiply-add counts 2.
+@dataclass(frozen=True, kw_only=True)
+class Cost:
+    """What a denoising loop costs, all ranks together."""
+
+    flops: float  # a multiply-add counts 2
+    cache_bytes: int  # the most that the method ever keeps, for weights of the given number format
+    dense_steps: int
+    sparse_steps: int
+
+
+def count(
+    config: dict[str, Any],
+    method: Recipe,
+    *,
+    grid: Grid,
+    num_text_tokens: int,
+    num_steps: int,
+    dtype: torch.dtype = torch.float32,
+) -> Cost:
+    """The cost of a whole denoising loop.
 
     Args:
         config: a `diffusers` transformer's configuration, with `_class_name`.
         grid: tokens along (frames, height, width).
         num_steps: of full sampling.
     """
-    return _count(json.dumps(dict(config), sort_keys=True, default=str), method, grid, num_text_tokens, num_steps)
+    settings = json.dumps(dict(config), sort_keys=True, default=str)
+    return _count(settings, method, grid, num_text_tokens, num_steps, dtype)
+
+
+def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+    """FLOPs of a whole denoising loop, all ranks together."""
+    return count(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps).flops
 
 
 def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
@@ -32,17 +58,23 @@ def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int
 
 
 @lru_cache(maxsize=256)
-def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int, dtype: torch.dtype) -> Cost:
     settings = json.loads(config)
     with torch.device("meta"):
         model_class = getattr(diffusers, settings["_class_name"])
         transformer = model_class.from_config(settings).eval()
+    torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
     engine = Engine(transformer, method)
     num_steps = method.schedule.num_steps(num_steps)
     engine.begin(grid, [1 - step / num_steps for step in range(num_steps)])
-    inputs = engine.adapter.example_inputs(num_text_tokens, torch.device("meta"))
-    patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device="meta")
+    inputs = {name: value.to(dtype) for name, value in engine.adapter.example_inputs(num_text_tokens, META).items()}
+    patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device=META, dtype=dtype)
     with torch.no_grad(), FlopCounterMode(display=False) as counter:
         for _ in range(num_steps):
             engine.forward(patches, **inputs)
-    return float(counter.get_total_flops())
+    return Cost(
+        flops=float(counter.get_total_flops()),
+        cache_bytes=engine.peak_cache_bytes,
+        dense_steps=engine.dense_steps,
+        sparse_steps=engine.sparse_steps,
+    )

@@ -1,4 +1,4 @@
-"""The command line: `resca render PROMPTS --out DIR`, `resca benchmark` (also `python -m jobs ...`)."""
+"""The command line: `resca render PROMPTS --out DIR`, `resca benchmark`, `resca flops` (also `python -m jobs ...`)."""
 
 import contextlib
 import io
@@ -9,12 +9,15 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import BenchmarkOptions, RenderOptions
+from jobs.options import BenchmarkOptions, FlopsOptions, RenderOptions
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
+    | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
 )
+
+Options = RenderOptions | BenchmarkOptions | FlopsOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -28,7 +31,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def parse(arguments: Sequence[str] | None = None) -> RenderOptions | BenchmarkOptions:
+def parse(arguments: Sequence[str] | None = None) -> Options:
     """Read the command line. Leaves with SystemExit: 0 after --help, 2 after one sentence on what is wrong."""
     complaint = io.StringIO()
     try:
@@ -48,12 +51,15 @@ def _sentence(box: str) -> str:
     return f"{words.removesuffix('.').replace('{None}|', '')}; for the options see resca --help."
 
 
-def _run(options: RenderOptions | BenchmarkOptions) -> int:
-    if isinstance(options, RenderOptions):
-        from jobs import render as command
-    else:
-        from jobs import benchmark as command
-    return command.run(options)  # type: ignore[arg-type]
+def _run(options: Options) -> int:
+    match options:
+        case RenderOptions():
+            from jobs.render import run
+        case BenchmarkOptions():
+            from jobs.benchmark import run
+        case FlopsOptions():
+            from jobs.flops import run
+    return run(options)  # type: ignore[arg-type]
 
 
 if __name__ == "__main__":

@@ -86,25 +86,25 @@ class RenderOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class BenchmarkOptions:
-    """Compare methods on the same prompts and seeds, in one process."""
+class ComparedOptions:
+    """Several methods, with options that each takes where it has them."""
 
     methods: str = "full,resca"
-    """Methods to compare, separated by commas."""
-    num: int = 4
-    """Prompts to render with each method."""
-    prompts: File = None
-    """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
-    model: str = "demo"
-    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    """Methods to compare, separated by commas, or all."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     json: File = None
     """Write the table to this file, as a list of rows."""
 
     def method_names(self) -> list[str]:
-        """The methods to compare, in the order given."""
-        return [name.strip() for name in self.methods.split(",") if name.strip()]
+        """The methods to compare, in the order given. Raises BadInput if there are none."""
+        from caching.recipe import RECIPES
+
+        if self.methods.strip() == "all":
+            return list(RECIPES)
+        names = [name.strip() for name in self.methods.split(",") if name.strip()]
+        if not names:
+            raise BadInput("--methods names no method; give some, separated by commas")
+        return names
 
     def cache_for(self, method: str) -> MethodOptions:
         """The given options that `method` has. Raises BadInput for one that none of the methods has."""
@@ -116,3 +116,32 @@ class BenchmarkOptions:
         own = OPTIONS.get(method, ())
         given: dict[str, Any] = {name: value for name, value in self.cache.given().items() if name in own}
         return MethodOptions(**given)
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkOptions(ComparedOptions):
+    """Compare methods on the same prompts and seeds, in one process."""
+
+    num: int = 4
+    """Prompts to render with each method."""
+    prompts: File = None
+    """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlopsOptions(ComparedOptions):
+    """Count what methods cost on a full-size model, without its weights."""
+
+    model: str = "hunyuanvideo"
+    """hunyuanvideo or flux."""
+    height: Count = None
+    """Height in pixels; by default the size at which the model's papers measure."""
+    width: Count = None
+    """Width in pixels."""
+    num_frames: Count = None
+    """Frames."""
+    steps: int = 50
+    """Denoising steps of full sampling."""
