@@ -10,6 +10,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attention import JointAttention, Router
+from caching.correction import Correction
 from caching.features import OutputFeature, make_feature
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
@@ -54,6 +55,7 @@ class Engine:
         device = next(self.transformer.parameters()).device
         cosines, sines = self.adapter.rotary(grid, device)
         self.rotary = (self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0])
+        self.correction = Correction(self.recipe.predictor.order, self.recipe.predictor.correction)
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
 
@@ -90,16 +92,20 @@ class Engine:
     def _advance(self, patches: Tensor, inputs: dict[str, Any]) -> Tensor:
         step, self.step = self.step, self.step + 1
         time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
+        span = [*self.times, 0.0][step + 1] - self.times[step]
         if self.dense[step]:
             self.group.mark("dense")
-            return self._dense(time, patches, inputs, followed_by_sparse=not all(self.dense[step + 1 :]))
+            return self._dense(time, span, patches, inputs, followed_by_sparse=not all(self.dense[step + 1 :]))
         self.group.mark("sparse")
+        self.correction.sparse(time, span)
         if self.proxies is not None:
             return self.proxies.advance(time, patches, self.router, inputs)
         assert self.feature is not None
         return self.feature.sparse(time, lambda: self._embed(patches, inputs)).to(patches.dtype)
 
-    def _dense(self, time: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool) -> Tensor:
+    def _dense(
+        self, time: float, span: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool
+    ) -> Tensor:
         """Compute every token; keep what sparse steps need, if any follow."""
         assert self.feature is not None
         proxies = self.proxies if followed_by_sparse else None
@@ -107,15 +113,35 @@ class Engine:
         self.router.send(self._attend_and_record(proxies), before.text.shape[1])
         after = self.feature.run(time, before, keep=followed_by_sparse)
         velocity = self.adapter.head(after).to(patches.dtype)
-        if not followed_by_sparse:
-            return velocity
+        answer = self._corrected(velocity, time, span)
+        if followed_by_sparse:
+            self._keep(time, before, after, velocity, proxies)
+        return answer
+
+    def _corrected(self, velocity: Tensor, time: float, span: float) -> Tensor:
+        """The velocity that also makes good what the sparse steps before this dense one did wrong."""
+        answer = velocity
+        if self.correction.due:
+            answer = velocity + self.correction.weight(time) / span * (velocity - self._predicted(time))
+        self.correction.dense(time)
+        return answer
+
+    def _predicted(self, time: float) -> Tensor:
+        """What a sparse step would have answered in place of a dense one."""
+        if self.proxies is not None and self.proxies.simulation is not None:
+            return self.proxies.simulation.advance(time)
+        assert self.feature is not None
+        return self.feature.taylor.predict(time)
+
+    def _keep(self, time: float, before: State, after: State, velocity: Tensor, proxies: Proxies | None) -> None:
+        """End a dense step that sparse ones follow."""
+        assert self.feature is not None
         if proxies and proxies.simulation:
             proxies.learn(time, velocity - self.feature.taylor.predict(time))
         self.feature.observe(time, before, after, velocity)
         if proxies:
             proxies.choose(self.feature.taylor, time, after.tokens, before.text)
         self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
-        return velocity
 
     def _embed(self, patches: Tensor, inputs: dict[str, Any]) -> State:
         return self.adapter.embed(patches, self.rotary, **inputs)

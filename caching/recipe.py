@@ -17,11 +17,12 @@ class Taylor:
     """How a cached value moves: a Taylor expansion through the last dense steps.
 
     Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma, or the step index as TaylorSeer
-    publishes it.
+    publishes it. `correction` is the part of the sparse steps' error that the next dense step makes good.
     """
 
     order: int = 1
     axis: Literal["sigma", "step"] = "sigma"
+    correction: float = 0.0
 
     def __post_init__(self) -> None:
         if not 0 <= self.order <= 4:
@@ -79,6 +80,10 @@ class Recipe:
     tokens: TrajectoryMedoids | None = None
     predictor: Taylor = field(default_factory=Taylor)
     feature: Feature = "output"
+
+    def __post_init__(self) -> None:
+        if self.predictor.correction and self.feature != "output":
+            raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
 
     def describe(self) -> dict[str, Any]:
         """The resolved settings, as plain data for sidecars and reports."""
