@@ -3,6 +3,8 @@
 Legend: B batch, C latent channels, F frames, H height, W width, N local tokens, P values of a patch.
 """
 
+from dataclasses import replace
+from functools import cache, partial
 from typing import Any
 
 import torch
@@ -17,6 +19,7 @@ from caching.models import adapter_for
 from caching.models.state import State
 from caching.proxies import Proxies
 from caching.recipe import ProxyTaylor, Recipe
+from caching.schedule import InputChange, Places
 
 
 class Engine:
@@ -47,7 +50,9 @@ class Engine:
     def begin(self, grid: tuple[int, int, int], times: list[float]) -> None:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
         self.grid, self.times, self.step = grid, times, 0
-        self.dense = self.recipe.schedule.dense(len(times))
+        self.clock = self.recipe.schedule.start(len(times))
+        self.dense: list[bool] = []  # the steps so far
+        self.last_input: Tensor | None = None
         if self.feature is not None:
             self.feature.detach()
         self.feature = make_feature(self.recipe.feature, self.adapter, self.recipe.predictor.order)
@@ -83,36 +88,46 @@ class Engine:
 
     @property
     def dense_steps(self) -> int:
+        """The dense steps so far."""
         return sum(self.dense)
 
     @property
     def sparse_steps(self) -> int:
+        """The sparse steps so far."""
         return len(self.dense) - sum(self.dense)
+
+    @property
+    def settled(self) -> Recipe:
+        """The recipe with the dense steps of the last generation, where it chose them as it went."""
+        if not isinstance(self.recipe.schedule, InputChange):
+            return self.recipe
+        places = Places(dense=tuple(step for step, dense in enumerate(self.dense) if dense))
+        return replace(self.recipe, schedule=places)
 
     def _advance(self, patches: Tensor, inputs: dict[str, Any]) -> Tensor:
         step, self.step = self.step, self.step + 1
         time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
         span = [*self.times, 0.0][step + 1] - self.times[step]
-        if self.dense[step]:
+        embed = cache(partial(self.adapter.embed, patches, self.rotary, **inputs))
+        self.dense.append(self.clock.is_dense(step, lambda: self._input_change(embed())))
+        if self.dense[-1]:
             self.group.mark("dense")
-            return self._dense(time, span, patches, inputs, followed_by_sparse=not all(self.dense[step + 1 :]))
+            keep = self.clock.may_be_sparse_after(step)
+            return self._dense(time, span, embed(), patches.dtype, followed_by_sparse=keep)
         self.group.mark("sparse")
         self.correction.sparse(time, span)
         if self.proxies is not None:
             return self.proxies.advance(time, patches, self.router, inputs)
         assert self.feature is not None
-        return self.feature.sparse(time, lambda: self._embed(patches, inputs)).to(patches.dtype)
+        return self.feature.sparse(time, embed).to(patches.dtype)
 
-    def _dense(
-        self, time: float, span: float, patches: Tensor, inputs: dict[str, Any], followed_by_sparse: bool
-    ) -> Tensor:
+    def _dense(self, time: float, span: float, before: State, dtype: torch.dtype, followed_by_sparse: bool) -> Tensor:
         """Compute every token; keep what sparse steps need, if any follow."""
         assert self.feature is not None
         proxies = self.proxies if followed_by_sparse else None
-        before = self._embed(patches, inputs)
         self.router.send(self._attend_and_record(proxies), before.text.shape[1])
         after = self.feature.run(time, before, keep=followed_by_sparse)
-        velocity = self.adapter.head(after).to(patches.dtype)
+        velocity = self.adapter.head(after).to(dtype)
         answer = self._corrected(velocity, time, span)
         if followed_by_sparse:
             self._keep(time, before, after, velocity, proxies)
@@ -143,8 +158,15 @@ class Engine:
             proxies.choose(self.feature.taylor, time, after.tokens, before.text)
         self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
 
-    def _embed(self, patches: Tensor, inputs: dict[str, Any]) -> State:
-        return self.adapter.embed(patches, self.rotary, **inputs)
+    def _input_change(self, state: State) -> float | None:
+        """The relative change (L1) of the first block's modulated input since the last step; equal on all ranks."""
+        if state.tokens.device.type == "meta":
+            return None
+        value = self.adapter.modulated(state)
+        last, self.last_input = value if self.last_input is None else self.last_input, value
+        self.group.mark("decision")
+        change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
+        return change / size
 
     def _attend_and_record(self, proxies: Proxies | None) -> Any:
         """Attention over all ranks' tokens, noting keys and values where proxies will need them."""

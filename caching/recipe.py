@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
-from caching.schedule import FewerSteps, Interval
+from caching.schedule import FewerSteps, InputChange, Interval, Schedule
 
 Feature = Literal["output", "stack", "block", "module"]  # from the velocity down to attention and feed-forward
 
@@ -76,7 +76,7 @@ class Recipe:
     """A method: when steps are dense, who is computed in a sparse step, and how the cached output moves."""
 
     name: str
-    schedule: Interval = field(default_factory=Interval)
+    schedule: Schedule = field(default_factory=Interval)
     tokens: TrajectoryMedoids | None = None
     predictor: Taylor = field(default_factory=Taylor)
     feature: Feature = "output"
@@ -95,12 +95,16 @@ RECIPES: dict[str, Recipe] = {
     "steps": Recipe(name="steps", schedule=FewerSteps()),
     "fora": Recipe(name="fora", predictor=Taylor(order=0), feature="module"),
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
+    "teacache": Recipe(name="teacache", schedule=InputChange(), predictor=Taylor(order=0), feature="stack"),
     "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
 }
 
 Setter = Callable[[Recipe, Any], Recipe]
 SETTERS: dict[str, Setter] = {
-    "interval": lambda recipe, value: replace(recipe, schedule=replace(recipe.schedule, every=value)),
+    "interval": lambda recipe, value: replace(recipe, schedule=replace(cast(Interval, recipe.schedule), every=value)),
+    "threshold": lambda recipe, value: replace(
+        recipe, schedule=replace(cast(InputChange, recipe.schedule), threshold=value)
+    ),
     "order": lambda recipe, value: replace(recipe, predictor=replace(recipe.predictor, order=value)),
     "clusters": lambda recipe, value: replace(recipe, tokens=replace(_proxies(recipe), clusters=value)),
     "feature": lambda recipe, value: replace(recipe, feature=_feature(value)),
@@ -110,11 +114,12 @@ OPTIONS = {
     "steps": ("interval",),
     "fora": ("interval", "feature"),
     "taylorseer": ("interval", "order", "feature"),
+    "teacache": ("threshold",),
     "resca": ("interval", "order", "clusters"),
 }
 
 
-def recipe(name: str, **options: int | str | None) -> Recipe:
+def recipe(name: str, **options: float | str | None) -> Recipe:
     """The recipe called `name`, with some of its settings changed; options that are None keep their defaults.
 
     Raises:

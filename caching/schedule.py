@@ -1,6 +1,35 @@
 """When a denoising step is dense: the first axis of a recipe."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
+
+Change = Callable[[], float | None]  # relative change of the blocks' input since the last step; None without values
+
+
+class Clock(Protocol):
+    """One generation's decisions, asked for step by step."""
+
+    def is_dense(self, step: int, change: Change) -> bool:
+        """Whether every token is computed in this step; step 0 always is dense."""
+        ...
+
+    def may_be_sparse_after(self, step: int) -> bool:
+        """Whether a later step may need what a dense one keeps."""
+        ...
+
+
+@dataclass(frozen=True)
+class FixedClock:
+    """Decisions known beforehand."""
+
+    dense: tuple[bool, ...]
+
+    def is_dense(self, step: int, change: Change) -> bool:
+        return self.dense[step]
+
+    def may_be_sparse_after(self, step: int) -> bool:
+        return not all(self.dense[step + 1 :])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -17,9 +46,9 @@ class Interval:
         """The steps that are sampled where `asked` would be without a method."""
         return asked
 
-    def dense(self, num_steps: int) -> tuple[bool, ...]:
-        """For each step, whether every token is computed; step 0 always is."""
-        return tuple(step % self.every == 0 for step in range(num_steps))
+    def start(self, num_steps: int) -> Clock:
+        """The clock of a generation."""
+        return FixedClock(tuple(step % self.every == 0 for step in range(num_steps)))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -29,5 +58,71 @@ class FewerSteps(Interval):
     def num_steps(self, asked: int) -> int:
         return -(-asked // self.every)
 
-    def dense(self, num_steps: int) -> tuple[bool, ...]:
-        return (True,) * num_steps
+    def start(self, num_steps: int) -> Clock:
+        return FixedClock((True,) * num_steps)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Places:
+    """Dense steps wherever they are wanted, counted from 0; the first step is one whether named or not."""
+
+    dense: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if any(step < 0 for step in self.dense):
+            raise ValueError(f"dense steps are counted from 0, not {min(self.dense)}")
+
+    def num_steps(self, asked: int) -> int:
+        return asked
+
+    def start(self, num_steps: int) -> Clock:
+        return FixedClock(tuple(step == 0 or step in self.dense for step in range(num_steps)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class InputChange:
+    """Dense when the blocks' input has changed enough since the last dense step (TeaCache).
+
+    The relative change of each step, rescaled by a polynomial, is added up until it passes `threshold`. The first and
+    the last step are dense. TeaCache fits `rescale` (highest power first) to each model; without a fit it is the
+    identity. Where there are no values, on the meta device, every `typical`-th step is dense.
+    """
+
+    threshold: float = 0.15
+    rescale: tuple[float, ...] = (1.0, 0.0)
+    typical: int = 3
+
+    def __post_init__(self) -> None:
+        if not self.threshold > 0:
+            raise ValueError(f"threshold must be above 0, not {self.threshold}")
+
+    def num_steps(self, asked: int) -> int:
+        return asked
+
+    def start(self, num_steps: int) -> Clock:
+        return InputChangeClock(self, num_steps)
+
+
+class InputChangeClock:
+    """TeaCache's running sum."""
+
+    def __init__(self, schedule: InputChange, num_steps: int) -> None:
+        self.schedule, self.num_steps = schedule, num_steps
+        self.total = 0.0
+
+    def is_dense(self, step: int, change: Change) -> bool:
+        now = change()
+        if now is None:
+            return step % self.schedule.typical == 0
+        for power, factor in enumerate(reversed(self.schedule.rescale)):
+            self.total += factor * now**power
+        if step in (0, self.num_steps - 1) or self.total >= self.schedule.threshold:
+            self.total = 0.0
+            return True
+        return False
+
+    def may_be_sparse_after(self, step: int) -> bool:
+        return step < self.num_steps - 2
+
+
+Schedule = Interval | Places | InputChange

@@ -107,6 +107,7 @@ def make_row(method: Recipe, cost: Cost, full_flops: float, seed_tflops: float |
 def published(model: str, method: Recipe) -> float | None:
     """The paper's TFLOPs for a setting, if it has one."""
     full = method.name == "full"
+    every = getattr(method.schedule, "every", None)
     clusters = method.tokens.clusters if method.tokens else None
     order = None if full else method.predictor.order
-    return PUBLISHED.get((model, method.name, method.schedule.every, order, clusters))
+    return PUBLISHED.get((model, method.name, every, order, clusters))

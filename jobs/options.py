@@ -28,7 +28,10 @@ class MethodOptions:
     feature: Text = None
     """What is cached: output, stack (what all blocks add), block or module."""
 
-    def given(self) -> dict[str, int | str]:
+    threshold: Number = None
+    """Change of the input at which a step is dense again."""
+
+    def given(self) -> dict[str, float | str]:
         """The options that were set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -66,7 +69,7 @@ class RenderOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
     method: str = "resca"
-    """full, steps, resca, fora or taylorseer."""
+    """full, steps, fora, taylorseer, teacache or resca."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     ulysses: int = 1

@@ -115,13 +115,13 @@ class Renderer:
         return adapter.fold(self.group.gather(patches), grid).float()
 
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
-        """FLOPs of the denoising loop with the present recipe, all ranks together, and of full sampling."""
+        """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
         assert self.engine is not None
         transformer = self.pipeline.transformer
         config = {**transformer.config, "_class_name": type(transformer).__name__}
         grid = self.engine.adapter.grid(torch.empty(self._latent_shape(sampling), device="meta"))
         size: dict[str, Any] = dict(grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
-        return count_flops(config, self.engine.recipe, **size), count_full_flops(config, **size)
+        return count_flops(config, self.engine.settled, **size), count_full_flops(config, **size)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -90,6 +90,10 @@ class FluxAdapter:
         embedded: Tensor = model.context_embedder(encoder_hidden_states) if text is None else text
         return State(tokens, embedded, modulation, rotary)
 
+    def modulated(self, state: State) -> Tensor:
+        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
+        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
+
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
         text, tokens = self.block_list[index](state.tokens, state.text, state.modulation, state.rotary)

@@ -97,6 +97,10 @@ class HunyuanVideoAdapter:
         tokens = F.linear(patches.to(projection.weight.dtype), projection.weight.flatten(1), projection.bias)
         return State(tokens, refined, modulation, rotary)
 
+    def modulated(self, state: State) -> Tensor:
+        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
+        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
+
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
         tokens, text = self.block_list[index](state.tokens, state.text, state.modulation, None, state.rotary)

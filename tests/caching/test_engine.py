@@ -26,6 +26,10 @@ def run(engine, sample, inputs, times=TIMES):
     return velocities
 
 
+def all_dense(name):
+    return recipe(name, threshold=1e-9) if name == "teacache" else recipe(name, interval=1)
+
+
 def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inputs):
     with torch.no_grad():
         expected = transformer(sample, **inputs).sample
@@ -51,7 +55,7 @@ def test_every_method_with_interval_1_is_full_sampling(transformer, sample, inpu
     expected = run(engine, sample, inputs)
     engine.detach()
     for name in set(RECIPES) - {"full"}:
-        engine = Engine(transformer, recipe(name, interval=1))
+        engine = Engine(transformer, all_dense(name))
         assert all(map(torch.equal, run(engine, sample, inputs), expected))
         engine.detach()
 
@@ -148,3 +152,25 @@ def test_more_steps_than_announced_is_an_error(transformer, sample, inputs):
     engine = Engine(transformer, recipe("full"))
     with pytest.raises(RuntimeError, match="begin"):
         engine.forward(sample, **inputs)
+
+
+def test_teacache_is_dense_when_its_input_has_changed_enough(transformer, sample, inputs):
+    counts = []
+    for threshold in (1e-9, 1.0, 1e9):
+        engine = Engine(transformer, recipe("teacache", threshold=threshold))
+        run(engine, sample, inputs)
+        counts.append(engine.dense_steps)
+        engine.detach()
+    assert counts[0] == len(TIMES)
+    assert len(TIMES) > counts[1] > 2
+    assert counts[2] == 2  # the first and the last step
+
+
+def test_what_teacache_chose_can_be_repeated(transformer, sample, inputs):
+    engine = Engine(transformer, recipe("teacache", threshold=1.0))
+    expected = run(engine, sample, inputs)
+    settled = engine.settled
+    engine.detach()
+    again = Engine(transformer, settled)
+    assert all(map(torch.equal, run(again, sample, inputs), expected))
+    assert again.settled is settled

@@ -1,0 +1,53 @@
+"""Which steps are dense."""
+
+import pytest
+
+from caching.schedule import FewerSteps, InputChange, Interval, Places
+
+
+def decisions(schedule, num_steps, change: float | None = 0.0):
+    clock = schedule.start(num_steps)
+    return [clock.is_dense(step, lambda: change) for step in range(num_steps)]
+
+
+def test_an_interval_begins_with_a_dense_step():
+    assert decisions(Interval(every=3), 7) == [True, False, False, True, False, False, True]
+
+
+def test_fewer_steps_are_as_many_as_an_interval_has_dense_ones():
+    for steps in (1, 6, 7, 50):
+        assert FewerSteps(every=6).num_steps(steps) == sum(decisions(Interval(every=6), steps))
+    assert decisions(FewerSteps(every=6), 9) == [True] * 9
+
+
+def test_places_always_include_the_first():
+    assert decisions(Places(dense=(3, 5)), 6) == [True, False, False, True, False, True]
+
+
+def test_input_change_adds_up_until_the_threshold():
+    assert decisions(InputChange(threshold=0.25), 8, change=0.1) == [True, False, False, True, False, False, True, True]
+
+
+def test_input_change_is_rescaled_by_the_polynomial():
+    """2 x^2 + 0.01 at x = 0.2 is 0.09."""
+    dense = decisions(InputChange(threshold=0.18, rescale=(2.0, 0.0, 0.01)), 6, change=0.2)
+    assert dense == [True, False, True, False, True, True]
+
+
+def test_without_values_input_change_is_a_typical_interval():
+    assert decisions(InputChange(typical=2), 5, change=None) == [True, False, True, False, True]
+
+
+def test_nothing_is_kept_after_the_last_sparse_step():
+    clock = Interval(every=3).start(7)
+    assert clock.may_be_sparse_after(4)
+    assert not clock.may_be_sparse_after(5)
+    assert not InputChange().start(7).may_be_sparse_after(5)
+
+
+@pytest.mark.parametrize(
+    "make", [lambda: Interval(every=0), lambda: Places(dense=(-1,)), lambda: InputChange(threshold=0.0)]
+)
+def test_impossible_schedules_are_refused(make):
+    with pytest.raises(ValueError, match="not"):
+        make()
