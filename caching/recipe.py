@@ -8,18 +8,20 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, cast, get_args
 
 from caching.schedule import FewerSteps, InputChange, Interval, Schedule
+from caching.strict import Strict
 
 Feature = Literal["output", "stack", "block", "module"]  # from the velocity down to attention and feed-forward
 
 
 @dataclass(frozen=True, kw_only=True)
-class Taylor:
+class Taylor(Strict):
     """How a cached value moves: a Taylor expansion through the last dense steps.
 
     Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma, or the step index as TaylorSeer
     publishes it. `correction` is the part of the sparse steps' error that the next dense step makes good.
     """
 
+    kind: Literal["taylor"] = "taylor"
     order: int = 1
     axis: Literal["sigma", "step"] = "sigma"
     correction: float = 0.0
@@ -30,13 +32,17 @@ class Taylor:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ProxyTaylor(Taylor):
+class ProxyTaylor(Strict):
     """ResCa's proxy-driven simulation (PDDS): a Taylor expansion corrected by the proxies' true residuals.
 
     `gain` scales what a proxy teaches its cluster; `None` fits it at each dense step, to what the proxies would have
     said there.
     """
 
+    kind: Literal["proxy_taylor"] = "proxy_taylor"
+    order: int = 1
+    axis: Literal["sigma", "step"] = "sigma"
+    correction: float = 0.0
     update: Literal["implicit", "explicit"] = "implicit"
     gain: float | None = None
 
@@ -46,7 +52,7 @@ class ProxyTaylor(Taylor):
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryMedoids:
+class TrajectoryMedoids(Strict):
     """ResCa's proxies (TETC): the medoids of clusters of tokens whose denoising trajectories are alike.
 
     Clusters are made inside `shards` contiguous token ranges, whatever the number of GPUs, so that a seed gives the
@@ -72,16 +78,20 @@ class TrajectoryMedoids:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe:
+class Recipe(Strict):
     """A method: when steps are dense, who is computed in a sparse step, and how the cached output moves."""
 
     name: str
     schedule: Schedule = field(default_factory=Interval)
     tokens: TrajectoryMedoids | None = None
-    predictor: Taylor = field(default_factory=Taylor)
+    predictor: Taylor | ProxyTaylor = field(default_factory=Taylor)
     feature: Feature = "output"
 
     def __post_init__(self) -> None:
+        if (self.tokens is None) is isinstance(self.predictor, ProxyTaylor):
+            raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
+        if self.tokens is not None and self.feature != "output":
+            raise ValueError(f"proxies simulate the output, not the feature {self.feature!r}")
         if self.predictor.correction and self.feature != "output":
             raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
 

@@ -2,7 +2,9 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Literal, Protocol
+
+from caching.strict import Strict
 
 Change = Callable[[], float | None]  # relative change of the blocks' input since the last step; None without values
 
@@ -33,9 +35,10 @@ class FixedClock:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval:
+class Interval(Strict):
     """One dense step, then `every - 1` sparse ones (the interval N of FORA, TaylorSeer and ResCa)."""
 
+    kind: Literal["interval"] = "interval"
     every: int = 6
 
     def __post_init__(self) -> None:
@@ -52,8 +55,15 @@ class Interval:
 
 
 @dataclass(frozen=True, kw_only=True)
-class FewerSteps(Interval):
+class FewerSteps(Strict):
     """No cache, but longer steps: as few as `Interval` would make dense."""
+
+    kind: Literal["fewer_steps"] = "fewer_steps"
+    every: int = 6
+
+    def __post_init__(self) -> None:
+        if self.every < 1:
+            raise ValueError(f"interval must be at least 1, not {self.every}")
 
     def num_steps(self, asked: int) -> int:
         return -(-asked // self.every)
@@ -63,10 +73,15 @@ class FewerSteps(Interval):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Places:
-    """Dense steps wherever they are wanted, counted from 0; the first step is one whether named or not."""
+class Places(Strict):
+    """Dense steps wherever they are wanted, counted from 0; the first step is one whether named or not.
 
+    `steps`, if given, is the number of steps that the places are meant for; others are refused.
+    """
+
+    kind: Literal["places"] = "places"
     dense: tuple[int, ...]
+    steps: int | None = None
 
     def __post_init__(self) -> None:
         if any(step < 0 for step in self.dense):
@@ -76,11 +91,13 @@ class Places:
         return asked
 
     def start(self, num_steps: int) -> Clock:
+        if self.steps not in (None, num_steps):
+            raise ValueError(f"these dense steps were chosen for {self.steps} steps, not {num_steps}")
         return FixedClock(tuple(step == 0 or step in self.dense for step in range(num_steps)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class InputChange:
+class InputChange(Strict):
     """Dense when the blocks' input has changed enough since the last dense step (TeaCache).
 
     The relative change of each step, rescaled by a polynomial, is added up until it passes `threshold`. The first and
@@ -88,6 +105,7 @@ class InputChange:
     identity. Where there are no values, on the meta device, every `typical`-th step is dense.
     """
 
+    kind: Literal["input_change"] = "input_change"
     threshold: float = 0.15
     rescale: tuple[float, ...] = (1.0, 0.0)
     typical: int = 3
@@ -125,4 +143,4 @@ class InputChangeClock:
         return step < self.num_steps - 2
 
 
-Schedule = Interval | Places | InputChange
+Schedule = Interval | FewerSteps | Places | InputChange

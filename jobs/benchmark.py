@@ -11,6 +11,7 @@ from rich.console import Console
 
 from caching.engine import Engine
 from caching.recipe import Recipe
+from caching.schedule import Interval
 from jobs.demo import PROMPTS_FILE
 from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
@@ -21,7 +22,8 @@ from jobs.options import BenchmarkOptions
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
-from jobs.render import defaults_for, guidance_for, resolve_method
+from jobs.recipes import resolve_method
+from jobs.render import defaults_for, guidance_for
 
 
 @dataclass
@@ -92,6 +94,7 @@ def run(options: BenchmarkOptions) -> int:
     tallies = [Tally(resolve_method(name, options.cache_for(name))) for name in options.method_names()]
     facts = read_facts(options.model)
     items = _items(options, facts)
+    _check_schedules(tallies, items)
     contest = Contest(options, facts)
     _warm_up(contest, tallies, items[0])
     for number, item in enumerate(items):
@@ -111,6 +114,15 @@ def run(options: BenchmarkOptions) -> int:
 def _check(options: BenchmarkOptions) -> None:
     if options.num < 1:
         raise BadInput(f"--num must be at least 1, not {options.num}")
+
+
+def _check_schedules(tallies: list[Tally], items: list[Item]) -> None:
+    for schedule in (tally.recipe.schedule for tally in tallies):
+        for item in items:
+            try:
+                schedule.start(schedule.num_steps(item.steps))
+            except ValueError as error:
+                raise BadInput(f"{item.where}: {error}") from error
 
 
 def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:
@@ -160,11 +172,11 @@ def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
 
 
 def _warm_up(contest: Contest, tallies: list[Tally], item: Item) -> None:
-    """A few steps of each method, so that first-time costs are in nobody's figures."""
+    """A few steps of each method, dense and sparse, so that first-time costs are in nobody's figures."""
     short = replace(contest.sampling(item), steps=min(item.steps, 8))
     prompt = contest.renderer.encode(item.prompt)
     for tally in tallies:
-        contest.sample(tally.recipe, prompt, short)
+        contest.sample(replace(tally.recipe, schedule=Interval(every=4)), prompt, short)
 
 
 def _report(console: Console, number: int, total: int, tallies: list[Tally]) -> None:

@@ -10,7 +10,7 @@ from caching.recipe import RECIPES, Recipe
 from jobs.errors import BadInput
 from jobs.options import FlopsOptions
 from jobs.progress import make_console, print_rows, write_rows
-from jobs.render import resolve_method
+from jobs.recipes import resolve_method
 
 # TFLOPs in the tables of ResCa (S1 and 1) and DuCa (II), by (model, method, interval, order, clusters).
 PUBLISHED = {

@@ -69,7 +69,7 @@ class RenderOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
     method: str = "resca"
-    """full, steps, fora, taylorseer, teacache or resca."""
+    """full, steps, fora, taylorseer, teacache, resca, or a YAML file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     ulysses: int = 1
@@ -93,7 +93,7 @@ class ComparedOptions:
     """Several methods, with options that each takes where it has them."""
 
     methods: str = "full,resca"
-    """Methods to compare, separated by commas, or all."""
+    """Methods to compare (names or recipe files), separated by commas, or all."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     json: File = None
     """Write the table to this file, as a list of rows."""

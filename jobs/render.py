@@ -9,13 +9,14 @@ from typing import Any
 
 from rich.console import Console
 
-from caching.recipe import Recipe, recipe
+from caching.recipe import Recipe
 from jobs.errors import DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
 from jobs.facts import ModelFacts, read_facts
-from jobs.options import MethodOptions, RenderOptions, VideoOptions
+from jobs.options import RenderOptions, VideoOptions
 from jobs.outputs import RenderItem, Sidecar, check_names, check_writable, finished
 from jobs.progress import BatchView, count, done_row, failed_row, make_console, print_table, write_rows
 from jobs.prompts import Defaults, Item, read_items
+from jobs.recipes import resolve_method
 from parallel.layout import Layout
 
 
@@ -25,6 +26,7 @@ class Plan:
 
     options: RenderOptions
     facts: ModelFacts
+    method: Recipe
     items: list[RenderItem]
     finished: dict[str, Sidecar]
 
@@ -62,17 +64,9 @@ def make_plan(options: RenderOptions) -> Plan:
     items = [_render_item(line, facts, method, options) for line in lines]
     check_names(items)
     done = {item.id: sidecar for item in items if (sidecar := finished(item))}
-    plan = Plan(options=options, facts=facts, items=items, finished=done)
+    plan = Plan(options=options, facts=facts, method=method, items=items, finished=done)
     _check_places(plan)
     return plan
-
-
-def resolve_method(name: str, options: MethodOptions) -> Recipe:
-    """The recipe with the options that were given. Raises BadInput naming what is known."""
-    try:
-        return recipe(name, **options.given())
-    except ValueError as error:
-        raise BadInput(str(error)) from error
 
 
 def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
@@ -133,6 +127,7 @@ def _check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, m
         try:
             facts.check_size(*size)
             layout.check(heads=facts.heads, tokens=facts.num_tokens(*size))
+            method.schedule.start(method.schedule.num_steps(line.steps))
             _check_clusters(method, facts.num_tokens(*size), layout.world_size)
         except ValueError as error:
             raise BadInput(f"{line.where}: {error}") from error
@@ -211,7 +206,7 @@ def _workload(plan: Plan) -> Any:
         dtype=plan.items[0].dtype,
         layout_ulysses=options.ulysses,
         layout_ring=options.ring,
-        recipe={"name": options.method, **options.cache.given()},
+        recipe=plan.method,
     )
 
 

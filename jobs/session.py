@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import save
 
 from caching.group import LocalGroup
-from caching.recipe import recipe
+from caching.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
@@ -31,7 +31,7 @@ class RenderWorkload:
     dtype: str
     layout_ulysses: int
     layout_ring: int
-    recipe: dict[str, Any]
+    recipe: Recipe
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -52,7 +52,7 @@ class RenderSession:
         )
         self.group = self._join()
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template)
-        self.engine = self.renderer.use(recipe(**workload.recipe))
+        self.engine = self.renderer.use(workload.recipe)
 
     def run(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """Render one `RenderItem`; rank 0 writes the video and returns its sidecar."""

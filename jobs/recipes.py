@@ -1,0 +1,40 @@
+"""Methods by name or from a file, with what the command line says on top."""
+
+from pathlib import Path
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from caching.recipe import Recipe, recipe
+from jobs.errors import BadInput
+from jobs.options import MethodOptions
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def resolve_method(name: str, options: MethodOptions) -> Recipe:
+    """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput."""
+    given = options.given()
+    try:
+        if not name.endswith(SUFFIXES):
+            return recipe(name, **given)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    if given:
+        raise BadInput(f"the recipe {name} has its own settings; leave out --{next(iter(given))} or change the file")
+    return read_recipe(Path(name))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML or JSON file: what `Recipe.describe` gives, or less of it. Raises BadInput."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Recipe).validate_python(settings)
+    except OSError as error:
+        raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"])
+        raise BadInput(f"the recipe {path}: {place + ': ' if place else ''}{detail['msg']}") from error

@@ -1,0 +1,73 @@
+"""Recipes in files."""
+
+import json
+
+import pytest
+import yaml
+
+from caching.recipe import RECIPES, recipe
+from caching.schedule import Places
+from jobs.errors import BadInput
+from jobs.options import MethodOptions
+from jobs.recipes import read_recipe, resolve_method
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_what_a_recipe_says_of_itself_can_be_read_back(tmp_path, name):
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(RECIPES[name].describe()))
+    assert read_recipe(file) == RECIPES[name]
+
+
+def test_axes_are_combined_freely(tmp_path):
+    file = tmp_path / "mine.yaml"
+    file.write_text("""
+name: mine
+schedule: {kind: places, dense: [0, 4, 9], steps: 12}
+predictor: {kind: taylor, order: 2, axis: step}
+feature: stack
+""")
+    mine = resolve_method(str(file), MethodOptions())
+    assert mine.schedule == Places(dense=(0, 4, 9), steps=12)
+    assert (mine.predictor.order, mine.predictor.axis, mine.feature) == (2, "step", "stack")
+
+
+@pytest.mark.parametrize(
+    ("settings", "complaint"),
+    [
+        ({"name": "x", "feature": "neurons"}, "feature"),
+        ({"name": "x", "speed": 11}, "speed"),
+        ({"name": "x", "predictor": {"order": 9}}, "order must be between 0 and 4, not 9"),
+        ({"name": "x", "schedule": {"kind": "places"}}, "schedule"),
+        ({"name": "x", "tokens": {"clusters": 16}}, "belong together"),
+        ({"name": "x", "feature": "block", "predictor": {"correction": 0.5}}, "only the output can be corrected"),
+        ([], "recipe"),
+    ],
+)
+def test_a_wrong_recipe_is_named_with_its_place(tmp_path, settings, complaint):
+    file = tmp_path / "recipe.yaml"
+    file.write_text(yaml.safe_dump(settings))
+    with pytest.raises(BadInput, match=complaint):
+        read_recipe(file)
+
+
+@pytest.mark.parametrize(("text", "complaint"), [(None, "cannot read"), ("a: [", "not valid YAML")])
+def test_an_unreadable_recipe_is_one_sentence(tmp_path, text, complaint):
+    file = tmp_path / "recipe.yaml"
+    if text is not None:
+        file.write_text(text)
+    with pytest.raises(BadInput, match=complaint) as error:
+        read_recipe(file)
+    assert "\n" not in str(error.value)
+
+
+def test_options_do_not_change_a_file(tmp_path):
+    file = tmp_path / "recipe.json"
+    file.write_text(json.dumps(recipe("resca").describe()))
+    with pytest.raises(BadInput, match="leave out --interval"):
+        resolve_method(str(file), MethodOptions(interval=3))
+
+
+def test_places_refuse_another_number_of_steps():
+    with pytest.raises(ValueError, match="chosen for 12 steps, not 50"):
+        Places(dense=(0,), steps=12).start(50)
