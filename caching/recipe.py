@@ -106,6 +106,7 @@ RECIPES: dict[str, Recipe] = {
     "fora": Recipe(name="fora", predictor=Taylor(order=0), feature="module"),
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
     "teacache": Recipe(name="teacache", schedule=InputChange(), predictor=Taylor(order=0), feature="stack"),
+    "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
 }
 
@@ -125,6 +126,7 @@ OPTIONS = {
     "fora": ("interval", "feature"),
     "taylorseer": ("interval", "order", "feature"),
     "teacache": ("threshold",),
+    "auto": ("interval", "order"),
     "resca": ("interval", "order", "clusters"),
 }
 

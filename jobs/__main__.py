@@ -1,4 +1,4 @@
-"""The command line: `resca render PROMPTS --out DIR`, `resca benchmark`, `resca flops` (also `python -m jobs ...`)."""
+"""The command line: `resca render PROMPTS --out DIR`, and benchmark, flops, tune (also `python -m jobs ...`)."""
 
 import contextlib
 import io
@@ -9,15 +9,16 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import BenchmarkOptions, FlopsOptions, RenderOptions
+from jobs.options import BenchmarkOptions, FlopsOptions, RenderOptions, TuneOptions
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
+    | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
 )
 
-Options = RenderOptions | BenchmarkOptions | FlopsOptions
+Options = RenderOptions | BenchmarkOptions | FlopsOptions | TuneOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +60,8 @@ def _run(options: Options) -> int:
             from jobs.benchmark import run
         case FlopsOptions():
             from jobs.flops import run
+        case TuneOptions():
+            from jobs.tune import run
     return run(options)  # type: ignore[arg-type]
 
 

@@ -18,7 +18,7 @@ from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import BadInput
 from jobs.facts import ModelFacts, read_facts
 from jobs.measure import peak_memory, psnr_db, ssim
-from jobs.options import BenchmarkOptions
+from jobs.options import BenchmarkOptions, VideoOptions
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
@@ -46,12 +46,12 @@ class Tally:
 class Contest:
     """The contestants, taking turns on one loaded pipeline."""
 
-    def __init__(self, options: BenchmarkOptions, facts: ModelFacts) -> None:
+    def __init__(self, facts: ModelFacts, video: VideoOptions) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
-        dtype = facts.dtype if options.video.dtype == "auto" else options.video.dtype
+        dtype = facts.dtype if video.dtype == "auto" else video.dtype
         pipeline = load_pipeline(facts.source, dtype=dtype, device=device, revision=facts.revision)
         self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template)
-        self.guidance = guidance_for(facts, options.video)
+        self.guidance = guidance_for(facts, video)
 
     def sample(self, method: Recipe, prompt: Prompt, sampling: Sampling) -> tuple[np.ndarray, float, int, Engine]:
         """Render one video: its frames, seconds of the denoising loop, the loop's peak memory, and the engine."""
@@ -95,7 +95,7 @@ def run(options: BenchmarkOptions) -> int:
     facts = read_facts(options.model)
     items = _items(options, facts)
     _check_schedules(tallies, items)
-    contest = Contest(options, facts)
+    contest = Contest(facts, options.video)
     _warm_up(contest, tallies, items[0])
     for number, item in enumerate(items):
         prompt = contest.renderer.encode(item.prompt)

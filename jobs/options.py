@@ -30,8 +30,10 @@ class MethodOptions:
 
     threshold: Number = None
     """Change of the input at which a step is dense again."""
+    plan: File = None
+    """The recipe that `resca tune` wrote, for the method auto."""
 
-    def given(self) -> dict[str, float | str]:
+    def given(self) -> dict[str, Any]:
         """The options that were set."""
         return {name: value for name, value in vars(self).items() if value is not None}
 
@@ -69,7 +71,7 @@ class RenderOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
     method: str = "resca"
-    """full, steps, fora, taylorseer, teacache, resca, or a YAML file with a recipe."""
+    """full, steps, fora, taylorseer, teacache, resca, auto, or a YAML file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     ulysses: int = 1
@@ -111,14 +113,18 @@ class ComparedOptions:
 
     def cache_for(self, method: str) -> MethodOptions:
         """The given options that `method` has. Raises BadInput for one that none of the methods has."""
-        from caching.recipe import OPTIONS
-
-        known = {option for name in self.method_names() for option in OPTIONS.get(name, ())}
+        known = {option for name in self.method_names() for option in _options_of(name)}
         if unknown := [name for name in self.cache.given() if name not in known]:
             raise BadInput(f"none of the methods {self.methods} has an option --{unknown[0]}")
-        own = OPTIONS.get(method, ())
+        own = _options_of(method)
         given: dict[str, Any] = {name: value for name, value in self.cache.given().items() if name in own}
         return MethodOptions(**given)
+
+
+def _options_of(method: str) -> tuple[str, ...]:
+    from caching.recipe import OPTIONS
+
+    return (*OPTIONS.get(method, ()), *(("plan",) if method == "auto" else ()))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,3 +154,22 @@ class FlopsOptions(ComparedOptions):
     """Frames."""
     steps: int = 50
     """Denoising steps of full sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneOptions:
+    """Search, by measuring, for the dense steps that reach a fidelity, and write them as a recipe."""
+
+    out: Path = Path("plan.yaml")
+    """The recipe file to write; render with it by --method auto --plan FILE."""
+    target: Text = None
+    """Fidelity to reach with the fewest dense steps: psnr=DECIBELS against full sampling."""
+    budget_dense: Count = None
+    """Or: the number of dense steps to make the most of."""
+    prompts: File = None
+    """Prompts to measure on, typical of what will be rendered; the demo model brings its own."""
+    num: int = 4
+    """How many of them."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()

@@ -96,7 +96,7 @@ class Renderer:
         generator = torch.Generator().manual_seed(sampling.seed)
         noise = torch.randn(self._latent_shape(sampling), generator=generator).to(device)
         grid, steps = adapter.grid(noise), self.engine.recipe.schedule.num_steps(sampling.steps)
-        self.engine.begin(grid, self._noise_levels(steps))
+        self.engine.begin(grid, self.noise_levels(steps))
         patches = pipeline(
             latents=self.group.shard(adapter.unfold(noise)),
             prompt_embeds=prompt.tokens,
@@ -136,7 +136,7 @@ class Renderer:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
 
-    def _noise_levels(self, steps: int) -> list[float]:
+    def noise_levels(self, steps: int) -> list[float]:
         """The sigma of each step, as the pipeline's own loop will set them."""
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])

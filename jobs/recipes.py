@@ -15,11 +15,15 @@ SUFFIXES = (".yaml", ".yml", ".json")
 def resolve_method(name: str, options: MethodOptions) -> Recipe:
     """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput."""
     given = options.given()
-    try:
-        if not name.endswith(SUFFIXES):
+    if plan := given.pop("plan", None):
+        if name != "auto":
+            raise BadInput(f"--plan is for the method auto, not for {name}")
+        return resolve_method(str(plan), MethodOptions(**given))
+    if not name.endswith(SUFFIXES):
+        try:
             return recipe(name, **given)
-    except ValueError as error:
-        raise BadInput(str(error)) from error
+        except ValueError as error:
+            raise BadInput(str(error)) from error
     if given:
         raise BadInput(f"the recipe {name} has its own settings; leave out --{next(iter(given))} or change the file")
     return read_recipe(Path(name))

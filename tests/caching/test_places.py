@@ -1,0 +1,59 @@
+"""Where dense steps stand."""
+
+import pytest
+
+from caching.places import improve, moves, spread
+
+SHIFTED = [7 * t / (1 + 6 * t) for t in (1 - step / 50 for step in range(50))]
+
+
+def test_bend_0_is_an_even_spread():
+    assert spread(SHIFTED, 10, 0.0) == tuple(range(0, 50, 5))
+
+
+def test_more_bend_moves_dense_steps_to_where_the_noise_level_falls_fast():
+    even, bent = spread(SHIFTED, 9, 0.0), spread(SHIFTED, 9, 0.5)
+    assert all(late >= early for early, late in zip(even, bent, strict=True))
+    assert bent != even
+
+
+@pytest.mark.parametrize("budget", [1, 2, 9, 49, 50])
+@pytest.mark.parametrize("bend", [0.0, 0.5, 1.0, 3.0])
+def test_a_spread_is_a_schedule(budget, bend):
+    places = spread(SHIFTED, budget, bend)
+    assert len(places) == len(set(places)) == budget
+    assert list(places) == sorted(places)
+    assert places[0] == 0 and places[-1] < 50
+
+
+def test_impossible_budgets_are_refused():
+    with pytest.raises(ValueError, match="between 1 and 50"):
+        spread(SHIFTED, 51, 0.0)
+
+
+def test_moves_keep_order_and_the_first_step():
+    for candidate in moves((0, 3, 4, 9), 10, 1):
+        assert candidate[0] == 0
+        assert list(candidate) == sorted(set(candidate))
+        assert candidate[-1] < 10
+
+
+def test_improve_finds_the_best_places_of_a_simple_score():
+    goal = (0, 4, 11, 19)
+    found, score = improve((0, 5, 10, 15), 20, lambda places: -sum(map(distance, places, goal)), max_scores=1000)
+    assert (found, score) == (goal, 0)
+
+
+def test_improve_asks_no_more_often_than_allowed():
+    asked = []
+
+    def score(places):
+        asked.append(places)
+        return -sum(places)
+
+    improve((0, 5, 10, 15), 20, score, max_scores=7)
+    assert len(asked) == 7
+
+
+def distance(a, b):
+    return abs(a - b)
