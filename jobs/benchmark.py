@@ -1,7 +1,7 @@
 """`resca benchmark`: methods compared on the same prompts and seeds, in one process, interleaved."""
 
 import statistics
-import time
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -9,38 +9,45 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from caching.engine import Engine
 from caching.recipe import Recipe
 from caching.schedule import Interval
+from jobs.contestants import Contestant, PeerContestant, RecipeContestant, Run
 from jobs.demo import PROMPTS_FILE
 from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import BadInput
 from jobs.facts import ModelFacts, read_facts
-from jobs.measure import peak_memory, psnr_db, ssim
+from jobs.measure import psnr_db, ssim
 from jobs.options import BenchmarkOptions, VideoOptions
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
 from jobs.recipes import resolve_method
 from jobs.render import defaults_for, guidance_for
+from jobs.report import write_report
+
+SHOWN = 4  # videos on a report's page
 
 
 @dataclass
 class Tally:
-    """What was measured of one method, a value a video."""
+    """What was measured of one contestant: its runs, and how they compare with full sampling."""
 
-    recipe: Recipe
-    seconds: list[float] = field(default_factory=list)
+    contestant: Contestant
+    runs: list[Run] = field(default_factory=list)
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
     oracle: list[bool] = field(default_factory=list)
-    tflops: list[float] = field(default_factory=list)
-    tflops_full: list[float] = field(default_factory=list)
-    cache_bytes: int = 0
-    peak_bytes: int = 0
-    dense_steps: int = 0
-    sparse_steps: int = 0
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the others are measured against this one."""
+        return self.contestant.name == "full"
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of the denoising loop, a value a video."""
+        return [run.seconds for run in self.runs]
 
 
 class Contest:
@@ -53,32 +60,16 @@ class Contest:
         self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template)
         self.guidance = guidance_for(facts, video)
 
-    def sample(self, method: Recipe, prompt: Prompt, sampling: Sampling) -> tuple[np.ndarray, float, int, Engine]:
-        """Render one video: its frames, seconds of the denoising loop, the loop's peak memory, and the engine."""
-        engine = self.renderer.use(method)
-        with peak_memory() as peak:
-            started = time.perf_counter()
-            latents = self.renderer.denoise(prompt, sampling)
-            if latents.is_cuda:
-                torch.cuda.synchronize()
-            seconds = time.perf_counter() - started
-        return self.renderer.decode(latents), seconds, peak.bytes, engine
-
     def sampling(self, item: Item) -> Sampling:
         """What an item of the prompt file asks for."""
         size = item.model_dump(include={"seed", "height", "width", "num_frames", "steps"})
         return Sampling(guidance=self.guidance, **size)
 
     def play(self, tally: Tally, item: Item, prompt: Prompt, reference: np.ndarray | None) -> np.ndarray:
-        """Render one item with one method and note everything about it."""
-        frames, seconds, peak, engine = self.sample(tally.recipe, prompt, self.sampling(item))
-        flops, flops_full = self.renderer.flops(prompt, self.sampling(item))
-        tally.seconds.append(seconds)
-        tally.tflops.append(flops / 1e12)
-        tally.tflops_full.append(flops_full / 1e12)
-        tally.dense_steps, tally.sparse_steps = engine.dense_steps, engine.sparse_steps
-        tally.cache_bytes = max(tally.cache_bytes, engine.peak_cache_bytes)
-        tally.peak_bytes = max(tally.peak_bytes, peak)
+        """Render one item with one contestant and note everything about it."""
+        run = tally.contestant.run(self.renderer, prompt, self.sampling(item))
+        frames = self.renderer.decode(run.latents)
+        tally.runs.append(replace(run, latents=run.latents[:0]))
         if reference is not None:
             tally.psnr_db.append(psnr_db(frames, reference))
             tally.ssim.append(ssim(frames, reference))
@@ -86,29 +77,56 @@ class Contest:
             tally.oracle.append(_recognised(frames, scene))
         return frames
 
+    def warm_up(self, tallies: list[Tally], item: Item) -> None:
+        """A few steps of each contestant, so that first-time costs are in nobody's figures."""
+        short = replace(self.sampling(item), steps=min(item.steps, 8))
+        prompt = self.renderer.encode(item.prompt)
+        for tally in tallies:
+            tally.contestant.warm_up(self.renderer, prompt, short)
+
 
 def run(options: BenchmarkOptions) -> int:
     """Compare the methods and print one row each. Raises BadInput before anything is loaded."""
     console = make_console()
     _check(options)
-    tallies = [Tally(resolve_method(name, options.cache_for(name))) for name in options.method_names()]
+    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
     facts = read_facts(options.model)
     items = _items(options, facts)
-    _check_schedules(tallies, items)
+    _check_schedules(methods, items)
+    tallies = [Tally(contestant) for contestant in _contestants(methods, options.peers, console)]
     contest = Contest(facts, options.video)
-    _warm_up(contest, tallies, items[0])
+    contest.warm_up(tallies, items[0])
+    shown: dict[str, dict[str, np.ndarray]] = {}
     for number, item in enumerate(items):
         prompt = contest.renderer.encode(item.prompt)
-        reference = None
-        for tally in sorted(tallies, key=lambda tally: tally.recipe.name != "full"):
-            frames = contest.play(tally, item, prompt, reference)
-            reference = frames if tally.recipe.name == "full" else reference
+        reference, videos = None, {}
+        for tally in sorted(tallies, key=lambda tally: not tally.is_full):
+            videos[tally.contestant.name] = frames = contest.play(tally, item, prompt, reference)
+            reference = frames if tally.is_full else reference
+        if options.report and number < SHOWN:
+            shown[f"{item.prompt} (seed {item.seed})"] = videos
         _report(console, number, len(items), tallies)
     rows = make_rows(tallies)
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)
+    if options.report:
+        write_report(options.report, rows, shown, f"{options.model}: {len(items)} videos")
     return 0
+
+
+def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> list[Contestant]:
+    """Our methods, and if asked for the peers that are installed."""
+    contestants: list[Contestant] = [
+        RecipeContestant(method, replace(method, schedule=Interval(every=4))) for method in methods
+    ]
+    if not with_peers:
+        return contestants
+    from jobs.peers import PEERS
+
+    for package in sorted({str(peer.needs) for peer in PEERS if not peer.available}):
+        console.print(f"without {package}, which is not installed", soft_wrap=True)
+    return [*contestants, *(PeerContestant(peer) for peer in PEERS if peer.available)]
 
 
 def _check(options: BenchmarkOptions) -> None:
@@ -116,8 +134,8 @@ def _check(options: BenchmarkOptions) -> None:
         raise BadInput(f"--num must be at least 1, not {options.num}")
 
 
-def _check_schedules(tallies: list[Tally], items: list[Item]) -> None:
-    for schedule in (tally.recipe.schedule for tally in tallies):
+def _check_schedules(methods: list[Recipe], items: list[Item]) -> None:
+    for schedule in (method.schedule for method in methods):
         for item in items:
             try:
                 schedule.start(schedule.num_steps(item.steps))
@@ -127,34 +145,40 @@ def _check_schedules(tallies: list[Tally], items: list[Item]) -> None:
 
 def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:
     """One row a method: medians of seconds, means of fidelity, and ratios to full sampling."""
-    full = next((tally for tally in tallies if tally.recipe.name == "full"), None)
+    full = next((tally for tally in tallies if tally.is_full), None)
     return [_row(tally, statistics.median(full.seconds) if full else None) for tally in tallies]
 
 
 def _row(tally: Tally, full_seconds: float | None) -> dict[str, Any]:
-    seconds = statistics.median(tally.seconds)
+    seconds, runs = statistics.median(tally.seconds), tally.runs
     return {
-        "method": tally.recipe.name,
-        "dense_steps": tally.dense_steps,
-        "sparse_steps": tally.sparse_steps,
+        "method": tally.contestant.name,
+        "dense_steps": _mean([run.dense_steps for run in runs]),
+        "sparse_steps": _mean([run.sparse_steps for run in runs]),
         "seconds": round(seconds, 4),
         "seconds_min": round(min(tally.seconds), 4),
         "seconds_max": round(max(tally.seconds), 4),
         "speedup": round(full_seconds / seconds, 3) if full_seconds else None,
-        "tflops": round(statistics.mean(tally.tflops), 4),
-        "flops_ratio": round(sum(tally.tflops_full) / sum(tally.tflops), 3),
+        "tflops": _mean([run.flops / 1e12 for run in runs]),
+        "flops_ratio": round(sum(run.flops_full for run in runs) / sum(run.flops for run in runs), 3),
         "psnr_db": _mean(tally.psnr_db),
+        "psnr_db_min": min(tally.psnr_db, default=None),
         "ssim": _mean(tally.ssim),
         "oracle": _mean([float(seen) for seen in tally.oracle]),
-        "cache_bytes": tally.cache_bytes,
-        "peak_bytes": tally.peak_bytes,
-        "num": len(tally.seconds),
-        "recipe": tally.recipe.describe(),
+        "cache_bytes": max((run.cache_bytes for run in runs if run.cache_bytes is not None), default=None),
+        "peak_bytes": max(run.peak_bytes for run in runs),
+        "num": len(runs),
+        "recipe": tally.contestant.describe(),
     }
 
 
-def _mean(values: list[float]) -> float | None:
-    return round(statistics.mean(values), 4) if values else None
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, an integer where it is one; None if anything is not known."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    mean = round(statistics.mean(known), 4)
+    return int(mean) if all(isinstance(value, int) for value in known) and mean == int(mean) else mean
 
 
 def _recognised(frames: np.ndarray, scene: Scene) -> bool:
@@ -171,14 +195,6 @@ def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
     return many[: options.num]
 
 
-def _warm_up(contest: Contest, tallies: list[Tally], item: Item) -> None:
-    """A few steps of each method, dense and sparse, so that first-time costs are in nobody's figures."""
-    short = replace(contest.sampling(item), steps=min(item.steps, 8))
-    prompt = contest.renderer.encode(item.prompt)
-    for tally in tallies:
-        contest.sample(replace(tally.recipe, schedule=Interval(every=4)), prompt, short)
-
-
 def _report(console: Console, number: int, total: int, tallies: list[Tally]) -> None:
-    latest = ", ".join(f"{tally.recipe.name} {tally.seconds[-1]:.2f} s" for tally in tallies)
+    latest = ", ".join(f"{tally.contestant.name} {tally.seconds[-1]:.2f} s" for tally in tallies)
     console.print(f"{number + 1}/{total}: {latest}", soft_wrap=True)

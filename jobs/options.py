@@ -133,6 +133,10 @@ class BenchmarkOptions(ComparedOptions):
 
     num: int = 4
     """Prompts to render with each method."""
+    peers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also run what a user would otherwise pick: the caches of diffusers and cache-dit, and few-step solvers."""
+    report: File = None
+    """Also write a directory to look at: JSON, CSV, Pareto plots, and a page with frames of the first videos."""
     prompts: File = None
     """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"

@@ -16,6 +16,7 @@ from torch import Tensor
 from caching.engine import Engine
 from caching.flops import count_flops, count_full_flops
 from caching.group import Group, LocalGroup
+from caching.models import adapter_for
 from caching.recipe import Recipe
 from jobs.facts import model_directory
 
@@ -76,6 +77,13 @@ class Renderer:
         self.engine = Engine(self.pipeline.transformer, method, self.group)
         return self.engine
 
+    def release(self) -> HunyuanVideoPipeline:
+        """The pipeline as it was loaded, for others to work on; `use` takes it back."""
+        if self.engine is not None:
+            self.engine.detach()
+            self.engine = None
+        return self.pipeline
+
     @torch.no_grad()
     def encode(self, prompt: str) -> Prompt:
         """Run the text encoders; only where they are loaded."""
@@ -91,37 +99,56 @@ class Renderer:
         `on_progress` is told the finished part of the loop, 0 to 1, after each step.
         """
         assert self.engine is not None
-        pipeline, adapter = self.pipeline, self.engine.adapter
-        device = pipeline.transformer.device
-        generator = torch.Generator().manual_seed(sampling.seed)
-        noise = torch.randn(self._latent_shape(sampling), generator=generator).to(device)
+        adapter, noise = self.engine.adapter, self._noise(sampling)
         grid, steps = adapter.grid(noise), self.engine.recipe.schedule.num_steps(sampling.steps)
         self.engine.begin(grid, self.noise_levels(steps))
-        patches = pipeline(
-            latents=self.group.shard(adapter.unfold(noise)),
+        patches = self.group.shard(adapter.unfold(noise))
+        patches = self._loop(patches, prompt, sampling, steps, _progress_callback(on_progress, steps))
+        self.group.mark("end")
+        return adapter.fold(self.group.gather(patches), grid).float()
+
+    @torch.inference_mode()
+    def denoise_without_engine(self, prompt: Prompt, sampling: Sampling, steps: int) -> Tensor:
+        """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
+        return self._loop(self._noise(sampling), prompt, sampling, steps).float()
+
+    def _loop(self, latents: Tensor, prompt: Prompt, sampling: Sampling, steps: int, on_step_end: Any = None) -> Tensor:
+        """The pipeline's own denoising loop, from noise to final latents."""
+        return self.pipeline(
+            latents=latents,
             prompt_embeds=prompt.tokens,
             pooled_prompt_embeds=prompt.pooled,
-            prompt_attention_mask=torch.ones(prompt.tokens.shape[:2], device=device),
+            prompt_attention_mask=torch.ones(prompt.tokens.shape[:2], device=latents.device),
             height=sampling.height,
             width=sampling.width,
             num_frames=sampling.num_frames,
             num_inference_steps=steps,
             guidance_scale=sampling.guidance,
             output_type="latent",
-            callback_on_step_end=_progress_callback(on_progress, steps),
+            callback_on_step_end=on_step_end,
             return_dict=False,
         )[0]
-        self.group.mark("end")
-        return adapter.fold(self.group.gather(patches), grid).float()
+
+    def _noise(self, sampling: Sampling) -> Tensor:
+        generator = torch.Generator().manual_seed(sampling.seed)
+        noise = torch.randn(self._latent_shape(sampling), generator=generator)
+        return noise.to(self.pipeline.transformer.device)
 
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
         """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
         assert self.engine is not None
+        flops = count_flops(method=self.engine.settled, **self._cost_of(prompt, sampling))
+        return flops, self.full_flops(prompt, sampling)
+
+    def full_flops(self, prompt: Prompt, sampling: Sampling) -> float:
+        """FLOPs of full sampling."""
+        return count_full_flops(**self._cost_of(prompt, sampling))
+
+    def _cost_of(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         transformer = self.pipeline.transformer
         config = {**transformer.config, "_class_name": type(transformer).__name__}
-        grid = self.engine.adapter.grid(torch.empty(self._latent_shape(sampling), device="meta"))
-        size: dict[str, Any] = dict(grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
-        return count_flops(config, self.engine.settled, **size), count_full_flops(config, **size)
+        grid = adapter_for(transformer).grid(torch.empty(self._latent_shape(sampling), device="meta"))
+        return dict(config=config, grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
 
     @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:

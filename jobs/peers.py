@@ -1,0 +1,171 @@
+"""What a user would otherwise pick: the caches of diffusers and cache-dit, and solvers that need fewer steps.
+
+Each runs on the same pipeline as our recipes. Settings are those of its documentation; where an interval or threshold
+decides how much is computed, there are two of them.
+"""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from diffusers import (
+    DPMSolverMultistepScheduler,
+    FasterCacheConfig,
+    FirstBlockCacheConfig,
+    HunyuanVideoPipeline,
+    PyramidAttentionBroadcastConfig,
+    TaylorSeerCacheConfig,
+    UniPCMultistepScheduler,
+)
+
+Attach = Callable[[HunyuanVideoPipeline, int], Callable[[], Any]]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Peer:
+    """A rival: `attach` prepares the pipeline for a number of steps and returns what undoes it."""
+
+    name: str
+    attach: Attach
+    steps: int | None = None  # samples with so many steps instead
+    needs: str | None = None  # a package that is not one of ours
+
+    @property
+    def available(self) -> bool:
+        return self.needs is None or find_spec(self.needs) is not None
+
+    @contextmanager
+    def attached(self, pipeline: HunyuanVideoPipeline, steps: int) -> Iterator[int]:
+        """The pipeline with this rival on it; gives the number of steps to sample."""
+        steps = self.steps or steps
+        undo = self.attach(pipeline, steps)
+        try:
+            yield steps
+        finally:
+            undo()
+
+
+class DpmSolver(DPMSolverMultistepScheduler):
+    """DPM-Solver++ where the pipeline insists on passing noise levels; it makes its own, as it always does."""
+
+    def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, sigmas: Any = None, **_: Any) -> None:
+        super().set_timesteps(num_inference_steps if sigmas is None else len(sigmas), device)
+
+
+def solver(scheduler_class: Any) -> Attach:
+    """Replace the scheduler by one that integrates the same flow."""
+
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+        original: Any = pipeline.scheduler
+        shift = original.config.shift
+        pipeline.scheduler = scheduler_class(
+            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=2
+        )
+        return lambda: setattr(pipeline, "scheduler", original)
+
+    return attach
+
+
+def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], Any]) -> Attach:
+    """One of the caches that diffusers brings."""
+
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+        transformer: Any = pipeline.transformer
+        transformer.enable_cache(make_config(pipeline))
+        return transformer.disable_cache
+
+    return attach
+
+
+def cache_dit(*, threshold: float, taylor: bool) -> Attach:
+    """cache-dit's DBCache, alone or with its TaylorSeer."""
+
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+        import cache_dit as library
+
+        restore = _restorer(pipeline.transformer)
+        blocks = len(pipeline.transformer.transformer_blocks) + len(pipeline.transformer.single_transformer_blocks)
+        library.enable_cache(
+            pipeline,
+            cache_config=library.DBCacheConfig(
+                Fn_compute_blocks=min(8, max(1, blocks // 8)),
+                Bn_compute_blocks=0,
+                max_warmup_steps=4,
+                residual_diff_threshold=threshold,
+                num_inference_steps=steps,
+            ),
+            calibrator_config=library.TaylorSeerCalibratorConfig(taylorseer_order=1) if taylor else None,
+        )
+
+        def undo() -> None:
+            library.disable_cache(pipeline)
+            restore()
+
+        return undo
+
+    return attach
+
+
+def _restorer(transformer: torch.nn.Module) -> Callable[[], None]:
+    """What gives a transformer back its attributes, and its children in order, by which diffusers' caches go."""
+    own, children = set(vars(transformer)), [name for name, _ in transformer.named_children()]
+
+    def restore() -> None:
+        for name in set(vars(transformer)) - own:
+            delattr(transformer, name)
+        for name in children:
+            child = getattr(transformer, name)
+            delattr(transformer, name)
+            setattr(transformer, name, child)
+
+    return restore
+
+
+def _broadcast(pipeline: HunyuanVideoPipeline) -> PyramidAttentionBroadcastConfig:
+    return PyramidAttentionBroadcastConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(100, 950),
+        current_timestep_callback=lambda: pipeline.current_timestep,  # type: ignore[return-value]
+    )
+
+
+def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
+    return FasterCacheConfig(
+        spatial_attention_block_skip_range=2,
+        spatial_attention_timestep_skip_range=(-1, 901),
+        current_timestep_callback=lambda: pipeline.current_timestep,  # type: ignore[return-value]
+        attention_weight_callback=lambda _: 0.3,
+        tensor_format="BCFHW",
+        is_guidance_distilled=True,
+    )
+
+
+def _taylorseer(interval: int) -> Callable[[HunyuanVideoPipeline], TaylorSeerCacheConfig]:
+    return lambda _: TaylorSeerCacheConfig(
+        cache_interval=interval, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
+    )
+
+
+PEERS = [
+    *(Peer(name=f"unipc-{steps}", attach=solver(UniPCMultistepScheduler), steps=steps) for steps in (9, 13)),
+    *(Peer(name=f"dpm-solver++-{steps}", attach=solver(DpmSolver), steps=steps) for steps in (9, 13)),
+    *(
+        Peer(name=f"diffusers-first-block-{value}", attach=diffusers_cache(lambda _, v=value: FirstBlockCacheConfig(v)))
+        for value in (0.05, 0.2)
+    ),
+    *(Peer(name=f"diffusers-taylorseer-{n}", attach=diffusers_cache(_taylorseer(n))) for n in (5, 7)),
+    Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
+    Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster)),
+    *(
+        Peer(
+            name=f"cache-dit-dbcache{'-taylorseer' if taylor else ''}-{value}",
+            attach=cache_dit(threshold=value, taylor=taylor),
+            needs="cache_dit",
+        )
+        for taylor in (False, True)
+        for value in (0.08, 0.24)
+    ),
+]

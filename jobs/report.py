@@ -1,0 +1,110 @@
+"""A benchmark as a directory to look at: rows.json, rows.csv, pareto.png and .svg, and index.html with frames."""
+
+import csv
+import html
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import imageio.v3 as imageio
+import numpy as np
+
+from jobs.outputs import write_text
+
+Row = dict[str, Any]
+NUM_FRAMES = 5
+PAGE = """<!doctype html>
+<html lang="en"><meta charset="utf-8"><title>{title}</title>
+<style>
+body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
+table {{ border-collapse: collapse }} td, th {{ padding: .2rem .7rem; text-align: right }}
+th:first-child, td:first-child {{ text-align: left }} tr:nth-child(even) {{ background: #f3f3f3 }}
+img {{ max-width: 100% }} figure {{ margin: .7rem 0 }} figcaption {{ font-size: .9em }}
+</style>
+<h1>{title}</h1>
+<table><tr>{heading}</tr>{rows}</table>
+<p><img src="pareto.svg" alt="fidelity against FLOPs and against seconds"></p>
+{frames}
+</html>
+"""
+COLUMNS = {
+    "method": "{}",
+    "dense_steps": "{}",
+    "seconds": "{:.2f}",
+    "speedup": "{:.2f}x",
+    "flops_ratio": "{:.2f}x",
+    "psnr_db": "{:.1f}",
+    "psnr_db_min": "{:.1f}",
+    "ssim": "{:.4f}",
+    "oracle": "{:.2f}",
+}
+
+
+def write_report(directory: Path, rows: Sequence[Row], frames: dict[str, dict[str, np.ndarray]], title: str) -> None:
+    """Write everything.
+
+    Args:
+        rows: one a method, as in the table.
+        frames: for each prompt, each method's video `[F, H, W, 3]` of bytes.
+    """
+    directory.mkdir(parents=True, exist_ok=True)
+    write_text(directory / "rows.json", json.dumps(rows, indent=2) + "\n")
+    _write_csv(directory / "rows.csv", rows)
+    plot_pareto(directory, rows)
+    figures = [_figure(directory, number, *entry) for number, entry in enumerate(frames.items())]
+    write_text(directory / "index.html", _page(title, rows, figures))
+
+
+def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
+    """Fidelity against FLOPs and against seconds; up and to the left is better."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    compared = [row for row in rows if row["psnr_db"] is not None]
+    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
+    for axis, key, label in zip(axes, ("tflops", "seconds"), ("TFLOPs a video", "seconds of denoising"), strict=True):
+        for row in compared:
+            axis.plot(row[key], row["psnr_db"], "o", color="C3" if row["dense_steps"] is not None else "C0")
+            axis.annotate(row["method"], (row[key], row["psnr_db"]), xytext=(5, 3), textcoords="offset points", size=8)
+        axis.set_xlabel(label)
+        axis.grid(alpha=0.3)
+    axes[0].set_ylabel("PSNR against full sampling, dB")
+    for kind in ("png", "svg"):
+        figure.savefig(directory / f"pareto.{kind}", dpi=120)
+    pyplot.close(figure)
+
+
+def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+    keys = [key for key in rows[0] if key != "recipe"]
+    with path.open("w", newline="", encoding="utf-8") as file:
+        writer = csv.DictWriter(file, keys, extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndarray]) -> str:
+    """One prompt: a picture with a row of frames a method, and its caption."""
+    strips = [_strip(video) for video in videos.values()]
+    name = f"frames-{number}.png"
+    imageio.imwrite(directory / name, np.concatenate(strips, axis=0))
+    methods = ", ".join(html.escape(method) for method in videos)
+    caption = f"<b>{html.escape(prompt)}</b>; from top to bottom: {methods}"
+    return f'<figure><img src="{name}" alt=""><figcaption>{caption}</figcaption></figure>'
+
+
+def _strip(video: np.ndarray) -> np.ndarray:
+    places = np.linspace(0, len(video) - 1, NUM_FRAMES).round().astype(int)
+    return np.concatenate(list(video[places]), axis=1)
+
+
+def _page(title: str, rows: Sequence[Row], figures: list[str]) -> str:
+    heading = "".join(f"<th>{column}</th>" for column in COLUMNS)
+    cells = "".join(f"<tr>{''.join(_cell(row[key], form) for key, form in COLUMNS.items())}</tr>" for row in rows)
+    return PAGE.format(title=html.escape(title), heading=heading, rows=cells, frames="\n".join(figures))
+
+
+def _cell(value: Any, form: str) -> str:
+    return f"<td>{'' if value is None else html.escape(form.format(value))}</td>"

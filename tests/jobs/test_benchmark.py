@@ -1,0 +1,58 @@
+"""`resca benchmark`, for real, on a tiny pipeline."""
+
+import json
+
+import pytest
+import torch
+
+from jobs.__main__ import main
+from jobs.contestants import PeerContestant
+from jobs.peers import PEERS, Peer
+from jobs.pipeline import Renderer, Sampling
+from tests.jobs.tiny_model import SIZE, build_tiny_pipeline, save_tiny_pipeline
+
+pytestmark = pytest.mark.timeout(300)
+SAMPLING = Sampling(seed=3, steps=12, guidance=6.0, **SIZE)
+
+
+@pytest.fixture(scope="module")
+def renderer():
+    return Renderer(build_tiny_pipeline())
+
+
+@pytest.fixture(scope="module")
+def prompt(renderer):
+    return renderer.encode("a cat walks on grass")
+
+
+def test_rows_of_methods_and_peers(tmp_path):
+    model, table = save_tiny_pipeline(tmp_path / "model"), tmp_path / "rows.json"
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments = ["--model", str(model), "--prompts", str(prompts), "--num", "2", "--steps", "12", *size]
+    assert main(["benchmark", "--methods", "full,resca", "--peers", *arguments, "--json", str(table)]) == 0
+    rows = {row["method"]: row for row in json.loads(table.read_text())}
+    assert set(rows) == {"full", "resca", *(peer.name for peer in PEERS if peer.available)}
+    assert rows["full"]["psnr_db"] is None and rows["full"]["flops_ratio"] == 1
+    assert (rows["resca"]["dense_steps"], rows["resca"]["sparse_steps"]) == (2, 10)
+    assert rows["unipc-9"]["flops_ratio"] == pytest.approx(12 / 9, rel=0.02)
+    assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.available], ids=lambda peer: peer.name)
+def test_a_peer_leaves_the_pipeline_as_it_was(renderer, prompt, peer):
+    def plain():
+        renderer.release()
+        return renderer.denoise_without_engine(prompt, SAMPLING, SAMPLING.steps)
+
+    before = plain()
+    assert PeerContestant(peer).run(renderer, prompt, SAMPLING).latents.isfinite().all()
+    assert torch.equal(plain(), before)
+
+
+def test_flops_of_a_peer_that_does_nothing_are_those_of_full_sampling(renderer, prompt):
+    run = PeerContestant(Peer(name="nothing", attach=lambda pipeline, steps: lambda: None)).run(
+        renderer, prompt, SAMPLING
+    )
+    assert run.flops == pytest.approx(run.flops_full, rel=0.01)
