@@ -14,7 +14,7 @@ from cluster.events import Event
 from jobs.outputs import RenderItem, Sidecar, write_text
 
 LINE_INTERVAL_S = 10.0
-PLAIN_WIDTH = 120
+PLAIN_WIDTH = 200
 Row = dict[str, Any]
 
 

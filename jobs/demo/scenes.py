@@ -22,7 +22,7 @@ COLOURS = {
     "white": (0.97, 0.97, 0.97),
 }
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
-SIZES = {"small": 0.15, "large": 0.24}  # half the height of the shape, in frame heights
+SIZES = {"small": 0.19, "large": 0.28}  # half the height of the shape, in frame heights
 BACKGROUNDS = ("plain", "gradient", "checkered")
 HOLD_OUT_EVERY = 5
 
@@ -76,7 +76,7 @@ def sample_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
     return [random.choice(scenes) for _ in range(count)]
 
 
-def draw(scene: Scene, seed: int, *, num_frames: int = 33, height: int = 128, width: int = 128) -> Tensor:
+def draw(scene: Scene, seed: int, *, num_frames: int = 41, height: int = 128, width: int = 128) -> Tensor:
     """Draw a scene as `[F, H, W, C]`; the seed places the shape and tints the background."""
     random = Random(seed)
     background = _draw_background(scene.background, random, height, width)
@@ -108,18 +108,22 @@ def shape_mask(shape: str, x: float, y: float, half: float, height: int, width: 
 
 
 def _path(scene: Scene, random: Random, half: float, num_frames: int, height: int, width: int):
-    """Centres of the shape: across the frame at a constant speed, always fully inside."""
+    """Centres of the shape: about a third of the frame at a constant speed, near the middle, always fully inside."""
     step_x, step_y = DIRECTIONS[scene.direction]
     along, across = (width, height) if step_x else (height, width)
-    room = along - 2 * half
-    travel = random.uniform(0.5, 0.8) * room
-    start = half + random.uniform(0, room - travel)
-    offset = random.uniform(half, across - half)
+    travel = random.uniform(0.26, 0.34) * along
+    middle = along / 2 + _jitter(random, along, half + travel / 2)
+    offset = across / 2 + _jitter(random, across, half)
     for frame in range(num_frames):
-        position = start + travel * frame / max(num_frames - 1, 1)
-        if step_x + step_y < 0:
-            position = along - position
+        progress = frame / max(num_frames - 1, 1) - 0.5
+        position = middle + (step_x + step_y) * travel * progress
         yield (position, offset) if step_x else (offset, position)
+
+
+def _jitter(random: Random, extent: float, margin: float) -> float:
+    """A shift from the middle of `extent` that keeps `margin` to both ends."""
+    most = min(0.12 * extent, extent / 2 - margin)
+    return random.uniform(-most, most)
 
 
 def _draw_background(kind: str, random: Random, height: int, width: int) -> Tensor:

@@ -12,7 +12,7 @@ from typing import Any
 
 import torch
 import tyro
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 
 from jobs.demo import MODEL_DIRECTORY
 from jobs.demo.architecture import build_pipeline, build_transformer
@@ -27,7 +27,7 @@ from jobs.demo.train_transformer import (
 )
 from jobs.demo.train_vae import train_vae
 
-GENERATION = {"height": 128, "width": 128, "num_frames": 33, "fps": 12, "steps": 50, "dtype": "float32"}
+GENERATION = {"height": 128, "width": 128, "num_frames": 41, "fps": 12, "steps": 50, "dtype": "float32"}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,8 +40,15 @@ class Training:
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
     """Training videos, drawn and encoded once."""
-    steps: int = 1700
+    steps: int = 4000
     """Training steps of the transformer."""
+    start: Path | None = None
+    """A pipeline whose transformer is trained further."""
+    short_part: float = 0.6
+    """This part of the steps sees only the first latent frames."""
+    short_frames: int = 5
+    """How many those are."""
+    learning_rate: float = 2e-3
     batch: int = 16
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
@@ -56,7 +63,7 @@ def main(training: Training) -> None:
     scenes = training_scenes(training.videos, training.seed)
     latents = _latents(training, vae, scenes, device)
     vae.register_to_config(scaling_factor=float(1 / latents.float().std()), _name_or_path="")
-    pipeline = build_pipeline(vocabulary(), vae, build_transformer())
+    pipeline = build_pipeline(vocabulary(), vae, _transformer(training))
     captions, caption_of = captions_of(scenes)
     transformer, losses = train_transformer(
         pipeline.transformer.to(device),
@@ -65,6 +72,9 @@ def main(training: Training) -> None:
         encode_captions(pipeline, captions),
         steps=training.steps,
         batch=training.batch,
+        short_part=training.short_part,
+        short_frames=training.short_frames,
+        learning_rate=training.learning_rate,
         seed=training.seed,
     )
     pipeline.transformer = transformer
@@ -95,6 +105,12 @@ def _vae(training: Training, device: torch.device) -> Any:
         vae.save_pretrained(stage)
     vae: Any = AutoencoderKLHunyuanVideo.from_pretrained(stage)
     return vae.to(device).eval()
+
+
+def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:
+    if training.start is None:
+        return build_transformer()
+    return HunyuanVideoTransformer3DModel.from_pretrained(training.start / "transformer").float()
 
 
 def _latents(training: Training, vae: Any, scenes: list, device: torch.device) -> torch.Tensor:

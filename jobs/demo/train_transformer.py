@@ -18,7 +18,6 @@ from jobs.demo.scenes import Scene, draw, sample_scenes
 TEMPLATE = {"template": "{}", "crop_start": 0}
 SHIFT = 7.0  # of the scheduler that samples
 EMA_DECAY = 0.998
-SHORT_PART, SHORT_FRAMES = 0.5, 5  # this part of the steps sees only the first latent frames, at half the cost
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,10 +61,14 @@ def train_transformer(
     *,
     steps: int,
     batch: int,
+    short_part: float = 0.6,
+    short_frames: int = 5,
     learning_rate: float = 2e-3,
     seed: int = 0,
 ) -> tuple[HunyuanVideoTransformer3DModel, list[float]]:
     """Train on latents `[N, C, F, H, W]` (scaled to unit variance) with the caption index of each `[N]`.
+
+    The first `short_part` of the steps see only `short_frames` latent frames, at a fraction of the cost.
 
     Returns the moving average of the weights and the loss of every step.
     """
@@ -77,7 +80,7 @@ def train_transformer(
     step_loss = torch.compile(flow_matching_loss)
     for step in range(steps):
         index = torch.randint(len(latents), (batch,), generator=generator)
-        num_frames = SHORT_FRAMES if step < SHORT_PART * steps else latents.shape[2]
+        num_frames = short_frames if step < short_part * steps else latents.shape[2]
         clean = latents[index, :, :num_frames].float().to(device)
         noise = torch.randn(clean.shape, generator=generator).to(device)
         sigma = sample_sigma(batch, generator).to(device)

@@ -15,13 +15,12 @@ from torch.nn import functional as F
 from jobs.demo.architecture import LATENT_CHANNELS, build_vae
 from jobs.demo.scenes import draw, sample_scenes
 
-POOL_SIZE = 384
 KL_WEIGHT = 1e-4
 
 
 @dataclass(frozen=True, kw_only=True)
 class Stage:
-    """Steps on crops of one size, under one warm-up and one cool-down of the learning rate."""
+    """Steps on scenes of one size, under one warm-up and one cool-down of the learning rate."""
 
     steps: int
     batch: int
@@ -31,29 +30,28 @@ class Stage:
     decoder_only: bool = False
 
 
-# Small crops first, for many steps; then longer ones, which teach motion; last nearly whole videos, because group norms
-# see the statistics of the whole view.
+# Whole scenes, because group norms see the statistics of the view: first small and short ones, then as long as a tile
+# of the VAE, last of the size that is rendered.
 STAGES = (
-    Stage(steps=1700, batch=4, frames=5, side=48),
-    Stage(steps=1200, batch=2, frames=9, side=64),
-    Stage(steps=120, batch=1, frames=17, side=112, learning_rate=2e-4),
-    Stage(steps=300, batch=1, frames=17, side=112, learning_rate=5e-4, decoder_only=True),
+    Stage(steps=1500, batch=2, frames=9, side=64),
+    Stage(steps=600, batch=2, frames=17, side=64, learning_rate=5e-4),
+    Stage(steps=70, batch=2, frames=17, side=128, learning_rate=3e-4),
 )
 
 
 def train_vae(*, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0) -> tuple[Any, float]:
-    """Train the VAE on crops of drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
+    """Train the VAE on drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     torch.manual_seed(seed)
-    pool, random = draw_pool(seed), Random(seed)
+    random = Random(seed)
     vae = build_vae().to(device).train()
     initialise(vae)
     error = 1.0
     for stage in stages:
-        error = run_stage(vae, stage, pool, random)
+        error = run_stage(vae, stage, random)
     return vae.eval(), error
 
 
-def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
+def run_stage(vae: Any, stage: Stage, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
     vae.encoder.requires_grad_(not stage.decoder_only)
     vae.quant_conv.requires_grad_(not stage.decoder_only)
@@ -64,7 +62,7 @@ def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
     )
     smoothed, started = 1.0, time.monotonic()
     for step in range(stage.steps):
-        video = crop_batch(pool, random, stage.batch, stage.frames, stage.side).to(vae.device)
+        video = draw_batch(random, stage).to(vae.device)
         reconstruction, kl = reconstruct(vae, video)
         error = F.l1_loss(reconstruction, video)
         loss = error + F.mse_loss(reconstruction, video) + KL_WEIGHT * kl
@@ -74,7 +72,7 @@ def run_stage(vae: Any, stage: Stage, pool: Tensor, random: Random) -> float:
         optimizer.step()
         schedule.step()
         smoothed += (error.item() - smoothed) * max(0.01, 1 / (step + 1))
-        if step % 100 == 0:
+        if step % 50 == 0:
             seconds = time.monotonic() - started
             print(f"vae {step}/{stage.steps}  L1 {smoothed:.4f}  KL {kl.item():.2f}  {seconds:.0f} s", flush=True)
     return smoothed
@@ -93,22 +91,15 @@ def initialise(vae: Any) -> None:
         vae.quant_conv.bias[LATENT_CHANNELS:] = -6
 
 
-def draw_pool(seed: int) -> Tensor:
-    """Training videos `[B, F, H, W, C]` as bytes."""
-    scenes = sample_scenes(POOL_SIZE, seed, held_out=False)
-    return torch.stack([(draw(scene, seed + index) * 255).byte() for index, scene in enumerate(scenes)])
-
-
-def crop_batch(pool: Tensor, random: Random, batch: int, frames: int, side: int) -> Tensor:
-    """Random crops `[B, C, F, H, W]` in -1..1."""
-    crops = []
-    for _ in range(batch):
-        video = pool[random.randrange(len(pool))]
-        first, top, left = (
-            random.randint(0, whole - part) for whole, part in zip(video.shape[:3], (frames, side, side), strict=True)
-        )
-        crops.append(video[first : first + frames, top : top + side, left : left + side])
-    return torch.stack(crops).permute(0, 4, 1, 2, 3).float() / 127.5 - 1
+def draw_batch(random: Random, stage: Stage) -> Tensor:
+    """Windows `[B, C, F, H, W]` in -1..1 of new scenes, which move equally many pixels a frame at every size."""
+    whole = stage.side // 4 + 1
+    windows = []
+    for scene in sample_scenes(stage.batch, random.getrandbits(32), held_out=False):
+        video = draw(scene, random.getrandbits(32), num_frames=whole, height=stage.side, width=stage.side)
+        first = random.randint(0, whole - stage.frames)
+        windows.append(video[first : first + stage.frames])
+    return torch.stack(windows).permute(0, 4, 1, 2, 3) * 2 - 1
 
 
 def reconstruct(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
