@@ -49,6 +49,11 @@ class Context:
         self.times = [*self.times, time][-2:]
         self.recording, self.num_kept = [], 0
 
+    @property
+    def extrapolates(self) -> bool:
+        """Whether two dense steps are known."""
+        return len(self.times) == 2
+
     def at(self, layer: int, time: float, key: Tensor, value: Tensor) -> Pair:
         """What a layer's proxies attend to: what was recorded, linear in time, then their own `[B, H, K, D]`."""
         new = self.newest[layer]
@@ -56,11 +61,8 @@ class Context:
         if self.seen is None or self.seen.shape[3] != length + key.shape[2]:
             self.seen = new.new_empty(*new.shape[:3], length + key.shape[2], new.shape[4])
         recorded, fresh = self.seen[:, :, :, :length], self.seen[:, :, :, length:]
-        if len(self.times) == 1:
-            recorded.copy_(new)
-        else:
-            weight = (time - self.times[0]) / (self.times[1] - self.times[0])
-            torch.lerp(self.older[layer], new, weight, out=recorded)
+        weight = (time - self.times[0]) / (self.times[1] - self.times[0])
+        torch.lerp(self.older[layer], new, weight, out=recorded)
         fresh[0], fresh[1] = key, value
         return self.seen[0], self.seen[1]
 

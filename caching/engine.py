@@ -116,7 +116,7 @@ class Engine:
             return self._dense(time, span, embed(), patches.dtype, followed_by_sparse=keep)
         self.group.mark("sparse")
         self.correction.sparse(time, span)
-        if self.proxies is not None:
+        if self.proxies is not None and self.proxies.simulation is not None:
             return self.proxies.advance(time, patches, self.router, inputs)
         assert self.feature is not None
         return self.feature.sparse(time, embed).to(patches.dtype)

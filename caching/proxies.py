@@ -67,11 +67,15 @@ class Proxies:
     def choose(self, taylor: TaylorPredictor, time: float, tokens: Tensor, text: Tensor) -> None:
         """End a dense step: cluster by trajectory (TETC) and begin a stage of simulated denoising (PDDS).
 
+        Not after the first one: there is no trajectory yet, and proxies would attend to a context that stands still.
+
         Args:
             tokens: hidden states after the last block `[1, N, D]`; `text`: the refined prompt `[1, L, D]`.
         """
         self.context.commit(time, self.group)
         self.trajectory.observe(tokens[0])
+        if not self.context.extrapolates:
+            return
         padded, valid = self.padded, self.valid
         iterations = FIRST_ITERATIONS if self.medoids is None else NEXT_ITERATIONS
         medoids, clusters = k_medoids(

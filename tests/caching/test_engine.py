@@ -6,11 +6,12 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, TrajectoryMedoids, recipe
-from caching.schedule import Interval
+from caching.schedule import Places
 
 from .conftest import GRID
 
 TIMES = [0.9, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
+SECOND = Places(dense=(0, 1))  # proxies begin after the second dense step
 NUM_TOKENS = GRID[0] * GRID[1] * GRID[2]
 
 
@@ -105,27 +106,27 @@ def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, samp
 
 @pytest.mark.parametrize("context", [NUM_TOKENS, 24])
 def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(transformer, sample, inputs, context):
-    """Two calls at one noise level: the context that the first leaves is fresh for the second."""
+    """Two calls at one noise level: the context that the dense one leaves is fresh for the sparse one."""
     everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context, every=1)
-    method = Recipe(name="resca", schedule=Interval(every=2), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0))
+    method = Recipe(
+        name="resca", schedule=Places(dense=(0, 1)), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0)
+    )
     engine = Engine(transformer, method)
-    engine.begin(GRID, [0.7, 0.7])
+    engine.begin(GRID, [0.8, 0.7, 0.7])
     with torch.no_grad():
-        dense = engine.forward(sample, **inputs).sample
-        sparse = engine.forward(sample, **inputs).sample
+        _, dense, sparse = (engine.forward(sample, **inputs).sample for _ in range(3))
     assert_close(sparse, dense, rtol=1e-4, atol=1e-5)
 
 
 def test_a_proxy_sees_what_it_saw_in_the_dense_step(transformer, sample, inputs):
     """With one proxy a shard and full context, a proxy's own value at the same noise level is the dense one."""
     few = TrajectoryMedoids(clusters=8, shards=8, context=NUM_TOKENS, every=1)
-    method = Recipe(name="resca", schedule=Interval(every=2), tokens=few, predictor=ProxyTaylor(order=0, gain=1.0))
+    method = Recipe(name="resca", schedule=SECOND, tokens=few, predictor=ProxyTaylor(order=0, gain=1.0))
     engine = Engine(transformer, method)
-    engine.begin(GRID, [0.7, 0.7])
+    engine.begin(GRID, [0.8, 0.7, 0.7])
     patches = engine.adapter.unfold(sample)
     with torch.no_grad():
-        dense = engine.forward(patches, **inputs).sample
-        sparse = engine.forward(patches, **inputs).sample
+        _, dense, sparse = (engine.forward(patches, **inputs).sample for _ in range(3))
     index = engine.proxies.index
     assert_close(sparse[:, index], dense[:, index], rtol=1e-4, atol=1e-5)
 
