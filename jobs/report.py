@@ -10,6 +10,7 @@ from typing import Any
 import imageio.v3 as imageio
 import numpy as np
 
+from jobs.demo.strip import film_strip
 from jobs.outputs import write_text
 
 Row = dict[str, Any]
@@ -87,17 +88,12 @@ def _write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndarray]) -> str:
     """One prompt: a picture with a row of frames a method, and its caption."""
-    strips = [_strip(video) for video in videos.values()]
+    strips = [film_strip(video, NUM_FRAMES) for video in videos.values()]
     name = f"frames-{number}.png"
     imageio.imwrite(directory / name, np.concatenate(strips, axis=0))
     methods = ", ".join(html.escape(method) for method in videos)
     caption = f"<b>{html.escape(prompt)}</b>; from top to bottom: {methods}"
     return f'<figure><img src="{name}" alt=""><figcaption>{caption}</figcaption></figure>'
-
-
-def _strip(video: np.ndarray) -> np.ndarray:
-    places = np.linspace(0, len(video) - 1, NUM_FRAMES).round().astype(int)
-    return np.concatenate(list(video[places]), axis=1)
 
 
 def _page(title: str, rows: Sequence[Row], figures: list[str]) -> str:

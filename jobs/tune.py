@@ -92,7 +92,7 @@ def run(options: TuneOptions) -> int:
     search = Search(judge, lambda line: console.print(line, soft_wrap=True))
     found = search.at(options.budget_dense) if options.budget_dense else search.reaching(target)
     measured = judge.video_db(found.recipe)
-    _write(options, found, measured, judge)
+    _write(options, found, measured)
     console.print(
         f"{len(found.places)} dense steps of {found.steps}: {statistics.mean(measured):.2f} dB, worst "
         f"{min(measured):.2f} dB, on {len(items)} calibration prompts; spent {judge.dense_steps} dense steps; "
@@ -208,7 +208,7 @@ def _calibration(options: TuneOptions, facts: ModelFacts) -> list[Item]:
     return items
 
 
-def _write(options: TuneOptions, found: Candidate, measured: list[float], judge: Judge) -> None:
+def _write(options: TuneOptions, found: Candidate, measured: list[float]) -> None:
     """A recipe file; what it is worth stands above it, as comments."""
     heading = (
         f"# tuned on {len(measured)} prompts with model {options.model}: "

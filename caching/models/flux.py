@@ -11,28 +11,19 @@ from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
 from caching.models.state import Grid, Rotary, State
+from caching.models.two_stream import TwoStreamAdapter
 
 PATCH = 2  # latent pixels a side; the pipeline packs them, the model sees the packed values as channels
 
 
-class FluxAdapter:
+class FluxAdapter(TwoStreamAdapter):
     """Runs the model's own modules on packed patches, any subset of them.
 
     Text tokens need no rotary embedding: the pipeline places all of them at the origin, where it is the identity.
     """
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
-        self.transformer: Any = transformer  # its own annotations call the configuration a dict
-        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
-
-    @property
-    def num_blocks(self) -> int:
-        return len(self.block_list)
-
-    @property
-    def attentions(self) -> list[Any]:
-        """The attention modules where tokens meet, in the order in which they run."""
-        return [block.attn for block in self.block_list]
+        super().__init__(transformer)
 
     @property
     def patch_values(self) -> int:
@@ -90,20 +81,7 @@ class FluxAdapter:
         embedded: Tensor = model.context_embedder(encoder_hidden_states) if text is None else text
         return State(tokens, embedded, modulation, rotary)
 
-    def modulated(self, state: State) -> Tensor:
-        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
-        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
-
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
         text, tokens = self.block_list[index](state.tokens, state.text, state.modulation, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)
-
-    def parts(self, index: int) -> list[Any]:
-        """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
-        block = self.block_list[index]
-        return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
-
-    def head(self, state: State) -> Tensor:
-        """The velocity as patches `[B, N, P]`."""
-        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))

@@ -13,27 +13,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caching.models.state import Grid, Rotary, State
+from caching.models.two_stream import TwoStreamAdapter
 
 
-class HunyuanVideoAdapter:
+class HunyuanVideoAdapter(TwoStreamAdapter):
     """Runs the model's own modules on patches instead of a latent video, so that any tokens can be computed alone."""
 
     def __init__(self, transformer: HunyuanVideoTransformer3DModel) -> None:
-        self.transformer: Any = transformer  # its own annotations call the configuration a dict
+        super().__init__(transformer)
         config = self.transformer.config
         if config.image_condition_type is not None:
             raise ValueError("image-conditioned HunyuanVideo models are not supported; use the text-to-video model")
-        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
         self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
-
-    @property
-    def num_blocks(self) -> int:
-        return len(self.block_list)
-
-    @property
-    def attentions(self) -> list[Any]:
-        """The attention modules where tokens meet, in the order in which they run."""
-        return [block.attn for block in self.block_list]
 
     @property
     def patch_values(self) -> int:
@@ -97,20 +88,7 @@ class HunyuanVideoAdapter:
         tokens = F.linear(patches.to(projection.weight.dtype), projection.weight.flatten(1), projection.bias)
         return State(tokens, refined, modulation, rotary)
 
-    def modulated(self, state: State) -> Tensor:
-        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
-        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
-
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
         tokens, text = self.block_list[index](state.tokens, state.text, state.modulation, None, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)
-
-    def parts(self, index: int) -> list[Any]:
-        """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
-        block = self.block_list[index]
-        return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
-
-    def head(self, state: State) -> Tensor:
-        """The velocity as patches `[B, N, P]`."""
-        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))

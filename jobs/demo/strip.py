@@ -26,9 +26,14 @@ def frame_strip(videos: list[Path], num_frames: int) -> np.ndarray:
     rows = []
     for path in videos:
         video = imageio.imread(path, plugin="FFMPEG")
-        places = np.linspace(0, len(video) - 1, num_frames).round().astype(int)
-        rows.append(np.concatenate(list(video[places]), axis=1))
+        rows.append(film_strip(video, num_frames))
     return np.concatenate(rows, axis=0)
+
+
+def film_strip(video: np.ndarray, num_frames: int) -> np.ndarray:
+    """Evenly spaced frames of a video `[F, H, W, 3]` side by side, from first to last."""
+    places = np.linspace(0, len(video) - 1, num_frames).round().astype(int)
+    return np.concatenate(list(video[places]), axis=1)
 
 
 def main(options: Strip) -> None:

@@ -1,0 +1,37 @@
+"""What models of double-stream blocks followed by single-stream blocks share in `diffusers`."""
+
+from typing import Any
+
+from torch import Tensor
+
+from caching.models.state import State
+
+
+class TwoStreamAdapter:
+    """Where such a model keeps its blocks and their modules, and its head."""
+
+    def __init__(self, transformer: Any) -> None:
+        self.transformer = transformer
+        self.block_list = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_list)
+
+    @property
+    def attentions(self) -> list[Any]:
+        """The attention modules where tokens meet, in the order in which they run."""
+        return [block.attn for block in self.block_list]
+
+    def modulated(self, state: State) -> Tensor:
+        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
+        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
+
+    def parts(self, index: int) -> list[Any]:
+        """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
+        block = self.block_list[index]
+        return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
+
+    def head(self, state: State) -> Tensor:
+        """The velocity as patches `[B, N, P]`."""
+        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))
