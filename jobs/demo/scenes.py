@@ -42,6 +42,11 @@ class Scene:
         return f"a {self.size} {self.colour} {self.shape} moving {self.direction} on a {self.background} background"
 
     @property
+    def still_caption(self) -> str:
+        """What a single frame shows: no motion."""
+        return f"a {self.size} {self.colour} {self.shape} on a {self.background} background"
+
+    @property
     def held_out(self) -> bool:
         """Whether training never sees this combination of shape, colour and direction.
 

@@ -6,7 +6,7 @@ python -m jobs.demo.train --out jobs/demo/model
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -16,14 +16,14 @@ from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVi
 
 from jobs.demo import MODEL_DIRECTORY
 from jobs.demo.architecture import build_pipeline, build_transformer
-from jobs.demo.scenes import vocabulary
+from jobs.demo.scenes import Scene, sample_scenes, scene_of, vocabulary
 from jobs.demo.train_transformer import (
     TEMPLATE,
-    captions_of,
+    Course,
+    Dataset,
     encode_captions,
     encode_videos,
     train_transformer,
-    training_scenes,
 )
 from jobs.demo.train_vae import train_vae
 
@@ -40,16 +40,9 @@ class Training:
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
     """Training videos, drawn and encoded once."""
-    steps: int = 4000
-    """Training steps of the transformer."""
+    course: Course = field(default_factory=lambda: Course(steps=6000))
     start: Path | None = None
     """A pipeline whose transformer is trained further."""
-    short_part: float = 0.6
-    """This part of the steps sees only the first latent frames."""
-    short_frames: int = 5
-    """How many those are."""
-    learning_rate: float = 2e-3
-    batch: int = 16
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
@@ -60,22 +53,14 @@ def main(training: Training) -> None:
     device, started = torch.device(training.device), time.monotonic()
     training.work.mkdir(parents=True, exist_ok=True)
     vae = _vae(training, device)
-    scenes = training_scenes(training.videos, training.seed)
+    scenes = sample_scenes(training.videos, training.seed, held_out=False)
     latents = _latents(training, vae, scenes, device)
     vae.register_to_config(scaling_factor=float(1 / latents.float().std()), _name_or_path="")
     pipeline = build_pipeline(vocabulary(), vae, _transformer(training))
-    captions, caption_of = captions_of(scenes)
     transformer, losses = train_transformer(
         pipeline.transformer.to(device),
-        latents.float() * vae.config.scaling_factor,
-        caption_of,
-        encode_captions(pipeline, captions),
-        steps=training.steps,
-        batch=training.batch,
-        short_part=training.short_part,
-        short_frames=training.short_frames,
-        learning_rate=training.learning_rate,
-        seed=training.seed,
+        _dataset(pipeline, latents * vae.config.scaling_factor, scenes),
+        training.course,
     )
     pipeline.transformer = transformer
     save(pipeline, training.out)
@@ -97,6 +82,17 @@ def save(pipeline: HunyuanVideoPipeline, directory: Path) -> None:
     (directory / "resca.json").write_text(json.dumps(defaults, indent=2) + "\n")
 
 
+def _dataset(pipeline: HunyuanVideoPipeline, latents: torch.Tensor, scenes: list[Scene]) -> Dataset:
+    captions = sorted({scene.caption for scene in scenes})
+    stills = [scene.still_caption for caption in captions if (scene := scene_of(caption))]
+    return Dataset(
+        latents=latents,
+        caption_of=torch.tensor([captions.index(scene.caption) for scene in scenes]),
+        text=encode_captions(pipeline, captions),
+        still_text=encode_captions(pipeline, stills),
+    )
+
+
 def _vae(training: Training, device: torch.device) -> Any:
     stage = training.work / "vae"
     if not stage.exists():
@@ -110,7 +106,9 @@ def _vae(training: Training, device: torch.device) -> Any:
 def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:
     if training.start is None:
         return build_transformer()
-    return HunyuanVideoTransformer3DModel.from_pretrained(training.start / "transformer").float()
+    transformer = HunyuanVideoTransformer3DModel.from_pretrained(training.start / "transformer").float()
+    transformer.register_to_config(_name_or_path="")
+    return transformer
 
 
 def _latents(training: Training, vae: Any, scenes: list, device: torch.device) -> torch.Tensor:

@@ -5,6 +5,7 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, L tex
 
 import copy
 import time
+from contextlib import nullcontext
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,8 +13,9 @@ import torch
 from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
 from torch import Tensor
 from torch.nn import functional as F
+from torch.nn.attention import SDPBackend, sdpa_kernel
 
-from jobs.demo.scenes import Scene, draw, sample_scenes
+from jobs.demo.scenes import Scene, draw
 
 TEMPLATE = {"template": "{}", "crop_start": 0}
 SHIFT = 7.0  # of the scheduler that samples
@@ -26,6 +28,22 @@ class TextFeatures:
 
     tokens: Tensor  # [captions, L, D]
     pooled: Tensor  # [captions, D]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Course:
+    """What the transformer is trained on, and for how long."""
+
+    steps: int
+    batch: int = 16
+    """Whole videos in a step."""
+    still_part: float = 0.8
+    """In this first part of the steps, most see stills: single latent frames with captions that name no motion."""
+    still_batch: int = 64
+    videos_among_stills: float = 0.25
+    """The part of those steps that sees whole videos nevertheless."""
+    learning_rate: float = 2e-3
+    seed: int = 0
 
 
 @torch.no_grad()
@@ -53,52 +71,75 @@ def encode_captions(pipeline: HunyuanVideoPipeline, captions: list[str]) -> Text
     return TextFeatures(tokens=torch.cat(tokens), pooled=torch.cat(pooled))
 
 
+@dataclass(frozen=True, kw_only=True)
+class Dataset:
+    """Videos and what is said of them."""
+
+    latents: Tensor
+    """`[N, C, F, H, W]`, scaled to unit variance."""
+    caption_of: Tensor
+    """The index of each video's caption, `[N]`."""
+    text: TextFeatures
+    still_text: TextFeatures
+    """What is said of a single frame of a video with that caption."""
+
+    def videos(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Whole videos `[count, C, F, H, W]`, their text `[count, L, D]` and pooled text `[count, D]`."""
+        index = torch.randint(len(self.latents), (count,), generator=generator)
+        captions = self.caption_of[index]
+        return self.latents[index].float(), self.text.tokens[captions], self.text.pooled[captions]
+
+    def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+        """Single latent frames `[count, C, 1, H, W]` from anywhere in the videos, and their text."""
+        index = torch.randint(len(self.latents), (count,), generator=generator)
+        frame = torch.randint(self.latents.shape[2], (count,), generator=generator)
+        captions = self.caption_of[index]
+        stills = self.latents[index, :, frame].unsqueeze(2).float()
+        return stills, self.still_text.tokens[captions], self.still_text.pooled[captions]
+
+
 def train_transformer(
-    transformer: HunyuanVideoTransformer3DModel,
-    latents: Tensor,
-    captions: Tensor,
-    text: TextFeatures,
-    *,
-    steps: int,
-    batch: int,
-    short_part: float = 0.6,
-    short_frames: int = 5,
-    learning_rate: float = 2e-3,
-    seed: int = 0,
+    transformer: HunyuanVideoTransformer3DModel, data: Dataset, course: Course
 ) -> tuple[HunyuanVideoTransformer3DModel, list[float]]:
-    """Train on latents `[N, C, F, H, W]` (scaled to unit variance) with the caption index of each `[N]`.
+    """Train by flow matching; shapes are learned mostly from stills, of which a second of training holds many.
 
-    The first `short_part` of the steps see only `short_frames` latent frames, at a fraction of the cost.
-
-    Returns the moving average of the weights and the loss of every step.
+    Returns the moving average of the weights and the loss of every step on whole videos.
     """
     device = next(transformer.parameters()).device
-    generator = torch.Generator().manual_seed(seed)
+    generator = torch.Generator().manual_seed(course.seed)
     average, losses, started = copy.deepcopy(transformer).eval(), [], time.monotonic()
-    optimizers = make_optimizers(transformer, learning_rate)
-    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(steps)) for optimizer in optimizers]
-    step_loss = torch.compile(flow_matching_loss)
-    for step in range(steps):
-        index = torch.randint(len(latents), (batch,), generator=generator)
-        num_frames = short_frames if step < short_part * steps else latents.shape[2]
-        clean = latents[index, :, :num_frames].float().to(device)
-        noise = torch.randn(clean.shape, generator=generator).to(device)
-        sigma = sample_sigma(batch, generator).to(device)
-        features = (text.tokens[captions[index]].to(device), text.pooled[captions[index]].to(device))
-        with torch.autocast(device.type, torch.bfloat16):
-            loss = step_loss(transformer, clean, noise, sigma, *features)
-        loss.backward()
+    optimizers = make_optimizers(transformer, course.learning_rate)
+    schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(course.steps)) for optimizer in optimizers]
+    # Without the pattern matcher the plain attention of stills stays plain.
+    step_loss = torch.compile(flow_matching_loss, options={"pattern_matcher": False})
+    for step in range(course.steps):
+        stills = step < course.still_part * course.steps
+        stills &= torch.rand((), generator=generator).item() >= course.videos_among_stills
+        clean, *text = data.stills(course.still_batch, generator) if stills else data.videos(course.batch, generator)
+        noise, sigma = torch.randn(clean.shape, generator=generator), sample_sigma(len(clean), generator)
+        inputs = [tensor.to(device) for tensor in (clean, noise, sigma, *text)]
+        with torch.autocast(device.type, torch.bfloat16), attention_of(stills, device):
+            loss = step_loss(transformer, *inputs)
+            loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
             optimizer.step()
             optimizer.zero_grad()
             schedule.step()
         update_average(average, transformer, min(EMA_DECAY, (step + 1) / (step + 20)))
-        losses.append(loss.item())
+        if not stills:
+            losses.append(loss.item())
         if step % 50 == 0:
-            recent = sum(losses[-50:]) / len(losses[-50:])
-            print(f"transformer {step}/{steps}  loss {recent:.4f}  {time.monotonic() - started:.0f} s", flush=True)
+            recent = sum(losses[-50:]) / max(1, len(losses[-50:]))
+            print(
+                f"transformer {step}/{course.steps}  loss {recent:.4f}  {time.monotonic() - started:.0f} s", flush=True
+            )
     return average, losses
+
+
+def attention_of(stills: bool, device: torch.device):
+    """On a CPU, and for as few tokens as a still has, plain products are four times faster backwards than fused attention."""
+    return sdpa_kernel(SDPBackend.MATH) if stills and device.type == "cpu" else nullcontext()
 
 
 def flow_matching_loss(
@@ -150,13 +191,3 @@ def warm_and_cool(steps: int):
 def update_average(average: torch.nn.Module, model: torch.nn.Module, decay: float) -> None:
     for mean, value in zip(average.parameters(), model.parameters(), strict=True):
         mean.lerp_(value, 1 - decay)
-
-
-def captions_of(scenes: list[Scene]) -> tuple[list[str], Tensor]:
-    """The different captions, and the index of each scene's caption."""
-    unique = sorted({scene.caption for scene in scenes})
-    return unique, torch.tensor([unique.index(scene.caption) for scene in scenes])
-
-
-def training_scenes(count: int, seed: int) -> list[Scene]:
-    return sample_scenes(count, seed, held_out=False)
