@@ -5,6 +5,7 @@ Legend: B batch, C latent channels, F frames, H height, W width, N local tokens,
 
 from dataclasses import replace
 from functools import cache, partial
+from math import prod
 from typing import Any
 
 import torch
@@ -13,13 +14,15 @@ from torch import Tensor, nn
 
 from caching.attention import JointAttention, Router
 from caching.correction import Correction
-from caching.features import OutputFeature, make_feature
+from caching.features import OutputFeature
 from caching.group import Group, LocalGroup
+from caching.make_feature import make_feature
 from caching.models import adapter_for
 from caching.models.state import State
 from caching.proxies import Proxies
-from caching.recipe import ProxyTaylor, Recipe
+from caching.recipe import ProxyTaylor, Recipe, TrajectoryMedoids
 from caching.schedule import InputChange, Places
+from caching.site import Site
 
 
 class Engine:
@@ -55,11 +58,12 @@ class Engine:
         self.last_input: Tensor | None = None
         if self.feature is not None:
             self.feature.detach()
-        self.feature = make_feature(self.recipe.feature, self.adapter, self.recipe.predictor.order)
-        self.num_tokens = grid[0] * grid[1] * grid[2]
-        device = next(self.transformer.parameters()).device
-        cosines, sines = self.adapter.rotary(grid, device)
+        cosines, sines = self.adapter.rotary(grid, next(self.transformer.parameters()).device)
         self.rotary = (self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0])
+        self.site = Site(
+            group=self.group, router=self.router, num_tokens=prod(grid), num_steps=len(times), rotary=self.rotary
+        )
+        self.feature = make_feature(self.recipe, self.adapter, self.site)
         self.correction = Correction(self.recipe.predictor.order, self.recipe.predictor.correction)
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
@@ -125,7 +129,7 @@ class Engine:
         """Compute every token; keep what sparse steps need, if any follow."""
         assert self.feature is not None
         proxies = self.proxies if followed_by_sparse else None
-        self.router.send(self._attend_and_record(proxies), before.text.shape[1])
+        self.router.send(self._attend_and_tell(proxies), before.text.shape[1])
         after = self.feature.run(time, before, keep=followed_by_sparse)
         velocity = self.adapter.head(after).to(dtype)
         answer = self._corrected(velocity, time, span)
@@ -168,23 +172,27 @@ class Engine:
         change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
         return change / size
 
-    def _attend_and_record(self, proxies: Proxies | None) -> Any:
-        """Attention over all ranks' tokens, noting keys and values where proxies will need them."""
-        if proxies is None:
-            return lambda layer, *states: self.group.attend(*states)
+    def _attend_and_tell(self, proxies: Proxies | None) -> Any:
+        """Attention over all ranks' tokens; feature and proxies hear of it."""
+        feature = self.feature
+        assert feature is not None
 
-        def attend(layer: int, query, key, value, text_query, text_key, text_value):
-            proxies.context.record(key, value, text_key, text_value)
-            return self.group.attend(query, key, value, text_query, text_key, text_value)
+        def attend(layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.group.attend(*states)
+            _, key, value, _, text_key, text_value = states
+            if proxies is not None:
+                proxies.context.record(key, value, text_key, text_value)
+            feature.hear(layer, states[:3], states[3:], outputs)
+            return outputs
 
         return attend
 
     def _make_proxies(self) -> Proxies | None:
         tokens, predictor = self.recipe.tokens, self.recipe.predictor
-        if tokens is None:
+        if not isinstance(tokens, TrajectoryMedoids):
             return None
         assert isinstance(predictor, ProxyTaylor)
-        return Proxies(self.adapter, self.group, tokens, predictor, self.num_tokens, self.rotary)
+        return Proxies(self.adapter, self.site, tokens, predictor)
 
     @property
     def cache_bytes(self) -> int:

@@ -9,6 +9,7 @@ from typing import Any
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from caching.attention import Triple
 from caching.models.state import State
 from caching.predictor import TaylorPredictor
 
@@ -34,6 +35,9 @@ class OutputFeature:
         """The velocity `[B, N, P]` of a sparse step; `embed` gives the state before the blocks, if it is needed."""
         return self.taylor.predict(time)
 
+    def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Take note of a layer's attention in a dense step: queries, keys and values, and what came out."""
+
     def detach(self) -> None:
         """Leave the model as it was."""
 
@@ -54,17 +58,59 @@ class StackFeature(OutputFeature):
         return self.adapter.head(State(tokens, state.text, state.modulation, state.rotary))
 
 
-class BlockFeature(OutputFeature):
-    """What each block adds to tokens and text; with `parts`, what its attention and feed-forward modules give instead.
+class DeltaFeature(OutputFeature):
+    """What two thirds of the blocks add to tokens and text: the rear ones, and later in sampling the front ones.
 
-    `parts` is the granularity of FORA and TaylorSeer. As there, a single-stream block is one unit.
+    Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show.
     """
 
-    def __init__(self, adapter: Any, order: int, *, parts: bool) -> None:
+    def __init__(self, adapter: Any, order: int, num_steps: int) -> None:
+        super().__init__(adapter, order)
+        self.skipped = round(2 / 3 * adapter.num_blocks)
+        self.front, self.rear = Unit(order), Unit(order)
+        self.sampled, self.num_steps = 0, num_steps
+
+    def run(self, time: float, state: State, *, keep: bool) -> State:
+        self.sampled += 1
+        states = [state]
+        for index in range(self.adapter.num_blocks):
+            states.append(self.adapter.run(index, states[-1]))
+        if keep:
+            self.front.observe(time, added(states[0], states[self.skipped]))
+            self.rear.observe(time, added(states[-1 - self.skipped], states[-1]))
+        return states[-1]
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        """Nothing: `run` observes."""
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        """The velocity from a third of the blocks, which attend as ever."""
+        self.sampled += 1
+        computed = self.adapter.num_blocks - self.skipped
+        if self.sampled <= self.num_steps / 2:
+            state = add(run_blocks(self.adapter, embed(), range(computed)), self.rear.predict(time))
+        else:
+            state = add(embed(), self.front.predict(time))
+            state = run_blocks(self.adapter, state, range(self.skipped, self.adapter.num_blocks))
+        return self.adapter.head(state)
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.front.cache_bytes + self.rear.cache_bytes
+
+
+class BlockFeature(OutputFeature):
+    """What each block adds to tokens and text, or what chosen modules inside the blocks give instead.
+
+    Args:
+        modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
+    """
+
+    def __init__(self, adapter: Any, order: int, modules: list[list[Any]], *, only_modules: bool = False) -> None:
         super().__init__(adapter, order)
         self.time, self.dense, self.keep = 0.0, True, True
-        self.hooked = [module for index in range(adapter.num_blocks) for module in adapter.parts(index) if parts]
-        self.whole = [not (parts and adapter.parts(index)) for index in range(adapter.num_blocks)]
+        self.hooked = [module for of_block in modules for module in of_block]
+        self.whole = [not (of_block or only_modules) for of_block in modules]
         self.units = [Unit(order) for _ in range(adapter.num_blocks)]
         self.part_units = [Unit(order) for _ in self.hooked]
         for module, unit in zip(self.hooked, self.part_units, strict=True):
@@ -99,10 +145,9 @@ class BlockFeature(OutputFeature):
         if self.dense:
             after = self.adapter.run(index, state)
             if self.keep:
-                unit.observe(self.time, (after.tokens - state.tokens, after.text - state.text))
+                unit.observe(self.time, added(state, after))
             return after
-        tokens, text = unit.predict(self.time)
-        return State(state.tokens + tokens, state.text + text, state.modulation, state.rotary)
+        return add(state, unit.predict(self.time))
 
 
 class Unit:
@@ -145,17 +190,18 @@ class PartHook(ModelHook):
         return (first, *others) if others else first
 
 
-def run_blocks(adapter: Any, state: State) -> State:
-    """Run every block of the model."""
-    for index in range(adapter.num_blocks):
+def run_blocks(adapter: Any, state: State, blocks: range | None = None) -> State:
+    """Run every block of the model, or those named."""
+    for index in range(adapter.num_blocks) if blocks is None else blocks:
         state = adapter.run(index, state)
     return state
 
 
-def make_feature(kind: str, adapter: Any, order: int) -> OutputFeature:
-    """The feature that a recipe names: output, stack, block or module."""
-    if kind == "output":
-        return OutputFeature(adapter, order)
-    if kind == "stack":
-        return StackFeature(adapter, order)
-    return BlockFeature(adapter, order, parts=kind == "module")
+def added(before: State, after: State) -> tuple[Tensor, Tensor]:
+    """What lies between two states, of tokens and text."""
+    return after.tokens - before.tokens, after.text - before.text
+
+
+def add(state: State, added: tuple[Tensor, ...]) -> State:
+    tokens, text = added
+    return State(state.tokens + tokens, state.text + text, state.modulation, state.rotary)

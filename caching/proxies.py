@@ -11,11 +11,11 @@ from torch import Tensor
 from caching.attention import Router
 from caching.context import Context
 from caching.features import run_blocks
-from caching.group import Group
 from caching.medoids import k_medoids
 from caching.predictor import ProxySimulation, TaylorPredictor
 from caching.recipe import ProxyTaylor, TrajectoryMedoids
 from caching.shards import ShardMap
+from caching.site import Site
 from caching.trajectory import Trajectory
 
 GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted
@@ -28,23 +28,21 @@ class Proxies:
     def __init__(
         self,
         adapter: Any,
-        group: Group,
+        site: Site,
         tokens: TrajectoryMedoids,
         predictor: ProxyTaylor,
-        num_tokens: int,
-        rotary: tuple[Tensor, Tensor],
     ) -> None:
-        device = rotary[0].device
+        group, device = site.group, site.device
         self.adapter, self.group, self.settings, self.predictor = adapter, group, tokens, predictor
-        self.shards = ShardMap(num_tokens=num_tokens, num_shards=tokens.shards, world_size=group.world_size)
+        self.shards = ShardMap(num_tokens=site.num_tokens, num_shards=tokens.shards, world_size=group.world_size)
         self.padded, self.valid = self.shards.padded(device)
         self.clusters_per_shard = tokens.clusters // tokens.shards
         if self.clusters_per_shard > min(self.shards.sizes):
             raise ValueError(
-                f"{tokens.clusters} clusters are too many for {num_tokens} tokens in {tokens.shards} logical shards; "
-                f"at most {min(self.shards.sizes) * tokens.shards}"
+                f"{tokens.clusters} clusters are too many for {site.num_tokens} tokens in {tokens.shards} logical "
+                f"shards; at most {min(self.shards.sizes) * tokens.shards}"
             )
-        self.rotary = rotary
+        self.rotary = site.rotary
         self.context = Context(self.shards, tokens.context, device)
         self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
         self.evidence = torch.zeros(2, device=device)

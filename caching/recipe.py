@@ -5,12 +5,13 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, get_args
 
-from caching.schedule import FewerSteps, InputChange, Interval, Schedule
+from caching.schedule import FewerSteps, InputChange, Interval, Places, Schedule
 from caching.strict import Strict
 
-Feature = Literal["output", "stack", "block", "module"]  # from the velocity down to attention and feed-forward
+# From the velocity down to attention and feed-forward; delta: two thirds of the blocks; attention: nothing but that.
+Feature = Literal["output", "stack", "delta", "block", "module", "attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -69,12 +70,79 @@ class TrajectoryMedoids(Strict):
     every: int = 3
 
     def __post_init__(self) -> None:
-        if self.clusters < self.shards or self.clusters % self.shards:
-            nearest = max(self.shards, round(self.clusters / self.shards) * self.shards)
-            raise ValueError(
-                f"clusters must be a multiple of the {self.shards} logical shards, not {self.clusters}; "
-                f"nearest: {nearest}"
-            )
+        check_clusters(self.clusters, self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedTokens(Strict):
+    """Sparse steps compute a few tokens in every block, and store what comes out (ToCa, DuCa).
+
+    `ratio` of the tokens are not computed. The others have the highest scores (`extreme` max) or the lowest; `turns`
+    says in which sparse steps after a dense one any are computed at all. Where none is, the last block's output is
+    reused (DuCa's aggressive steps).
+    """
+
+    kind: Literal["selected"] = "selected"
+    ratio: float = 0.9
+    score: Literal["random", "similarity", "key_norm", "value_norm", "attention"] = "random"
+    extreme: Literal["max", "min"] = "max"
+    turns: Literal["all", "odd", "even"] = "all"
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteredTokens(Strict):
+    """Sparse steps compute one random token of each cluster, and the others move towards it by `gain` (ClusCa)."""
+
+    kind: Literal["clustered"] = "clustered"
+    clusters: int = 16
+    gain: float = 0.005
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters, self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedTokens(Strict):
+    """Sparse steps compute fewer tokens, which stand for all; `ratio` of them are merged away.
+
+    `keep` says who stays: random tokens, into which the most similar others are averaged (ToMeSD); those that the
+    prompt attended to in the last dense step, whose results are copied (AT-EDM); or the first in the first half of
+    the steps and then the second (SDTM). The ratio falls by the part `decay` until the last step.
+    """
+
+    kind: Literal["merged"] = "merged"
+    ratio: float = 0.5
+    keep: Literal["random", "attended", "both"] = "random"
+    decay: float = 0.0
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be between 0 and 1, not {self.decay}")
+
+
+def check_clusters(clusters: int, shards: int) -> None:
+    """Raises ValueError if clusters cannot be shared out among logical shards."""
+    if clusters < shards or clusters % shards:
+        nearest = max(shards, round(clusters / shards) * shards)
+        raise ValueError(
+            f"clusters must be a multiple of the {shards} logical shards, not {clusters}; nearest: {nearest}"
+        )
+
+
+def check_ratio(ratio: float) -> None:
+    """Raises ValueError unless some tokens are left to compute."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio must be at least 0 and below 1, not {ratio}")
+
+
+Tokens = TrajectoryMedoids | SelectedTokens | ClusteredTokens | MergedTokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,15 +151,18 @@ class Recipe(Strict):
 
     name: str
     schedule: Schedule = field(default_factory=Interval)
-    tokens: TrajectoryMedoids | None = None
+    tokens: Tokens | None = None
     predictor: Taylor | ProxyTaylor = field(default_factory=Taylor)
     feature: Feature = "output"
 
     def __post_init__(self) -> None:
-        if (self.tokens is None) is isinstance(self.predictor, ProxyTaylor):
+        proxies = isinstance(self.tokens, TrajectoryMedoids)
+        if proxies is not isinstance(self.predictor, ProxyTaylor):
             raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
-        if self.tokens is not None and self.feature != "output":
+        if proxies and self.feature != "output":
             raise ValueError(f"proxies simulate the output, not the feature {self.feature!r}")
+        if isinstance(self.tokens, SelectedTokens | ClusteredTokens) and self.feature != "block":
+            raise ValueError(f"tokens of the kind {self.tokens.kind!r} are cached block by block: feature block")
         if self.predictor.correction and self.feature != "output":
             raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
 
@@ -100,35 +171,93 @@ class Recipe(Strict):
         return asdict(self)
 
 
+REUSE = Taylor(order=0)
+
 RECIPES: dict[str, Recipe] = {
     "full": Recipe(name="full", schedule=Interval(every=1)),
     "steps": Recipe(name="steps", schedule=FewerSteps()),
-    "fora": Recipe(name="fora", predictor=Taylor(order=0), feature="module"),
+    "fora": Recipe(name="fora", predictor=REUSE, feature="module"),
+    "delta-dit": Recipe(name="delta-dit", schedule=Interval(every=2), predictor=REUSE, feature="delta"),
+    "pab": Recipe(name="pab", schedule=Interval(every=2, first=8, last=7), predictor=REUSE, feature="attention"),
+    "toca": Recipe(
+        name="toca",
+        schedule=Interval(every=5, first=3),
+        tokens=SelectedTokens(score="attention"),
+        predictor=REUSE,
+        feature="block",
+    ),
+    "duca": Recipe(
+        name="duca",
+        schedule=Interval(every=5, first=4),
+        tokens=SelectedTokens(turns="odd"),
+        predictor=REUSE,
+        feature="block",
+    ),
+    "tomesd": Recipe(name="tomesd", schedule=Places(dense=()), tokens=MergedTokens(), predictor=REUSE),
+    "at-edm": Recipe(
+        name="at-edm", schedule=Interval(every=5, first=8), tokens=MergedTokens(keep="attended"), predictor=REUSE
+    ),
+    "sdtm": Recipe(
+        name="sdtm", schedule=Interval(every=5), tokens=MergedTokens(keep="both", decay=0.5), predictor=REUSE
+    ),
+    "teacache": Recipe(name="teacache", schedule=InputChange(), predictor=REUSE, feature="stack"),
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
-    "teacache": Recipe(name="teacache", schedule=InputChange(), predictor=Taylor(order=0), feature="stack"),
+    "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
     "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
 }
 
-Setter = Callable[[Recipe, Any], Recipe]
-SETTERS: dict[str, Setter] = {
-    "interval": lambda recipe, value: replace(recipe, schedule=replace(cast(Interval, recipe.schedule), every=value)),
-    "threshold": lambda recipe, value: replace(
-        recipe, schedule=replace(cast(InputChange, recipe.schedule), threshold=value)
-    ),
-    "order": lambda recipe, value: replace(recipe, predictor=replace(recipe.predictor, order=value)),
-    "clusters": lambda recipe, value: replace(recipe, tokens=replace(_proxies(recipe), clusters=value)),
-    "feature": lambda recipe, value: replace(recipe, feature=_feature(value)),
-}
+
+@dataclass(frozen=True, kw_only=True)
+class Option:
+    """A setting that the command line can change, and the recipes that have it."""
+
+    belongs_to: Callable[[Recipe], bool]
+    change: Callable[[Recipe, Any], Recipe]
+
+
+def _caches(recipe: Recipe) -> bool:
+    return not isinstance(recipe.schedule, FewerSteps) and recipe.schedule != Interval(every=1)
+
+
+def _replace(axis: str, setting: str) -> Callable[[Recipe, Any], Recipe]:
+    """A change of one setting of one axis."""
+
+    def change(recipe: Recipe, value: Any) -> Recipe:
+        changed: dict[str, Any] = {axis: replace(getattr(recipe, axis), **{setting: value})}
+        return replace(recipe, **changed)
+
+    return change
+
+
 OPTIONS = {
-    "full": (),
-    "steps": ("interval",),
-    "fora": ("interval", "feature"),
-    "taylorseer": ("interval", "order", "feature"),
-    "teacache": ("threshold",),
-    "auto": ("interval", "order"),
-    "resca": ("interval", "order", "clusters"),
+    "interval": Option(
+        belongs_to=lambda recipe: getattr(recipe.schedule, "every", 1) > 1, change=_replace("schedule", "every")
+    ),
+    "threshold": Option(
+        belongs_to=lambda recipe: isinstance(recipe.schedule, InputChange), change=_replace("schedule", "threshold")
+    ),
+    "order": Option(
+        belongs_to=lambda recipe: _caches(recipe) and recipe.predictor.order > 0, change=_replace("predictor", "order")
+    ),
+    "clusters": Option(
+        belongs_to=lambda recipe: hasattr(recipe.tokens, "clusters"), change=_replace("tokens", "clusters")
+    ),
+    "ratio": Option(belongs_to=lambda recipe: hasattr(recipe.tokens, "ratio"), change=_replace("tokens", "ratio")),
+    "score": Option(
+        belongs_to=lambda recipe: isinstance(recipe.tokens, SelectedTokens),
+        change=lambda recipe, value: _score(recipe, value),
+    ),
+    "feature": Option(
+        belongs_to=lambda recipe: _caches(recipe) and recipe.tokens is None and not recipe.predictor.correction,
+        change=lambda recipe, value: replace(recipe, feature=_one_of("feature", value, get_args(Feature))),
+    ),
 }
+
+
+def options_of(recipe: Recipe) -> tuple[str, ...]:
+    """The options that a recipe has."""
+    return tuple(name for name, option in OPTIONS.items() if option.belongs_to(recipe))
 
 
 def recipe(name: str, **options: float | str | None) -> Recipe:
@@ -140,22 +269,28 @@ def recipe(name: str, **options: float | str | None) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown method {name!r}; known: {', '.join(RECIPES)}")
     result = RECIPES[name]
+    known = options_of(result)
     for option, value in options.items():
         if value is None:
             continue
-        if option not in OPTIONS[name]:
-            known = ", ".join(OPTIONS[name]) or "none"
-            raise ValueError(f"method {name!r} has no option {option!r}; its options: {known}")
-        result = SETTERS[option](result, value)
+        if option not in known:
+            raise ValueError(f"method {name!r} has no option {option!r}; its options: {', '.join(known) or 'none'}")
+        result = OPTIONS[option].change(result, value)
     return result
 
 
-def _proxies(recipe: Recipe) -> TrajectoryMedoids:
-    assert recipe.tokens is not None
-    return recipe.tokens
+def _score(recipe: Recipe, value: str) -> Recipe:
+    """`--score NAME` or, for the lowest scores, `NAME:min`."""
+    name, _, extreme = value.partition(":")
+    settings: Any = {
+        "score": _one_of("score", name, ("random", "similarity", "key_norm", "value_norm", "attention")),
+        "extreme": _one_of("extreme", extreme or "max", ("max", "min")),
+    }
+    assert isinstance(recipe.tokens, SelectedTokens)
+    return replace(recipe, tokens=replace(recipe.tokens, **settings))
 
 
-def _feature(name: str) -> Feature:
-    if name not in get_args(Feature):
-        raise ValueError(f"unknown feature {name!r}; known: {', '.join(get_args(Feature))}")
-    return cast(Feature, name)
+def _one_of(what: str, name: str, known: tuple[str, ...]) -> Any:
+    if name not in known:
+        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
+    return name

@@ -36,14 +36,21 @@ class FixedClock:
 
 @dataclass(frozen=True, kw_only=True)
 class Interval(Strict):
-    """One dense step, then `every - 1` sparse ones (the interval N of FORA, TaylorSeer and ResCa)."""
+    """One dense step, then `every - 1` sparse ones (the interval N of FORA, TaylorSeer and ResCa).
+
+    The `first` steps are all dense, the last of them begins the first interval; so are the `last` ones.
+    """
 
     kind: Literal["interval"] = "interval"
     every: int = 6
+    first: int = 1
+    last: int = 0
 
     def __post_init__(self) -> None:
         if self.every < 1:
             raise ValueError(f"interval must be at least 1, not {self.every}")
+        if self.first < 1 or self.last < 0:
+            raise ValueError(f"first must be at least 1 and last at least 0, not {self.first} and {self.last}")
 
     def num_steps(self, asked: int) -> int:
         """The steps that are sampled where `asked` would be without a method."""
@@ -51,7 +58,9 @@ class Interval(Strict):
 
     def start(self, num_steps: int) -> Clock:
         """The clock of a generation."""
-        return FixedClock(tuple(step % self.every == 0 for step in range(num_steps)))
+        since = [step - (self.first - 1) for step in range(num_steps)]
+        ends = num_steps - self.last
+        return FixedClock(tuple(n <= 0 or n % self.every == 0 or step >= ends for step, n in enumerate(since)))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,8 +26,11 @@ class MethodOptions:
     order: Count = None
     """Highest order of the predicted residuals."""
     feature: Text = None
-    """What is cached: output, stack (what all blocks add), block or module."""
-
+    """What is cached: output, stack (what all blocks add), delta (what most add), block, module or attention."""
+    ratio: Number = None
+    """Part of the tokens that sparse steps do not compute."""
+    score: Text = None
+    """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
     threshold: Number = None
     """Change of the input at which a step is dense again."""
     plan: File = None
@@ -71,7 +74,7 @@ class RenderOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
     method: str = "resca"
-    """full, steps, fora, taylorseer, teacache, resca, auto, or a YAML file with a recipe."""
+    """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
     ulysses: int = 1
@@ -122,9 +125,10 @@ class ComparedOptions:
 
 
 def _options_of(method: str) -> tuple[str, ...]:
-    from caching.recipe import OPTIONS
+    from caching.recipe import RECIPES, options_of
 
-    return (*OPTIONS.get(method, ()), *(("plan",) if method == "auto" else ()))
+    own = options_of(RECIPES[method]) if method in RECIPES else ()
+    return (*own, *(("plan",) if method == "auto" else ()))
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -14,6 +14,20 @@ def test_an_interval_begins_with_a_dense_step():
     assert decisions(Interval(every=3), 7) == [True, False, False, True, False, False, True]
 
 
+def test_first_and_last_steps_can_all_be_dense():
+    assert decisions(Interval(every=3, first=2, last=2), 9) == [
+        True,
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+
+
 def test_fewer_steps_are_as_many_as_an_interval_has_dense_ones():
     for steps in (1, 6, 7, 50):
         assert FewerSteps(every=6).num_steps(steps) == sum(decisions(Interval(every=6), steps))

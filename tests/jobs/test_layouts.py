@@ -9,7 +9,14 @@ from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.parallel.gang import Gang
 
-METHODS = {"full": {}, "resca": {"interval": 3, "clusters": 16}, "taylorseer": {"interval": 3}}
+METHODS = {
+    "full": {},
+    "resca": {"interval": 3, "clusters": 16},
+    "taylorseer": {"interval": 3},
+    "toca": {"interval": 3, "ratio": 0.5},
+    "duca": {"interval": 3, "ratio": 0.5, "score": "similarity:min"},
+    "clusca": {"interval": 3},
+}
 SAMPLING = Sampling(seed=3, **SIZE, steps=10, guidance=6.0)
 
 

@@ -1,0 +1,29 @@
+"""The feature that a recipe caches, made for one generation."""
+
+from typing import Any
+
+from caching.features import BlockFeature, DeltaFeature, OutputFeature, StackFeature
+from caching.merging import MergingFeature
+from caching.partial import PartialFeature
+from caching.recipe import ClusteredTokens, MergedTokens, Recipe, SelectedTokens
+from caching.site import Site
+
+
+def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
+    """What the recipe's feature and tokens ask for."""
+    kind, order, blocks = recipe.feature, recipe.predictor.order, range(adapter.num_blocks)
+    if isinstance(recipe.tokens, SelectedTokens | ClusteredTokens):
+        return PartialFeature(adapter, order, recipe.tokens, site)
+    if isinstance(recipe.tokens, MergedTokens):
+        return MergingFeature(adapter, order, recipe.tokens, site)
+    if kind == "output":
+        return OutputFeature(adapter, order)
+    if kind == "stack":
+        return StackFeature(adapter, order)
+    if kind == "delta":
+        return DeltaFeature(adapter, order, site.num_steps)
+    if kind == "attention":
+        return BlockFeature(adapter, order, [[attention] for attention in adapter.attentions], only_modules=True)
+    if kind == "module":
+        return BlockFeature(adapter, order, [adapter.parts(index) for index in blocks])
+    return BlockFeature(adapter, order, [[] for _ in blocks])

@@ -1,0 +1,147 @@
+"""Sparse steps that compute fewer, merged tokens: ToMeSD, AT-EDM and SDTM.
+
+Tokens are matched once a step, inside logical shards, by the features that enter the first block. In every block the
+merged tokens go through the model, and what the block adds to one of them is given to all that it stands for.
+
+Legend: B batch (1), D hidden width, N local tokens, M merged tokens.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caching.attention import Triple
+from caching.features import OutputFeature
+from caching.models.state import State
+from caching.recipe import MergedTokens
+from caching.selection import measure, random_scores, shard_map
+from caching.site import Site
+
+DESTINATIONS = 0.25  # of the tokens can have others merged into them, where these are random (ToMeSD: one in 2 x 2)
+
+
+class Match:
+    """Which token stands for which.
+
+    Args:
+        kept: local tokens that stay, `[M]`.
+        place: of each local token `[N]`, its place among those.
+    """
+
+    def __init__(self, kept: Tensor, place: Tensor) -> None:
+        self.kept, self.place = kept, place
+        self.sizes = torch.zeros(len(kept), device=kept.device).index_add(0, place, torch.ones_like(place).float())
+
+    def merge(self, tokens: Tensor) -> Tensor:
+        """Means over those that each token stands for, `[B, N, D]` to `[B, M, D]`."""
+        sums = tokens.new_zeros(tokens.shape[0], len(self.kept), tokens.shape[2])
+        return sums.index_add(1, self.place, tokens) / self.sizes[:, None].to(tokens.dtype)
+
+    def pick(self, tokens: Tensor) -> Tensor:
+        """The tokens that stay, as they are."""
+        return tokens[:, self.kept]
+
+    def spread(self, merged: Tensor) -> Tensor:
+        """`[B, M, D]` back to `[B, N, D]`."""
+        return merged[:, self.place]
+
+
+class MergingFeature(OutputFeature):
+    """A dense step computes every token; a sparse one merges `ratio` of them into others."""
+
+    def __init__(self, adapter: Any, order: int, tokens: MergedTokens, site: Site) -> None:
+        super().__init__(adapter, order)
+        self.settings, self.site = tokens, site
+        self.shards = shard_map(tokens.shards, site)
+        self.padded, self.valid = self.shards.padded(site.device)
+        self.importance: Tensor | None = None  # of each local token [N], in the last dense step
+        self.sampled = 0
+
+    def run(self, time: float, state: State, *, keep: bool) -> State:
+        self.importance = None
+        self.sampled += 1
+        return super().run(time, state, keep=keep)
+
+    def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Add up what the prompt attends to."""
+        if self.settings.keep != "random":
+            score = measure("attention", image, text, self.padded, self.valid)
+            assert score is not None
+            self.importance = score if self.importance is None else self.importance + score
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        """Nothing is cached."""
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        """The velocity `[B, N, P]` by way of merged tokens."""
+        self.sampled += 1
+        state = embed()
+        match = self._match(F.normalize(state.tokens[0].float(), dim=-1))
+        rotary = (state.rotary[0][match.kept], state.rotary[1][match.kept])
+        self.site.router.send(lambda _, *states: self.site.group.attend(*states), state.text.shape[1])
+        reduce = match.pick if self.settings.keep == "attended" else match.merge
+        for index in range(self.adapter.num_blocks):
+            merged = State(reduce(state.tokens), state.text, state.modulation, rotary)
+            after = self.adapter.run(index, merged)
+            tokens = state.tokens + match.spread(after.tokens - merged.tokens)
+            state = State(tokens, after.text, state.modulation, state.rotary)
+        return self.adapter.head(state)
+
+    @property
+    def cache_bytes(self) -> int:
+        return 0 if self.importance is None else self.importance.nbytes
+
+    def _match(self, features: Tensor) -> Match:
+        """Match inside each shard of the local features `[N, D]`, each of length 1."""
+        random = random_scores(self.sampled, self.site)
+        by_importance = self.settings.keep == "attended" or (self.settings.keep == "both" and self._late)
+        kept, place, first = [], [], 0
+        for start, end in zip(self.shards.bounds, self.shards.bounds[1:], strict=False):
+            shard = features[start:end]
+            if by_importance:
+                assert self.importance is not None
+                own_kept, own_place = keep_best(shard, self.importance[start:end], self._count(len(shard)))
+            else:
+                own_kept, own_place = merge_most_alike(shard, random[start:end], self._count(len(shard)))
+            kept.append(own_kept + start)
+            place.append(own_place + first)
+            first += len(own_kept)
+        return Match(torch.cat(kept), torch.cat(place))
+
+    def _count(self, size: int) -> int:
+        """How many tokens of a shard are merged away in this step."""
+        done = (self.sampled - 1) / max(1, self.site.num_steps - 1)
+        ratio = self.settings.ratio * (1 - self.settings.decay * done)
+        return min(round(ratio * size), size - 1)
+
+    @property
+    def _late(self) -> bool:
+        return self.sampled > self.site.num_steps / 2
+
+
+def merge_most_alike(features: Tensor, random: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Bipartite soft matching (ToMe): the `count` tokens that are most like one of a few random ones go into it.
+
+    Returns the tokens that stay `[M]` and each token's place among them `[N]`.
+    """
+    size = len(features)
+    num_destinations = min(max(1, round(DESTINATIONS * size)), size - count)
+    order = random.argsort(descending=True)
+    destinations, sources = order[:num_destinations], order[num_destinations:]
+    likeness, nearest = (features[sources] @ features[destinations].T).max(-1)
+    by_likeness = likeness.argsort(descending=True)
+    merged, others = by_likeness[:count], by_likeness[count:]
+    kept = torch.cat([destinations, sources[others]])
+    place = torch.empty_like(order).scatter(0, kept, torch.arange(len(kept), device=kept.device))
+    return kept, place.scatter(0, sources[merged], nearest[merged])
+
+
+def keep_best(features: Tensor, importance: Tensor, count: int) -> tuple[Tensor, Tensor]:
+    """Keep all but the `count` least important tokens; the token most like one that goes stands for it (AT-EDM)."""
+    order = importance.argsort(descending=True)
+    kept, gone = order[: len(order) - count], order[len(order) - count :]
+    place = torch.empty_like(order).scatter(0, kept, torch.arange(len(kept), device=kept.device))
+    return kept, place.scatter(0, gone, (features[gone] @ features[kept].T).argmax(-1))

@@ -1,0 +1,145 @@
+"""Which tokens a sparse step computes: the scores of ToCa and DuCa (Table I), and the clusters of ClusCa.
+
+Tokens are chosen inside logical shards, so that a seed gives the same video on any number of ranks.
+
+Legend: B batch (1), H heads, D head width, N local tokens, L text tokens, S local shards, n tokens of the largest
+shard, K tokens chosen in a shard.
+"""
+
+from math import sqrt
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from caching.attention import Triple
+from caching.medoids import NEVER, k_medoids
+from caching.recipe import ClusteredTokens, SelectedTokens
+from caching.shards import ShardMap
+from caching.site import Site
+
+BASE_PART = 0.1  # of the chosen tokens: those that the similarity score compares with
+
+
+class Selector:
+    """ToCa's and DuCa's choice, made anew in each step from scores of the last dense one."""
+
+    def __init__(self, settings: SelectedTokens, site: Site) -> None:
+        self.settings, self.site = settings, site
+        self.shards = shard_map(settings.shards, site)
+        self.padded, self.valid = self.shards.padded(site.device)
+        self.count = max(1, round((1 - settings.ratio) * min(self.shards.sizes)))
+        self.scores: Tensor | None = None  # of local tokens [N], summed over layers
+        self.features: Tensor | None = None
+
+    def begin_dense(self) -> None:
+        """Forget the scores of the dense step before."""
+        self.scores = None
+
+    def hear(self, image: Triple, text: Triple) -> None:
+        """Take queries, keys and values of a layer in a dense step, image `[B, H, N, D]` and text `[B, H, L, D]`."""
+        score = measure(self.settings.score, image, text, self.padded, self.valid)
+        if score is not None:
+            self.scores = score if self.scores is None else self.scores + score
+
+    def end_dense(self, tokens: Tensor) -> None:
+        """Take the features `[1, N, D]` after the last block."""
+        if self.settings.score == "similarity":
+            self.features = F.normalize(tokens[0].float(), dim=-1)[self.padded]
+
+    def choose(self, step: int) -> Tensor:
+        """The local tokens to compute in a sparse step `[S * K]`."""
+        if self.settings.score == "random":
+            scores = self._random(step)
+        elif self.settings.score == "similarity":
+            scores = self._similarity(self._random(step))
+        else:
+            assert self.scores is not None
+            scores = self.scores[self.padded]
+        sign = 1 if self.settings.extreme == "max" else -1
+        chosen = (sign * scores).masked_fill(~self.valid, NEVER).topk(self.count, dim=1).indices
+        return self.padded.gather(1, chosen).flatten()
+
+    def _random(self, step: int) -> Tensor:
+        """Scores `[S, n]` that depend on the step and on the token's place in the whole video alone."""
+        return random_scores(step, self.site)[self.padded]
+
+    def _similarity(self, random: Tensor) -> Tensor:
+        """Each token's cosine similarity to the most similar of a few random base tokens, which are always chosen."""
+        assert self.features is not None
+        count = max(1, round(BASE_PART * self.count))
+        bases = random.masked_fill(~self.valid, NEVER).topk(count, dim=1).indices
+        chosen = self.features.gather(1, bases[..., None].expand(-1, -1, self.features.shape[-1]))
+        similarity = (self.features @ chosen.transpose(1, 2)).amax(-1)
+        always = 2.0 if self.settings.extreme == "max" else -2.0
+        return similarity.scatter(1, bases, always)
+
+
+def measure(score: str, image: Triple, text: Triple, padded: Tensor, valid: Tensor) -> Tensor | None:
+    """What a layer says of each local token's importance `[N]`; None for scores that need no layer."""
+    _, key, value = image
+    if score == "key_norm":
+        return key[0].float().norm(dim=-1).mean(0)
+    if score == "value_norm":
+        return value[0].float().norm(dim=-1).mean(0)
+    return prompt_attention(text[0], key, padded, valid) if score == "attention" else None
+
+
+def prompt_attention(queries: Tensor, keys: Tensor, padded: Tensor, valid: Tensor) -> Tensor:
+    """How much the prompt's queries `[B, H, L, D]` attend to each key `[B, H, N, D]` inside its shard, `[N]`.
+
+    ToCa's score by cross-attention, where cross-attention is part of a joint one.
+    """
+    logits = queries[0].float() @ keys[0].float().transpose(1, 2) / sqrt(keys.shape[-1])  # [H, L, N]
+    attention = logits[..., padded].masked_fill(~valid, NEVER).softmax(-1).mean((0, 1))  # [S, n]
+    return attention.new_zeros(keys.shape[2]).index_add(0, padded.flatten(), attention.flatten())
+
+
+class ClusterSelector:
+    """ClusCa's choice: clusters of the features of a dense step, and one random token of each in a sparse step."""
+
+    def __init__(self, settings: ClusteredTokens, site: Site) -> None:
+        self.settings, self.site = settings, site
+        shards = shard_map(settings.shards, site)
+        self.padded, self.valid = shards.padded(site.device)
+        self.per_shard = settings.clusters // settings.shards
+        if self.per_shard > min(shards.sizes):
+            raise ValueError(f"{settings.clusters} clusters are too many for {site.num_tokens} tokens")
+        self.clusters: Tensor | None = None  # of each token in its shard [S, n]
+
+    def begin_dense(self) -> None:
+        """Nothing: a dense step's clusters replace those before."""
+
+    def hear(self, image: Triple, text: Triple) -> None:
+        """Nothing: features alone decide."""
+
+    def end_dense(self, tokens: Tensor) -> None:
+        """Cluster the features `[1, N, D]` after the last block."""
+        features = F.normalize(tokens[0].float(), dim=-1)[self.padded]
+        self.clusters = k_medoids(features, self.valid, self.per_shard)[1]
+
+    def choose(self, step: int) -> Tensor:
+        """One token of each cluster `[S * K]`."""
+        assert self.clusters is not None
+        scores = random_scores(step, self.site)[self.padded]
+        member = F.one_hot(self.clusters, self.per_shard).bool() & self.valid[..., None]
+        chosen = scores[..., None].expand_as(member).masked_fill(~member, NEVER).argmax(1)
+        return self.padded.gather(1, chosen).flatten()
+
+    def cluster_of(self) -> Tensor:
+        """The place of each local token's cluster among all of this rank's `[N]`."""
+        assert self.clusters is not None
+        first = torch.arange(len(self.clusters), device=self.clusters.device)[:, None] * self.per_shard
+        places = ((self.clusters + first) * self.valid).flatten()
+        return self.clusters.new_zeros(self.site.local_tokens).scatter_reduce(0, self.padded.flatten(), places, "amax")
+
+
+def shard_map(num_shards: int, site: Site) -> ShardMap:
+    return ShardMap(num_tokens=site.num_tokens, num_shards=num_shards, world_size=site.group.world_size)
+
+
+def random_scores(step: int, site: Site) -> Tensor:
+    """A score of each local token `[N]`, the same wherever the token lives."""
+    generator = torch.Generator().manual_seed(step)
+    scores = torch.rand(1, site.num_tokens, 1, generator=generator).to(site.device)
+    return site.group.shard(scores)[0, :, 0]
