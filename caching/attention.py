@@ -5,6 +5,7 @@ Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channel
 
 from collections.abc import Callable
 from typing import Any
+from weakref import WeakValueDictionary
 
 import torch
 from diffusers.models.embeddings import apply_rotary_emb
@@ -15,21 +16,58 @@ Triple = tuple[Tensor, Tensor, Tensor]
 
 
 class Router:
-    """Where the processors send layer, query, key, value, text query, text key and text value, `[B, H, N or L, D]`."""
+    """Where the processor sends layer, query, key, value, text query, text key and text value, `[B, H, N or L, D]`.
+
+    Args:
+        opaque: hide what happens from `torch.compile`, which would otherwise compile each destination anew.
+    """
 
     attend: Attend
     num_text: int
 
+    def __init__(self, *, opaque: bool = False) -> None:
+        self.opaque, self.layer = opaque, 0
+        ROUTERS[id(self)] = self
+        self.handle = torch.tensor(id(self))  # a tensor, so that compiled blocks serve any router
+
     def send(self, attend: Attend, num_text: int) -> None:
-        """Send the attention of the blocks that follow to `attend`; their text has `num_text` tokens."""
-        self.attend, self.num_text = attend, num_text
+        """Send the attention of the blocks, from the first on, to `attend`; the text has `num_text` tokens."""
+        self.attend, self.num_text, self.layer = attend, num_text, 0
+
+    def route(self, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """The next layer's attention outputs, image `[B, H, N, D]` and text `[B, H, L, D]`."""
+        return torch.ops.resca.attend(self.handle, *states) if self.opaque else self.pass_on(*states)
+
+    def pass_on(self, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """Attend now; layers are counted as they run."""
+        layer, self.layer = self.layer, self.layer + 1
+        return self.attend(layer, *states)
+
+
+ROUTERS: WeakValueDictionary[int, Router] = WeakValueDictionary()
+
+
+@torch.library.custom_op("resca::attend", mutates_args=())
+def _attend_opaquely(
+    router: Tensor, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+) -> tuple[Tensor, Tensor]:
+    outputs = ROUTERS[int(router)].pass_on(query, key, value, text_query, text_key, text_value)
+    image, text = (output.clone(memory_format=torch.contiguous_format) for output in outputs)
+    return image, text
+
+
+@_attend_opaquely.register_fake
+def _(
+    router: Tensor, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor
+) -> tuple[Tensor, Tensor]:
+    return query.new_empty(query.shape), text_query.new_empty(text_query.shape)
 
 
 class JointAttention:
     """A `diffusers` attention processor for double-stream and single-stream blocks alike."""
 
-    def __init__(self, layer: int, router: Router) -> None:
-        self.layer, self.router = layer, router
+    def __init__(self, router: Router) -> None:
+        self.router = router
 
     def __call__(
         self,
@@ -51,7 +89,7 @@ class JointAttention:
         else:
             image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
         image = _rotate(image, image_rotary_emb)
-        image_out, text_out = self.router.attend(self.layer, *image, *text)
+        image_out, text_out = self.router.route(*image, *text)
         image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
         if encoder_hidden_states is None:
             return torch.cat([text_out, image_out], dim=1)

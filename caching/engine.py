@@ -24,18 +24,27 @@ from caching.recipe import ProxyTaylor, Recipe, TrajectoryMedoids
 from caching.schedule import InputChange, Places
 from caching.site import Site
 
+MAX_VARIANTS = 64  # of a compiled block: dense and sparse steps differ in shape, and so do a benchmark's recipes
+
 
 class Engine:
-    """One recipe on one transformer. Call `begin` before each generation; `detach` restores the transformer."""
+    """One recipe on one transformer. Call `begin` before each generation; `detach` restores the transformer.
 
-    def __init__(self, transformer: nn.Module, recipe: Recipe, group: Group | None = None) -> None:
+    `compiler` names the backend by which `torch.compile` compiles the blocks; None leaves them as they are.
+    """
+
+    def __init__(
+        self, transformer: nn.Module, recipe: Recipe, group: Group | None = None, *, compiler: str | None = None
+    ) -> None:
         self.transformer, self.recipe = transformer, recipe
         self.group: Group = group or LocalGroup()
         self.adapter = adapter_for(transformer)
-        self.router = Router()
+        self.router = Router(opaque=compiler is not None)
         self.originals = [attention.processor for attention in self.adapter.attentions]
-        for layer, attention in enumerate(self.adapter.attentions):
-            attention.set_processor(JointAttention(layer, self.router))
+        for attention in self.adapter.attentions:
+            attention.set_processor(JointAttention(self.router))
+        if compiler is not None:
+            self._compile(compiler)
         transformer.forward = self.forward
         self.feature: OutputFeature | None = None
         self.peak_cache_bytes = 0
@@ -49,6 +58,14 @@ class Engine:
             self.feature.detach()
         for attention, processor in zip(self.adapter.attentions, self.originals, strict=True):
             attention.set_processor(processor)
+        for block in self.adapter.block_list:
+            block._compiled_call_impl = None
+
+    def _compile(self, backend: str) -> None:
+        """Compile the blocks, without graph breaks unless modules inside them are cached."""
+        torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
+        for block in self.adapter.block_list:
+            block.compile(backend=backend, fullgraph=self.recipe.feature not in ("module", "attention"))
 
     def begin(self, grid: tuple[int, int, int], times: list[float]) -> None:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
@@ -120,9 +137,10 @@ class Engine:
             return self._dense(time, span, embed(), patches.dtype, followed_by_sparse=keep)
         self.group.mark("sparse")
         self.correction.sparse(time, span)
-        if self.proxies is not None and self.proxies.simulation is not None:
-            return self.proxies.advance(time, patches, self.router, inputs)
         assert self.feature is not None
+        if self.proxies is not None and self.proxies.simulation is not None:
+            value = self.proxies.advance(time, patches, inputs)
+            return self.feature.answer(value, embed).to(patches.dtype)
         return self.feature.sparse(time, embed).to(patches.dtype)
 
     def _dense(self, time: float, span: float, before: State, dtype: torch.dtype, followed_by_sparse: bool) -> Tensor:
@@ -156,10 +174,10 @@ class Engine:
         """End a dense step that sparse ones follow."""
         assert self.feature is not None
         if proxies and proxies.simulation:
-            proxies.learn(time, velocity - self.feature.taylor.predict(time))
+            proxies.learn(time, self.feature.value(before, after, lambda: velocity))
         self.feature.observe(time, before, after, velocity)
         if proxies:
-            proxies.choose(self.feature.taylor, time, after.tokens, before.text)
+            proxies.choose(time, after.tokens, before.text)
         self.peak_cache_bytes = max(self.peak_cache_bytes, self.cache_bytes)
 
     def _input_change(self, state: State) -> float | None:
@@ -192,7 +210,8 @@ class Engine:
         if not isinstance(tokens, TrajectoryMedoids):
             return None
         assert isinstance(predictor, ProxyTaylor)
-        return Proxies(self.adapter, self.site, tokens, predictor)
+        assert self.feature is not None
+        return Proxies(self.adapter, self.feature, self.site, tokens, predictor)
 
     @property
     def cache_bytes(self) -> int:

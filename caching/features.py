@@ -29,11 +29,19 @@ class OutputFeature:
 
     def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
         """End a dense step: its states around the blocks, and its velocity `[B, N, P]`."""
-        self.taylor.observe(time, velocity)
+        self.taylor.observe(time, self.value(before, after, lambda: velocity))
 
     def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
         """The velocity `[B, N, P]` of a sparse step; `embed` gives the state before the blocks, if it is needed."""
-        return self.taylor.predict(time)
+        return self.answer(self.taylor.predict(time), embed)
+
+    def value(self, before: State, after: State, velocity: Callable[[], Tensor]) -> Tensor:
+        """What is cached of any tokens, `[B, N, C]`, from their states around the blocks and their velocity."""
+        return velocity()
+
+    def answer(self, value: Tensor, embed: Callable[[], State]) -> Tensor:
+        """The velocity that belongs to a cached value."""
+        return value
 
     def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
         """Take note of a layer's attention in a dense step: queries, keys and values, and what came out."""
@@ -49,13 +57,12 @@ class OutputFeature:
 class StackFeature(OutputFeature):
     """What the blocks together add to the tokens `[B, N, D]`; embedding and head stay fresh."""
 
-    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
-        self.taylor.observe(time, after.tokens - before.tokens)
+    def value(self, before: State, after: State, velocity: Callable[[], Tensor]) -> Tensor:
+        return after.tokens - before.tokens
 
-    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+    def answer(self, value: Tensor, embed: Callable[[], State]) -> Tensor:
         state = embed()
-        tokens = state.tokens + self.taylor.predict(time)
-        return self.adapter.head(State(tokens, state.text, state.modulation, state.rotary))
+        return self.adapter.head(State(state.tokens + value, state.text, state.modulation, state.rotary))
 
 
 class DeltaFeature(OutputFeature):

@@ -1,6 +1,6 @@
 """ResCa: proxies chosen at dense steps, truly denoised at sparse steps, and what they teach the other tokens.
 
-Legend: B batch (1), N local tokens, K local proxies, P values of a patch, D hidden width.
+Legend: B batch (1), N local tokens, K local proxies, C channels of what is cached, D hidden width.
 """
 
 from typing import Any
@@ -8,11 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.attention import Router
 from caching.context import Context
-from caching.features import run_blocks
+from caching.features import OutputFeature, run_blocks
 from caching.medoids import k_medoids
-from caching.predictor import ProxySimulation, TaylorPredictor
+from caching.predictor import ProxySimulation
 from caching.recipe import ProxyTaylor, TrajectoryMedoids
 from caching.shards import ShardMap
 from caching.site import Site
@@ -28,12 +27,14 @@ class Proxies:
     def __init__(
         self,
         adapter: Any,
+        feature: OutputFeature,
         site: Site,
         tokens: TrajectoryMedoids,
         predictor: ProxyTaylor,
     ) -> None:
         group, device = site.group, site.device
-        self.adapter, self.group, self.settings, self.predictor = adapter, group, tokens, predictor
+        self.adapter, self.feature, self.settings, self.predictor = adapter, feature, tokens, predictor
+        self.group, self.router = group, site.router
         self.shards = ShardMap(num_tokens=site.num_tokens, num_shards=tokens.shards, world_size=group.world_size)
         self.padded, self.valid = self.shards.padded(device)
         self.clusters_per_shard = tokens.clusters // tokens.shards
@@ -49,10 +50,11 @@ class Proxies:
         self.medoids: Tensor | None = None
         self.simulation: ProxySimulation | None = None
 
-    def learn(self, time: float, error: Tensor) -> None:
-        """At a dense step: fit the gain that would have removed most of the extrapolation error `[B, N, P]`."""
+    def learn(self, time: float, truth: Tensor) -> None:
+        """At a dense step: fit the gain that would have brought the extrapolation nearest to the truth `[B, N, C]`."""
         assert self.simulation is not None
-        error, correction = error.float(), self.simulation.correction(time).float()
+        error = (truth - self.feature.taylor.predict(time)).float()
+        correction = self.simulation.correction(time).float()
         products = torch.stack([(error * correction).sum(), correction.square().sum()])
         self.evidence = GAIN_MEMORY * self.evidence + self.group.total(products)
 
@@ -62,7 +64,7 @@ class Proxies:
             return self.predictor.gain
         return (self.evidence[0] / self.evidence[1].clamp_min(1e-12)).clamp(0, 1)
 
-    def choose(self, taylor: TaylorPredictor, time: float, tokens: Tensor, text: Tensor) -> None:
+    def choose(self, time: float, tokens: Tensor, text: Tensor) -> None:
         """End a dense step: cluster by trajectory (TETC) and begin a stage of simulated denoising (PDDS).
 
         Not after the first one: there is no trajectory yet, and proxies would attend to a context that stands still.
@@ -95,24 +97,29 @@ class Proxies:
         self.since_dense = 0
         self.text = text[:, :1]  # the blocks need a text token; its output is not used
         self.simulation = ProxySimulation(
-            taylor.derivatives, time, self.index, self.proxy_of, self.gain, self.predictor.update == "implicit"
+            self.feature.taylor.derivatives,
+            time,
+            self.index,
+            self.proxy_of,
+            self.gain,
+            self.predictor.update == "implicit",
         )
 
-    def advance(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
-        """A sparse step: the velocity of every local token `[B, N, P]`."""
+    def advance(self, time: float, patches: Tensor, inputs: dict) -> Tensor:
+        """A sparse step: the simulated value of every local token `[B, N, C]`."""
         assert self.simulation is not None
         self.since_dense += 1
         if self.since_dense % self.settings.every:
             return self.simulation.advance(time)
-        return self.simulation.advance(time, self._denoise(time, patches, router, inputs))
+        return self.simulation.advance(time, self._denoise(time, patches, inputs))
 
     @property
     def cache_bytes(self) -> int:
         own = sum(tensor.nbytes for tensor in self.simulation.lesson) if self.simulation else 0
         return own + self.context.cache_bytes + sum(feature.nbytes for feature in self.trajectory.features)
 
-    def _denoise(self, time: float, patches: Tensor, router: Router, inputs: dict) -> Tensor:
-        """Run the proxies through the model's own blocks: their velocity `[B, K, P]`."""
+    def _denoise(self, time: float, patches: Tensor, inputs: dict) -> Tensor:
+        """Run the proxies through the model's own blocks: their true value `[B, K, C]`."""
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
             keys, values = self.context.at(layer, time, key, value)
@@ -120,7 +127,8 @@ class Proxies:
             output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
-        router.send(attend, self.text.shape[1])
+        self.router.send(attend, self.text.shape[1])
         rotary = (self.rotary[0][self.index], self.rotary[1][self.index])
         state = self.adapter.embed(patches[:, self.index], rotary, text=self.text, **inputs)
-        return self.adapter.head(run_blocks(self.adapter, state)).to(patches.dtype)
+        after = run_blocks(self.adapter, state)
+        return self.feature.value(state, after, lambda: self.adapter.head(after).to(patches.dtype))

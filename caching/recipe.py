@@ -159,8 +159,8 @@ class Recipe(Strict):
         proxies = isinstance(self.tokens, TrajectoryMedoids)
         if proxies is not isinstance(self.predictor, ProxyTaylor):
             raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
-        if proxies and self.feature != "output":
-            raise ValueError(f"proxies simulate the output, not the feature {self.feature!r}")
+        if proxies and self.feature not in ("output", "stack"):
+            raise ValueError(f"proxies simulate the feature output or stack, not {self.feature!r}")
         if isinstance(self.tokens, SelectedTokens | ClusteredTokens) and self.feature != "block":
             raise ValueError(f"tokens of the kind {self.tokens.kind!r} are cached block by block: feature block")
         if self.predictor.correction and self.feature != "output":
@@ -240,6 +240,12 @@ OPTIONS = {
     "order": Option(
         belongs_to=lambda recipe: _caches(recipe) and recipe.predictor.order > 0, change=_replace("predictor", "order")
     ),
+    "update": Option(
+        belongs_to=lambda recipe: isinstance(recipe.predictor, ProxyTaylor),
+        change=lambda recipe, value: _replace("predictor", "update")(
+            recipe, _one_of("update", value, ("implicit", "explicit"))
+        ),
+    ),
     "clusters": Option(
         belongs_to=lambda recipe: hasattr(recipe.tokens, "clusters"), change=_replace("tokens", "clusters")
     ),
@@ -249,7 +255,9 @@ OPTIONS = {
         change=lambda recipe, value: _score(recipe, value),
     ),
     "feature": Option(
-        belongs_to=lambda recipe: _caches(recipe) and recipe.tokens is None and not recipe.predictor.correction,
+        belongs_to=lambda recipe: (
+            _caches(recipe) and isinstance(recipe.tokens, TrajectoryMedoids | None) and not recipe.predictor.correction
+        ),
         change=lambda recipe, value: replace(recipe, feature=_one_of("feature", value, get_args(Feature))),
     ),
 }

@@ -57,7 +57,7 @@ class Contest:
         device = "cuda" if torch.cuda.is_available() else "cpu"
         dtype = facts.dtype if video.dtype == "auto" else video.dtype
         pipeline = load_pipeline(facts.source, dtype=dtype, device=device, revision=facts.revision)
-        self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template)
+        self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
         self.guidance = guidance_for(facts, video)
 
     def sampling(self, item: Item) -> Sampling:

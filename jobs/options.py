@@ -25,6 +25,8 @@ class MethodOptions:
     """Clusters (and so proxy tokens) of the whole video."""
     order: Count = None
     """Highest order of the predicted residuals."""
+    update: Text = None
+    """How ResCa's tokens follow their proxies: implicit (backward Euler at order 1) or explicit."""
     feature: Text = None
     """What is cached: output, stack (what all blocks add), delta (what most add), block, module or attention."""
     ratio: Number = None
@@ -61,6 +63,8 @@ class VideoOptions:
     """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
     dtype: Dtype = "auto"
     """Number format of the model; auto is the one its weights are stored in."""
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile the model's blocks: minutes before the first video, faster steps after."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -64,9 +64,14 @@ class Renderer:
     """Renders with one recipe at a time; every rank of a gang calls the same methods in the same order."""
 
     def __init__(
-        self, pipeline: HunyuanVideoPipeline, group: Group | None = None, template: dict[str, Any] | None = None
+        self,
+        pipeline: HunyuanVideoPipeline,
+        group: Group | None = None,
+        template: dict[str, Any] | None = None,
+        *,
+        compiled: bool = False,
     ) -> None:
-        self.pipeline, self.group = pipeline, group or LocalGroup()
+        self.pipeline, self.group, self.compiled = pipeline, group or LocalGroup(), compiled
         self.template = template or DEFAULT_PROMPT_TEMPLATE
         self.engine: Engine | None = None
 
@@ -74,7 +79,9 @@ class Renderer:
         """Sample with this recipe from now on."""
         if self.engine is not None:
             self.engine.detach()
-        self.engine = Engine(self.pipeline.transformer, method, self.group)
+        self.engine = Engine(
+            self.pipeline.transformer, method, self.group, compiler="inductor" if self.compiled else None
+        )
         return self.engine
 
     def release(self) -> HunyuanVideoPipeline:

@@ -140,8 +140,9 @@ def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:
     if tokens.shards % world_size:
         valid = [str(size) for size in range(1, tokens.shards + 1) if tokens.shards % size == 0]
         raise BadInput(f"method {method.name} runs on {', '.join(valid)} ranks a gang, not on {world_size}")
-    if tokens.clusters > num_tokens // tokens.shards * tokens.shards:
-        raise BadInput(f"{tokens.clusters} clusters are too many for a video of {num_tokens} tokens")
+    clusters = getattr(tokens, "clusters", 0)
+    if clusters > num_tokens // tokens.shards * tokens.shards:
+        raise BadInput(f"{clusters} clusters are too many for a video of {num_tokens} tokens")
 
 
 def _render_item(line: Item, facts: ModelFacts, method: Recipe, options: RenderOptions) -> RenderItem:
@@ -207,6 +208,7 @@ def _workload(plan: Plan) -> Any:
         layout_ulysses=options.ulysses,
         layout_ring=options.ring,
         recipe=plan.method,
+        compiled=options.video.compile,
     )
 
 

@@ -32,6 +32,7 @@ class RenderWorkload:
     layout_ulysses: int
     layout_ring: int
     recipe: Recipe
+    compiled: bool = False
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -51,7 +52,7 @@ class RenderSession:
             with_text=context.rank == 0,
         )
         self.group = self._join()
-        self.renderer = Renderer(pipeline, self.group, workload.prompt_template)
+        self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(workload.recipe)
 
     def run(self, item: dict[str, Any]) -> dict[str, Any] | None:

@@ -41,11 +41,11 @@ def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inpu
         assert_close(transformer(sample, **inputs).sample, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", ["resca", "taylorseer"])
+@pytest.mark.parametrize("name", sorted(RECIPES))
 def test_detach_restores_the_model_exactly(transformer, sample, inputs, name):
     with torch.no_grad():
         expected = transformer(sample, **inputs).sample
-        engine = Engine(transformer, recipe(name, interval=3))
+        engine = Engine(transformer, with_interval(name, 3))
         run(engine, sample, inputs)
         engine.detach()
         engine.detach()
@@ -106,12 +106,18 @@ def test_taylorseer_continues_the_line_through_two_dense_steps(transformer, samp
     assert_close(velocities[5], velocities[3] + 2 * slope)
 
 
-@pytest.mark.parametrize("context", [NUM_TOKENS, 24])
-def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(transformer, sample, inputs, context):
+@pytest.mark.parametrize(("context", "feature"), [(NUM_TOKENS, "output"), (24, "output"), (NUM_TOKENS, "stack")])
+def test_sparse_step_with_all_tokens_as_proxies_and_fresh_context_is_a_dense_step(
+    transformer, sample, inputs, context, feature
+):
     """Two calls at one noise level: the context that the dense one leaves is fresh for the sparse one."""
     everyone = TrajectoryMedoids(clusters=NUM_TOKENS, shards=1, context=context, every=1)
     method = Recipe(
-        name="resca", schedule=Places(dense=(0, 1)), tokens=everyone, predictor=ProxyTaylor(order=0, gain=1.0)
+        name="resca",
+        schedule=Places(dense=(0, 1)),
+        tokens=everyone,
+        predictor=ProxyTaylor(order=0, gain=1.0),
+        feature=feature,
     )
     engine = Engine(transformer, method)
     engine.begin(GRID, [0.8, 0.7, 0.7])
@@ -141,8 +147,10 @@ def test_patches_and_latent_videos_give_the_same_velocity(transformer, sample, i
         assert torch.equal(engine.adapter.fold(velocity, GRID), expected)
 
 
-def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, inputs):
-    engine = Engine(transformer, recipe("resca", interval=3, clusters=8))
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, inputs, name):
+    method = recipe("resca", clusters=8) if name == "resca" else RECIPES[name]
+    engine = Engine(transformer, replace(method, schedule=Interval(every=3)))
     expected = run(engine, sample, inputs)
     engine.begin((2, 4, 6), TIMES)
     with torch.no_grad():
@@ -177,3 +185,29 @@ def test_what_teacache_chose_can_be_repeated(transformer, sample, inputs):
     again = Engine(transformer, settled)
     assert all(map(torch.equal, run(again, sample, inputs), expected))
     assert again.settled is settled
+
+
+def compare_with_compiled(transformer, sample, inputs, method, compiler):
+    plain = Engine(transformer, method)
+    expected = run(plain, sample, inputs)
+    plain.detach()
+    engine = Engine(transformer, method, compiler=compiler)
+    for velocity, true in zip(run(engine, sample, inputs), expected, strict=True):
+        assert_close(velocity, true, rtol=1e-3, atol=1e-4)
+    engine.detach()
+    assert all(block._compiled_call_impl is None for block in engine.adapter.block_list)
+
+
+BUSY = replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=8, every=1))
+
+
+@pytest.mark.parametrize("name", sorted(RECIPES))
+def test_blocks_are_captured_whole(transformer, sample, inputs, name):
+    """A graph break in a recipe above module level would be an error (fullgraph)."""
+    compare_with_compiled(transformer, sample, inputs, BUSY if name == "resca" else with_interval(name, 3), "eager")
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(600)
+def test_compiled_blocks_give_the_same(transformer, sample, inputs):
+    compare_with_compiled(transformer, sample, inputs, BUSY, "inductor")
