@@ -14,15 +14,17 @@ from torch import Tensor, nn
 
 from caching.attention import JointAttention, Router
 from caching.correction import Correction
+from caching.error import ExtrapolationError
 from caching.features import OutputFeature
 from caching.group import Group, LocalGroup
 from caching.make_feature import make_feature
 from caching.models import adapter_for
 from caching.models.state import State
 from caching.proxies import Proxies
-from caching.recipe import ProxyTaylor, Recipe, TrajectoryMedoids
-from caching.schedule import InputChange, Places
+from caching.recipe import ProxyTaylor, Recipe
+from caching.schedule import ErrorEstimate, InputChange, Places, Signals
 from caching.site import Site
+from caching.tokens import TrajectoryMedoids
 
 MAX_VARIANTS = 64  # of a compiled block: dense and sparse steps differ in shape, and so do a benchmark's recipes
 
@@ -82,6 +84,7 @@ class Engine:
         )
         self.feature = make_feature(self.recipe, self.adapter, self.site)
         self.correction = Correction(self.recipe.predictor.order, self.recipe.predictor.correction)
+        self.error = ExtrapolationError(self.recipe.predictor.order)
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
 
@@ -120,7 +123,7 @@ class Engine:
     @property
     def settled(self) -> Recipe:
         """The recipe with the dense steps of the last generation, where it chose them as it went."""
-        if not isinstance(self.recipe.schedule, InputChange):
+        if not isinstance(self.recipe.schedule, InputChange | ErrorEstimate):
             return self.recipe
         places = Places(dense=tuple(step for step, dense in enumerate(self.dense) if dense))
         return replace(self.recipe, schedule=places)
@@ -130,7 +133,10 @@ class Engine:
         time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
         span = [*self.times, 0.0][step + 1] - self.times[step]
         embed = cache(partial(self.adapter.embed, patches, self.rotary, **inputs))
-        self.dense.append(self.clock.is_dense(step, lambda: self._input_change(embed())))
+        signals = Signals(
+            input_change=lambda: self._input_change(embed()), error=lambda: self._expected_error(time, span)
+        )
+        self.dense.append(self.clock.is_dense(step, signals))
         if self.dense[-1]:
             self.group.mark("dense")
             keep = self.clock.may_be_sparse_after(step)
@@ -150,6 +156,7 @@ class Engine:
         self.router.send(self._attend_and_tell(proxies), before.text.shape[1])
         after = self.feature.run(time, before, keep=followed_by_sparse)
         velocity = self.adapter.head(after).to(dtype)
+        self._measure_error(time, self.feature.value(before, after, lambda: velocity))
         answer = self._corrected(velocity, time, span)
         if followed_by_sparse:
             self._keep(time, before, after, velocity, proxies)
@@ -189,6 +196,22 @@ class Engine:
         self.group.mark("decision")
         change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
         return change / size
+
+    def _measure_error(self, time: float, truth: Tensor) -> None:
+        """At a dense step of a schedule that goes by the error: see how wrong the extrapolation would have been."""
+        assert self.feature is not None
+        if not isinstance(self.recipe.schedule, ErrorEstimate) or truth.device.type == "meta":
+            return
+        if self.error.ready:
+            self.group.mark("decision")
+            self.error.measure(time, self.feature.taylor.predict(time), truth, self.group)
+        self.error.dense(time)
+
+    def _expected_error(self, time: float, span: float) -> float | None:
+        """What a sparse step of `span` would add to the error of the latents, in units of the velocity."""
+        if next(self.transformer.parameters()).device.type == "meta":
+            return None
+        return abs(span) * self.error.at(time)
 
     def _attend_and_tell(self, proxies: Proxies | None) -> Any:
         """Attention over all ranks' tokens; feature and proxies hear of it."""

@@ -5,8 +5,9 @@ from typing import Any
 from caching.features import BlockFeature, DeltaFeature, OutputFeature, StackFeature
 from caching.merging import MergingFeature
 from caching.partial import PartialFeature
-from caching.recipe import ClusteredTokens, MergedTokens, Recipe, SelectedTokens
+from caching.recipe import Recipe
 from caching.site import Site
+from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens
 
 
 def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:

@@ -16,9 +16,9 @@ from torch.nn import functional as F
 from caching.attention import Triple
 from caching.features import OutputFeature
 from caching.models.state import State
-from caching.recipe import MergedTokens
 from caching.selection import measure, random_scores, shard_map
 from caching.site import Site
+from caching.tokens import MergedTokens
 
 DESTINATIONS = 0.25  # of the tokens can have others merged into them, where these are random (ToMeSD: one in 2 x 2)
 

@@ -15,9 +15,9 @@ from torch import Tensor
 from caching.attention import Triple
 from caching.features import OutputFeature, Unit, add, added
 from caching.models.state import State
-from caching.recipe import ClusteredTokens, SelectedTokens
 from caching.selection import ClusterSelector, Selector
 from caching.site import Site
+from caching.tokens import ClusteredTokens, SelectedTokens
 
 
 class PartialFeature(OutputFeature):

@@ -12,9 +12,10 @@ from caching.context import Context
 from caching.features import OutputFeature, run_blocks
 from caching.medoids import k_medoids
 from caching.predictor import ProxySimulation
-from caching.recipe import ProxyTaylor, TrajectoryMedoids
+from caching.recipe import ProxyTaylor
 from caching.shards import ShardMap
 from caching.site import Site
+from caching.tokens import TrajectoryMedoids
 from caching.trajectory import Trajectory
 
 GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted

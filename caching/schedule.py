@@ -6,13 +6,21 @@ from typing import Literal, Protocol
 
 from caching.strict import Strict
 
-Change = Callable[[], float | None]  # relative change of the blocks' input since the last step; None without values
+
+@dataclass(frozen=True, kw_only=True)
+class Signals:
+    """What a decision can look at, each computed only if asked for; None where there are no values (meta device)."""
+
+    input_change: Callable[[], float | None]
+    """Relative change of the blocks' input since the last step."""
+    error: Callable[[], float | None]
+    """What this step would add to the error of the latents if it were sparse, in units of the velocity."""
 
 
 class Clock(Protocol):
     """One generation's decisions, asked for step by step."""
 
-    def is_dense(self, step: int, change: Change) -> bool:
+    def is_dense(self, step: int, signals: Signals) -> bool:
         """Whether every token is computed in this step; step 0 always is dense."""
         ...
 
@@ -27,7 +35,7 @@ class FixedClock:
 
     dense: tuple[bool, ...]
 
-    def is_dense(self, step: int, change: Change) -> bool:
+    def is_dense(self, step: int, signals: Signals) -> bool:
         return self.dense[step]
 
     def may_be_sparse_after(self, step: int) -> bool:
@@ -137,8 +145,8 @@ class InputChangeClock:
         self.schedule, self.num_steps = schedule, num_steps
         self.total = 0.0
 
-    def is_dense(self, step: int, change: Change) -> bool:
-        now = change()
+    def is_dense(self, step: int, signals: Signals) -> bool:
+        now = signals.input_change()
         if now is None:
             return step % self.schedule.typical == 0
         for power, factor in enumerate(reversed(self.schedule.rescale)):
@@ -152,4 +160,48 @@ class InputChangeClock:
         return step < self.num_steps - 2
 
 
-Schedule = Interval | FewerSteps | Places | InputChange
+@dataclass(frozen=True, kw_only=True)
+class ErrorEstimate(Strict):
+    """Dense when what the sparse steps since the last dense one add to the latents' error would exceed `tolerance`.
+
+    A dense step shows how wrong the extrapolation to it would have been; from there the error grows with the power
+    `order + 1` of the distance. The last step is dense: with a shifted schedule it is the longest. Where there are no
+    values, every `typical`-th step is dense.
+    """
+
+    kind: Literal["error_estimate"] = "error_estimate"
+    tolerance: float = 0.1
+    typical: int = 6
+
+    def __post_init__(self) -> None:
+        if not self.tolerance > 0:
+            raise ValueError(f"tolerance must be above 0, not {self.tolerance}")
+
+    def num_steps(self, asked: int) -> int:
+        return asked
+
+    def start(self, num_steps: int) -> Clock:
+        return ErrorClock(self, num_steps)
+
+
+class ErrorClock:
+    """The errors since the last dense step."""
+
+    def __init__(self, schedule: ErrorEstimate, num_steps: int) -> None:
+        self.schedule, self.num_steps, self.total = schedule, num_steps, 0.0
+
+    def is_dense(self, step: int, signals: Signals) -> bool:
+        error = signals.error()
+        if error is None:
+            return step % self.schedule.typical == 0
+        self.total += error
+        if step in (0, self.num_steps - 1) or self.total >= self.schedule.tolerance:
+            self.total = 0.0
+            return True
+        return False
+
+    def may_be_sparse_after(self, step: int) -> bool:
+        return step < self.num_steps - 2
+
+
+Schedule = Interval | FewerSteps | Places | InputChange | ErrorEstimate

@@ -35,6 +35,8 @@ class MethodOptions:
     """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
     threshold: Number = None
     """Change of the input at which a step is dense again."""
+    tolerance: Number = None
+    """Estimated error at which a step is dense again."""
     plan: File = None
     """The recipe that `resca tune` wrote, for the method auto."""
 

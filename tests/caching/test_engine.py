@@ -6,8 +6,9 @@ import torch
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, TrajectoryMedoids, recipe
+from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
 from caching.schedule import Interval, Places
+from caching.tokens import TrajectoryMedoids
 
 from .conftest import GRID
 

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count_flops
-from caching.recipe import RECIPES, SelectedTokens, recipe
-from caching.schedule import Interval, Places
+from caching.recipe import RECIPES, recipe
+from caching.schedule import Interval, Places, Signals
+from caching.tokens import SelectedTokens
 
 from .test_engine import with_interval
 
@@ -124,7 +125,7 @@ def sparse_cost(method, num_steps):
 
 def dense_steps(method):
     clock = method.schedule.start(50)
-    return sum(clock.is_dense(step, lambda: None) for step in range(50))
+    return sum(clock.is_dense(step, Signals(input_change=lambda: None, error=lambda: None)) for step in range(50))
 
 
 def test_duca_and_toca_on_flux_cost_what_was_published():

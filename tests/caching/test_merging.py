@@ -7,8 +7,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.merging import Match, keep_best, merge_most_alike
-from caching.recipe import RECIPES, MergedTokens, Recipe, Taylor, recipe
+from caching.recipe import RECIPES, Recipe, Taylor, recipe
 from caching.schedule import Interval
+from caching.tokens import MergedTokens
 
 from .test_engine import NUM_TOKENS, TIMES, run
 

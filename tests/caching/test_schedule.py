@@ -2,12 +2,13 @@
 
 import pytest
 
-from caching.schedule import FewerSteps, InputChange, Interval, Places
+from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Signals
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):
     clock = schedule.start(num_steps)
-    return [clock.is_dense(step, lambda: change) for step in range(num_steps)]
+    signals = Signals(input_change=lambda: change, error=lambda: change)
+    return [clock.is_dense(step, signals) for step in range(num_steps)]
 
 
 def test_an_interval_begins_with_a_dense_step():
@@ -65,3 +66,18 @@ def test_nothing_is_kept_after_the_last_sparse_step():
 def test_impossible_schedules_are_refused(make):
     with pytest.raises(ValueError, match="not"):
         make()
+
+
+def test_expected_errors_add_up_until_the_tolerance():
+    assert decisions(ErrorEstimate(tolerance=0.25), 8, change=0.1) == [
+        True,
+        False,
+        False,
+        True,
+        False,
+        False,
+        True,
+        True,
+    ]
+    assert all(decisions(ErrorEstimate(tolerance=0.25), 4, change=float("inf")))
+    assert decisions(ErrorEstimate(typical=3), 5, change=None) == [True, False, False, True, False]

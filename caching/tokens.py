@@ -1,0 +1,102 @@
+"""Who is computed in a sparse step: the token axis of a recipe.
+
+No torch here: the command line reads this file to answer `--help`.
+"""
+
+from dataclasses import dataclass
+from typing import Literal
+
+from caching.strict import Strict
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrajectoryMedoids(Strict):
+    """ResCa's proxies (TETC): the medoids of clusters of tokens whose denoising trajectories are alike.
+
+    Clusters are made inside `shards` contiguous token ranges, whatever the number of GPUs, so that a seed gives the
+    same video on any of them. `context` bounds the number of keys that stand for the tokens that are not computed.
+    Proxies are computed in each `every`-th sparse step after a dense one; the paper computes them in all.
+    """
+
+    clusters: int = 16
+    shards: int = 8
+    smoothing: float = 0.5
+    sketch: int = 32
+    history: int = 4
+    context: int = 1024
+    every: int = 3
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters, self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SelectedTokens(Strict):
+    """Sparse steps compute a few tokens in every block, and store what comes out (ToCa, DuCa).
+
+    `ratio` of the tokens are not computed. The others have the highest scores (`extreme` max) or the lowest; `turns`
+    says in which sparse steps after a dense one any are computed at all. Where none is, the last block's output is
+    reused (DuCa's aggressive steps).
+    """
+
+    kind: Literal["selected"] = "selected"
+    ratio: float = 0.9
+    score: Literal["random", "similarity", "key_norm", "value_norm", "attention"] = "random"
+    extreme: Literal["max", "min"] = "max"
+    turns: Literal["all", "odd", "even"] = "all"
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClusteredTokens(Strict):
+    """Sparse steps compute one random token of each cluster, and the others move towards it by `gain` (ClusCa)."""
+
+    kind: Literal["clustered"] = "clustered"
+    clusters: int = 16
+    gain: float = 0.005
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters, self.shards)
+
+
+@dataclass(frozen=True, kw_only=True)
+class MergedTokens(Strict):
+    """Sparse steps compute fewer tokens, which stand for all; `ratio` of them are merged away.
+
+    `keep` says who stays: random tokens, into which the most similar others are averaged (ToMeSD); those that the
+    prompt attended to in the last dense step, whose results are copied (AT-EDM); or the first in the first half of
+    the steps and then the second (SDTM). The ratio falls by the part `decay` until the last step.
+    """
+
+    kind: Literal["merged"] = "merged"
+    ratio: float = 0.5
+    keep: Literal["random", "attended", "both"] = "random"
+    decay: float = 0.0
+    shards: int = 8
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+        if not 0 <= self.decay <= 1:
+            raise ValueError(f"decay must be between 0 and 1, not {self.decay}")
+
+
+def check_clusters(clusters: int, shards: int) -> None:
+    """Raises ValueError if clusters cannot be shared out among logical shards."""
+    if clusters < shards or clusters % shards:
+        nearest = max(shards, round(clusters / shards) * shards)
+        raise ValueError(
+            f"clusters must be a multiple of the {shards} logical shards, not {clusters}; nearest: {nearest}"
+        )
+
+
+def check_ratio(ratio: float) -> None:
+    """Raises ValueError unless some tokens are left to compute."""
+    if not 0 <= ratio < 1:
+        raise ValueError(f"ratio must be at least 0 and below 1, not {ratio}")
+
+
+Tokens = TrajectoryMedoids | SelectedTokens | ClusteredTokens | MergedTokens
