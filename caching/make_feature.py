@@ -2,12 +2,13 @@
 
 from typing import Any
 
+from caching.columns import ColumnFeature
 from caching.features import BlockFeature, DeltaFeature, OutputFeature, StackFeature
 from caching.merging import MergingFeature
 from caching.partial import PartialFeature
 from caching.recipe import Recipe
 from caching.site import Site
-from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens
+from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns
 
 
 def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
@@ -17,6 +18,8 @@ def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
         return PartialFeature(adapter, order, recipe.tokens, site)
     if isinstance(recipe.tokens, MergedTokens):
         return MergingFeature(adapter, order, recipe.tokens, site)
+    if isinstance(recipe.tokens, SparseColumns):
+        return ColumnFeature(adapter, order, recipe.tokens, site)
     if kind == "output":
         return OutputFeature(adapter, order)
     if kind == "stack":

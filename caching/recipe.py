@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule
 from caching.strict import Strict
-from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, Tokens, TrajectoryMedoids
+from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns, Tokens, TrajectoryMedoids
 
 # From the velocity down to attention and feed-forward; delta: two thirds of the blocks; attention: nothing but that.
 Feature = Literal["output", "stack", "delta", "block", "module", "attention"]
@@ -107,6 +107,7 @@ RECIPES: dict[str, Recipe] = {
         predictor=REUSE,
         feature="block",
     ),
+    "chipmunk": Recipe(name="chipmunk", tokens=SparseColumns(), predictor=REUSE),
     "tomesd": Recipe(name="tomesd", schedule=Places(dense=()), tokens=MergedTokens(), predictor=REUSE),
     "at-edm": Recipe(
         name="at-edm", schedule=Interval(every=5, first=8), tokens=MergedTokens(keep="attended"), predictor=REUSE

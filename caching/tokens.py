@@ -84,6 +84,22 @@ class MergedTokens(Strict):
             raise ValueError(f"decay must be between 0 and 1, not {self.decay}")
 
 
+@dataclass(frozen=True, kw_only=True)
+class SparseColumns(Strict):
+    """Sparse steps compute all tokens, but `ratio` of the keys and of the neurons are not (Chipmunk).
+
+    `chunk` queries, neighbours in the video, share their keys.
+    """
+
+    kind: Literal["columns"] = "columns"
+    ratio: float = 0.8
+    chunk: int = 192
+    shards: int = 1
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+
 def check_clusters(clusters: int, shards: int) -> None:
     """Raises ValueError if clusters cannot be shared out among logical shards."""
     if clusters < shards or clusters % shards:
@@ -99,4 +115,4 @@ def check_ratio(ratio: float) -> None:
         raise ValueError(f"ratio must be at least 0 and below 1, not {ratio}")
 
 
-Tokens = TrajectoryMedoids | SelectedTokens | ClusteredTokens | MergedTokens
+Tokens = TrajectoryMedoids | SelectedTokens | ClusteredTokens | MergedTokens | SparseColumns

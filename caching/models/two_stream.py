@@ -32,6 +32,13 @@ class TwoStreamAdapter:
         block = self.block_list[index]
         return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
 
+    def feed_forwards(self, index: int) -> list[tuple[Any, Any, int]]:
+        """The two linear layers of the image tokens' feed-forward, and how many inputs of the second are no neurons."""
+        block = self.block_list[index]
+        if hasattr(block, "ff"):
+            return [(block.ff.net[0].proj, block.ff.net[2], 0)]
+        return [(block.proj_mlp, block.proj_out, block.proj_out.in_features - block.proj_mlp.out_features)]
+
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""
         return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))

@@ -1,0 +1,177 @@
+"""Sparse steps that compute the columns that change most: Chipmunk, without its kernels.
+
+A column is a key for a chunk of queries, or a neuron of a feed-forward layer. A dense step finds the heaviest of both
+and keeps what the others give; a sparse step computes the heavy ones anew and adds the rest as it was.
+
+Legend: B batch, H heads, D head width, N image tokens, L text tokens, T = N + L, m queries of a chunk, K columns.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from math import sqrt
+from typing import Any
+
+import torch
+from diffusers.hooks import HookRegistry, ModelHook
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from caching.attention import Triple
+from caching.features import HOOK, OutputFeature, run_blocks
+from caching.models.state import State
+from caching.site import Site
+from caching.tokens import SparseColumns
+
+
+@dataclass
+class Chunk:
+    """What a chunk of queries keeps of a dense step."""
+
+    columns: Tensor  # its heaviest keys [B, H, K]
+    rest: Tensor  # attention to all other keys [B, H, m, D]
+    weight: Tensor  # the log-sum-exp of their logits [B, H, m]
+
+    @classmethod
+    def split(cls, query: Tensor, key: Tensor, value: Tensor, count: int) -> "Chunk":
+        """Find the `count` heaviest keys for queries `[B, H, m, D]` among keys and values `[B, H, T, D]`."""
+        logits = query @ key.transpose(2, 3) / sqrt(query.shape[-1])
+        columns = logits.softmax(-1).sum(2).topk(count, dim=-1).indices
+        others = logits.scatter(3, columns[:, :, None].expand(-1, -1, query.shape[2], -1), float("-inf"))
+        rest = others.softmax(-1).nan_to_num() @ value
+        return cls(columns=columns, rest=rest, weight=others.logsumexp(-1))
+
+    def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        """Attention `[B, H, m, D]`: fresh to the heaviest keys, as it was to the others."""
+        index = self.columns[..., None].expand(-1, -1, -1, key.shape[-1])
+        logits = query @ key.gather(2, index).transpose(2, 3) / sqrt(query.shape[-1])
+        fresh, weight = logits.softmax(-1) @ value.gather(2, index), logits.logsumexp(-1)
+        total = torch.logaddexp(weight, self.weight)
+        return fresh * (weight - total).exp()[..., None] + self.rest * (self.weight - total).exp()[..., None]
+
+    @property
+    def nbytes(self) -> int:
+        return self.columns.nbytes + self.rest.nbytes + self.weight.nbytes
+
+
+class ColumnFeature(OutputFeature):
+    """Attention and feed-forward layers by columns; embedding, projections and head stay fresh."""
+
+    def __init__(self, adapter: Any, order: int, columns: SparseColumns, site: Site) -> None:
+        super().__init__(adapter, order)
+        if site.group.world_size > 1:
+            raise ValueError(f"chipmunk works on one rank, not on {site.group.world_size}")
+        self.settings, self.site = columns, site
+        self.dense, self.keep = True, False
+        self.layers: list[list[Chunk]] = []
+        self.hooks: list[Up | Down] = []
+        self.hooked: list[nn.Module] = []
+        for index in range(adapter.num_blocks):
+            for up, down, leading in adapter.feed_forwards(index):
+                first = Up(self, max(1, round((1 - columns.ratio) * up.out_features)))
+                self._hook(up, first)
+                self._hook(down, Down(self, first, leading))
+
+    def run(self, time: float, state: State, *, keep: bool) -> State:
+        self.dense, self.keep, self.layers = True, keep, []
+        return super().run(time, state, keep=keep)
+
+    def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Split a layer's keys into heavy ones and others, for each chunk of queries."""
+        if self.keep:
+            query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
+            count = max(1, round((1 - self.settings.ratio) * key.shape[2]))
+            chunks = query.split(self.settings.chunk, dim=2)
+            self.layers.append([Chunk.split(chunk, key, value, count) for chunk in chunks])
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        """Nothing: layers observe on the way."""
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        """The velocity `[B, N, P]` from the heavy columns of every layer."""
+        self.dense = False
+        state = embed()
+        self.site.router.send(self._attend, state.text.shape[1])
+        return self.adapter.head(run_blocks(self.adapter, state))
+
+    def detach(self) -> None:
+        for module in self.hooked:
+            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
+        self.hooked = []
+
+    @property
+    def cache_bytes(self) -> int:
+        attention = sum(chunk.nbytes for layer in self.layers for chunk in layer)
+        return attention + sum(hook.cache_bytes for hook in self.hooks)
+
+    def _attend(self, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        query, key, value = (torch.cat(pair, dim=2) for pair in zip(states[:3], states[3:], strict=True))
+        chunks = zip(self.layers[layer], query.split(self.settings.chunk, dim=2), strict=True)
+        output = torch.cat([kept.attend(chunk, key, value) for kept, chunk in chunks], dim=2)
+        return output[:, :, : states[0].shape[2]], output[:, :, states[0].shape[2] :]
+
+    def _hook(self, module: nn.Module, hook: "Up | Down") -> None:
+        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
+        self.hooks.append(hook)
+        self.hooked.append(module)
+
+
+class Up(ModelHook):
+    """The first layer of a feed-forward: in sparse steps only the neurons that changed most between dense steps."""
+
+    def __init__(self, feature: ColumnFeature, count: int) -> None:
+        super().__init__()
+        self.feature, self.count = feature, count
+        self.output: Tensor | None = None
+        self.columns: Tensor | None = None
+
+    def new_forward(self, module: Any, states: Tensor) -> Tensor:
+        """Called in place of the layer's forward."""
+        if self.feature.dense:
+            compute: Any = self.fn_ref.original_forward
+            output = compute(states)
+            if self.feature.keep:
+                change = output if self.output is None else output - self.output
+                self.columns = change.abs().sum((0, 1)).topk(self.count).indices
+                self.output = output
+            return output
+        assert self.output is not None and self.columns is not None
+        fresh = F.linear(states, module.weight[self.columns], module.bias[self.columns])
+        self.output = self.output.index_copy(2, self.columns, fresh)
+        return self.output
+
+    @property
+    def cache_bytes(self) -> int:
+        return 0 if self.output is None else self.output.nbytes
+
+
+class Down(ModelHook):
+    """The second layer: what the neurons that were computed add to its last output.
+
+    Args:
+        leading: inputs that come before the neurons and are always fresh (attention, in single-stream blocks).
+    """
+
+    def __init__(self, feature: ColumnFeature, up: Up, leading: int) -> None:
+        super().__init__()
+        self.feature, self.up, self.leading = feature, up, leading
+        self.input: Tensor | None = None
+        self.output: Tensor | None = None
+
+    def new_forward(self, module: Any, states: Tensor) -> Tensor:
+        """Called in place of the layer's forward."""
+        if self.feature.dense:
+            compute: Any = self.fn_ref.original_forward
+            output = compute(states)
+            if self.feature.keep:
+                self.input, self.output = states, output
+            return output
+        assert self.input is not None and self.output is not None and self.up.columns is not None
+        leading = torch.arange(self.leading, device=states.device)
+        columns = torch.cat([leading, self.leading + self.up.columns])
+        change = (states - self.input).index_select(2, columns)
+        self.input, self.output = states, self.output + F.linear(change, module.weight[:, columns])
+        return self.output
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(tensor.nbytes for tensor in (self.input, self.output) if tensor is not None)

@@ -1,0 +1,72 @@
+"""Sparse steps that compute the heaviest columns (Chipmunk)."""
+
+import pytest
+import torch
+from torch.nn import functional as F
+from torch.testing import assert_close
+
+from caching.columns import Chunk
+from caching.engine import Engine
+from caching.flops import count_flops
+from caching.recipe import Recipe, Taylor, recipe
+from caching.schedule import Interval
+from caching.tokens import SparseColumns
+
+from .test_engine import run
+
+
+def states(seed):
+    generator = torch.Generator().manual_seed(seed)
+    return [torch.randn(1, 2, count, 6, generator=generator) for count in (5, 12, 12)]
+
+
+@pytest.mark.parametrize("count", [1, 6, 12])
+def test_unchanged_inputs_give_full_attention(count):
+    chunk = Chunk.split(*states(0), count)
+    assert_close(chunk.attend(*states(0)), F.scaled_dot_product_attention(*states(0)))
+
+
+def test_all_columns_are_full_attention_whatever_changes():
+    chunk = Chunk.split(*states(0), 12)
+    assert_close(chunk.attend(*states(1)), F.scaled_dot_product_attention(*states(1)))
+
+
+def test_the_heaviest_keys_are_chosen():
+    query, key, value = states(0)
+    weights = (query @ key.transpose(2, 3) / 6**0.5).softmax(-1).sum(2)
+    assert torch.equal(Chunk.split(query, key, value, 3).columns, weights.topk(3).indices)
+
+
+def test_all_columns_are_the_model(transformer, sample, inputs):
+    full = Engine(transformer, recipe("full"))
+    expected = run(full, sample, inputs)
+    full.detach()
+    tokens = SparseColumns(ratio=0.0, chunk=40)
+    method = Recipe(name="x", schedule=Interval(every=4), tokens=tokens, predictor=Taylor(order=0))
+    for velocity, true in zip(run(Engine(transformer, method), sample, inputs), expected, strict=True):
+        assert_close(velocity, true, rtol=1e-3, atol=1e-4)
+
+
+def test_more_columns_come_nearer_to_the_model(transformer, sample, inputs):
+    full = Engine(transformer, recipe("full"))
+    expected = run(full, sample, inputs)[1]
+    full.detach()
+    errors = []
+    for ratio in (0.95, 0.5, 0.1):
+        engine = Engine(transformer, recipe("chipmunk", ratio=ratio, interval=4))
+        errors.append((run(engine, sample, inputs)[1] - expected).norm())
+        engine.detach()
+    assert errors[0] > errors[1] > errors[2]
+
+
+def test_a_sparse_step_saves_what_it_does_not_compute():
+    config = {"_class_name": "HunyuanVideoTransformer3DModel", "num_layers": 1, "num_single_layers": 1}
+    size = dict(grid=(4, 16, 16), num_text_tokens=16)
+    one = count_flops(config, recipe("full"), num_steps=1, **size)
+    sparse = {
+        ratio: count_flops(config, recipe("chipmunk", ratio=ratio), num_steps=3, **size)
+        - count_flops(config, recipe("chipmunk", ratio=ratio), num_steps=2, **size)
+        for ratio in (0.8, 0.4)
+    }
+    assert sparse[0.8] < sparse[0.4] < one
+    assert sparse[0.8] < 0.6 * one
