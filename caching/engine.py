@@ -72,7 +72,10 @@ class Engine:
     def begin(self, grid: tuple[int, int, int], times: list[float]) -> None:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
         self.grid, self.times, self.step = grid, times, 0
-        self.clock = self.recipe.schedule.start(len(times))
+        schedule = self.recipe.schedule
+        if isinstance(schedule, InputChange):
+            schedule = schedule.fitted(self.adapter.teacache_fit)
+        self.clock = schedule.start(len(times))
         self.dense: list[bool] = []  # the steps so far
         self.last_input: Tensor | None = None
         if self.feature is not None:

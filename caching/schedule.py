@@ -1,7 +1,7 @@
 """When a denoising step is dense: the first axis of a recipe."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
 from caching.strict import Strict
@@ -118,13 +118,14 @@ class InputChange(Strict):
     """Dense when the blocks' input has changed enough since the last dense step (TeaCache).
 
     The relative change of each step, rescaled by a polynomial, is added up until it passes `threshold`. The first and
-    the last step are dense. TeaCache fits `rescale` (highest power first) to each model; without a fit it is the
-    identity. Where there are no values, on the meta device, every `typical`-th step is dense.
+    the last step are dense. TeaCache fits `rescale` (highest power first) to each model; None is its published fit
+    for the full-size models that have one, and the identity for others. Where there are no values, on the meta device,
+    every `typical`-th step is dense.
     """
 
     kind: Literal["input_change"] = "input_change"
     threshold: float = 0.15
-    rescale: tuple[float, ...] = (1.0, 0.0)
+    rescale: tuple[float, ...] | None = None
     typical: int = 3
 
     def __post_init__(self) -> None:
@@ -137,19 +138,23 @@ class InputChange(Strict):
     def start(self, num_steps: int) -> Clock:
         return InputChangeClock(self, num_steps)
 
+    def fitted(self, published: tuple[float, ...] | None) -> "InputChange":
+        """The same with a polynomial: its own, or else the model's, or else the identity."""
+        return replace(self, rescale=self.rescale or published or (1.0, 0.0))
+
 
 class InputChangeClock:
     """TeaCache's running sum."""
 
     def __init__(self, schedule: InputChange, num_steps: int) -> None:
-        self.schedule, self.num_steps = schedule, num_steps
+        self.schedule, self.num_steps = schedule.fitted(None), num_steps
         self.total = 0.0
 
     def is_dense(self, step: int, signals: Signals) -> bool:
         now = signals.input_change()
         if now is None:
             return step % self.schedule.typical == 0
-        for power, factor in enumerate(reversed(self.schedule.rescale)):
+        for power, factor in enumerate(reversed(self.schedule.rescale or ())):
             self.total += factor * now**power
         if step in (0, self.num_steps - 1) or self.total >= self.schedule.threshold:
             self.total = 0.0

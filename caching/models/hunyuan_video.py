@@ -19,6 +19,9 @@ from caching.models.two_stream import TwoStreamAdapter
 class HunyuanVideoAdapter(TwoStreamAdapter):
     """Runs the model's own modules on patches instead of a latent video, so that any tokens can be computed alone."""
 
+    published_fit = (7.33226126e02, -4.01131952e02, 6.75869174e01, -3.14987800, 9.61237896e-02)
+    published_blocks = 60
+
     def __init__(self, transformer: HunyuanVideoTransformer3DModel) -> None:
         super().__init__(transformer)
         config = self.transformer.config

@@ -10,6 +10,9 @@ from caching.models.state import State
 class TwoStreamAdapter:
     """Where such a model keeps its blocks and their modules, and its head."""
 
+    published_fit: tuple[float, ...] = ()  # TeaCache's polynomial for the full-size model
+    published_blocks = 0  # how many blocks that model has
+
     def __init__(self, transformer: Any) -> None:
         self.transformer = transformer
         self.block_list = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
@@ -22,6 +25,11 @@ class TwoStreamAdapter:
     def attentions(self) -> list[Any]:
         """The attention modules where tokens meet, in the order in which they run."""
         return [block.attn for block in self.block_list]
+
+    @property
+    def teacache_fit(self) -> tuple[float, ...] | None:
+        """TeaCache's published polynomial, highest power first, if this is the model that it was fitted to."""
+        return self.published_fit if self.num_blocks == self.published_blocks else None
 
     def modulated(self, state: State) -> Tensor:
         """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""

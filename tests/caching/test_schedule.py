@@ -81,3 +81,9 @@ def test_expected_errors_add_up_until_the_tolerance():
     ]
     assert all(decisions(ErrorEstimate(tolerance=0.25), 4, change=float("inf")))
     assert decisions(ErrorEstimate(typical=3), 5, change=None) == [True, False, False, True, False]
+
+
+def test_a_published_fit_is_used_unless_another_is_given():
+    assert InputChange().fitted(None).rescale == (1.0, 0.0)
+    assert InputChange().fitted((2.0, 1.0)).rescale == (2.0, 1.0)
+    assert InputChange(rescale=(3.0, 0.0)).fitted((2.0, 1.0)).rescale == (3.0, 0.0)
