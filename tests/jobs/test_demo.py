@@ -1,10 +1,13 @@
 """The demo model's data and its oracle."""
 
+import json
+import shutil
 from collections import Counter
 
 import pytest
 import torch
 
+from caching.recipe import recipe
 from jobs.demo import MODEL_DIRECTORY
 from jobs.demo.oracle import look
 from jobs.demo.scenes import (
@@ -19,6 +22,9 @@ from jobs.demo.scenes import (
     sample_scenes,
     scene_of,
 )
+from jobs.demo.train import Training, main
+from jobs.demo.train_transformer import Course
+from jobs.pipeline import Renderer, Sampling, load_pipeline
 
 
 def test_the_oracle_sees_what_is_drawn():
@@ -74,3 +80,19 @@ def test_the_shipped_model_fits_in_a_repository():
     assert files
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_training_goes_on_from_the_shipped_weights(tmp_path):
+    """A few steps on a few videos, with the shipped VAE; the result is a pipeline that samples."""
+    shutil.copytree(MODEL_DIRECTORY / "vae", tmp_path / "work" / "vae")
+    course = Course(steps=4, batch=2, still_batch=4, still_part=0.5, videos_among_stills=0.5)
+    main(Training(out=tmp_path / "out", work=tmp_path / "work", videos=4, course=course, start=MODEL_DIRECTORY))
+    report = json.loads((tmp_path / "work" / "training.json").read_text())
+    assert 0 < report["final_loss"] < 1
+    pipeline = load_pipeline(str(tmp_path / "out"), dtype="float32", device="cpu")
+    renderer = Renderer(pipeline, template={"template": "{}", "crop_start": 0})
+    renderer.use(recipe("full"))
+    sampling = Sampling(seed=0, height=128, width=128, num_frames=9, steps=2, guidance=1.0)
+    assert renderer.denoise(renderer.encode(all_scenes()[0].caption), sampling).isfinite().all()
