@@ -221,12 +221,11 @@ class Engine:
         feature = self.feature
         assert feature is not None
 
-        def attend(layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
-            outputs = self.group.attend(*states)
-            _, key, value, _, text_key, text_value = states
+        def attend(layer: int, query, key, value, text_query, text_key, text_value) -> tuple[Tensor, Tensor]:
+            outputs = self.group.attend(query, key, value, text_query, text_key, text_value)
             if proxies is not None:
                 proxies.context.record(key, value, text_key, text_value)
-            feature.hear(layer, states[:3], states[3:], outputs)
+            feature.hear(layer, (query, key, value), (text_query, text_key, text_value), outputs)
             return outputs
 
         return attend

@@ -1,4 +1,4 @@
-"""The command line: `resca render PROMPTS --out DIR`, and benchmark, flops, tune (also `python -m jobs ...`)."""
+"""The command line: `resca render PROMPTS --out DIR`; benchmark, flops, tune, analyze (also `python -m jobs ...`)."""
 
 import contextlib
 import io
@@ -9,16 +9,17 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import BenchmarkOptions, FlopsOptions, RenderOptions, TuneOptions
+from jobs.options import AnalyzeOptions, BenchmarkOptions, FlopsOptions, RenderOptions, TuneOptions
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
+    | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
 )
 
-Options = RenderOptions | BenchmarkOptions | FlopsOptions | TuneOptions
+Options = RenderOptions | BenchmarkOptions | FlopsOptions | TuneOptions | AnalyzeOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -62,6 +63,8 @@ def _run(options: Options) -> int:
             from jobs.flops import run
         case TuneOptions():
             from jobs.tune import run
+        case AnalyzeOptions():
+            from jobs.analyze import run
     return run(options)  # type: ignore[arg-type]
 
 

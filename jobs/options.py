@@ -187,3 +187,20 @@ class TuneOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class AnalyzeOptions:
+    """Repeat the analyses of the ResCa and DuCa papers on a model; each gives a plot and a CSV."""
+
+    out: Path = Path("analysis")
+    """Directory for the plots and tables."""
+    only: Text = None
+    """Analyses to make, separated by commas; by default all."""
+    prompts: File = None
+    """Prompts to measure on; the demo model brings its own."""
+    num: int = 2
+    """How many of them."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()

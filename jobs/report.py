@@ -51,7 +51,7 @@ def write_report(directory: Path, rows: Sequence[Row], frames: dict[str, dict[st
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "rows.json", json.dumps(rows, indent=2) + "\n")
-    _write_csv(directory / "rows.csv", rows)
+    write_csv(directory / "rows.csv", rows)
     plot_pareto(directory, rows)
     figures = [_figure(directory, number, *entry) for number, entry in enumerate(frames.items())]
     write_text(directory / "index.html", _page(title, rows, figures))
@@ -78,7 +78,8 @@ def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
     pyplot.close(figure)
 
 
-def _write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """Write rows of equal keys as a table; recipes are left out."""
     keys = [key for key in rows[0] if key != "recipe"]
     with path.open("w", newline="", encoding="utf-8") as file:
         writer = csv.DictWriter(file, keys, extrasaction="ignore")

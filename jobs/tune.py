@@ -6,65 +6,25 @@ Candidates are compared on latents, which costs no decoding; what is promised is
 import math
 import statistics
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, field, replace
+from dataclasses import asdict, dataclass, replace
 from itertools import product
 
-import torch
 import yaml
-from torch import Tensor
 
 from caching.places import Steps, improve, spread
-from caching.recipe import RECIPES, Recipe, Taylor
+from caching.recipe import Recipe, Taylor
 from caching.schedule import Places
 from jobs.benchmark import Contest
-from jobs.demo.scenes import sample_scenes
 from jobs.errors import BadInput
-from jobs.facts import ModelFacts, read_facts
-from jobs.measure import psnr_db
+from jobs.facts import read_facts
+from jobs.judge import Judge, calibration_items
 from jobs.options import TuneOptions
 from jobs.outputs import write_text
-from jobs.pipeline import Prompt
 from jobs.progress import make_console
-from jobs.prompts import Item, read_items
-from jobs.render import defaults_for
 
 PREDICTORS = [Taylor(order=order, correction=part) for order, part in ((1, 0.0), (1, 0.5), (1, 1.0), (2, 0.5))]
 BENDS = (0.0, 0.25, 0.5)
 MARGIN_DB = 0.3  # calibration prompts flatter what was chosen on them
-FIRST_SEED = 500_000
-
-
-@dataclass
-class Judge:
-    """Samples the calibration prompts with any recipe and compares with full sampling; counts what it spends."""
-
-    contest: Contest
-    items: list[Item]
-    prompts: list[Prompt] = field(default_factory=list)
-    references: list[Tensor] = field(default_factory=list)
-    dense_steps: int = 0
-
-    def __post_init__(self) -> None:
-        self.prompts = [self.contest.renderer.encode(item.prompt) for item in self.items]
-        self.references = self.sample(RECIPES["full"])
-
-    def sample(self, method: Recipe) -> list[Tensor]:
-        """Final latents of every calibration prompt."""
-        engine, latents = self.contest.renderer.use(method), []
-        for item, prompt in zip(self.items, self.prompts, strict=True):
-            latents.append(self.contest.renderer.denoise(prompt, self.contest.sampling(item)))
-            self.dense_steps += engine.dense_steps
-        return latents
-
-    def latent_db(self, method: Recipe) -> list[float]:
-        """PSNR of each prompt's latents; the peak is the reference's range."""
-        return [_psnr(mine, full) for mine, full in zip(self.sample(method), self.references, strict=True)]
-
-    def video_db(self, method: Recipe) -> list[float]:
-        """PSNR of each prompt's decoded video."""
-        decode = self.contest.renderer.decode
-        pairs = zip(self.sample(method), self.references, strict=True)
-        return [psnr_db(decode(mine), decode(full)) for mine, full in pairs]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,7 +45,9 @@ def run(options: TuneOptions) -> int:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
     target = _target(options)
     facts = read_facts(options.model)
-    items = _calibration(options, facts)
+    items = calibration_items(options, facts)
+    if options.budget_dense and options.budget_dense > items[0].steps:
+        raise BadInput(f"--budget-dense {options.budget_dense} is more than the {items[0].steps} steps of a video")
     console = make_console()
     with console.status("sampling the calibration prompts in full"):
         judge = Judge(Contest(facts, options.video), items)
@@ -185,29 +147,6 @@ def _target(options: TuneOptions) -> float:
     return target
 
 
-def _calibration(options: TuneOptions, facts: ModelFacts) -> list[Item]:
-    """The prompts to measure on: the user's, or for the demo model some of its training captions."""
-    defaults = defaults_for(facts, options.video)
-    if options.prompts is not None:
-        items = read_items(options.prompts, defaults)[: options.num]
-    elif options.model == "demo":
-        captions = [scene.caption for scene in sample_scenes(options.num, FIRST_SEED, held_out=False)]
-        size = dict(height=defaults.height, width=defaults.width, num_frames=defaults.num_frames, steps=defaults.steps)
-        items = [
-            Item(id=f"{number:04d}", prompt=caption, seed=FIRST_SEED + number, where="demo", **size)
-            for number, caption in enumerate(captions)
-        ]
-    else:
-        raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
-    for item in items:
-        facts.check_size(item.height, item.width, item.num_frames)
-    if len({item.steps for item in items}) > 1:
-        raise BadInput("calibration prompts must all have the same number of steps")
-    if options.budget_dense and options.budget_dense > items[0].steps:
-        raise BadInput(f"--budget-dense {options.budget_dense} is more than the {items[0].steps} steps of a video")
-    return items
-
-
 def _write(options: TuneOptions, found: Candidate, measured: list[float]) -> None:
     """A recipe file; what it is worth stands above it, as comments."""
     heading = (
@@ -218,8 +157,3 @@ def _write(options: TuneOptions, found: Candidate, measured: list[float]) -> Non
     settings["schedule"]["dense"] = list(found.places)
     options.out.parent.mkdir(parents=True, exist_ok=True)
     write_text(options.out, heading + yaml.safe_dump(settings, sort_keys=False))
-
-
-def _psnr(mine: Tensor, full: Tensor) -> float:
-    error = (mine - full).square().mean()
-    return 100.0 if error == 0 else float(10 * torch.log10((full.max() - full.min()) ** 2 / error))

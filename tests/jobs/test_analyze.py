@@ -1,0 +1,87 @@
+"""`resca analyze`, for real: the plots and tables of a tiny pipeline, and what must hold of them."""
+
+import csv
+
+import imageio.v3 as imageio
+import pytest
+import torch
+
+from jobs.__main__ import main
+from jobs.analysis.clusters import distances_within
+from jobs.analysis.study import residuals
+from jobs.analysis.trajectories import project
+from jobs.errors import BAD_INPUT
+from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+
+pytestmark = pytest.mark.timeout(300)
+NAMES = ("residuals", "trajectories", "errors", "latency", "stability")
+
+
+def table(path):
+    with path.open() as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.fixture(scope="module")
+def analysis(tmp_path_factory):
+    """All analyses but the ablations, whose clusters are too many for so few tokens."""
+    directory = tmp_path_factory.mktemp("analysis")
+    model = save_tiny_pipeline(directory / "model")
+    (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    given = ["--out", directory / "out", "--prompts", directory / "prompts.txt", "--model", model]
+    assert main(["analyze", *map(str, given), "--only", ",".join(NAMES), "--steps", "20", *size]) == 0
+    return directory / "out"
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_each_gives_a_plot_and_a_table(analysis, name):
+    assert imageio.imread(analysis / f"{name}.png").std() > 5
+    assert len(table(analysis / f"{name}.csv")) >= 5
+
+
+def test_clusters_hold_residuals_that_are_more_alike(analysis):
+    rows = {(row["clustering"], row["order"]): float(row["mean"]) for row in table(analysis / "residuals.csv")}
+    assert rows["none", "1"] == pytest.approx(1)
+    assert rows["trajectory", "1"] < 1
+    assert rows["features", "0"] < 1
+
+
+def test_errors_begin_with_the_first_sparse_step(analysis):
+    for row in table(analysis / "errors.csv"):
+        assert (float(row["error"]) == 0) is (int(row["step"]) <= 1)
+
+
+def test_the_implicit_update_never_amplifies(analysis):
+    for row in table(analysis / "stability.csv"):
+        z = float(row["z"])
+        assert float(row["explicit"]) == pytest.approx(1 + z)
+        assert float(row["implicit"]) == pytest.approx(1 / (1 - z))
+
+
+def test_the_parts_of_the_latency_are_all_there(analysis):
+    assert all(float(row["seconds"]) > 0 for row in table(analysis / "latency.csv"))
+
+
+def test_residuals_of_an_order_vanish_for_polynomials_below_it():
+    times = torch.arange(6.0)[:, None, None]
+    assert residuals(times**2, 3).abs().max() == 0
+    assert residuals(times**2, 2).unique().tolist() == [2]
+
+
+def test_distances_are_those_of_pairs_of_one_cluster():
+    values = torch.tensor([[0.0], [1.0], [5.0], [7.0]])
+    assert sorted(distances_within(values, torch.tensor([0, 0, 1, 1])).tolist()) == [1, 2]
+
+
+def test_a_plane_keeps_all_of_its_variance():
+    generator = torch.Generator().manual_seed(0)
+    plane = torch.randn(10, 3, 2, generator=generator) @ torch.randn(2, 8, generator=generator)
+    coordinates, kept = project(plane)
+    assert coordinates.shape == (10, 3, 3)
+    assert kept == pytest.approx(1, abs=1e-4)
+
+
+def test_an_unknown_analysis_is_one_sentence(capsys):
+    assert main(["analyze", "--only", "magic"]) == BAD_INPUT
+    assert "unknown analysis 'magic'; known: residuals" in capsys.readouterr().err
