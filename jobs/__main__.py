@@ -4,6 +4,7 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
+from itertools import dropwhile, takewhile
 from typing import Annotated
 
 import tyro
@@ -48,9 +49,14 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
 def _sentence(box: str) -> str:
     """The first paragraph of tyro's framed complaint on one line, without the help texts that it indents."""
     lines = [line.strip("│").removesuffix("│")[1:].rstrip() for line in box.splitlines()[1:]]
-    end = next((number for number, line in enumerate(lines) if not line or line.startswith("──")), len(lines))
-    words = " ".join(line.strip() for line in lines[:end] if not line.startswith(" " * 8))
+    paragraph = takewhile(lambda line: line and not _is_rule(line), dropwhile(_is_rule, lines))
+    words = " ".join(line.strip() for line in paragraph if not line.startswith(" " * 8))
     return f"{words.removesuffix('.').replace('{None}|', '')}; for the options see resca --help."
+
+
+def _is_rule(line: str) -> bool:
+    """Whether a line is drawn; terminals without UTF-8 get dashes."""
+    return bool(line) and not line.strip(" ─-")
 
 
 def _run(options: Options) -> int:
