@@ -8,6 +8,7 @@ import sys
 import threading
 import time
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -70,7 +71,8 @@ def drive(project: Path) -> Iterator:
         environment |= {"PYTHONPATH": str(CHECKOUT), "RAY_LOG_TO_DRIVER": "0"}
         command = [sys.executable, "driver.py", address, str(seconds)]
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
-        drivers.append(subprocess.Popen(command, cwd=project, env=environment, **output))
+        listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells start background jobs deaf to it
+        drivers.append(subprocess.Popen(command, cwd=project, env=environment, preexec_fn=listen, **output))
         return drivers[-1]
 
     yield start
