@@ -21,7 +21,7 @@ from caching.make_feature import make_feature
 from caching.models import adapter_for
 from caching.models.state import State
 from caching.proxies import Proxies
-from caching.recipe import ProxyTaylor, Recipe
+from caching.recipe import Multistep, ProxyTaylor, Recipe
 from caching.schedule import ErrorEstimate, InputChange, Places, Signals
 from caching.site import Site
 from caching.tokens import TrajectoryMedoids
@@ -142,28 +142,31 @@ class Engine:
         self.dense.append(self.clock.is_dense(step, signals))
         if self.dense[-1]:
             self.group.mark("dense")
-            keep = self.clock.may_be_sparse_after(step)
-            return self._dense(time, span, embed(), patches.dtype, followed_by_sparse=keep)
+            keep = isinstance(self.recipe.predictor, Multistep) or self.clock.may_be_sparse_after(step)
+            return self._dense(time, span, embed(), patches.dtype, keep=keep)
         self.group.mark("sparse")
         self.correction.sparse(time, span)
         assert self.feature is not None
         if self.proxies is not None and self.proxies.simulation is not None:
             value = self.proxies.advance(time, patches, inputs)
+            if self.proxies.truth is not None:
+                self._measure_error(time, self.proxies.truth, self.proxies.index)
             return self.feature.answer(value, embed).to(patches.dtype)
         return self.feature.sparse(time, embed).to(patches.dtype)
 
-    def _dense(self, time: float, span: float, before: State, dtype: torch.dtype, followed_by_sparse: bool) -> Tensor:
-        """Compute every token; keep what sparse steps need, if any follow."""
+    def _dense(self, time: float, span: float, before: State, dtype: torch.dtype, keep: bool) -> Tensor:
+        """Compute every token; keep what later steps need, if any do."""
         assert self.feature is not None
-        proxies = self.proxies if followed_by_sparse else None
+        proxies = self.proxies if keep else None
         self.router.send(self._attend_and_tell(proxies), before.text.shape[1])
-        after = self.feature.run(time, before, keep=followed_by_sparse)
+        after = self.feature.run(time, before, keep=keep)
         velocity = self.adapter.head(after).to(dtype)
         self._measure_error(time, self.feature.value(before, after, lambda: velocity))
+        self.error.dense(time)
         answer = self._corrected(velocity, time, span)
-        if followed_by_sparse:
+        if keep:
             self._keep(time, before, after, velocity, proxies)
-        return answer
+        return self.feature.sparse(time, lambda: before) if isinstance(self.recipe.predictor, Multistep) else answer
 
     def _corrected(self, velocity: Tensor, time: float, span: float) -> Tensor:
         """The velocity that also makes good what the sparse steps before this dense one did wrong."""
@@ -181,7 +184,7 @@ class Engine:
         return self.feature.taylor.predict(time)
 
     def _keep(self, time: float, before: State, after: State, velocity: Tensor, proxies: Proxies | None) -> None:
-        """End a dense step that sparse ones follow."""
+        """End a dense step that later ones learn from."""
         assert self.feature is not None
         if proxies and proxies.simulation:
             proxies.learn(time, self.feature.value(before, after, lambda: velocity))
@@ -200,15 +203,12 @@ class Engine:
         change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
         return change / size
 
-    def _measure_error(self, time: float, truth: Tensor) -> None:
-        """At a dense step of a schedule that goes by the error: see how wrong the extrapolation would have been."""
+    def _measure_error(self, time: float, truth: Tensor, tokens: Tensor | slice = slice(None)) -> None:
+        """For a schedule that goes by the error: see how wrong the extrapolation is, by tokens that were computed."""
         assert self.feature is not None
-        if not isinstance(self.recipe.schedule, ErrorEstimate) or truth.device.type == "meta":
-            return
-        if self.error.ready:
+        if isinstance(self.recipe.schedule, ErrorEstimate) and self.error.ready and truth.device.type != "meta":
             self.group.mark("decision")
-            self.error.measure(time, self.feature.taylor.predict(time), truth, self.group)
-        self.error.dense(time)
+            self.error.measure(time, self.feature.taylor.predict(time)[:, tokens], truth, self.group)
 
     def _expected_error(self, time: float, span: float) -> float | None:
         """What a sparse step of `span` would add to the error of the latents, in units of the velocity."""

@@ -12,7 +12,7 @@ class ExtrapolationError:
     """The relative error of an extrapolation of order O, in one generation.
 
     Through dense times t_0 ... t_O it errs at t by about `c (t - t_0) ... (t - t_O)`; each dense step that could have
-    been extrapolated gives c anew. All ranks agree.
+    been extrapolated gives c anew, and so do proxies that a sparse step computes. All ranks agree.
     """
 
     def __init__(self, order: int) -> None:
@@ -26,7 +26,7 @@ class ExtrapolationError:
         return len(self.nodes) == self.order + 1
 
     def measure(self, time: float, predicted: Tensor, truth: Tensor, group: Group) -> None:
-        """Compare what a sparse step would have given at a dense step with the truth, local tokens `[B, N, C]` both."""
+        """Compare the extrapolation with the truth, of any local tokens `[B, n, C]` both."""
         squares = torch.stack([(predicted - truth).float().square().sum(), truth.float().square().sum()])
         error, size = group.total(squares).tolist()
         self.rate = sqrt(error / size) / abs(self._growth(time)) if size else 0.0

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from caching.attention import Triple
 from caching.models.state import State
+from caching.multistep import MultistepPredictor, Row
 from caching.predictor import TaylorPredictor
 
 HOOK = "resca"
@@ -52,6 +53,24 @@ class OutputFeature:
     @property
     def cache_bytes(self) -> int:
         return self.taylor.cache_bytes
+
+
+class FittedOutput(OutputFeature):
+    """The velocity as a weighted sum of all dense ones, the same in every step of a stage, the dense one too."""
+
+    def __init__(self, adapter: Any, weights: tuple[Row, ...]) -> None:
+        super().__init__(adapter, order=0)
+        self.multistep = MultistepPredictor(weights)
+
+    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
+        self.multistep.observe(velocity)
+
+    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+        return self.multistep.predict()
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.multistep.cache_bytes
 
 
 class StackFeature(OutputFeature):

@@ -3,10 +3,10 @@
 from typing import Any
 
 from caching.columns import ColumnFeature
-from caching.features import BlockFeature, DeltaFeature, OutputFeature, StackFeature
+from caching.features import BlockFeature, DeltaFeature, FittedOutput, OutputFeature, StackFeature
 from caching.merging import MergingFeature
 from caching.partial import PartialFeature
-from caching.recipe import Recipe
+from caching.recipe import Multistep, Recipe
 from caching.site import Site
 from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns
 
@@ -20,6 +20,8 @@ def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
         return MergingFeature(adapter, order, recipe.tokens, site)
     if isinstance(recipe.tokens, SparseColumns):
         return ColumnFeature(adapter, order, recipe.tokens, site)
+    if isinstance(recipe.predictor, Multistep):
+        return FittedOutput(adapter, recipe.predictor.weights)
     if kind == "output":
         return OutputFeature(adapter, order)
     if kind == "stack":

@@ -49,6 +49,7 @@ class Proxies:
         self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
         self.evidence = torch.zeros(2, device=device)
         self.medoids: Tensor | None = None
+        self.truth: Tensor | None = None  # the proxies' computed values [B, K, C], if the last step computed them
         self.simulation: ProxySimulation | None = None
 
     def learn(self, time: float, truth: Tensor) -> None:
@@ -110,9 +111,10 @@ class Proxies:
         """A sparse step: the simulated value of every local token `[B, N, C]`."""
         assert self.simulation is not None
         self.since_dense += 1
-        if self.since_dense % self.settings.every:
-            return self.simulation.advance(time)
-        return self.simulation.advance(time, self._denoise(time, patches, inputs))
+        self.truth = None
+        if self.since_dense % self.settings.every == 0:
+            self.truth = self._denoise(time, patches, inputs)
+        return self.simulation.advance(time, self.truth)
 
     @property
     def cache_bytes(self) -> int:

@@ -5,7 +5,7 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, Literal, get_args
+from typing import Any, ClassVar, Literal, get_args
 
 from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule
 from caching.strict import Strict
@@ -54,13 +54,31 @@ class ProxyTaylor(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Multistep(Strict):
+    """Weighted sums of the velocities of all dense steps so far, one row of `weights` for each dense step.
+
+    `resca tune` fits them. They belong to the dense steps that stand beside them in the schedule.
+    """
+
+    kind: Literal["multistep"] = "multistep"
+    weights: tuple[tuple[float, ...], ...]
+    order: ClassVar[int] = 0
+    axis: ClassVar[str] = "sigma"
+    correction: ClassVar[float] = 0.0
+
+    def __post_init__(self) -> None:
+        if any(len(row) != number for number, row in enumerate(self.weights, 1)):
+            raise ValueError("the weights of dense step number n must be n numbers, one for each dense step so far")
+
+
+@dataclass(frozen=True, kw_only=True)
 class Recipe(Strict):
     """A method: when steps are dense, who is computed in a sparse step, and how the cached output moves."""
 
     name: str
     schedule: Schedule = field(default_factory=Interval)
     tokens: Tokens | None = None
-    predictor: Taylor | ProxyTaylor = field(default_factory=Taylor)
+    predictor: Taylor | ProxyTaylor | Multistep = field(default_factory=Taylor)
     feature: Feature = "output"
 
     def __post_init__(self) -> None:
@@ -71,6 +89,8 @@ class Recipe(Strict):
             raise ValueError(f"proxies simulate the feature output or stack, not {self.feature!r}")
         if isinstance(self.tokens, SelectedTokens | ClusteredTokens) and self.feature != "block":
             raise ValueError(f"tokens of the kind {self.tokens.kind!r} are cached block by block: feature block")
+        if isinstance(self.predictor, Multistep):
+            self._check_multistep(self.predictor)
         if isinstance(self.schedule, ErrorEstimate) and (
             self.feature not in ("output", "stack") or self.predictor.order < 1
         ):
@@ -79,6 +99,15 @@ class Recipe(Strict):
             )
         if self.predictor.correction and self.feature != "output":
             raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
+
+    def _check_multistep(self, predictor: Multistep) -> None:
+        if self.feature != "output" or self.tokens is not None:
+            raise ValueError("the predictor multistep moves the feature output, without tokens")
+        dense = {0, *self.schedule.dense} if isinstance(self.schedule, Places) else set()
+        if len(predictor.weights) != len(dense):
+            raise ValueError(
+                "the predictor multistep needs a schedule of the kind places, with as many rows of weights"
+            )
 
     def describe(self) -> dict[str, Any]:
         """The resolved settings, as plain data for sidecars and reports."""
@@ -119,6 +148,7 @@ RECIPES: dict[str, Recipe] = {
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
     "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
     "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
+    "adaptive": Recipe(name="adaptive", schedule=ErrorEstimate(), predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
 }
 

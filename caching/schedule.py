@@ -169,14 +169,14 @@ class InputChangeClock:
 class ErrorEstimate(Strict):
     """Dense when what the sparse steps since the last dense one add to the latents' error would exceed `tolerance`.
 
-    A dense step shows how wrong the extrapolation to it would have been; from there the error grows with the power
-    `order + 1` of the distance. The last step is dense: with a shifted schedule it is the longest. Where there are no
-    values, every `typical`-th step is dense.
+    A dense step shows how wrong the extrapolation to it would have been, and so do proxies in between; from there the
+    error grows with the power `order + 1` of the distance. The last step is dense: with a shifted schedule it is the
+    longest. Where there are no values, every `typical`-th step is dense.
     """
 
     kind: Literal["error_estimate"] = "error_estimate"
-    tolerance: float = 0.1
-    typical: int = 6
+    tolerance: float = 0.003
+    typical: int = 4
 
     def __post_init__(self) -> None:
         if not self.tolerance > 0:

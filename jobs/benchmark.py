@@ -9,10 +9,11 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from caching.recipe import Recipe
+from caching.recipe import Multistep, Recipe, Taylor
 from caching.schedule import Interval
 from jobs.contestants import Contestant, PeerContestant, RecipeContestant, Run
 from jobs.demo import PROMPTS_FILE
+from jobs.demo.items import benchmark_items
 from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import BadInput
@@ -89,8 +90,10 @@ def run(options: BenchmarkOptions) -> int:
     """Compare the methods and print one row each. Raises BadInput before anything is loaded."""
     console = make_console()
     _check(options)
-    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
     facts = read_facts(options.model)
+    plans = sorted(facts.plans, key=lambda name: (len(name), name)) if options.wants_all else []
+    names = [*options.method_names(), *plans]
+    methods = [resolve_method(name, options.cache_for(name), facts.plans) for name in names]
     items = _items(options, facts)
     _check_schedules(methods, items)
     tallies = [Tally(contestant) for contestant in _contestants(methods, options.peers, console)]
@@ -117,9 +120,7 @@ def run(options: BenchmarkOptions) -> int:
 
 def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> list[Contestant]:
     """Our methods, and if asked for the peers that are installed."""
-    contestants: list[Contestant] = [
-        RecipeContestant(method, replace(method, schedule=Interval(every=4))) for method in methods
-    ]
+    contestants: list[Contestant] = [RecipeContestant(method, _warm_up_recipe(method)) for method in methods]
     if not with_peers:
         return contestants
     from jobs.peers import PEERS
@@ -127,6 +128,12 @@ def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> l
     for package in sorted({str(peer.needs) for peer in PEERS if not peer.available}):
         console.print(f"without {package}, which is not installed", soft_wrap=True)
     return [*contestants, *(PeerContestant(peer) for peer in PEERS if peer.available)]
+
+
+def _warm_up_recipe(method: Recipe) -> Recipe:
+    """The method with dense and sparse steps in few steps."""
+    predictor = Taylor() if isinstance(method.predictor, Multistep) else method.predictor
+    return replace(method, schedule=Interval(every=4), predictor=predictor)
 
 
 def _check(options: BenchmarkOptions) -> None:
@@ -186,8 +193,12 @@ def _recognised(frames: np.ndarray, scene: Scene) -> bool:
 
 
 def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
-    """The prompts, repeated with further seeds until there are enough."""
-    lines = read_items(options.prompts or PROMPTS_FILE, defaults_for(facts, options.video))
+    """The prompts, repeated with further seeds until there are enough; the demo model has some for any number."""
+    defaults = defaults_for(facts, options.video)
+    if options.prompts is None and options.model == "demo":
+        lines = benchmark_items(options.num, defaults)
+    else:
+        lines = read_items(options.prompts or PROMPTS_FILE, defaults)
     for line in lines:
         facts.check_size(line.height, line.width, line.num_frames)
     repeats = -(-options.num // len(lines))

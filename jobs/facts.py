@@ -4,7 +4,7 @@ import hashlib
 import json
 import re
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -17,7 +17,7 @@ PIPELINE = "HunyuanVideoPipeline"
 DEMO = Path(__file__).parent / "demo" / "model"
 # diffusers' HunyuanVideoPipeline asks for this of height and width, whatever the VAE and patch sizes.
 PIPELINE_MULTIPLE = 16
-HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json")
+HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 Dtype = Literal["float32", "bfloat16", "float16"]
@@ -55,6 +55,8 @@ class ModelFacts:
     guidance_embeds: bool
     dtype: str
     defaults: GenerationDefaults
+    plans: dict[str, Path] = field(default_factory=dict)
+    """Recipes that lie beside the model (`plans/NAME.yaml`), by name."""
 
     def check_size(self, height: int, width: int, num_frames: int) -> None:
         """Check a size in pixels and frames. Raises BadInput naming the nearest valid one."""
@@ -140,6 +142,7 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
         latent_channels=vae.get("latent_channels", 16),
         dtype=defaults.dtype or dtype,
         defaults=defaults,
+        plans={path.stem: path for path in sorted(directory.glob("plans/*.yaml"))},
     )
 
 

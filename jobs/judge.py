@@ -5,9 +5,9 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caching.recipe import RECIPES, Recipe
+from caching.recipe import Recipe
 from jobs.benchmark import Contest
-from jobs.demo.scenes import sample_scenes
+from jobs.demo.items import drawn_items
 from jobs.errors import BadInput
 from jobs.facts import ModelFacts
 from jobs.measure import psnr_db
@@ -21,17 +21,27 @@ FIRST_SEED = 500_000
 
 @dataclass
 class Judge:
-    """Samples the calibration prompts with any recipe and compares with full sampling; counts what it spends."""
+    """Samples the calibration prompts with any recipe and compares with full sampling; counts what it spends.
+
+    `trajectories` are the latents of full sampling, of each prompt `[T + 1, C, F, H, W]`.
+    """
 
     contest: Contest
     items: list[Item]
     prompts: list[Prompt] = field(default_factory=list)
-    references: list[Tensor] = field(default_factory=list)
+    trajectories: list[Tensor] = field(default_factory=list)
     dense_steps: int = 0
 
     def __post_init__(self) -> None:
         self.prompts = [self.contest.renderer.encode(item.prompt) for item in self.items]
-        self.references = self.sample(RECIPES["full"])
+        for item, prompt in zip(self.items, self.prompts, strict=True):
+            self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
+            self.dense_steps += item.steps
+
+    @property
+    def references(self) -> list[Tensor]:
+        """Final latents of each prompt in full sampling `[1, C, F, H, W]`."""
+        return [trajectory[-1:] for trajectory in self.trajectories]
 
     def sample(self, method: Recipe) -> list[Tensor]:
         """Final latents of every calibration prompt."""
@@ -43,13 +53,14 @@ class Judge:
 
     def latent_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's latents; the peak is the reference's range."""
-        return [latent_psnr_db(mine, full) for mine, full in zip(self.sample(method), self.references, strict=True)]
+        pairs = zip(self.sample(method), self.references, strict=True)
+        return [latent_psnr_db(mine.cpu(), full) for mine, full in pairs]
 
     def video_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's decoded video."""
         decode = self.contest.renderer.decode
         pairs = zip(self.sample(method), self.references, strict=True)
-        return [psnr_db(decode(mine), decode(full)) for mine, full in pairs]
+        return [psnr_db(decode(mine), decode(full.to(mine.device))) for mine, full in pairs]
 
 
 def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
@@ -58,12 +69,7 @@ def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) 
     if options.prompts is not None:
         items = read_items(options.prompts, defaults)[: options.num]
     elif options.model == "demo":
-        captions = [scene.caption for scene in sample_scenes(options.num, FIRST_SEED, held_out=False)]
-        size = dict(height=defaults.height, width=defaults.width, num_frames=defaults.num_frames, steps=defaults.steps)
-        items = [
-            Item(id=f"{number:04d}", prompt=caption, seed=FIRST_SEED + number, where="demo", **size)
-            for number, caption in enumerate(captions)
-        ]
+        items = drawn_items(options.num, defaults, first_seed=FIRST_SEED, held_out=False)
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
     for item in items:

@@ -109,11 +109,16 @@ class ComparedOptions:
     json: File = None
     """Write the table to this file, as a list of rows."""
 
+    @property
+    def wants_all(self) -> bool:
+        """Whether every method is meant."""
+        return self.methods.strip() == "all"
+
     def method_names(self) -> list[str]:
         """The methods to compare, in the order given. Raises BadInput if there are none."""
         from caching.recipe import RECIPES
 
-        if self.methods.strip() == "all":
+        if self.wants_all:
             return list(RECIPES)
         names = [name.strip() for name in self.methods.split(",") if name.strip()]
         if not names:

@@ -4,8 +4,10 @@ Each runs on the same pipeline as our recipes. Settings are those of its documen
 decides how much is computed, there are two of them.
 """
 
+import io
+import json
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
 from typing import Any
@@ -16,22 +18,28 @@ from diffusers import (
     FasterCacheConfig,
     FirstBlockCacheConfig,
     HunyuanVideoPipeline,
+    MagCacheConfig,
     PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
     UniPCMultistepScheduler,
 )
 
 Attach = Callable[[HunyuanVideoPipeline, int], Callable[[], Any]]
+Learn = Callable[[HunyuanVideoPipeline, int, Callable[[], Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Peer:
-    """A rival: `attach` prepares the pipeline for a number of steps and returns what undoes it."""
+    """A rival: `attach` prepares the pipeline for a number of steps and returns what undoes it.
+
+    `learn`, where there is one, comes first: it is given a full sampling to look at, for that number of steps.
+    """
 
     name: str
     attach: Attach
     steps: int | None = None  # samples with so many steps instead
     needs: str | None = None  # a package that is not one of ours
+    learn: Learn | None = None
 
     @property
     def available(self) -> bool:
@@ -78,6 +86,35 @@ def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], Any]) -> Attac
         return transformer.disable_cache
 
     return attach
+
+
+class MagCache:
+    """diffusers' MagCache, which must have seen a full sampling by the model: it prints what it learnt there."""
+
+    def __init__(self, threshold: float, max_skip_steps: int) -> None:
+        self.settings: dict[str, Any] = dict(threshold=threshold, max_skip_steps=max_skip_steps)
+        self.ratios: dict[int, list[float]] = {}
+
+    def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Any]) -> None:
+        """Keep the ratios of the residuals' magnitudes in a sampling of so many steps."""
+        if steps in self.ratios:
+            return
+        undo = diffusers_cache(lambda _: MagCacheConfig(calibrate=True, num_inference_steps=steps))(pipeline, steps)
+        with redirect_stdout(io.StringIO()) as printed:
+            sample()
+        undo()
+        line = next(line for line in printed.getvalue().splitlines() if line.startswith("[1"))
+        self.ratios[steps] = json.loads(line)
+
+    def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+        config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps, **self.settings)
+        return diffusers_cache(lambda _: config)(pipeline, steps)
+
+    @classmethod
+    def peer(cls, threshold: float, max_skip_steps: int) -> Peer:
+        """As a rival."""
+        cache = cls(threshold, max_skip_steps)
+        return Peer(name=f"diffusers-magcache-{threshold}", attach=cache.attach, learn=cache.learn)
 
 
 def cache_dit(*, threshold: float, taylor: bool) -> Attach:
@@ -157,6 +194,7 @@ PEERS = [
         for value in (0.05, 0.2)
     ),
     *(Peer(name=f"diffusers-taylorseer-{n}", attach=diffusers_cache(_taylorseer(n))) for n in (5, 7)),
+    *(MagCache.peer(threshold, skipped) for threshold, skipped in ((0.06, 3), (0.24, 5))),
     Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
     Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster)),
     *(

@@ -119,6 +119,33 @@ class Renderer:
         """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
         return self._loop(self._noise(sampling), prompt, sampling, steps).float()
 
+    @torch.inference_mode()
+    def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
+        """Latents before each step of full sampling and at its end `[T + 1, C, F, H, W]`, in host memory."""
+        self.release()
+        latents = [self._noise(sampling)]
+        self._loop(latents[0], prompt, sampling, sampling.steps, lambda _p, _s, _t, now: _note(latents, now))
+        return torch.cat([each.float().cpu() for each in latents])
+
+    @torch.inference_mode()
+    def velocity(self, latents: Tensor, level: float, prompt: Prompt, guidance: float) -> Tensor:
+        """What the bare model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
+        transformer: Any = self.release().transformer
+        scale, options = self.pipeline.scheduler.config.num_train_timesteps, {"device": transformer.device}
+        if transformer.config.guidance_embeds:
+            embedded = torch.tensor([guidance * 1000.0], dtype=transformer.dtype, **options)
+        else:
+            embedded = None
+        return transformer(
+            hidden_states=latents.to(dtype=transformer.dtype, **options),
+            timestep=torch.tensor([level * scale], dtype=transformer.dtype, **options),
+            encoder_hidden_states=prompt.tokens,
+            encoder_attention_mask=torch.ones(prompt.tokens.shape[:2], **options),
+            pooled_projections=prompt.pooled,
+            guidance=embedded,
+            return_dict=False,
+        )[0].float()
+
     def _loop(self, latents: Tensor, prompt: Prompt, sampling: Sampling, steps: int, on_step_end: Any = None) -> Tensor:
         """The pipeline's own denoising loop, from noise to final latents."""
         return self.pipeline(
@@ -175,6 +202,11 @@ class Renderer:
         scheduler = self.pipeline.scheduler
         scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
         return scheduler.sigmas[:-1].tolist()
+
+
+def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    seen.append(tensors["latents"].clone())
+    return {}
 
 
 def _progress_callback(on_progress: Callable[[float], None] | None, num_steps: int) -> Any:

@@ -1,6 +1,8 @@
 """Methods by name or from a file, with what the command line says on top."""
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
@@ -12,8 +14,13 @@ from jobs.options import MethodOptions
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def resolve_method(name: str, options: MethodOptions) -> Recipe:
-    """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput."""
+def resolve_method(name: str, options: MethodOptions, plans: Mapping[str, Path] = MappingProxyType({})) -> Recipe:
+    """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput.
+
+    `plans` are further recipe files by name: those that lie beside a model.
+    """
+    if name in plans:
+        name = str(plans[name])
     given = options.given()
     if plan := given.pop("plan", None):
         if name != "auto":

@@ -57,8 +57,8 @@ def run(options: RenderOptions) -> int:
 def make_plan(options: RenderOptions) -> Plan:
     """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
     check_numbers(options)
-    method = resolve_method(options.method, options.cache)
     facts = read_facts(options.model)
+    method = resolve_method(options.method, options.cache, facts.plans)
     lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
     _check_sizes(lines, facts, options, method)
     items = [_render_item(line, facts, method, options) for line in lines]

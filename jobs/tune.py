@@ -1,18 +1,18 @@
 """`resca tune`: the fewest dense steps that reach a fidelity, or the best places for a number of them, by measuring.
 
-Candidates are compared on latents, which costs no decoding; what is promised is checked on videos.
+Candidates are sampled to their end and compared on latents, without decoding; what is promised is checked on videos.
 """
 
 import math
 import statistics
-from collections.abc import Callable
-from dataclasses import asdict, dataclass, replace
-from itertools import product
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass
 
 import yaml
 
+from caching.multistep import Row
 from caching.places import Steps, improve, spread
-from caching.recipe import Recipe, Taylor
+from caching.recipe import Multistep, Recipe
 from caching.schedule import Places
 from jobs.benchmark import Contest
 from jobs.errors import BadInput
@@ -21,24 +21,25 @@ from jobs.judge import Judge, calibration_items
 from jobs.options import TuneOptions
 from jobs.outputs import write_text
 from jobs.progress import make_console
+from jobs.rollout import Rollouts
 
-PREDICTORS = [Taylor(order=order, correction=part) for order, part in ((1, 0.0), (1, 0.5), (1, 1.0), (2, 0.5))]
-BENDS = (0.0, 0.25, 0.5)
+BENDS = (0.0, 0.15, 0.25)
 MARGIN_DB = 0.3  # calibration prompts flatter what was chosen on them
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A schedule with its predictor."""
+    """Dense steps with the weights that were fitted to them."""
 
     places: Steps
-    predictor: Taylor
+    weights: tuple[Row, ...]
     steps: int
 
     @property
     def recipe(self) -> Recipe:
         """As a method that can be rendered with."""
-        return Recipe(name="auto", schedule=Places(dense=self.places, steps=self.steps), predictor=self.predictor)
+        schedule = Places(dense=self.places, steps=self.steps)
+        return Recipe(name=f"auto-{len(self.places)}", schedule=schedule, predictor=Multistep(weights=self.weights))
 
 
 def run(options: TuneOptions) -> int:
@@ -68,66 +69,67 @@ class Search:
     """The search itself; `say` is told of each stage's result."""
 
     def __init__(self, judge: Judge, say: Callable[[str], None]) -> None:
-        self.judge, self.say = judge, say
+        self.judge, self.say, self.rollouts = judge, say, Rollouts(judge)
         self.steps = judge.items[0].steps
-        self.times = judge.contest.renderer.noise_levels(self.steps)
-        self.scores: dict[Candidate, float] = {}
+        self.scores: dict[Steps, float] = {}
 
     def at(self, budget: int) -> Candidate:
         """The best schedule with `budget` dense steps."""
-        return self._improved(self._start(budget))
+        return self._improved(self._guess(budget))
 
     def reaching(self, target_db: float) -> Candidate:
         """The fewest dense steps whose videos reach `target_db` on average."""
-        base = self._start(max(2, self.steps // 6))
-        offset = statistics.mean(self.judge.video_db(base.recipe)) - statistics.mean(self.judge.latent_db(base.recipe))
+        base = self._guess(max(2, self.steps // 6))
+        videos = self.judge.video_db(self._candidate(base).recipe)
+        offset = statistics.mean(videos) - statistics.mean(self.rollouts.latent_db(base))
         wanted = target_db - offset + MARGIN_DB
         low, high = 1, self.steps
         while high - low > 1:
             middle = (low + high) // 2
-            score = statistics.mean(self.judge.latent_db(self._start_like(base, middle).recipe))
-            self.say(f"{middle} dense steps, not yet searched: about {score + offset:.1f} dB")
+            score = statistics.mean(self.rollouts.latent_db(self._guess(middle)))
             low, high = (low, middle) if score >= wanted else (middle, high)
-        best = self._start_like(base, high)
+        best = self.at(high)
         while len(best.places) > 2:
-            fewer = self._improved(self._start_like(base, len(best.places) - 1))
-            if statistics.mean(self.judge.latent_db(fewer.recipe)) < wanted:
+            fewer = self.at(len(best.places) - 1)
+            if statistics.mean(self.rollouts.latent_db(fewer.places)) < wanted:
                 break
             best = fewer
         while statistics.mean(self.judge.video_db(best.recipe)) < target_db and len(best.places) < self.steps:
-            best = self._improved(self._start_like(base, len(best.places) + 1))
+            best = self.at(len(best.places) + 1)
         return best
 
-    def _start(self, budget: int) -> Candidate:
-        """The best of a few guesses."""
-        candidates = [
-            Candidate(places=spread(self.times, budget, bend), predictor=predictor, steps=self.steps)
-            for predictor, bend in product(PREDICTORS, BENDS)
-        ]
-        best = max(candidates, key=self._score)
-        self.bend = next(bend for bend in BENDS if spread(self.times, budget, bend) == best.places)
-        self.say(f"{budget} dense steps: {best.predictor}, bend {self.bend}, {self._score(best):.2f} dB of latents")
+    def _guess(self, budget: int) -> Steps:
+        """The best of a few schedules."""
+        best = max(guesses(self.rollouts.levels[:-1], budget), key=self._score)
+        self.say(f"{_described(best)}: {self._score(best):.2f} dB of latents, before the search")
         return best
 
-    def _start_like(self, base: Candidate, budget: int) -> Candidate:
-        return replace(base, places=spread(self.times, budget, self.bend))
+    def _improved(self, start: Steps) -> Candidate:
+        places, score = improve(start, self.steps, self._score, max_scores=12 * len(start))
+        self.say(f"{_described(places)}: {score:.2f} dB of latents")
+        return self._candidate(places)
 
-    def _improved(self, start: Candidate) -> Candidate:
-        places, score = improve(
-            start.places,
-            self.steps,
-            lambda places: self._score(replace(start, places=places)),
-            max_scores=12 * len(start.places),
-        )
-        self.say(f"{len(places)} dense steps at {', '.join(map(str, places))}: {score:.2f} dB of latents")
-        return replace(start, places=places)
+    def _candidate(self, places: Steps) -> Candidate:
+        return Candidate(places=places, weights=self.rollouts.fit(places).weights, steps=self.steps)
 
-    def _score(self, candidate: Candidate) -> float:
+    def _score(self, places: Steps) -> float:
         """Mean and worst count alike: a mean can hide a prompt that went wrong."""
-        if candidate not in self.scores:
-            values = self.judge.latent_db(candidate.recipe)
-            self.scores[candidate] = (statistics.mean(values) + min(values)) / 2
-        return self.scores[candidate]
+        if places not in self.scores:
+            values = self.rollouts.latent_db(places)
+            self.scores[places] = (statistics.mean(values) + min(values)) / 2
+        return self.scores[places]
+
+
+def guesses(times: list[float], budget: int) -> Iterator[Steps]:
+    """Schedules to begin a search with: even ones, and some with a second dense step early on."""
+    for bend in BENDS:
+        yield spread(times, budget, bend)
+        if budget > 2 and (wide := spread(times, budget - 1, bend))[1] > 1:
+            yield (0, wide[1] // 2, *wide[1:])
+
+
+def _described(places: Steps) -> str:
+    return f"{len(places)} dense steps at {', '.join(map(str, places))}"
 
 
 def _target(options: TuneOptions) -> float:
@@ -155,5 +157,6 @@ def _write(options: TuneOptions, found: Candidate, measured: list[float]) -> Non
     )
     settings = asdict(found.recipe)
     settings["schedule"]["dense"] = list(found.places)
+    settings["predictor"]["weights"] = [[round(weight, 6) for weight in row] for row in found.weights]
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, heading + yaml.safe_dump(settings, sort_keys=False))
+    write_text(options.out, heading + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110))

@@ -1,0 +1,83 @@
+"""A velocity that is a weighted sum of those of all dense steps so far, by weights fitted to the model.
+
+A dense step and the sparse steps after it are a stage. At output level no sparse step looks at the latents, so what a
+stage adds to them depends on the mean velocity alone: one row of weights a stage says all there is to say. The weights
+of a linear multistep solver (Adams-Bashforth) are the special case that needs no fit; those of `fit_weights` lead back
+to where full sampling would be, whatever has gone wrong before.
+
+Legend: B batch, N tokens, C channels, J dense steps so far.
+"""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import torch
+from torch import Tensor
+
+RIDGE = 1e-5  # of the mean square velocity: keeps weights near those of the solver where the data say nothing
+
+Row = tuple[float, ...]
+
+
+class MultistepPredictor:
+    """Applies one row of weights a stage."""
+
+    def __init__(self, weights: Sequence[Row]) -> None:
+        self.weights = weights
+        self.values: list[Tensor] = []
+        self.mean: Tensor | None = None  # of the present stage
+
+    def observe(self, value: Tensor) -> None:
+        """Take the true value `[B, N, C]` of a dense step."""
+        self.values.append(value)
+        self.mean = combine(self.weights[len(self.values) - 1], self.values).to(value.dtype)
+
+    def predict(self) -> Tensor:
+        """The value of every step of this stage `[B, N, C]`."""
+        assert self.mean is not None
+        return self.mean
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(value.nbytes for value in self.values) + (self.mean.nbytes if self.mean is not None else 0)
+
+
+def combine(weights: Row, values: list[Tensor]) -> Tensor:
+    """The weighted sum of `J` values, in float32."""
+    total = sum(weight * value.float() for weight, value in zip(weights, values, strict=True))
+    assert isinstance(total, Tensor)
+    return total
+
+
+def solver_weights(nodes: list[float], times: list[float]) -> Row:
+    """The mean, over a stage, of the line through the last two dense velocities (Adams-Bashforth 2, uneven steps).
+
+    Args:
+        nodes: the noise levels of the `J` dense steps so far.
+        times: those of each step of the stage, and where it ends.
+    """
+    if len(nodes) == 1:
+        return (1.0,)
+    mean = sum((after - at) * at for at, after in pairwise(times)) / (times[-1] - times[0])
+    forward = (mean - nodes[-1]) / (nodes[-1] - nodes[-2])
+    return (*[0.0] * (len(nodes) - 2), -forward, 1 + forward)
+
+
+def fit_weights(velocities: list[list[Tensor]], wanted: list[Tensor], prior: Row) -> Row:
+    """The weights by which sums of dense velocities come nearest to the mean velocity that was wanted (least squares).
+
+    Args:
+        velocities: for each video, its `J` dense velocities, of any one shape.
+        wanted: for each video, what would lead from where it is to where full sampling is at the end of the stage.
+        prior: weights to stay near to where that costs next to nothing, `J` of them.
+    """
+    size = len(prior)
+    gram, product = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
+    for values, goal in zip(velocities, wanted, strict=True):
+        rows = torch.stack([value.float().flatten() for value in values])
+        missing = goal.float().flatten() - torch.tensor(prior, device=rows.device) @ rows
+        gram += (rows @ rows.T).cpu().double()
+        product += (rows @ missing).cpu().double()
+    ridge = RIDGE * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
+    change = torch.linalg.solve(gram + ridge, product)
+    return tuple((torch.tensor(prior, dtype=torch.float64) + change).tolist())

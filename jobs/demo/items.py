@@ -1,0 +1,23 @@
+"""Captions of the demo model as items to render: some it was trained on, and some it never saw."""
+
+from jobs.demo import PROMPTS_FILE
+from jobs.demo.scenes import sample_scenes
+from jobs.prompts import Defaults, Item, read_items
+
+UNSEEN_SEED = 700_000
+
+
+def drawn_items(count: int, defaults: Defaults, *, first_seed: int, held_out: bool) -> list[Item]:
+    """`count` captions drawn from the training set, or from combinations that are held out of it."""
+    scenes = sample_scenes(count, first_seed, held_out=held_out)
+    size = dict(height=defaults.height, width=defaults.width, num_frames=defaults.num_frames, steps=defaults.steps)
+    return [
+        Item(id=f"{number:04d}", prompt=scene.caption, seed=first_seed + number, where="demo", **size)
+        for number, scene in enumerate(scenes)
+    ]
+
+
+def benchmark_items(count: int, defaults: Defaults) -> list[Item]:
+    """The prompts shipped with the demo model, and if that is not enough, captions that are held out."""
+    shipped = read_items(PROMPTS_FILE, defaults)[:count]
+    return [*shipped, *drawn_items(count - len(shipped), defaults, first_seed=UNSEEN_SEED, held_out=True)]

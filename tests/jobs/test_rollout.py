@@ -1,0 +1,56 @@
+"""Fitting weights while sampling, for real, on a tiny pipeline."""
+
+import pytest
+import torch
+
+from caching.places import spread
+from caching.recipe import Multistep, Recipe
+from caching.schedule import Places
+from jobs.benchmark import Contest
+from jobs.facts import read_facts
+from jobs.judge import Judge, calibration_items
+from jobs.options import TuneOptions, VideoOptions
+from jobs.rollout import MAX_KNOWN, Rollouts
+from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+
+pytestmark = pytest.mark.timeout(300)
+STEPS = 10
+
+
+@pytest.fixture(scope="module")
+def judge(tmp_path_factory):
+    directory = tmp_path_factory.mktemp("model")
+    facts = read_facts(str(save_tiny_pipeline(directory / "model")))
+    (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
+    video = VideoOptions(steps=STEPS, **SIZE)
+    options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
+    return Judge(Contest(facts, video), calibration_items(options, facts))
+
+
+def test_with_all_steps_dense_it_ends_where_full_sampling_does(judge):
+    assert min(Rollouts(judge).latent_db(tuple(range(STEPS)))) > 90
+
+
+def test_a_recipe_renders_what_was_fitted(judge):
+    rollout = Rollouts(judge).fit((0, 2, 5, 9))
+    method = Recipe(name="x", schedule=Places(dense=(0, 2, 5, 9)), predictor=Multistep(weights=rollout.weights))
+    for mine, fitted in zip(judge.sample(method), rollout.latents, strict=True):
+        torch.testing.assert_close(mine, fitted, rtol=1e-3, atol=1e-4)
+
+
+def test_fitted_weights_come_nearer_than_those_of_the_solver(judge, monkeypatch):
+    places = (0, 2, 5, 8)
+    fitted = Rollouts(judge).latent_db(places)
+    monkeypatch.setattr("jobs.rollout.fit_weights", lambda velocities, wanted, prior: prior)
+    assert sum(fitted) > sum(Rollouts(judge).latent_db(places))
+
+
+def test_a_common_beginning_is_sampled_once(judge):
+    rollouts = Rollouts(judge)
+    rollouts.fit((0, 2, 5, 8))
+    before = judge.dense_steps
+    rollouts.fit((0, 2, 5, 9))
+    assert judge.dense_steps - before == len(judge.items)  # of the last step alone
+    for bend in range(40):
+        rollouts.fit(spread(rollouts.levels[:-1], 5, bend / 20))
+    assert len(rollouts.known) <= MAX_KNOWN
