@@ -17,7 +17,7 @@ from jobs.measure import peak_memory
 from jobs.peers import Peer
 from jobs.pipeline import Prompt, Renderer, Sampling
 
-NUM_COUNTED = 3  # videos of which a peer's FLOPs are counted
+NUM_COUNTED = 2  # videos of which a peer's FLOPs are counted
 # PyTorch counts every attention kernel but the one that runs on a CPU.
 CPU_ATTENTION = {
     torch.ops.aten._scaled_dot_product_flash_attention_for_cpu: lambda query, key, value, *_, **__: sdpa_flop_count(

@@ -1,7 +1,6 @@
 """What a user would otherwise pick: the caches of diffusers and cache-dit, and solvers that need fewer steps.
 
-Each runs on the same pipeline as our recipes. Settings are those of its documentation; where an interval or threshold
-decides how much is computed, there are two of them.
+Each runs on the same pipeline as our recipes, with the settings that its documentation begins with.
 """
 
 import io
@@ -91,8 +90,7 @@ def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], Any]) -> Attac
 class MagCache:
     """diffusers' MagCache, which must have seen a full sampling by the model: it prints what it learnt there."""
 
-    def __init__(self, threshold: float, max_skip_steps: int) -> None:
-        self.settings: dict[str, Any] = dict(threshold=threshold, max_skip_steps=max_skip_steps)
+    def __init__(self) -> None:
         self.ratios: dict[int, list[float]] = {}
 
     def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Any]) -> None:
@@ -107,17 +105,15 @@ class MagCache:
         self.ratios[steps] = json.loads(line)
 
     def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
-        config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps, **self.settings)
+        config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps)
         return diffusers_cache(lambda _: config)(pipeline, steps)
 
-    @classmethod
-    def peer(cls, threshold: float, max_skip_steps: int) -> Peer:
+    def peer(self) -> Peer:
         """As a rival."""
-        cache = cls(threshold, max_skip_steps)
-        return Peer(name=f"diffusers-magcache-{threshold}", attach=cache.attach, learn=cache.learn)
+        return Peer(name="diffusers-magcache", attach=self.attach, learn=self.learn)
 
 
-def cache_dit(*, threshold: float, taylor: bool) -> Attach:
+def cache_dit(*, taylor: bool) -> Attach:
     """cache-dit's DBCache, alone or with its TaylorSeer."""
 
     def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
@@ -131,7 +127,7 @@ def cache_dit(*, threshold: float, taylor: bool) -> Attach:
                 Fn_compute_blocks=min(8, max(1, blocks // 8)),
                 Bn_compute_blocks=0,
                 max_warmup_steps=4,
-                residual_diff_threshold=threshold,
+                residual_diff_threshold=0.08,
                 num_inference_steps=steps,
             ),
             calibrator_config=library.TaylorSeerCalibratorConfig(taylorseer_order=1) if taylor else None,
@@ -180,30 +176,20 @@ def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
     )
 
 
-def _taylorseer(interval: int) -> Callable[[HunyuanVideoPipeline], TaylorSeerCacheConfig]:
-    return lambda _: TaylorSeerCacheConfig(
-        cache_interval=interval, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
+def _taylorseer(pipeline: HunyuanVideoPipeline) -> TaylorSeerCacheConfig:
+    return TaylorSeerCacheConfig(
+        cache_interval=5, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
     )
 
 
 PEERS = [
     *(Peer(name=f"unipc-{steps}", attach=solver(UniPCMultistepScheduler), steps=steps) for steps in (9, 13)),
     *(Peer(name=f"dpm-solver++-{steps}", attach=solver(DpmSolver), steps=steps) for steps in (9, 13)),
-    *(
-        Peer(name=f"diffusers-first-block-{value}", attach=diffusers_cache(lambda _, v=value: FirstBlockCacheConfig(v)))
-        for value in (0.05, 0.2)
-    ),
-    *(Peer(name=f"diffusers-taylorseer-{n}", attach=diffusers_cache(_taylorseer(n))) for n in (5, 7)),
-    *(MagCache.peer(threshold, skipped) for threshold, skipped in ((0.06, 3), (0.24, 5))),
+    Peer(name="diffusers-first-block", attach=diffusers_cache(lambda _: FirstBlockCacheConfig(threshold=0.05))),
+    Peer(name="diffusers-taylorseer", attach=diffusers_cache(_taylorseer)),
+    MagCache().peer(),
     Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
     Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster)),
-    *(
-        Peer(
-            name=f"cache-dit-dbcache{'-taylorseer' if taylor else ''}-{value}",
-            attach=cache_dit(threshold=value, taylor=taylor),
-            needs="cache_dit",
-        )
-        for taylor in (False, True)
-        for value in (0.08, 0.24)
-    ),
+    Peer(name="cache-dit-dbcache", attach=cache_dit(taylor=False), needs="cache_dit"),
+    Peer(name="cache-dit-dbcache-taylorseer", attach=cache_dit(taylor=True), needs="cache_dit"),
 ]

@@ -14,6 +14,7 @@ from jobs.demo.strip import film_strip
 from jobs.outputs import write_text
 
 Row = dict[str, Any]
+Point = tuple[float, float]
 NUM_FRAMES = 5
 PAGE = """<!doctype html>
 <html lang="en"><meta charset="utf-8"><title>{title}</title>
@@ -58,24 +59,55 @@ def write_report(directory: Path, rows: Sequence[Row], frames: dict[str, dict[st
 
 
 def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
-    """Fidelity against FLOPs and against seconds; up and to the left is better."""
+    """Fidelity against FLOPs and against seconds, with the front that nothing beats; up and to the left is better."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
     compared = [row for row in rows if row["psnr_db"] is not None]
-    figure, axes = pyplot.subplots(1, 2, figsize=(12, 5), sharey=True, layout="constrained")
+    figure, axes = pyplot.subplots(1, 2, figsize=(14, 7), sharey=True, layout="constrained")
     for axis, key, label in zip(axes, ("tflops", "seconds"), ("TFLOPs a video", "seconds of denoising"), strict=True):
-        for row in compared:
-            axis.plot(row[key], row["psnr_db"], "o", color="C3" if row["dense_steps"] is not None else "C0")
-            axis.annotate(row["method"], (row[key], row["psnr_db"]), xytext=(5, 3), textcoords="offset points", size=8)
+        best = front([(row[key], row["psnr_db"]) for row in compared])
+        axis.plot(*zip(*best, strict=True), color="0.7", zorder=1)
+        for ours, colour in ((True, "C3"), (False, "C0")):
+            rows_of = [row for row in compared if (row["dense_steps"] is not None) is ours]
+            points = ([row[key] for row in rows_of], [row["psnr_db"] for row in rows_of])
+            axis.plot(*points, "o", color=colour, label="recipes" if ours else "peers")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
+        axis.margins(x=0.2)
     axes[0].set_ylabel("PSNR against full sampling, dB")
+    axes[1].legend(loc="lower right")
+    figure.canvas.draw()
+    for axis, key in zip(axes, ("tflops", "seconds"), strict=True):
+        _label(axis, [(row["method"], (row[key], row["psnr_db"])) for row in compared])
     for kind in ("png", "svg"):
         figure.savefig(directory / f"pareto.{kind}", dpi=120)
     pyplot.close(figure)
+
+
+def front(points: Sequence[Point]) -> list[Point]:
+    """The points of (cost, quality) that no other beats in both, by cost."""
+    best: list[Point] = []
+    for cost, quality in sorted(points, key=lambda point: (point[0], -point[1])):
+        if not best or quality > best[-1][1]:
+            best.append((cost, quality))
+    return best
+
+
+def _label(axis: Any, names: list[tuple[str, Point]]) -> None:
+    """Write each name to the right of its point, or as near below as it does not cover another."""
+    taken: list[tuple[float, float, float]] = []  # left end, right end and height of each label, in points
+    for name, point in sorted(names, key=lambda entry: -entry[1][1]):
+        x, y = axis.transData.transform(point) * 72 / axis.figure.dpi
+        left, right, height = x + 6, x + 6 + 4.6 * len(name), y
+        while clash := [at for begin, end, at in taken if begin < right and left < end and abs(at - height) < 9]:
+            height = min(clash) - 9
+        taken.append((left, right, height))
+        line = {"arrowstyle": "-", "color": "0.6", "lw": 0.5} if y - height > 6 else None
+        place = (6, height - y - 3)
+        axis.annotate(name, point, xytext=place, textcoords="offset points", size=8, arrowprops=line, in_layout=False)
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
