@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 NEVER = float("-inf")
+SAMPLE = 1024  # tokens of a shard among which the first medoids are sought
+EXCHANGES = 1  # tried for each medoid
 
 
 def k_medoids(
@@ -15,21 +17,66 @@ def k_medoids(
     """Cluster each shard's tokens around K of them.
 
     The token of a cluster with the largest summed similarity to it is the one with the largest inner product with
-    the cluster's sum, so a medoid update costs O(N d) and is exact. No control flow depends on data: the function
-    runs on the meta device and gives the same result wherever a shard lives.
+    the cluster's sum, so a medoid update costs O(N d) and is exact. Such updates find the nearest local optimum only;
+    a good one to begin with comes from exchanging medoids in a sample (as in PAM). No control flow depends on data: the
+    function runs on the meta device and gives the same result wherever a shard lives.
 
     Args:
         vectors: `[S, N, d]`, with similarity `S(i, j) = <v_i, v_j>`.
-        valid: `[S, N]`, False for padding; each shard has at least K valid tokens.
-        start: the medoids `[S, K]` to begin with; by default tokens far from each other.
+        valid: `[S, N]`, False for padding, which comes last; each shard has at least K valid tokens.
+        start: the medoids `[S, K]` to begin with; by default those of a sample.
 
     Returns:
         The medoids `[S, K]` (token indices inside the shard) and each token's cluster `[S, N]`.
     """
-    medoids = _spread(vectors, valid, num_clusters) if start is None else start
+    medoids = _begin(vectors, valid, num_clusters) if start is None else start
     for _ in range(num_iterations):
         medoids = _update(vectors, valid, medoids, _assign(vectors, medoids))
     return medoids, _assign(vectors, medoids)
+
+
+def _begin(vectors: Tensor, valid: Tensor, num_clusters: int) -> Tensor:
+    """Medoids of at most SAMPLE tokens at even distances: far from each other at first, then exchanged."""
+    size = min(vectors.shape[1], max(SAMPLE, 2 * num_clusters))
+    places = torch.arange(size, device=vectors.device)
+    counts = valid.sum(1, keepdim=True)
+    sample = torch.where(counts >= size, places * counts // size, places.expand(len(counts), -1))
+    vectors, valid = _gather(vectors, sample), valid.gather(1, sample)
+    medoids = _spread(vectors, valid, num_clusters)
+    similarity = (vectors @ vectors.transpose(1, 2)).masked_fill(~valid[:, None], NEVER)
+    for _ in range(EXCHANGES * num_clusters):
+        medoids = _exchange(similarity, valid, medoids)
+    return sample.gather(1, medoids)
+
+
+def _exchange(similarity: Tensor, valid: Tensor, medoids: Tensor) -> Tensor:
+    """Replace one medoid of each shard by the token that gains most, if any does (a swap of FastPAM).
+
+    Args:
+        similarity: of all tokens of a sample `[S, n, n]`; minus infinity to padding.
+    """
+    num_clusters = medoids.shape[1]
+    to_medoids = similarity.gather(2, medoids[:, None].expand(-1, similarity.shape[1], -1))
+    best, second = _two_largest(to_medoids)
+    clusters = to_medoids.argmax(-1)
+    member = torch.nn.functional.one_hot(clusters, num_clusters).to(similarity.dtype) * valid[..., None]
+    # What each token i gains if c becomes a further medoid, and what it loses if its own is taken away for c.
+    gain = (similarity - best[..., None]).clamp_min(0) * valid[..., None]
+    after = torch.maximum(similarity, second[..., None]) - best[..., None] - gain
+    change = gain.sum(1)[..., None] + (after * valid[..., None]).nan_to_num(neginf=0.0).transpose(1, 2) @ member
+    change = change.masked_fill(~valid[..., None], NEVER).flatten(1)
+    most, place = change.max(1)
+    newcomer, leaver = place // num_clusters, place % num_clusters
+    exchanged = medoids.scatter(1, leaver[:, None], newcomer[:, None])
+    return torch.where(most[:, None] > 0, exchanged, medoids)
+
+
+def _two_largest(values: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest and the second largest of the last dimension; of one alone, itself and minus infinity."""
+    if values.shape[-1] == 1:
+        return values[..., 0], torch.full_like(values[..., 0], NEVER)
+    first, second = values.topk(2, dim=-1).values.unbind(-1)
+    return first, second
 
 
 def _spread(vectors: Tensor, valid: Tensor, num_clusters: int) -> Tensor:

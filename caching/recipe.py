@@ -86,7 +86,7 @@ class Recipe(Strict):
         if proxies is not isinstance(self.predictor, ProxyTaylor):
             raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
         if proxies and self.feature not in ("output", "stack"):
-            raise ValueError(f"proxies simulate the feature output or stack, not {self.feature!r}")
+            raise ValueError(f"proxies simulate the feature output or stack (all blocks), not {self.feature!r}")
         if isinstance(self.tokens, SelectedTokens | ClusteredTokens) and self.feature != "block":
             raise ValueError(f"tokens of the kind {self.tokens.kind!r} are cached block by block: feature block")
         if isinstance(self.predictor, Multistep):

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+PIECE = 8192  # tokens that are normalised at a time, in float32
+
 
 class Trajectory:
     """The recent history of each token's features, as one vector whose inner products are similarities.
@@ -33,10 +35,8 @@ class Trajectory:
 
     def observe(self, features: Tensor) -> None:
         """Add the features `[N, D]` of a dense step."""
-        direction = F.normalize(features.float(), dim=-1)
-        if self.sketch is not None and self.sketch < features.shape[-1]:
-            direction = direction @ self._projection(features.shape[-1], features.device)
-        self.features = [*self.features, direction][-self.history :]
+        pieces = [self._sketched(F.normalize(piece.float(), dim=-1)) for piece in features.split(PIECE)]
+        self.features = [*self.features, torch.cat(pieces)][-self.history :]
 
     def vectors(self) -> Tensor:
         """`[N, d * steps]`; the inner product of two rows is the accumulated similarity of two tokens."""
@@ -46,6 +46,12 @@ class Trajectory:
             for step in range(len(self.features))
         ]
         return torch.cat([scale * feature for scale, feature in zip(scales, self.features, strict=True)], dim=-1)
+
+    def _sketched(self, direction: Tensor) -> Tensor:
+        """Features `[n, D]` in fewer dimensions `[n, d]`."""
+        if self.sketch is None or self.sketch >= direction.shape[-1]:
+            return direction
+        return direction @ self._projection(direction.shape[-1], direction.device)
 
     def _projection(self, num_channels: int, device: torch.device) -> Tensor:
         """A fixed Gaussian matrix `[D, d]`, the same on every rank; inner products survive it in expectation."""

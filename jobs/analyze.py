@@ -1,6 +1,6 @@
 """`resca analyze`: the analyses of the ResCa and DuCa papers, repeated on a model; a plot and a CSV each."""
 
-from jobs.analysis import ablations, errors, latency, residuals, stability, trajectories
+from jobs.analysis import ablations, errors, latency, residuals, scale, stability, trajectories
 from jobs.analysis.study import Analysis, Study
 from jobs.benchmark import Contest
 from jobs.errors import BadInput
@@ -18,6 +18,7 @@ ANALYSES = {
     "errors": errors.analyse,
     "latency": latency.analyse,
     "stability": stability.analyse,
+    "scale": scale.analyse,
 }
 
 

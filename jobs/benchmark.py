@@ -1,6 +1,7 @@
 """`resca benchmark`: methods compared on the same prompts and seeds, in one process, interleaved."""
 
 import statistics
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -18,12 +19,13 @@ from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import BadInput
 from jobs.facts import ModelFacts, read_facts
+from jobs.machine import describe_run
 from jobs.measure import psnr_db, ssim
 from jobs.options import BenchmarkOptions, VideoOptions
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
-from jobs.recipes import resolve_method
+from jobs.recipes import read_recipe, resolve_method
 from jobs.render import defaults_for, guidance_for
 from jobs.report import write_report
 
@@ -91,11 +93,8 @@ def run(options: BenchmarkOptions) -> int:
     console = make_console()
     _check(options)
     facts = read_facts(options.model)
-    plans = sorted(facts.plans, key=lambda name: (len(name), name)) if options.wants_all else []
-    names = [*options.method_names(), *plans]
-    methods = [resolve_method(name, options.cache_for(name), facts.plans) for name in names]
     items = _items(options, facts)
-    _check_schedules(methods, items)
+    methods = _methods(options, facts, items)
     tallies = [Tally(contestant) for contestant in _contestants(methods, options.peers, console)]
     contest = Contest(facts, options.video)
     contest.warm_up(tallies, items[0])
@@ -114,7 +113,9 @@ def run(options: BenchmarkOptions) -> int:
     if options.json:
         write_rows(options.json, rows)
     if options.report:
-        write_report(options.report, rows, shown, f"{options.model}: {len(items)} videos")
+        peers = len(tallies) - len(methods)
+        title = f"{len(methods)} methods and {peers} peers, {options.model}: {len(items)} videos"
+        write_report(options.report, rows, shown, title, describe_run(sys.argv[1:]))
     return 0
 
 
@@ -141,13 +142,26 @@ def _check(options: BenchmarkOptions) -> None:
         raise BadInput(f"--num must be at least 1, not {options.num}")
 
 
-def _check_schedules(methods: list[Recipe], items: list[Item]) -> None:
-    for schedule in (method.schedule for method in methods):
-        for item in items:
-            try:
-                schedule.start(schedule.num_steps(item.steps))
-            except ValueError as error:
-                raise BadInput(f"{item.where}: {error}") from error
+def _methods(options: BenchmarkOptions, facts: ModelFacts, items: list[Item]) -> list[Recipe]:
+    """The methods that were asked for; all includes the plans beside the model, if made for so many steps."""
+    methods = [resolve_method(name, options.cache_for(name), facts.plans) for name in options.method_names()]
+    for method in methods:
+        if complaint := _complaint(method, items):
+            raise BadInput(complaint)
+    if not options.wants_all:
+        return methods
+    plans = [read_recipe(facts.plans[name]) for name in sorted(facts.plans, key=lambda name: (len(name), name))]
+    return [*methods, *(plan for plan in plans if not _complaint(plan, items))]
+
+
+def _complaint(method: Recipe, items: list[Item]) -> str | None:
+    """Why a method cannot sample one of the items, if it cannot."""
+    for item in items:
+        try:
+            method.schedule.start(method.schedule.num_steps(item.steps))
+        except ValueError as error:
+            return f"{item.where}: {error}"
+    return None
 
 
 def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:

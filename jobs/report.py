@@ -1,4 +1,4 @@
-"""A benchmark as a directory to look at: rows.json, rows.csv, pareto.png and .svg, and index.html with frames."""
+"""A benchmark as a directory to look at: a page with frames, a Pareto plot (PNG, SVG), rows (JSON, CSV), about.json."""
 
 import csv
 import html
@@ -22,9 +22,11 @@ PAGE = """<!doctype html>
 body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72rem; padding: 0 1rem }}
 table {{ border-collapse: collapse }} td, th {{ padding: .2rem .7rem; text-align: right }}
 th:first-child, td:first-child {{ text-align: left }} tr:nth-child(even) {{ background: #f3f3f3 }}
+dt {{ float: left; width: 6rem; color: #666 }} dd {{ margin-left: 6rem }}
 img {{ max-width: 100% }} figure {{ margin: .7rem 0 }} figcaption {{ font-size: .9em }}
 </style>
 <h1>{title}</h1>
+<dl>{about}</dl>
 <table><tr>{heading}</tr>{rows}</table>
 <p><img src="pareto.svg" alt="fidelity against FLOPs and against seconds"></p>
 {frames}
@@ -43,19 +45,23 @@ COLUMNS = {
 }
 
 
-def write_report(directory: Path, rows: Sequence[Row], frames: dict[str, dict[str, np.ndarray]], title: str) -> None:
+def write_report(
+    directory: Path, rows: Sequence[Row], frames: dict[str, dict[str, np.ndarray]], title: str, about: dict[str, str]
+) -> None:
     """Write everything.
 
     Args:
         rows: one a method, as in the table.
         frames: for each prompt, each method's video `[F, H, W, 3]` of bytes.
+        about: how it was measured, for the head of the page.
     """
     directory.mkdir(parents=True, exist_ok=True)
     write_text(directory / "rows.json", json.dumps(rows, indent=2) + "\n")
+    write_text(directory / "about.json", json.dumps(about, indent=2) + "\n")
     write_csv(directory / "rows.csv", rows)
     plot_pareto(directory, rows)
     figures = [_figure(directory, number, *entry) for number, entry in enumerate(frames.items())]
-    write_text(directory / "index.html", _page(title, rows, figures))
+    write_text(directory / "index.html", _page(title, about, rows, figures))
 
 
 def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
@@ -129,10 +135,11 @@ def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndar
     return f'<figure><img src="{name}" alt=""><figcaption>{caption}</figcaption></figure>'
 
 
-def _page(title: str, rows: Sequence[Row], figures: list[str]) -> str:
+def _page(title: str, about: dict[str, str], rows: Sequence[Row], figures: list[str]) -> str:
+    facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in about.items())
     heading = "".join(f"<th>{column}</th>" for column in COLUMNS)
     cells = "".join(f"<tr>{''.join(_cell(row[key], form) for key, form in COLUMNS.items())}</tr>" for row in rows)
-    return PAGE.format(title=html.escape(title), heading=heading, rows=cells, frames="\n".join(figures))
+    return PAGE.format(title=html.escape(title), about=facts, heading=heading, rows=cells, frames="\n".join(figures))
 
 
 def _cell(value: Any, form: str) -> str:

@@ -80,10 +80,9 @@ class Search:
     def reaching(self, target_db: float) -> Candidate:
         """The fewest dense steps whose videos reach `target_db` on average."""
         base = self._guess(max(2, self.steps // 6))
-        videos = self.judge.video_db(self._candidate(base).recipe)
-        offset = statistics.mean(videos) - statistics.mean(self.rollouts.latent_db(base))
-        wanted = target_db - offset + MARGIN_DB
-        low, high = 1, self.steps
+        videos = statistics.mean(self.judge.video_db(self._candidate(base).recipe))
+        wanted = target_db + statistics.mean(self.rollouts.latent_db(base)) - videos + MARGIN_DB
+        low, high = (1, len(base)) if videos >= target_db else (len(base), self.steps)
         while high - low > 1:
             middle = (low + high) // 2
             score = statistics.mean(self.rollouts.latent_db(self._guess(middle)))

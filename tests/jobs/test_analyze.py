@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from jobs.__main__ import main
+from jobs.analysis import scale
 from jobs.analysis.clusters import distances_within
 from jobs.analysis.study import residuals
 from jobs.analysis.trajectories import project
@@ -50,6 +51,15 @@ def test_clusters_hold_residuals_that_are_more_alike(analysis):
 def test_errors_begin_with_the_first_sparse_step(analysis):
     for row in table(analysis / "errors.csv"):
         assert (float(row["error"]) == 0) is (int(row["step"]) <= 1)
+
+
+def test_clustering_is_measured_by_the_number_of_tokens(monkeypatch):
+    monkeypatch.setattr(scale, "LARGEST", 4096)
+    monkeypatch.setattr(scale, "WIDTH", 64)
+    rows = scale.analyse().rows
+    assert [row["tokens"] for row in rows] == [512, 1024, 2048, 4096]
+    assert all(row["seconds"] > 0 for row in rows)
+    assert scale.fit_exponent([(1, 3), (2, 12), (4, 48)]) == pytest.approx(2)
 
 
 def test_the_implicit_update_never_amplifies(analysis):

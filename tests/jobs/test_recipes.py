@@ -5,7 +5,7 @@ import json
 import pytest
 import yaml
 
-from caching.recipe import RECIPES, recipe
+from caching.recipe import RECIPES, Multistep, recipe
 from caching.schedule import Places
 from jobs.errors import BadInput
 from jobs.options import MethodOptions
@@ -66,6 +66,19 @@ def test_options_do_not_change_a_file(tmp_path):
     file.write_text(json.dumps(recipe("resca").describe()))
     with pytest.raises(BadInput, match="leave out --interval"):
         resolve_method(str(file), MethodOptions(interval=3))
+
+
+def test_a_plan_beside_a_model_is_a_method_by_its_name(tmp_path):
+    file = tmp_path / "quick.yaml"
+    file.write_text("""
+name: quick
+schedule: {kind: places, dense: [0, 4]}
+predictor: {kind: multistep, weights: [[1], [-0.5, 1.5]]}
+""")
+    quick = resolve_method("quick", MethodOptions(), {"quick": file})
+    assert quick.schedule == Places(dense=(0, 4)) and quick.predictor == Multistep(weights=((1.0,), (-0.5, 1.5)))
+    with pytest.raises(BadInput, match="unknown method 'quick'"):
+        resolve_method("quick", MethodOptions())
 
 
 def test_places_refuse_another_number_of_steps():
