@@ -10,6 +10,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 
 from caching.engine import Engine
+from caching.group import Group
 from caching.models.state import Grid
 from caching.recipe import RECIPES, Recipe
 
@@ -59,22 +60,40 @@ def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int
 
 @lru_cache(maxsize=256)
 def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int, dtype: torch.dtype) -> Cost:
-    settings = json.loads(config)
-    with torch.device("meta"):
-        model_class = getattr(diffusers, settings["_class_name"])
-        transformer = model_class.from_config(settings).eval()
-    torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
-    engine = Engine(transformer, method)
-    num_steps = method.schedule.num_steps(num_steps)
-    engine.begin(grid, [1 - step / num_steps for step in range(num_steps)])
-    inputs = {name: value.to(dtype) for name, value in engine.adapter.example_inputs(num_text_tokens, META).items()}
-    patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device=META, dtype=dtype)
-    with torch.no_grad(), FlopCounterMode(display=False) as counter:
-        for _ in range(num_steps):
-            engine.forward(patches, **inputs)
+    with FlopCounterMode(display=False) as counter:
+        engine = run_on_meta(
+            json.loads(config), method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps, dtype=dtype
+        )
     return Cost(
         flops=float(counter.get_total_flops()),
         cache_bytes=engine.peak_cache_bytes,
         dense_steps=engine.dense_steps,
         sparse_steps=engine.sparse_steps,
     )
+
+
+def run_on_meta(
+    config: dict[str, Any],
+    method: Recipe,
+    *,
+    grid: Grid,
+    num_text_tokens: int,
+    num_steps: int,
+    dtype: torch.dtype = torch.float32,
+    group: Group | None = None,
+) -> Engine:
+    """Run a whole denoising loop without values, as one rank of `group`; what it took is left in the engine."""
+    with torch.device("meta"):
+        model_class = getattr(diffusers, config["_class_name"])
+        transformer = model_class.from_config(config).eval()
+    torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
+    engine = Engine(transformer, method, group)
+    num_steps = method.schedule.num_steps(num_steps)
+    engine.begin(grid, [1 - step / num_steps for step in range(num_steps)])
+    inputs = {name: value.to(dtype) for name, value in engine.adapter.example_inputs(num_text_tokens, META).items()}
+    patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device=META, dtype=dtype)
+    patches = engine.group.shard(patches)
+    with torch.no_grad():
+        for _ in range(num_steps):
+            engine.forward(patches, **inputs)
+    return engine

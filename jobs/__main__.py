@@ -1,4 +1,4 @@
-"""The command line: `resca render PROMPTS --out DIR`; benchmark, flops, tune, analyze (also `python -m jobs ...`)."""
+"""The command line: `resca render PROMPTS --out DIR`, and more verbs (also `python -m jobs ...`)."""
 
 import contextlib
 import io
@@ -10,17 +10,18 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import AnalyzeOptions, BenchmarkOptions, FlopsOptions, RenderOptions, TuneOptions
+from jobs.options import AnalyzeOptions, BenchmarkOptions, CommOptions, FlopsOptions, RenderOptions, TuneOptions
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
+    | Annotated[CommOptions, tyro.conf.subcommand("comm")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
     | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
 )
 
-Options = RenderOptions | BenchmarkOptions | FlopsOptions | TuneOptions | AnalyzeOptions
+Options = RenderOptions | BenchmarkOptions | FlopsOptions | CommOptions | TuneOptions | AnalyzeOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -67,6 +68,8 @@ def _run(options: Options) -> int:
             from jobs.benchmark import run
         case FlopsOptions():
             from jobs.flops import run
+        case CommOptions():
+            from jobs.comm import run
         case TuneOptions():
             from jobs.tune import run
         case AnalyzeOptions():

@@ -8,7 +8,7 @@ import torch
 from caching.flops import Cost, count
 from caching.recipe import RECIPES, Recipe
 from jobs.errors import BadInput
-from jobs.options import FlopsOptions
+from jobs.options import CommOptions, FlopsOptions
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.recipes import resolve_method
 
@@ -86,13 +86,7 @@ MODELS = {
 
 def run(options: FlopsOptions) -> int:
     """Print one row a method. Raises BadInput before anything is counted."""
-    if options.model not in MODELS:
-        raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
-    size = MODELS[options.model]
-    grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
-    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
-    if options.steps < 1:
-        raise BadInput(f"--steps must be at least 1, not {options.steps}")
+    size, grid, methods = read_request(options)
     console = make_console()
     common: dict[str, Any] = dict(num_text_tokens=size.num_text_tokens, dtype=torch.bfloat16)
     one = count(size.config, RECIPES["full"], grid=grid, num_steps=1, **common).flops
@@ -109,6 +103,18 @@ def run(options: FlopsOptions) -> int:
     if options.json:
         write_rows(options.json, rows)
     return 0
+
+
+def read_request(options: FlopsOptions | CommOptions) -> tuple[Size, tuple[int, int, int], list[Recipe]]:
+    """The model, the token grid and the methods that were asked for. Raises BadInput."""
+    if options.model not in MODELS:
+        raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
+    size = MODELS[options.model]
+    grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
+    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
+    if options.steps < 1:
+        raise BadInput(f"--steps must be at least 1, not {options.steps}")
+    return size, grid, methods
 
 
 def make_row(method: Recipe, cost: Cost, full_flops: float, seed_tflops: float | None) -> dict[str, Any]:

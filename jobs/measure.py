@@ -23,8 +23,8 @@ def psnr_db(video: np.ndarray, reference: np.ndarray) -> float:
 
 
 def ssim(video: np.ndarray, reference: np.ndarray) -> float:
-    """Structural similarity of two videos `[F, H, W, C]` of bytes, averaged over frames."""
-    similarity = structural_similarity_index_measure(_unit(video), _unit(reference), data_range=1.0)
+    """Structural similarity of two videos `[F, H, W, C]` of bytes, averaged over every second frame."""
+    similarity = structural_similarity_index_measure(_unit(video[::2]), _unit(reference[::2]), data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
     return float(similarity)
 

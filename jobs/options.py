@@ -160,8 +160,8 @@ class BenchmarkOptions(ComparedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class FlopsOptions(ComparedOptions):
-    """Count what methods cost on a full-size model, without its weights."""
+class FullSizeOptions(ComparedOptions):
+    """A full-size model without its weights, and a size."""
 
     model: str = "hunyuanvideo"
     """hunyuanvideo or flux."""
@@ -173,6 +173,21 @@ class FlopsOptions(ComparedOptions):
     """Frames."""
     steps: int = 50
     """Denoising steps of full sampling."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FlopsOptions(FullSizeOptions):
+    """Count what methods cost on a full-size model, without its weights."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CommOptions(FullSizeOptions):
+    """Count what each rank sends with each method on a full-size model, without its weights."""
+
+    ulysses: int = 8
+    """Ranks that split the attention heads."""
+    ring: int = 1
+    """Ranks that pass keys and values around."""
 
 
 @dataclass(frozen=True, kw_only=True)

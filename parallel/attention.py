@@ -32,7 +32,7 @@ class JointAttention:
 
         Image tensors are `[B, H, N, D]`, text tensors `[B, H, L, D]` and the same on every rank; so are the outputs.
         """
-        self._book(query, text_query)
+        book_attention(self.ledger, self.layout, query, text_query)
         output = self.usp(
             query,
             key,
@@ -45,19 +45,20 @@ class JointAttention:
         )
         return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
-    def _book(self, query: Tensor, text_query: Tensor) -> None:
-        """What USP is about to send: Ulysses moves query with text, key, value and output; Ring gathers key and value.
 
-        Text keys and values never travel. A Ulysses rank holds U times the tokens and 1/U of the heads, so Ring's
-        piece is as large as the local key and value.
-        """
-        image_bytes = query.numel() * query.element_size()
-        joint_bytes = image_bytes + text_query.numel() * text_query.element_size()
-        if self.layout.ulysses > 1:
-            for payload_bytes in (joint_bytes, image_bytes, image_bytes, joint_bytes):
-                self.ledger.book("all_to_all", payload_bytes, self.layout.ulysses)
-        if self.layout.ring > 1:
-            self.ledger.book("all_gather", 2 * image_bytes, self.layout.ring)
+def book_attention(ledger: Ledger, layout: Layout, query: Tensor, text_query: Tensor) -> None:
+    """Book what USP sends: Ulysses moves query with text, key, value and output; Ring gathers key and value.
+
+    Text keys and values never travel. A Ulysses rank holds U times the tokens and 1/U of the heads, so Ring's
+    piece is as large as the local key and value.
+    """
+    image_bytes = query.numel() * query.element_size()
+    joint_bytes = image_bytes + text_query.numel() * text_query.element_size()
+    if layout.ulysses > 1:
+        for payload_bytes in (joint_bytes, image_bytes, image_bytes, joint_bytes):
+            ledger.book("all_to_all", payload_bytes, layout.ulysses)
+    if layout.ring > 1:
+        ledger.book("all_gather", 2 * image_bytes, layout.ring)
 
 
 def start(layout: Layout, ledger: Ledger) -> JointAttention:

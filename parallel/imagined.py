@@ -1,0 +1,45 @@
+"""One rank among many that do not exist: shapes are as they would be, nothing is sent, and everything is booked.
+
+Legend: B batch, N local image tokens, P ranks, L text tokens, H heads, D head width, C channels.
+"""
+
+import torch
+from torch import Tensor
+
+from parallel.attention import book_attention
+from parallel.layout import Layout
+from parallel.ledger import Ledger
+
+
+class ImaginedGroup:
+    """Stands in for rank 0's `SequenceGroup` on the meta device, where tensors have no values to be sent."""
+
+    rank = 0
+
+    def __init__(self, layout: Layout) -> None:
+        self.layout, self.ledger, self.world_size = layout, Ledger(), layout.world_size
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        """This rank's piece `[B, N, C]` of all tokens `[B, N * P, C]`."""
+        return tokens.tensor_split(self.world_size, dim=1)[0]
+
+    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
+        """As large as the pieces of all ranks."""
+        self.ledger.book("all_gather", tokens.nbytes, self.world_size)
+        return torch.cat([tokens] * self.world_size, dim=dim)
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Outputs of the shapes of the queries."""
+        book_attention(self.ledger, self.layout, query, text_query)
+        return torch.empty_like(query), torch.empty_like(text_query)
+
+    def total(self, values: Tensor) -> Tensor:
+        """The values' own shape."""
+        self.ledger.book("all_reduce", values.nbytes, self.world_size)
+        return values
+
+    def mark(self, kind: str) -> None:
+        """Name the kind of step that follows."""
+        self.ledger.mark(kind)
