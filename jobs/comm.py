@@ -2,48 +2,33 @@
 
 from typing import Any
 
-import torch
-
 from caching.engine import Engine
-from caching.flops import run_on_meta
 from jobs.errors import BadInput
-from jobs.flops import Size, read_request
+from jobs.full_size import read_request
 from jobs.options import CommOptions
 from jobs.progress import make_console, print_rows, write_rows
-from parallel.imagined import ImaginedGroup
-from parallel.layout import Layout
+from parallel.ledger import Ledger
 
 
 def run(options: CommOptions) -> int:
-    """Print one row a method, bytes sent by each rank. Raises BadInput before anything is counted."""
-    size, grid, methods = read_request(options)
-    layout = _layout(options, size, grid)
-    console, rows = make_console(), []
-    for method in methods:
+    """Print one row a method, bytes sent by each rank. Raises BadInput for what cannot be counted."""
+    request, console, rows = read_request(options), make_console(), []
+    for method in request.methods:
         with console.status(f"counting {method.name}"):
-            group = ImaginedGroup(layout)
             try:
-                engine = run_on_meta(
-                    size.config,
-                    method,
-                    grid=grid,
-                    num_text_tokens=size.num_text_tokens,
-                    num_steps=options.steps,
-                    dtype=torch.bfloat16,
-                    group=group,
-                )
+                engine, group = request.send(method)
             except ValueError as error:
                 raise BadInput(f"method {method.name}: {error}") from error
-        rows.append(make_row(method.name, engine, group))
+        rows.append(make_row(method.name, engine, group.ledger))
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)
     return 0
 
 
-def make_row(name: str, engine: Engine, group: ImaginedGroup) -> dict[str, Any]:
+def make_row(name: str, engine: Engine, ledger: Ledger) -> dict[str, Any]:
     """Bytes that one rank sends in a dense step, in a sparse step (the means), and in the whole loop."""
-    sent = {row["step"]: int(row["bytes_sent"]) for row in group.ledger.rows()}
+    sent = {row["step"]: int(row["bytes_sent"]) for row in ledger.rows()}
     return {
         "method": name,
         "dense_steps": engine.dense_steps,
@@ -51,16 +36,4 @@ def make_row(name: str, engine: Engine, group: ImaginedGroup) -> dict[str, Any]:
         "dense_bytes": sent.get("dense", 0) // max(1, engine.dense_steps),
         "sparse_bytes": sent.get("sparse", 0) // max(1, engine.sparse_steps),
         "total_bytes": sum(sent.values()),
-        "calls": sum(int(row["calls"]) for row in group.ledger.rows()),
     }
-
-
-def _layout(options: CommOptions, size: Size, grid: tuple[int, int, int]) -> Layout:
-    """Raises BadInput for degrees that do not divide heads or tokens."""
-    heads = size.config.get("num_attention_heads", 24)
-    try:
-        layout = Layout(ulysses=options.ulysses, ring=options.ring)
-        layout.check(heads=heads, tokens=grid[0] * grid[1] * grid[2])
-    except ValueError as error:
-        raise BadInput(str(error)) from error
-    return layout

@@ -1,16 +1,12 @@
 """`resca flops`: what each method costs on a full-size model, counted without weights."""
 
-from dataclasses import dataclass
 from typing import Any
-
-import torch
 
 from caching.flops import Cost, count
 from caching.recipe import RECIPES, Recipe
-from jobs.errors import BadInput
-from jobs.options import CommOptions, FlopsOptions
+from jobs.full_size import DTYPE, Request, read_request
+from jobs.options import FlopsOptions
 from jobs.progress import make_console, print_rows, write_rows
-from jobs.recipes import resolve_method
 
 # TFLOPs in the tables of ResCa (S1 and 1) and DuCa (II), by (model, method, interval, order, clusters).
 PUBLISHED = {
@@ -40,64 +36,21 @@ NOTES = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """A full-size model, and the size at which its papers measure."""
-
-    config: dict[str, Any]
-    side: int  # pixels of a token
-    temporal: int  # frames of a latent frame
-    num_text_tokens: int
-    height: int
-    width: int
-    num_frames: int
-
-    def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        """Tokens along (frames, height, width). Raises BadInput for a size that does not divide."""
-        if height % self.side or width % self.side or (num_frames - 1) % self.temporal:
-            raise BadInput(
-                f"height and width must be multiples of {self.side} and num_frames a multiple of {self.temporal} "
-                f"plus 1, not {height}, {width}, {num_frames}"
-            )
-        return (num_frames - 1) // self.temporal + 1, height // self.side, width // self.side
-
-
-MODELS = {
-    "hunyuanvideo": Size(
-        config={"_class_name": "HunyuanVideoTransformer3DModel"},  # the defaults of its class are the full size
-        side=16,
-        temporal=4,
-        num_text_tokens=256,
-        height=480,
-        width=640,
-        num_frames=65,
-    ),
-    "flux": Size(
-        config={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        side=16,
-        temporal=1,
-        num_text_tokens=512,
-        height=1024,
-        width=1024,
-        num_frames=1,
-    ),
-}
-
-
 def run(options: FlopsOptions) -> int:
     """Print one row a method. Raises BadInput before anything is counted."""
-    size, grid, methods = read_request(options)
-    console = make_console()
-    common: dict[str, Any] = dict(num_text_tokens=size.num_text_tokens, dtype=torch.bfloat16)
-    one = count(size.config, RECIPES["full"], grid=grid, num_steps=1, **common).flops
+    request = read_request(options)
+    size, grid, steps, console = request.size, request.grid, request.num_steps, make_console()
+    common: dict[str, Any] = dict(grid=grid, num_text_tokens=size.num_text_tokens, dtype=DTYPE)
+    one = count(size.config, RECIPES["full"], num_steps=1, **common).flops
+    at_size = steps == 50 and grid == size.grid(size.height, size.width, size.num_frames)
     rows = []
-    for method in methods:
+    for method in request.methods:
         with console.status(f"counting {method.name}"):
-            cost = count(size.config, method, grid=grid, num_steps=options.steps, **common)
-        at_size = options.steps == 50 and grid == size.grid(size.height, size.width, size.num_frames)
-        rows.append(make_row(method, cost, options.steps * one, published(options.model, method) if at_size else None))
+            cost = count(size.config, method, num_steps=steps, **common)
+            sent = _sent_bytes(request, method)
+        rows.append(make_row(method, cost, steps * one, published(options.model, method) if at_size else None, sent))
     print_rows(console, rows)
-    for method in methods:
+    for method in request.methods:
         if note := NOTES.get((options.model, method.name)):
             console.print(note, style="dim")
     if options.json:
@@ -105,20 +58,21 @@ def run(options: FlopsOptions) -> int:
     return 0
 
 
-def read_request(options: FlopsOptions | CommOptions) -> tuple[Size, tuple[int, int, int], list[Recipe]]:
-    """The model, the token grid and the methods that were asked for. Raises BadInput."""
-    if options.model not in MODELS:
-        raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
-    size = MODELS[options.model]
-    grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
-    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
-    if options.steps < 1:
-        raise BadInput(f"--steps must be at least 1, not {options.steps}")
-    return size, grid, methods
+def _sent_bytes(request: Request, method: Recipe) -> int | None:
+    """What each rank sends in the denoising loop; None for a method that works on one rank only."""
+    if request.layout.world_size == 1:
+        return 0
+    try:
+        _, group = request.send(method)
+    except ValueError:
+        return None
+    return sum(int(row["bytes_sent"]) for row in group.ledger.rows())
 
 
-def make_row(method: Recipe, cost: Cost, full_flops: float, seed_tflops: float | None) -> dict[str, Any]:
-    """One row of the table; `seed_tflops` is the paper's figure for this very setting."""
+def make_row(
+    method: Recipe, cost: Cost, full_flops: float, seed_tflops: float | None, sent_bytes: int | None
+) -> dict[str, Any]:
+    """One row of the table; `seed_tflops` is the paper's figure for this very setting, `sent_bytes` is of each rank."""
     return {
         "method": method.name,
         "dense_steps": cost.dense_steps,
@@ -127,6 +81,7 @@ def make_row(method: Recipe, cost: Cost, full_flops: float, seed_tflops: float |
         "flops_ratio": round(full_flops / cost.flops, 3),
         "paper_tflops": seed_tflops,
         "cache_bytes": cost.cache_bytes,
+        "sent_bytes": sent_bytes,
         "recipe": method.describe(),
     }
 

@@ -173,6 +173,10 @@ class FullSizeOptions(ComparedOptions):
     """Frames."""
     steps: int = 50
     """Denoising steps of full sampling."""
+    ulysses: int = 1
+    """Ranks that split the attention heads."""
+    ring: int = 1
+    """Ranks that pass keys and values around."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -186,8 +190,6 @@ class CommOptions(FullSizeOptions):
 
     ulysses: int = 8
     """Ranks that split the attention heads."""
-    ring: int = 1
-    """Ranks that pass keys and values around."""
 
 
 @dataclass(frozen=True, kw_only=True)
