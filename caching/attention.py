@@ -88,7 +88,7 @@ class JointAttention:
             image, text = _project_sequence(attn, joined, encoder_hidden_states.shape[1], text_first=False)
         else:
             image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
-        image = _rotate(image, image_rotary_emb)
+        image = rotate(image, image_rotary_emb)
         image_out, text_out = self.router.route(*image, *text)
         image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
         if encoder_hidden_states is None:
@@ -128,7 +128,8 @@ def _project(
     return query, key, value
 
 
-def _rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
+def rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
+    """Query and key `[B, H, N, D]` turned by their tokens' places, cosines and sines `[N, D]`; the value as it is."""
     query, key, value = image
     if rotary is None:
         return image

@@ -12,7 +12,7 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from caching.attention import JointAttention, Router
+from caching.attention import Router
 from caching.correction import Correction
 from caching.error import ExtrapolationError
 from caching.features import OutputFeature
@@ -21,7 +21,7 @@ from caching.make_feature import make_feature
 from caching.models import adapter_for
 from caching.models.state import State
 from caching.proxies import Proxies
-from caching.recipe import Multistep, ProxyTaylor, Recipe
+from caching.recipe import ProxyTaylor, Recipe
 from caching.schedule import ErrorEstimate, InputChange, Places, Signals
 from caching.site import Site
 from caching.tokens import TrajectoryMedoids
@@ -44,7 +44,7 @@ class Engine:
         self.router = Router(opaque=compiler is not None)
         self.originals = [attention.processor for attention in self.adapter.attentions]
         for attention in self.adapter.attentions:
-            attention.set_processor(JointAttention(self.router))
+            attention.set_processor(self.adapter.processor(self.router))
         if compiler is not None:
             self._compile(compiler)
         transformer.forward = self.forward
@@ -132,6 +132,7 @@ class Engine:
         return replace(self.recipe, schedule=places)
 
     def _advance(self, patches: Tensor, inputs: dict[str, Any]) -> Tensor:
+        assert self.feature is not None
         step, self.step = self.step, self.step + 1
         time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
         span = [*self.times, 0.0][step + 1] - self.times[step]
@@ -142,11 +143,10 @@ class Engine:
         self.dense.append(self.clock.is_dense(step, signals))
         if self.dense[-1]:
             self.group.mark("dense")
-            keep = isinstance(self.recipe.predictor, Multistep) or self.clock.may_be_sparse_after(step)
+            keep = self.feature.keeps_all or self.clock.may_be_sparse_after(step)
             return self._dense(time, span, embed(), patches.dtype, keep=keep)
         self.group.mark("sparse")
         self.correction.sparse(time, span)
-        assert self.feature is not None
         if self.proxies is not None and self.proxies.simulation is not None:
             value = self.proxies.advance(time, patches, inputs)
             if self.proxies.truth is not None:
@@ -166,7 +166,7 @@ class Engine:
         answer = self._corrected(velocity, time, span)
         if keep:
             self._keep(time, before, after, velocity, proxies)
-        return self.feature.sparse(time, lambda: before) if isinstance(self.recipe.predictor, Multistep) else answer
+        return self.feature.settle(answer)
 
     def _corrected(self, velocity: Tensor, time: float, span: float) -> Tensor:
         """The velocity that also makes good what the sparse steps before this dense one did wrong."""

@@ -20,6 +20,8 @@ HOOK = "resca"
 class OutputFeature:
     """The velocity itself: a sparse step does not touch the model."""
 
+    keeps_all = False  # whether it learns from dense steps that no sparse step follows, too
+
     def __init__(self, adapter: Any, order: int) -> None:
         self.adapter = adapter
         self.taylor = TaylorPredictor(order)
@@ -31,6 +33,10 @@ class OutputFeature:
     def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
         """End a dense step: its states around the blocks, and its velocity `[B, N, P]`."""
         self.taylor.observe(time, self.value(before, after, lambda: velocity))
+
+    def settle(self, velocity: Tensor) -> Tensor:
+        """What a dense step answers, given the velocity that it found."""
+        return velocity
 
     def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
         """The velocity `[B, N, P]` of a sparse step; `embed` gives the state before the blocks, if it is needed."""
@@ -58,12 +64,17 @@ class OutputFeature:
 class FittedOutput(OutputFeature):
     """The velocity as a weighted sum of all dense ones, the same in every step of a stage, the dense one too."""
 
+    keeps_all = True
+
     def __init__(self, adapter: Any, weights: tuple[Row, ...]) -> None:
         super().__init__(adapter, order=0)
         self.multistep = MultistepPredictor(weights)
 
     def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
         self.multistep.observe(velocity)
+
+    def settle(self, velocity: Tensor) -> Tensor:
+        return self.multistep.predict()
 
     def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
         return self.multistep.predict()

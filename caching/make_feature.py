@@ -12,7 +12,7 @@ from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, Sparse
 
 
 def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
-    """What the recipe's feature and tokens ask for."""
+    """What the recipe's feature and tokens ask for. ValueError if the model has no such part."""
     kind, order, blocks = recipe.feature, recipe.predictor.order, range(adapter.num_blocks)
     if isinstance(recipe.tokens, SelectedTokens | ClusteredTokens):
         return PartialFeature(adapter, order, recipe.tokens, site)
@@ -30,6 +30,10 @@ def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
         return DeltaFeature(adapter, order, site.num_steps)
     if kind == "attention":
         return BlockFeature(adapter, order, [[attention] for attention in adapter.attentions], only_modules=True)
+    if kind == "cross_attention":
+        if not adapter.cross_attentions:
+            raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
+        return BlockFeature(adapter, order, [[attention] for attention in adapter.cross_attentions], only_modules=True)
     if kind == "module":
         return BlockFeature(adapter, order, [adapter.parts(index) for index in blocks])
     return BlockFeature(adapter, order, [[] for _ in blocks])

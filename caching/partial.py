@@ -94,7 +94,7 @@ class PartialFeature(OutputFeature):
     def _run_some(self, block: int, time: float, state: State, index: Tensor) -> State:
         """The state after a block: true for the chosen tokens, cached for the others."""
         rotary = (state.rotary[0][index], state.rotary[1][index])
-        chosen = State(state.tokens[:, index], state.text[:, :1], state.modulation, rotary)
+        chosen = State(state.tokens[:, index], self.adapter.text_for_some(state.text), state.modulation, rotary)
         true = self.adapter.run(block, chosen).tokens - chosen.tokens
         cached, text = self.blocks[block].predict(time)
         tokens = self._spread(cached, true).index_copy(1, index, true)

@@ -97,7 +97,7 @@ class Proxies:
         shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
         self.bias = self.context.bias(self.index, shard_of, self.group.rank).to(tokens.dtype)
         self.since_dense = 0
-        self.text = text[:, :1]  # the blocks need a text token; its output is not used
+        self.text = self.adapter.text_for_some(text)
         self.simulation = ProxySimulation(
             self.feature.taylor.derivatives,
             time,

@@ -7,12 +7,13 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
-from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule
+from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
 from caching.strict import Strict
 from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns, Tokens, TrajectoryMedoids
 
-# From the velocity down to attention and feed-forward; delta: two thirds of the blocks; attention: nothing but that.
-Feature = Literal["output", "stack", "delta", "block", "module", "attention"]
+# From the velocity down to attention and feed-forward. delta: two thirds of the blocks; attention: nothing but that;
+# cross_attention: nothing but that to the text, in models that keep the two apart.
+Feature = Literal["output", "stack", "delta", "block", "module", "attention", "cross_attention"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -109,6 +110,11 @@ class Recipe(Strict):
                 "the predictor multistep needs a schedule of the kind places, with as many rows of weights"
             )
 
+    @property
+    def needs_cross_attention(self) -> bool:
+        """Whether it works only on models whose tokens look at the text in modules of their own."""
+        return self.feature == "cross_attention"
+
     def describe(self) -> dict[str, Any]:
         """The resolved settings, as plain data for sidecars and reports."""
         return asdict(self)
@@ -122,6 +128,7 @@ RECIPES: dict[str, Recipe] = {
     "fora": Recipe(name="fora", predictor=REUSE, feature="module"),
     "delta-dit": Recipe(name="delta-dit", schedule=Interval(every=2), predictor=REUSE, feature="delta"),
     "pab": Recipe(name="pab", schedule=Interval(every=2, first=8, last=7), predictor=REUSE, feature="attention"),
+    "t-gate": Recipe(name="t-gate", schedule=Until(), predictor=REUSE, feature="cross_attention"),
     "toca": Recipe(
         name="toca",
         schedule=Interval(every=5, first=3),

@@ -114,6 +114,25 @@ class Places(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Until(Strict):
+    """Dense up to a `part` of sampling, 0 to 1, then sparse to the end (T-GATE's gate)."""
+
+    kind: Literal["until"] = "until"
+    part: float = 0.4
+
+    def __post_init__(self) -> None:
+        if not 0 < self.part <= 1:
+            raise ValueError(f"part must be above 0 and at most 1, not {self.part}")
+
+    def num_steps(self, asked: int) -> int:
+        return asked
+
+    def start(self, num_steps: int) -> Clock:
+        gate = max(1, round(self.part * num_steps))
+        return FixedClock(tuple(step < gate for step in range(num_steps)))
+
+
+@dataclass(frozen=True, kw_only=True)
 class InputChange(Strict):
     """Dense when the blocks' input has changed enough since the last dense step (TeaCache).
 
@@ -209,4 +228,4 @@ class ErrorClock:
         return step < self.num_steps - 2
 
 
-Schedule = Interval | FewerSteps | Places | InputChange | ErrorEstimate
+Schedule = Interval | FewerSteps | Places | Until | InputChange | ErrorEstimate

@@ -17,7 +17,7 @@ from jobs.demo import PROMPTS_FILE
 from jobs.demo.items import benchmark_items
 from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
-from jobs.errors import BadInput
+from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.facts import ModelFacts, read_facts
 from jobs.machine import describe_run
 from jobs.measure import psnr_db, ssim
@@ -40,7 +40,12 @@ class Tally:
     runs: list[Run] = field(default_factory=list)
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
-    oracle: list[bool] = field(default_factory=list)
+    oracle: list[bool | None] = field(default_factory=list)  # None where a prompt shows nothing that it knows
+
+    def keep(self, count: int) -> None:
+        """Forget what came after the first `count` videos."""
+        for values in (self.runs, self.psnr_db, self.ssim, self.oracle):
+            del values[count:]
 
     @property
     def is_full(self) -> bool:
@@ -76,9 +81,18 @@ class Contest:
         if reference is not None:
             tally.psnr_db.append(psnr_db(frames, reference))
             tally.ssim.append(ssim(frames, reference))
-        if (scene := scene_of(item.prompt)) is not None:
-            tally.oracle.append(_recognised(frames, scene))
+        scene = scene_of(item.prompt)
+        tally.oracle.append(None if scene is None else _recognised(frames, scene))
         return frames
+
+    def play_all(self, tallies: list[Tally], item: Item) -> dict[str, np.ndarray]:
+        """Render one item with every contestant, full sampling first; gives the video of each."""
+        prompt = self.renderer.encode(item.prompt)
+        reference, videos = None, {}
+        for tally in sorted(tallies, key=lambda tally: not tally.is_full):
+            videos[tally.contestant.name] = frames = self.play(tally, item, prompt, reference)
+            reference = frames if tally.is_full else reference
+        return videos
 
     def warm_up(self, tallies: list[Tally], item: Item) -> None:
         """A few steps of each contestant, so that first-time costs are in nobody's figures."""
@@ -99,24 +113,37 @@ def run(options: BenchmarkOptions) -> int:
     contest = Contest(facts, options.video)
     contest.warm_up(tallies, items[0])
     shown: dict[str, dict[str, np.ndarray]] = {}
-    for number, item in enumerate(items):
-        prompt = contest.renderer.encode(item.prompt)
-        reference, videos = None, {}
-        for tally in sorted(tallies, key=lambda tally: not tally.is_full):
-            videos[tally.contestant.name] = frames = contest.play(tally, item, prompt, reference)
-            reference = frames if tally.is_full else reference
-        if options.report and number < SHOWN:
-            shown[f"{item.prompt} (seed {item.seed})"] = videos
-        _report(console, number, len(items), tallies)
+    played = _play(contest, tallies, items, shown if options.report else None, console)
     rows = make_rows(tallies)
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)
     if options.report:
         peers = len(tallies) - len(methods)
-        title = f"{len(methods)} methods and {peers} peers, {options.model}: {len(items)} videos"
+        title = f"{len(methods)} methods and {peers} peers, {options.model}: {played} videos"
         write_report(options.report, rows, shown, title, describe_run(sys.argv[1:]))
-    return 0
+    return DONE if played == len(items) else INTERRUPTED
+
+
+def _play(
+    contest: Contest, tallies: list[Tally], items: list[Item], shown: dict[str, Any] | None, console: Console
+) -> int:
+    """Render every item with every contestant, or those before Ctrl-C; returns how many, keeps the first in `shown`."""
+    played = 0
+    try:
+        for item in items:
+            videos = contest.play_all(tallies, item)
+            if shown is not None and played < SHOWN:
+                shown[f"{item.prompt} (seed {item.seed})"] = videos
+            played += 1
+            _report(console, played, len(items), tallies)
+    except KeyboardInterrupt:
+        if not played:
+            raise
+        console.print(f"stopped: figures are of {played} of {len(items)} videos")
+        for tally in tallies:
+            tally.keep(played)
+    return played
 
 
 def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> list[Contestant]:
@@ -185,7 +212,7 @@ def _row(tally: Tally, full_seconds: float | None) -> dict[str, Any]:
         "psnr_db": _mean(tally.psnr_db),
         "psnr_db_min": min(tally.psnr_db, default=None),
         "ssim": _mean(tally.ssim),
-        "oracle": _mean([float(seen) for seen in tally.oracle]),
+        "oracle": _mean([float(seen) for seen in tally.oracle if seen is not None]),
         "cache_bytes": max((run.cache_bytes for run in runs if run.cache_bytes is not None), default=None),
         "peak_bytes": max(run.peak_bytes for run in runs),
         "num": len(runs),
@@ -220,6 +247,6 @@ def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
     return many[: options.num]
 
 
-def _report(console: Console, number: int, total: int, tallies: list[Tally]) -> None:
+def _report(console: Console, played: int, total: int, tallies: list[Tally]) -> None:
     latest = ", ".join(f"{tally.contestant.name} {tally.seconds[-1]:.2f} s" for tally in tallies)
-    console.print(f"{number + 1}/{total}: {latest}", soft_wrap=True)
+    console.print(f"{played}/{total}: {latest}", soft_wrap=True)

@@ -28,6 +28,7 @@ class Size:
     height: int
     width: int
     num_frames: int
+    cross_attention: bool = False
 
     def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
         """Tokens along (frames, height, width). Raises BadInput for a size that does not divide."""
@@ -57,6 +58,16 @@ MODELS = {
         height=1024,
         width=1024,
         num_frames=1,
+    ),
+    "wan": Size(
+        config={"_class_name": "WanTransformer3DModel", "num_attention_heads": 40},  # 14B, Wan 2.1 and 2.2
+        side=16,
+        temporal=4,
+        num_text_tokens=512,
+        height=720,
+        width=1280,
+        num_frames=81,
+        cross_attention=True,
     ),
 }
 
@@ -95,7 +106,9 @@ def read_request(options: FullSizeOptions) -> Request:
         raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
     size = MODELS[options.model]
     grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
-    methods = [resolve_method(name, options.cache_for(name)) for name in options.method_names()]
+    cross = size.cross_attention
+    names = options.method_names(cross_attention=cross)
+    methods = [resolve_method(name, options.cache_for(name), cross_attention=cross) for name in names]
     if options.steps < 1:
         raise BadInput(f"--steps must be at least 1, not {options.steps}")
     try:

@@ -114,12 +114,15 @@ class ComparedOptions:
         """Whether every method is meant."""
         return self.methods.strip() == "all"
 
-    def method_names(self) -> list[str]:
-        """The methods to compare, in the order given. Raises BadInput if there are none."""
+    def method_names(self, *, cross_attention: bool = False) -> list[str]:
+        """The methods to compare, in the order given. Raises BadInput if there are none.
+
+        All are those that work on the model; some need its cross-attention.
+        """
         from caching.recipe import RECIPES
 
         if self.wants_all:
-            return list(RECIPES)
+            return [name for name, method in RECIPES.items() if cross_attention or not method.needs_cross_attention]
         names = [name.strip() for name in self.methods.split(",") if name.strip()]
         if not names:
             raise BadInput("--methods names no method; give some, separated by commas")
@@ -164,7 +167,7 @@ class FullSizeOptions(ComparedOptions):
     """A full-size model without its weights, and a size."""
 
     model: str = "hunyuanvideo"
-    """hunyuanvideo or flux."""
+    """hunyuanvideo, flux or wan."""
     height: Count = None
     """Height in pixels; by default the size at which the model's papers measure."""
     width: Count = None

@@ -14,18 +14,36 @@ from jobs.options import MethodOptions
 SUFFIXES = (".yaml", ".yml", ".json")
 
 
-def resolve_method(name: str, options: MethodOptions, plans: Mapping[str, Path] = MappingProxyType({})) -> Recipe:
+def resolve_method(
+    name: str,
+    options: MethodOptions,
+    plans: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    cross_attention: bool = False,
+) -> Recipe:
     """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput.
 
-    `plans` are further recipe files by name: those that lie beside a model.
+    Args:
+        plans: further recipe files by name, those that lie beside a model.
+        cross_attention: whether the model has any; without it, methods that cache it are refused.
     """
+    method = _find(name, options, plans)
+    if method.needs_cross_attention and not cross_attention:
+        raise BadInput(
+            f"{method.name} caches cross-attention, which this model does not have: its tokens attend to each other "
+            "and to the text at once"
+        )
+    return method
+
+
+def _find(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Recipe:
     if name in plans:
         name = str(plans[name])
     given = options.given()
     if plan := given.pop("plan", None):
         if name != "auto":
             raise BadInput(f"--plan is for the method auto, not for {name}")
-        return resolve_method(str(plan), MethodOptions(**given))
+        return _find(str(plan), MethodOptions(**given), {})
     if not name.endswith(SUFFIXES):
         try:
             return recipe(name, **given)

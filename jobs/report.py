@@ -82,7 +82,7 @@ def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
             axis.plot(*points, "o", color=colour, label="recipes" if ours else "peers")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
-        axis.margins(x=0.2)
+        axis.margins(x=0.3)
     axes[0].set_ylabel("PSNR against full sampling, dB")
     axes[1].legend(loc="lower right")
     figure.canvas.draw()

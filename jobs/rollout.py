@@ -3,6 +3,7 @@
 So each stage also makes good what the earlier ones did wrong, which no fit of single predictions can.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -12,7 +13,7 @@ from caching.multistep import Row, combine, fit_weights, solver_weights
 from caching.places import Steps
 from jobs.judge import Judge, latent_psnr_db
 
-MAX_KNOWN = 64  # velocities that are kept for each prompt: a search moves one dense step at a time
+MAX_KNOWN = 512  # velocities that are kept, of all prompts together: a search moves one dense step at a time
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,10 +25,11 @@ class Rollout:
 
 
 class Rollouts:
-    """Samples the prompts of a judge by any places of dense steps."""
+    """Samples the prompts of a judge, or `only` those with some numbers, by any places of dense steps."""
 
-    def __init__(self, judge: Judge) -> None:
+    def __init__(self, judge: Judge, only: Sequence[int] | None = None) -> None:
         self.judge, self.steps = judge, judge.items[0].steps
+        self.numbers = range(len(judge.items)) if only is None else only
         self.levels = [*judge.contest.renderer.noise_levels(self.steps), 0.0]
         self.known: dict[Steps, list[Tensor]] = {}
 
@@ -49,18 +51,19 @@ class Rollouts:
 
     def latent_db(self, places: Steps) -> list[float]:
         """PSNR of each prompt's final latents."""
-        pairs = zip(self.fit(places).latents, self.judge.references, strict=True)
+        pairs = zip(self.fit(places).latents, self._full_at(self.steps), strict=True)
         return [latent_psnr_db(mine, full) for mine, full in pairs]
 
     def _full_at(self, step: int) -> list[Tensor]:
         """Where full sampling is before a step, or at the end."""
-        return [trajectory[step : step + 1] for trajectory in self.judge.trajectories]
+        return [self.judge.trajectories[number][step : step + 1] for number in self.numbers]
 
     def _velocities(self, places: Steps, latents: list[Tensor]) -> list[Tensor]:
         """What the model says at the last of these places, to which the ones before it have led."""
         if places not in self.known:
-            self.known[places] = [self._velocity(number, now, places[-1]) for number, now in enumerate(latents)]
-            while len(self.known) > MAX_KNOWN:
+            pairs = zip(self.numbers, latents, strict=True)
+            self.known[places] = [self._velocity(number, now, places[-1]) for number, now in pairs]
+            while len(self.known) * len(latents) > MAX_KNOWN and len(self.known) > 1:
                 del self.known[next(iter(self.known))]
         self.known[places] = self.known.pop(places)  # what was used last goes last
         return self.known[places]

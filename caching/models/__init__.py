@@ -6,6 +6,7 @@ from typing import Any
 ADAPTERS = {
     "HunyuanVideoTransformer3DModel": "caching.models.hunyuan_video:HunyuanVideoAdapter",
     "FluxTransformer2DModel": "caching.models.flux:FluxAdapter",
+    "WanTransformer3DModel": "caching.models.wan:WanAdapter",
 }
 
 

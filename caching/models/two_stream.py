@@ -4,6 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
+from caching.attention import JointAttention, Router
 from caching.models.state import State
 
 
@@ -25,6 +26,22 @@ class TwoStreamAdapter:
     def attentions(self) -> list[Any]:
         """The attention modules where tokens meet, in the order in which they run."""
         return [block.attn for block in self.block_list]
+
+    @property
+    def cross_attentions(self) -> list[Any]:
+        """Modules where tokens look at nothing but the text: these models have none."""
+        return []
+
+    def processor(self, router: Router) -> JointAttention:
+        """What the engine puts into `attentions`."""
+        return JointAttention(router)
+
+    def text_for_some(self, text: Tensor) -> Tensor:
+        """The text `[B, L, D]` that a pass of some of the tokens needs: one token, as the blocks want one.
+
+        What it says is not used: keys and values of the text come from a dense step.
+        """
+        return text[:, :1]
 
     @property
     def teacache_fit(self) -> tuple[float, ...] | None:

@@ -10,7 +10,7 @@ from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
 from caching.schedule import Interval, Places
 from caching.tokens import TrajectoryMedoids
 
-from .conftest import GRID
+from .conftest import GRID, JOINT_RECIPES
 
 TIMES = [0.9, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
 SECOND = Places(dense=(0, 1))  # proxies begin after the second dense step
@@ -42,7 +42,7 @@ def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inpu
         assert_close(transformer(sample, **inputs).sample, expected, rtol=1e-5, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", JOINT_RECIPES)
 def test_detach_restores_the_model_exactly(transformer, sample, inputs, name):
     with torch.no_grad():
         expected = transformer(sample, **inputs).sample
@@ -58,13 +58,13 @@ def test_every_method_with_interval_1_is_full_sampling(transformer, sample, inpu
     engine = Engine(transformer, recipe("full"))
     expected = run(engine, sample, inputs)
     engine.detach()
-    for name in set(RECIPES) - {"full"}:
+    for name in set(JOINT_RECIPES) - {"full"}:
         engine = Engine(transformer, with_interval(name, 1))
         assert all(map(torch.equal, run(engine, sample, inputs), expected))
         engine.detach()
 
 
-@pytest.mark.parametrize("feature", get_args(Feature))
+@pytest.mark.parametrize("feature", [name for name in get_args(Feature) if name != "cross_attention"])
 def test_reuse_at_one_noise_level_repeats_the_dense_step(transformer, sample, inputs, feature):
     """Whatever is cached, an unchanged input must find it."""
     engine = Engine(transformer, recipe("fora", interval=3, feature=feature))
@@ -148,7 +148,7 @@ def test_patches_and_latent_videos_give_the_same_velocity(transformer, sample, i
         assert torch.equal(engine.adapter.fold(velocity, GRID), expected)
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", JOINT_RECIPES)
 def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, inputs, name):
     method = recipe("resca", clusters=8) if name == "resca" else RECIPES[name]
     engine = Engine(transformer, replace(method, schedule=Interval(every=3)))
@@ -158,6 +158,11 @@ def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, input
         for time in TIMES[:5]:
             engine.forward(sample[:, :, :2], **{**inputs, "timestep": torch.tensor([1000 * time])})
     assert all(map(torch.equal, run(engine, sample, inputs), expected))
+
+
+def test_a_model_without_cross_attention_refuses_to_cache_it(transformer):
+    with pytest.raises(ValueError, match="t-gate needs a model with cross-attention"):
+        Engine(transformer, recipe("t-gate")).begin(GRID, TIMES)
 
 
 def test_more_steps_than_announced_is_an_error(transformer, sample, inputs):
@@ -202,7 +207,7 @@ def compare_with_compiled(transformer, sample, inputs, method, compiler):
 BUSY = replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=8, every=1))
 
 
-@pytest.mark.parametrize("name", sorted(RECIPES))
+@pytest.mark.parametrize("name", JOINT_RECIPES)
 def test_blocks_are_captured_whole(transformer, sample, inputs, name):
     """A graph break in a recipe above module level would be an error (fullgraph)."""
     compare_with_compiled(transformer, sample, inputs, BUSY if name == "resca" else with_interval(name, 3), "eager")

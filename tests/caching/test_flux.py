@@ -10,10 +10,11 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count_flops
-from caching.recipe import RECIPES, recipe
+from caching.recipe import recipe
 from caching.schedule import Interval, Places, Signals
 from caching.tokens import SelectedTokens
 
+from .conftest import JOINT_RECIPES
 from .test_engine import with_interval
 
 FLUX_DEV = {"_class_name": "FluxTransformer2DModel", "guidance_embeds": True}
@@ -78,12 +79,12 @@ def test_dense_steps_are_the_model(pipeline):
     assert_close(cached(pipeline, recipe("full")), generate(pipeline), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"full"}))
+@pytest.mark.parametrize("name", sorted(set(JOINT_RECIPES) - {"full"}))
 def test_every_recipe_with_interval_1_is_full_sampling(pipeline, name):
     assert torch.equal(cached(pipeline, with_interval(name, 1)), cached(pipeline, recipe("full")))
 
 
-@pytest.mark.parametrize("name", sorted(set(RECIPES) - {"full"}))
+@pytest.mark.parametrize("name", sorted(set(JOINT_RECIPES) - {"full"}))
 def test_every_recipe_comes_near_full_sampling(pipeline, name):
     full = generate(pipeline)
     error = (cached(pipeline, with_interval(name, 3)) - full).norm() / full.norm()

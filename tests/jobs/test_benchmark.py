@@ -1,11 +1,13 @@
 """`resca benchmark`, for real, on a tiny pipeline."""
 
 import json
+import signal
 
 import pytest
 import torch
 
 from jobs.__main__ import main
+from jobs.benchmark import Contest
 from jobs.contestants import PeerContestant
 from jobs.peers import PEERS, Peer
 from jobs.pipeline import Renderer, Sampling
@@ -38,6 +40,26 @@ def test_rows_of_methods_and_peers(tmp_path):
     assert (rows["resca"]["dense_steps"], rows["resca"]["sparse_steps"]) == (2, 10)
     assert rows["unipc-9"]["flops_ratio"] == pytest.approx(12 / 9, rel=0.02)
     assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
+
+
+def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeypatch, capsys):
+    model, prompts = save_tiny_pipeline(tmp_path / "model"), tmp_path / "prompts.txt"
+    prompts.write_text("a cat\n")
+    whole = Contest.play
+
+    def play(contest, tally, item, *rest):
+        frames = whole(contest, tally, item, *rest)
+        if item.seed >= 1000 and tally.is_full:  # the second video, half done
+            signal.raise_signal(signal.SIGINT)
+        return frames
+
+    monkeypatch.setattr(Contest, "play", play)
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments = ["--model", str(model), "--prompts", str(prompts), "--num", "3", "--steps", "4", *size]
+    assert main(["benchmark", "--methods", "full,fora", *arguments, "--report", str(tmp_path / "report")]) == 130
+    assert "1 of 3 videos" in capsys.readouterr().out
+    rows = json.loads((tmp_path / "report" / "rows.json").read_text())
+    assert [(row["method"], row["num"]) for row in rows] == [("full", 1), ("fora", 1)]
 
 
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.available], ids=lambda peer: peer.name)

@@ -79,7 +79,7 @@ def test_the_shipped_model_fits_in_a_repository():
     files = [path for path in MODEL_DIRECTORY.rglob("*") if path.is_file()]
     assert files
     assert sum(path.stat().st_size for path in files) <= 40e6
-    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md"}
+    assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".yaml"}
 
 
 @pytest.mark.slow

@@ -19,6 +19,12 @@ def test_what_a_recipe_says_of_itself_can_be_read_back(tmp_path, name):
     assert read_recipe(file) == RECIPES[name]
 
 
+def test_a_method_for_cross_attention_is_refused_where_there_is_none():
+    with pytest.raises(BadInput, match="t-gate caches cross-attention"):
+        resolve_method("t-gate", MethodOptions())
+    assert resolve_method("t-gate", MethodOptions(), cross_attention=True) == RECIPES["t-gate"]
+
+
 def test_axes_are_combined_freely(tmp_path):
     file = tmp_path / "mine.yaml"
     file.write_text("""

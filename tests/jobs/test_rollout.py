@@ -10,7 +10,7 @@ from jobs.benchmark import Contest
 from jobs.facts import read_facts
 from jobs.judge import Judge, calibration_items
 from jobs.options import TuneOptions, VideoOptions
-from jobs.rollout import MAX_KNOWN, Rollouts
+from jobs.rollout import Rollouts
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -45,12 +45,23 @@ def test_fitted_weights_come_nearer_than_those_of_the_solver(judge, monkeypatch)
     assert sum(fitted) > sum(Rollouts(judge).latent_db(places))
 
 
-def test_a_common_beginning_is_sampled_once(judge):
+def test_a_common_beginning_is_sampled_once(judge, monkeypatch):
     rollouts = Rollouts(judge)
     rollouts.fit((0, 2, 5, 8))
     before = judge.dense_steps
     rollouts.fit((0, 2, 5, 9))
     assert judge.dense_steps - before == len(judge.items)  # of the last step alone
+    monkeypatch.setattr("jobs.rollout.MAX_KNOWN", 20)
     for bend in range(40):
         rollouts.fit(spread(rollouts.levels[:-1], 5, bend / 20))
-    assert len(rollouts.known) <= MAX_KNOWN
+    assert len(rollouts.known) <= 20 // len(judge.items)
+
+
+def test_only_some_prompts_can_be_sampled(judge):
+    both, second = Rollouts(judge), Rollouts(judge, only=[1])
+    assert len(both.latent_db((0, 4))) == 2
+    before = judge.dense_steps
+    rollout = second.fit((0, 4))
+    assert (len(rollout.latents), judge.dense_steps - before) == (1, 2)
+    reference = judge.references[1]
+    assert (rollout.latents[0] - reference).norm() < 0.5 * (both.fit((0, 4)).latents[0] - reference).norm()

@@ -4,10 +4,15 @@ import json
 
 import pytest
 
+from caching.places import spread
 from caching.schedule import Places
 from jobs.__main__ import main
-from jobs.options import MethodOptions
+from jobs.benchmark import Contest
+from jobs.facts import read_facts
+from jobs.judge import Judge, calibration_items
+from jobs.options import MethodOptions, TuneOptions, VideoOptions
 from jobs.recipes import resolve_method
+from jobs.tune import BENDS, Search
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -56,6 +61,16 @@ def test_a_target_is_reached(tiny_model, prompts, tmp_path, capsys):
     dense = resolve_method("auto", MethodOptions(plan=plan)).schedule.dense
     assert mean >= 35 or len(dense) == STEPS
     assert f"{len(dense)} dense steps of {STEPS}" in capsys.readouterr().out.replace("\n", " ")
+
+
+def test_places_are_chosen_on_the_hardest_prompts(tiny_model, prompts, monkeypatch):
+    monkeypatch.setattr("jobs.tune.MIN_HARD", 1)
+    video = VideoOptions(steps=STEPS, **SIZE)
+    facts = read_facts(str(tiny_model))
+    items = calibration_items(TuneOptions(prompts=prompts, model=str(tiny_model), num=3, video=video), facts)
+    search = Search(Judge(Contest(facts, video), items), print)
+    fidelity = search.rollouts.latent_db(spread(search.rollouts.levels[:-1], 2, BENDS[1]))
+    assert [fidelity[number] for number in search.hard.numbers] == [min(fidelity)]
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,48 @@
+"""A latent video as patches and back, for models that embed it by a convolution without overlap.
+
+Legend: B batch, C latent channels, F frames, H height, W width (in tokens where a grid is meant), N tokens,
+P values of a patch (C x patch volume), D hidden width.
+"""
+
+from math import prod
+from typing import Any
+
+from torch import Tensor
+from torch.nn import functional as F
+
+from caching.models.state import Grid
+
+
+class VideoPatches:
+    """For adapters with a `transformer` and the size of its `patch` along frames, height and width."""
+
+    transformer: Any
+    patch: tuple[int, int, int]
+
+    @property
+    def patch_values(self) -> int:
+        """P, the latent values of one patch."""
+        return self.transformer.config.in_channels * prod(self.patch)
+
+    def grid(self, sample: Tensor) -> Grid:
+        """The token grid of a latent video `[B, C, F, H, W]`."""
+        frames, height, width = (size // patch for size, patch in zip(sample.shape[2:], self.patch, strict=True))
+        return frames, height, width
+
+    def unfold(self, sample: Tensor) -> Tensor:
+        """A latent video `[B, C, F, H, W]` as patches `[B, N, P]`, in token order."""
+        batch, channels = sample.shape[:2]
+        (frames, height, width), (pt, ph, pw) = self.grid(sample), self.patch
+        blocks = sample.reshape(batch, channels, frames, pt, height, ph, width, pw)
+        return blocks.permute(0, 2, 4, 6, 1, 3, 5, 7).reshape(batch, frames * height * width, -1)
+
+    def fold(self, patches: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `unfold`."""
+        (frames, height, width), (pt, ph, pw) = grid, self.patch
+        blocks = patches.reshape(len(patches), frames, height, width, -1, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
+        return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
+
+    def embed_patches(self, patches: Tensor, convolution: Any) -> Tensor:
+        """Tokens `[B, N, D]` as the model's convolution makes them of patches `[B, N, P]`."""
+        weight = convolution.weight
+        return F.linear(patches.to(weight.dtype), weight.flatten(1), convolution.bias)

@@ -1,0 +1,145 @@
+"""Wan for the caching engine, composed of the modules of `WanTransformer3DModel`.
+
+Its blocks attend to image tokens and to the text by turns (cross-attention), where HunyuanVideo and FLUX attend to both
+at once.
+
+Legend: B batch, C latent channels, N tokens, P values of a patch, D hidden width, L text tokens, H heads.
+"""
+
+from typing import Any
+
+import torch
+from diffusers import WanTransformer3DModel
+from torch import Tensor
+
+from caching.attention import Router, rotate
+from caching.models.patches import VideoPatches
+from caching.models.state import Grid, Rotary, State
+
+
+class WanAdapter(VideoPatches):
+    """Runs the model's own modules on patches; the text passes through all blocks as it is.
+
+    A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1 + 6, D]`.
+    """
+
+    teacache_fit = None  # published for another input than `modulated` gives
+
+    def __init__(self, transformer: WanTransformer3DModel) -> None:
+        self.transformer: Any = transformer
+        config = self.transformer.config
+        if config.image_dim is not None or config.in_channels != config.out_channels:
+            raise ValueError("image-conditioned Wan models are not supported; use a text-to-video model")
+        self.patch = tuple(config.patch_size)
+        self.block_list = list(self.transformer.blocks)
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_list)
+
+    @property
+    def attentions(self) -> list[Any]:
+        """The attention modules where tokens meet, in the order in which they run."""
+        return [block.attn1 for block in self.block_list]
+
+    @property
+    def cross_attentions(self) -> list[Any]:
+        """Those where tokens look at the text."""
+        return [block.attn2 for block in self.block_list]
+
+    def processor(self, router: Router) -> "SelfAttention":
+        """What the engine puts into `attentions`."""
+        return SelfAttention(router)
+
+    def parts(self, index: int) -> list[Any]:
+        """The attention and feed-forward modules of a block."""
+        block = self.block_list[index]
+        return [block.attn1, block.attn2, block.ffn]
+
+    def feed_forwards(self, index: int) -> list[tuple[Any, Any, int]]:
+        """The two linear layers of a block's feed-forward; every input of the second is a neuron."""
+        layers = self.block_list[index].ffn.net
+        return [(layers[0].proj, layers[2], 0)]
+
+    def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
+        """Inputs of the right shapes, to count with."""
+        width = self.transformer.config.text_dim
+        return dict(
+            timestep=torch.ones(1, device=device),
+            encoder_hidden_states=torch.ones(1, num_text_tokens, width, device=device),
+        )
+
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
+        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
+        cosines, sines = self.transformer.rope(torch.empty(1, 1, *size, device=device))
+        return cosines[0, :, 0].float(), sines[0, :, 0].float()
+
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        *,
+        timestep: Tensor,
+        encoder_hidden_states: Tensor,
+        text: Tensor | None = None,
+        **_: Any,
+    ) -> State:
+        """The state before the first block; `text`, if given, stands for the embedded prompt.
+
+        ValueError for a noise level a token (Wan 2.2 TI2V).
+        """
+        if timestep.ndim > 1:
+            raise ValueError("models with a noise level for each token (Wan 2.2 TI2V) are not supported")
+        model = self.transformer
+        time, levels, embedded, _image = model.condition_embedder(timestep, encoder_hidden_states)
+        modulation = torch.cat([time[:, None], levels.unflatten(1, (6, -1))], dim=1)
+        tokens = self.embed_patches(patches, model.patch_embedding)
+        return State(tokens, embedded if text is None else text, modulation, rotary)
+
+    def text_for_some(self, text: Tensor) -> Tensor:
+        """The text `[B, L, D]` that a pass of some of the tokens needs: all of it."""
+        return text
+
+    def run(self, index: int, state: State) -> State:
+        """Run one block on the tokens of `state`."""
+        tokens = self.block_list[index](state.tokens, state.text, state.modulation[:, 1:], state.rotary)
+        return State(tokens, state.text, state.modulation, state.rotary)
+
+    def modulated(self, state: State) -> Tensor:
+        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
+        block = self.block_list[0]
+        shift, scale = (block.scale_shift_table + state.modulation[:, 1:].float()).chunk(6, dim=1)[:2]
+        return block.norm1(state.tokens.float()) * (1 + scale) + shift
+
+    def head(self, state: State) -> Tensor:
+        """The velocity as patches `[B, N, P]`; the model puts channels last."""
+        model = self.transformer
+        shift, scale = (model.scale_shift_table + state.modulation[:, :1]).chunk(2, dim=1)
+        tokens = (model.norm_out(state.tokens.float()) * (1 + scale) + shift).type_as(state.tokens)
+        values = model.proj_out(tokens)
+        return values.unflatten(2, (-1, model.config.out_channels)).transpose(2, 3).flatten(2)
+
+
+class SelfAttention:
+    """A `diffusers` attention processor that sends attention wherever the engine routes it, without any text."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        rotary_emb: Rotary | None = None,
+    ) -> Tensor:
+        """Attention outputs `[B, N, D]`, after the output projection."""
+        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
+        states = (query, key, attn.to_v(hidden_states))
+        query, key, value = (state.unflatten(2, (attn.heads, -1)).transpose(1, 2) for state in states)
+        image = rotate((query, key, value), rotary_emb)
+        nothing = query[:, :, :0]
+        output, _ = self.router.route(*image, nothing, nothing, nothing)
+        return attn.to_out[1](attn.to_out[0](output.transpose(1, 2).flatten(2)))
