@@ -211,7 +211,9 @@ OPTIONS = {
     ),
     "feature": Option(
         belongs_to=lambda recipe: (
-            _caches(recipe) and isinstance(recipe.tokens, TrajectoryMedoids | None) and not recipe.predictor.correction
+            _caches(recipe)
+            and isinstance(recipe.tokens, TrajectoryMedoids | None)
+            and not (recipe.predictor.correction or recipe.needs_cross_attention)
         ),
         change=lambda recipe, value: replace(recipe, feature=_one_of("feature", value, get_args(Feature))),
     ),
