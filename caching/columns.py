@@ -3,7 +3,7 @@
 A column is a key for a chunk of queries, or a neuron of a feed-forward layer. A dense step finds the heaviest of both
 and keeps what the others give; a sparse step computes the heavy ones anew and adds the rest as it was.
 
-Legend: B batch, H heads, D head width, N image tokens, L text tokens, T = N + L, m queries of a chunk, K columns.
+Legend: B batch, H heads, D head width, N image tokens, L text tokens, T = N + L, K columns of a chunk.
 """
 
 from collections.abc import Callable
@@ -22,35 +22,51 @@ from caching.models.state import State
 from caching.site import Site
 from caching.tokens import SparseColumns
 
+MAX_LOGITS = 2**24  # that are held at a time
+
 
 @dataclass
-class Chunk:
-    """What a chunk of queries keeps of a dense step."""
+class Chunks:
+    """What `c` chunks of at most `m` queries each keep of a dense step."""
 
-    columns: Tensor  # its heaviest keys [B, H, K]
-    rest: Tensor  # attention to all other keys [B, H, m, D]
-    weight: Tensor  # the log-sum-exp of their logits [B, H, m]
+    columns: Tensor  # the heaviest keys of each chunk [B, H, c, K]
+    rest: Tensor  # attention to all other keys [B, H, c, m, D]
+    weight: Tensor  # the log-sum-exp of their logits [B, H, c, m]
 
     @classmethod
-    def split(cls, query: Tensor, key: Tensor, value: Tensor, count: int) -> "Chunk":
-        """Find the `count` heaviest keys for queries `[B, H, m, D]` among keys and values `[B, H, T, D]`."""
-        logits = query @ key.transpose(2, 3) / sqrt(query.shape[-1])
-        columns = logits.softmax(-1).sum(2).topk(count, dim=-1).indices
-        others = logits.scatter(3, columns[:, :, None].expand(-1, -1, query.shape[2], -1), float("-inf"))
-        rest = others.softmax(-1).nan_to_num() @ value
-        return cls(columns=columns, rest=rest, weight=others.logsumexp(-1))
+    def split(cls, query: Tensor, key: Tensor, value: Tensor, length: int, count: int) -> "Chunks":
+        """Find the `count` heaviest keys for each `length` queries of `[B, H, n, D]` among `[B, H, T, D]`."""
+        queries = _chunked(query, length)
+        logits = (queries.flatten(2, 3) @ key.transpose(2, 3) / sqrt(query.shape[-1])).unflatten(2, (-1, length))
+        real = torch.arange(logits.shape[2] * length, device=query.device) < query.shape[2]
+        columns = (logits.softmax(-1) * real.view(-1, length, 1)).sum(3).topk(count, dim=-1).indices
+        others = logits.scatter(4, columns[:, :, :, None].expand(-1, -1, -1, length, -1), float("-inf"))
+        rest = others.softmax(-1).nan_to_num().flatten(2, 3) @ value
+        return cls(columns=columns, rest=rest.unflatten(2, (-1, length)), weight=others.logsumexp(-1))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
-        """Attention `[B, H, m, D]`: fresh to the heaviest keys, as it was to the others."""
-        index = self.columns[..., None].expand(-1, -1, -1, key.shape[-1])
-        logits = query @ key.gather(2, index).transpose(2, 3) / sqrt(query.shape[-1])
-        fresh, weight = logits.softmax(-1) @ value.gather(2, index), logits.logsumexp(-1)
+        """Attention `[B, H, n, D]`: fresh to the heaviest keys, as it was to the others."""
+        queries = _chunked(query, self.weight.shape[3])
+        keys, values = (self._heaviest(states) for states in (key, value))
+        logits = queries @ keys.transpose(3, 4) / sqrt(query.shape[-1])
+        fresh, weight = logits.softmax(-1) @ values, logits.logsumexp(-1)
         total = torch.logaddexp(weight, self.weight)
-        return fresh * (weight - total).exp()[..., None] + self.rest * (self.weight - total).exp()[..., None]
+        output = fresh * (weight - total).exp()[..., None] + self.rest * (self.weight - total).exp()[..., None]
+        return output.flatten(2, 3)[:, :, : query.shape[2]]
+
+    def _heaviest(self, states: Tensor) -> Tensor:
+        """Of keys or values `[B, H, T, D]` those of each chunk's columns `[B, H, c, K, D]`."""
+        index = self.columns[..., None].expand(-1, -1, -1, -1, states.shape[-1])
+        return states[:, :, None].expand(-1, -1, index.shape[2], -1, -1).gather(3, index)
 
     @property
     def nbytes(self) -> int:
         return self.columns.nbytes + self.rest.nbytes + self.weight.nbytes
+
+
+def _chunked(query: Tensor, length: int) -> Tensor:
+    """Queries `[B, H, n, D]` as chunks `[B, H, c, length, D]`, the last one filled up with zeros."""
+    return F.pad(query, (0, 0, 0, -query.shape[2] % length)).unflatten(2, (-1, length))
 
 
 class ColumnFeature(OutputFeature):
@@ -62,7 +78,8 @@ class ColumnFeature(OutputFeature):
             raise ValueError(f"chipmunk works on one rank, not on {site.group.world_size}")
         self.settings, self.site = columns, site
         self.dense, self.keep = True, False
-        self.layers: list[list[Chunk]] = []
+        self.layers: list[list[Chunks]] = []
+        self.span = 0  # queries of the chunks that are computed at a time
         self.hooks: list[Up | Down] = []
         self.hooked: list[nn.Module] = []
         for index in range(adapter.num_blocks):
@@ -79,9 +96,11 @@ class ColumnFeature(OutputFeature):
         """Split a layer's keys into heavy ones and others, for each chunk of queries."""
         if self.keep:
             query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
-            count = max(1, round((1 - self.settings.ratio) * key.shape[2]))
-            chunks = query.split(self.settings.chunk, dim=2)
-            self.layers.append([Chunk.split(chunk, key, value, count) for chunk in chunks])
+            length, count = self.settings.chunk, max(1, round((1 - self.settings.ratio) * key.shape[2]))
+            many = MAX_LOGITS // (key.shape[1] * key.shape[2] * length)
+            self.span = query.shape[2] if query.is_meta else length * max(1, many)
+            spans = query.split(self.span, dim=2)
+            self.layers.append([Chunks.split(queries, key, value, length, count) for queries in spans])
 
     def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
         """Nothing: layers observe on the way."""
@@ -105,8 +124,8 @@ class ColumnFeature(OutputFeature):
 
     def _attend(self, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         query, key, value = (torch.cat(pair, dim=2) for pair in zip(states[:3], states[3:], strict=True))
-        chunks = zip(self.layers[layer], query.split(self.settings.chunk, dim=2), strict=True)
-        output = torch.cat([kept.attend(chunk, key, value) for kept, chunk in chunks], dim=2)
+        spans = zip(self.layers[layer], query.split(self.span, dim=2), strict=True)
+        output = torch.cat([kept.attend(queries, key, value) for kept, queries in spans], dim=2)
         return output[:, :, : states[0].shape[2]], output[:, :, states[0].shape[2] :]
 
     def _hook(self, module: nn.Module, hook: "Up | Down") -> None:

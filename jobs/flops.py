@@ -49,6 +49,7 @@ def run(options: FlopsOptions) -> int:
             cost = count(size.config, method, num_steps=steps, **common)
             sent = _sent_bytes(request, method)
         rows.append(make_row(method, cost, steps * one, published(options.model, method) if at_size else None, sent))
+        console.print(f"{len(rows)}/{len(request.methods)}: {method.name} {rows[-1]['tflops']} TFLOPs", style="dim")
     print_rows(console, rows)
     for method in request.methods:
         if note := NOTES.get((options.model, method.name)):

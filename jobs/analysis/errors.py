@@ -46,7 +46,7 @@ def analyse(study: Study) -> Analysis:
 def _draw(figure: Any, totals: dict[str, Tensor]) -> None:
     axis = figure.subplots()
     for name, error in totals.items():
-        axis.semilogy(error[1:].clamp_min(1e-9), label=name)
+        axis.semilogy(error.where(error > 0, torch.nan), label=name)  # none before the first sparse step
     axis.set(xlabel="step", ylabel="relative error of the latents")
     axis.grid(alpha=0.3)
     axis.legend()

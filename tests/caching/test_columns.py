@@ -5,7 +5,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from caching.columns import Chunk
+from caching.columns import Chunks
 from caching.engine import Engine
 from caching.flops import count_flops
 from caching.recipe import Recipe, Taylor, recipe
@@ -21,20 +21,34 @@ def states(seed):
 
 
 @pytest.mark.parametrize("count", [1, 6, 12])
-def test_unchanged_inputs_give_full_attention(count):
-    chunk = Chunk.split(*states(0), count)
+@pytest.mark.parametrize("length", [2, 5, 8])
+def test_unchanged_inputs_give_full_attention(count, length):
+    """Five queries in chunks of 2, 2 and 1, all in one, or in one that is not full."""
+    chunk = Chunks.split(*states(0), length, count)
     assert_close(chunk.attend(*states(0)), F.scaled_dot_product_attention(*states(0)))
 
 
 def test_all_columns_are_full_attention_whatever_changes():
-    chunk = Chunk.split(*states(0), 12)
+    chunk = Chunks.split(*states(0), 2, 12)
     assert_close(chunk.attend(*states(1)), F.scaled_dot_product_attention(*states(1)))
 
 
 def test_the_heaviest_keys_are_chosen():
     query, key, value = states(0)
-    weights = (query @ key.transpose(2, 3) / 6**0.5).softmax(-1).sum(2)
-    assert torch.equal(Chunk.split(query, key, value, 3).columns, weights.topk(3).indices)
+    weights = (query @ key.transpose(2, 3) / 6**0.5).softmax(-1)
+    chosen = Chunks.split(query, key, value, 2, 3).columns
+    for chunk, queries in enumerate(weights.split(2, dim=2)):
+        assert torch.equal(chosen[:, :, chunk], queries.sum(2).topk(3).indices)
+
+
+def test_spans_do_not_matter(transformer, sample, inputs, monkeypatch):
+    method = Recipe(name="x", schedule=Interval(every=4), tokens=SparseColumns(chunk=40), predictor=Taylor(order=0))
+    whole = Engine(transformer, method)
+    expected = run(whole, sample, inputs)
+    whole.detach()
+    monkeypatch.setattr("caching.columns.MAX_LOGITS", 1)
+    for velocity, true in zip(run(Engine(transformer, method), sample, inputs), expected, strict=True):
+        assert_close(velocity, true)
 
 
 def test_all_columns_are_the_model(transformer, sample, inputs):
