@@ -20,7 +20,7 @@ from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.facts import ModelFacts, read_facts
 from jobs.machine import describe_run
-from jobs.measure import psnr_db, ssim
+from jobs.measure import lpips, psnr_db, ssim
 from jobs.options import BenchmarkOptions, VideoOptions
 from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.progress import make_console, print_rows, write_rows
@@ -40,11 +40,12 @@ class Tally:
     runs: list[Run] = field(default_factory=list)
     psnr_db: list[float] = field(default_factory=list)
     ssim: list[float] = field(default_factory=list)
+    lpips: list[float | None] = field(default_factory=list)  # None where its weights are missing
     oracle: list[bool | None] = field(default_factory=list)  # None where a prompt shows nothing that it knows
 
     def keep(self, count: int) -> None:
         """Forget what came after the first `count` videos."""
-        for values in (self.runs, self.psnr_db, self.ssim, self.oracle):
+        for values in (self.runs, self.psnr_db, self.ssim, self.lpips, self.oracle):
             del values[count:]
 
     @property
@@ -81,6 +82,7 @@ class Contest:
         if reference is not None:
             tally.psnr_db.append(psnr_db(frames, reference))
             tally.ssim.append(ssim(frames, reference))
+            tally.lpips.append(lpips(frames, reference))
         scene = scene_of(item.prompt)
         tally.oracle.append(None if scene is None else _recognised(frames, scene))
         return frames
@@ -212,6 +214,7 @@ def _row(tally: Tally, full_seconds: float | None) -> dict[str, Any]:
         "psnr_db": _mean(tally.psnr_db),
         "psnr_db_min": min(tally.psnr_db, default=None),
         "ssim": _mean(tally.ssim),
+        "lpips": _mean(tally.lpips),
         "oracle": _mean([float(seen) for seen in tally.oracle if seen is not None]),
         "cache_bytes": max((run.cache_bytes for run in runs if run.cache_bytes is not None), default=None),
         "peak_bytes": max(run.peak_bytes for run in runs),

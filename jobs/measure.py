@@ -3,15 +3,17 @@
 Legend: F frames, H height, W width, C = 3 colour channels.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 
 import numpy as np
 import torch
 from torchmetrics.functional.image import peak_signal_noise_ratio, structural_similarity_index_measure
 
+ALEXNET = "alexnet-owt-7be5be79.pth"  # as torchvision calls it in its cache
 IDENTICAL_DB = 100.0  # reported for videos without any difference, where the ratio is infinite
 
 
@@ -27,6 +29,31 @@ def ssim(video: np.ndarray, reference: np.ndarray) -> float:
     similarity = structural_similarity_index_measure(_unit(video[::2]), _unit(reference[::2]), data_range=1.0)
     assert isinstance(similarity, torch.Tensor)
     return float(similarity)
+
+
+def lpips(video: np.ndarray, reference: np.ndarray) -> float | None:
+    """Perceptual distance (LPIPS, AlexNet) of two videos `[F, H, W, C]` of bytes, averaged over every second frame.
+
+    None where torchvision or AlexNet's weights are not on disk: nothing is downloaded.
+    """
+    network = _lpips_network()
+    if network is None:
+        return None
+    with torch.inference_mode():
+        return float(network(_unit(video[::2]), _unit(reference[::2])))
+
+
+@cache
+def _lpips_network() -> Callable[[torch.Tensor, torch.Tensor], torch.Tensor] | None:
+    if not (Path(torch.hub.get_dir()) / "checkpoints" / ALEXNET).is_file():
+        return None
+    try:
+        import torchvision  # noqa: F401  # type: ignore[import-not-found]
+    except (ImportError, RuntimeError):  # RuntimeError: built for another torch
+        return None
+    from torchmetrics.image.lpip import LearnedPerceptualImagePatchSimilarity
+
+    return LearnedPerceptualImagePatchSimilarity(net_type="alex", normalize=True)
 
 
 @dataclass

@@ -130,8 +130,9 @@ def print_table(console: Console, rows: Sequence[Row], directory: Path) -> None:
 
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
-    """Any rows as a table: one column a key, without what is nested."""
-    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if not isinstance(rows[0].get(key), dict)]
+    """Any rows as a table: one column a key, without what is nested and what no row knows."""
+    known = {key for row in rows for key, value in row.items() if value is not None and not isinstance(value, dict)}
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key in known]
     table = Table(*keys)
     for row in rows:
         table.add_row(*(_cell(row.get(key)) for key in keys))
