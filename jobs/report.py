@@ -23,7 +23,8 @@ body {{ font: 15px/1.5 system-ui, sans-serif; margin: 2rem auto; max-width: 72re
 table {{ border-collapse: collapse }} td, th {{ padding: .2rem .7rem; text-align: right }}
 th:first-child, td:first-child {{ text-align: left }} tr:nth-child(even) {{ background: #f3f3f3 }}
 dt {{ float: left; width: 6rem; color: #666 }} dd {{ margin-left: 6rem }}
-img {{ max-width: 100% }} figure {{ margin: .7rem 0 }} figcaption {{ font-size: .9em }}
+img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: bold; margin-bottom: .5rem }}
+.rows {{ display: grid; grid-template-columns: 14rem 1fr; align-items: center }} .rows div {{ width: 100% }}
 </style>
 <h1>{title}</h1>
 <dl>{about}</dl>
@@ -34,7 +35,7 @@ img {{ max-width: 100% }} figure {{ margin: .7rem 0 }} figcaption {{ font-size: 
 """
 COLUMNS = {
     "method": "{}",
-    "dense_steps": "{}",
+    "dense_steps": "{:.4g}",
     "seconds": "{:.2f}",
     "speedup": "{:.2f}x",
     "flops_ratio": "{:.2f}x",
@@ -126,13 +127,19 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndarray]) -> str:
-    """One prompt: a picture with a row of frames a method, and its caption."""
+    """One prompt: a picture with a row of frames a method, shown row by row, each beside its method's name."""
     strips = [film_strip(video, NUM_FRAMES) for video in videos.values()]
     name = f"frames-{number}.png"
     imageio.imwrite(directory / name, np.concatenate(strips, axis=0))
-    methods = ", ".join(html.escape(method) for method in videos)
-    caption = f"<b>{html.escape(prompt)}</b>; from top to bottom: {methods}"
-    return f'<figure><img src="{name}" alt=""><figcaption>{caption}</figcaption></figure>'
+    height, width = strips[0].shape[:2]
+    rows = []
+    for row, method in enumerate(map(html.escape, videos)):
+        place = 100 * row / max(1, len(videos) - 1)
+        style = f"aspect-ratio: {width} / {height}; background: url({name}) 0 {place:.4f}% / 100%"
+        rows.append(f'<span>{method}</span><div role="img" aria-label="frames of {method}" style="{style}"></div>')
+    limit = f"max-width: calc(14rem + {width}px)"
+    grid = f'<div class="rows" style="{limit}">{"".join(rows)}</div>'
+    return f"<figure><figcaption>{html.escape(prompt)}</figcaption>{grid}</figure>"
 
 
 def _page(title: str, about: dict[str, str], rows: Sequence[Row], figures: list[str]) -> str:
