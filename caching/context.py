@@ -21,9 +21,11 @@ class Context:
 
     def __init__(self, shards: ShardMap, max_runs: int, device: torch.device) -> None:
         length = -(-shards.num_tokens // max_runs)
-        self.run_of, self.run_sizes = shards.segments(length, device)
+        self.run_of, runs = shards.segments(length, device)
+        self.run_sizes, self.all_run_sizes = runs[shards.rank], torch.cat(runs)  # of this rank, of all
+        self.first_run = sum(map(len, runs[: shards.rank]))
+        self.num_runs = list(map(len, runs))
         self.pooled = length > 1
-        self.world_size = shards.world_size
         self.recording: list[tuple[Pair, Pair]] = []  # image and text of each layer, until they are gathered
         self.older: list[Tensor] = []  # of each layer [2 (keys, values), B, H, M + L, D]
         self.newest: list[Tensor] = []
@@ -34,7 +36,7 @@ class Context:
     def record(self, key: Tensor, value: Tensor, text_key: Tensor, text_value: Tensor) -> None:
         """Add a layer's keys and values, image `[B, H, N, D]` and text `[B, H, L, D]`, in layer order."""
         image, text = (self._pool(key), self._pool(value)), (text_key, text_value)
-        if self.world_size > 1:
+        if len(self.num_runs) > 1:
             self.recording.append((image, text))
         else:
             self._keep(image, text)
@@ -42,7 +44,8 @@ class Context:
     def commit(self, time: float, group: Group) -> None:
         """End a dense step: gather what the ranks recorded, in one collective."""
         if self.recording:
-            images = group.gather(torch.stack([torch.stack(image) for image, _ in self.recording]), dim=4)
+            own = torch.stack([torch.stack(image) for image, _ in self.recording])
+            images = group.gather(own, self.num_runs, dim=4)
             for image, (_, text) in zip(images, self.recording, strict=True):
                 self._keep((image[0], image[1]), text)
         self.older, self.newest = self.newest, self.older
@@ -66,13 +69,12 @@ class Context:
         fresh[0], fresh[1] = key, value
         return self.seen[0], self.seen[1]
 
-    def bias(self, proxies: Tensor, shard_of: Tensor, rank: int) -> Tensor:
+    def bias(self, proxies: Tensor, shard_of: Tensor) -> Tensor:
         """What is added to attention logits `[K + 1, M + L + K]`; the last row is for a text token.
 
         A proxy sees its shard's proxies fresh, and every run without them.
         """
-        sizes = self.run_sizes.repeat(self.world_size)
-        run = self.run_of[proxies] + rank * len(self.run_sizes)
+        sizes, run = self.all_run_sizes, self.run_of[proxies] + self.first_run
         same_shard = shard_of[:, None] == shard_of[None]
         fresh_in_run = same_shard.float() @ F.one_hot(run, len(sizes)).float()
         others = torch.cat([sizes - fresh_in_run, sizes[None]]).log()

@@ -23,6 +23,7 @@ from caching.models.state import State
 from caching.proxies import Proxies
 from caching.recipe import ProxyTaylor, Recipe
 from caching.schedule import ErrorEstimate, InputChange, Places, Signals
+from caching.shards import ShardMap
 from caching.site import Site
 from caching.tokens import TrajectoryMedoids
 
@@ -80,6 +81,7 @@ class Engine:
         self.last_input: Tensor | None = None
         if self.feature is not None:
             self.feature.detach()
+        self.group.divide(self._pieces(prod(grid)))
         cosines, sines = self.adapter.rotary(grid, next(self.transformer.parameters()).device)
         self.rotary = (self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0])
         self.site = Site(
@@ -90,6 +92,12 @@ class Engine:
         self.error = ExtrapolationError(self.recipe.predictor.order)
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
+
+    def _pieces(self, num_tokens: int) -> list[int]:
+        """The tokens of each rank: whole logical shards where the recipe has any, else as evenly as can be."""
+        ranks = self.group.world_size
+        num_shards = max(ranks, getattr(self.recipe.tokens, "shards", 1))
+        return ShardMap(num_tokens=num_tokens, num_shards=num_shards, world_size=ranks).pieces
 
     def forward(
         self, hidden_states: Tensor, return_dict: bool = True, attention_kwargs: Any = None, **inputs: Any

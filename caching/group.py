@@ -11,17 +11,21 @@ from torch.nn import functional as F
 
 
 class Group(Protocol):
-    """The ranks that share one video's tokens; each holds a contiguous piece of them."""
+    """The ranks that share one video's tokens; each holds a contiguous piece of them, as `divide` says."""
 
     rank: int
     world_size: int
 
-    def shard(self, tokens: Tensor) -> Tensor:
-        """This rank's piece `[B, N, C]` of all tokens `[B, N * world_size, C]`."""
+    def divide(self, pieces: list[int]) -> None:
+        """Give each rank so many tokens from now on."""
         ...
 
-    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
-        """The ranks' pieces, joined in rank order along `dim`, on every rank."""
+    def shard(self, tokens: Tensor) -> Tensor:
+        """This rank's piece `[B, N, C]` of all tokens."""
+        ...
+
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
+        """The ranks' pieces, of `sizes` along `dim` (by default, their tokens), joined in rank order on every rank."""
         ...
 
     def attend(
@@ -45,11 +49,14 @@ class LocalGroup:
     rank = 0
     world_size = 1
 
+    def divide(self, pieces: list[int]) -> None:
+        pass
+
     def shard(self, tokens: Tensor) -> Tensor:
         return tokens
 
-    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
-        return tokens
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
+        return values
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor

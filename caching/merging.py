@@ -7,6 +7,7 @@ Legend: B batch (1), D hidden width, N local tokens, M merged tokens.
 """
 
 from collections.abc import Callable
+from itertools import accumulate, pairwise
 from typing import Any
 
 import torch
@@ -16,7 +17,7 @@ from torch.nn import functional as F
 from caching.attention import Triple
 from caching.features import OutputFeature
 from caching.models.state import State
-from caching.selection import measure, random_scores, shard_map
+from caching.selection import measure, random_scores
 from caching.site import Site
 from caching.tokens import MergedTokens
 
@@ -55,7 +56,7 @@ class MergingFeature(OutputFeature):
     def __init__(self, adapter: Any, order: int, tokens: MergedTokens, site: Site) -> None:
         super().__init__(adapter, order)
         self.settings, self.site = tokens, site
-        self.shards = shard_map(tokens.shards, site)
+        self.shards = site.shard_map(tokens.shards)
         self.padded, self.valid = self.shards.padded(site.device)
         self.importance: Tensor | None = None  # of each local token [N], in the last dense step
         self.sampled = 0
@@ -82,12 +83,14 @@ class MergingFeature(OutputFeature):
         match = self._match(F.normalize(state.tokens[0].float(), dim=-1))
         rotary = (state.rotary[0][match.kept], state.rotary[1][match.kept])
         self.site.router.send(lambda _, *states: self.site.group.attend(*states), state.text.shape[1])
+        self.site.group.divide(self._merged_pieces)
         reduce = match.pick if self.settings.keep == "attended" else match.merge
         for index in range(self.adapter.num_blocks):
             merged = State(reduce(state.tokens), state.text, state.modulation, rotary)
             after = self.adapter.run(index, merged)
             tokens = state.tokens + match.spread(after.tokens - merged.tokens)
             state = State(tokens, after.text, state.modulation, state.rotary)
+        self.site.group.divide(self.shards.pieces)
         return self.adapter.head(state)
 
     @property
@@ -99,7 +102,7 @@ class MergingFeature(OutputFeature):
         random = random_scores(self.sampled, self.site)
         by_importance = self.settings.keep == "attended" or (self.settings.keep == "both" and self._late)
         kept, place, first = [], [], 0
-        for start, end in zip(self.shards.bounds, self.shards.bounds[1:], strict=False):
+        for start, end in pairwise(accumulate(self.shards.sizes, initial=0)):
             shard = features[start:end]
             if by_importance:
                 assert self.importance is not None
@@ -110,6 +113,12 @@ class MergingFeature(OutputFeature):
             place.append(own_place + first)
             first += len(own_kept)
         return Match(torch.cat(kept), torch.cat(place))
+
+    @property
+    def _merged_pieces(self) -> list[int]:
+        """The tokens that stay on each rank in this step."""
+        ranks = range(self.shards.world_size)
+        return [sum(size - self._count(size) for size in self.shards.of_rank(rank)) for rank in ranks]
 
     def _count(self, size: int) -> int:
         """How many tokens of a shard are merged away in this step."""

@@ -13,7 +13,6 @@ from caching.features import OutputFeature, run_blocks
 from caching.medoids import k_medoids
 from caching.predictor import ProxySimulation
 from caching.recipe import ProxyTaylor
-from caching.shards import ShardMap
 from caching.site import Site
 from caching.tokens import TrajectoryMedoids
 from caching.trajectory import Trajectory
@@ -36,13 +35,13 @@ class Proxies:
         group, device = site.group, site.device
         self.adapter, self.feature, self.settings, self.predictor = adapter, feature, tokens, predictor
         self.group, self.router = group, site.router
-        self.shards = ShardMap(num_tokens=site.num_tokens, num_shards=tokens.shards, world_size=group.world_size)
+        self.shards = site.shard_map(tokens.shards)
         self.padded, self.valid = self.shards.padded(device)
         self.clusters_per_shard = tokens.clusters // tokens.shards
-        if self.clusters_per_shard > min(self.shards.sizes):
+        if self.clusters_per_shard > self.shards.smallest:
             raise ValueError(
                 f"{tokens.clusters} clusters are too many for {site.num_tokens} tokens in {tokens.shards} logical "
-                f"shards; at most {min(self.shards.sizes) * tokens.shards}"
+                f"shards; at most {self.shards.smallest * tokens.shards}"
             )
         self.rotary = site.rotary
         self.context = Context(self.shards, tokens.context, device)
@@ -95,7 +94,7 @@ class Proxies:
             0, padded.flatten(), ((clusters + first) * valid).flatten(), "amax"
         )
         shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
-        self.bias = self.context.bias(self.index, shard_of, self.group.rank).to(tokens.dtype)
+        self.bias = self.context.bias(self.index, shard_of).to(tokens.dtype)
         self.since_dense = 0
         self.text = self.adapter.text_for_some(text)
         self.simulation = ProxySimulation(

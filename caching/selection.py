@@ -14,7 +14,6 @@ from torch.nn import functional as F
 
 from caching.attention import Triple
 from caching.medoids import NEVER, k_medoids
-from caching.shards import ShardMap
 from caching.site import Site
 from caching.tokens import ClusteredTokens, SelectedTokens
 
@@ -26,9 +25,9 @@ class Selector:
 
     def __init__(self, settings: SelectedTokens, site: Site) -> None:
         self.settings, self.site = settings, site
-        self.shards = shard_map(settings.shards, site)
+        self.shards = site.shard_map(settings.shards)
         self.padded, self.valid = self.shards.padded(site.device)
-        self.count = max(1, round((1 - settings.ratio) * min(self.shards.sizes)))
+        self.count = max(1, round((1 - settings.ratio) * self.shards.smallest))
         self.scores: Tensor | None = None  # of local tokens [N], summed over layers
         self.features: Tensor | None = None
 
@@ -100,10 +99,10 @@ class ClusterSelector:
 
     def __init__(self, settings: ClusteredTokens, site: Site) -> None:
         self.settings, self.site = settings, site
-        shards = shard_map(settings.shards, site)
+        shards = site.shard_map(settings.shards)
         self.padded, self.valid = shards.padded(site.device)
         self.per_shard = settings.clusters // settings.shards
-        if self.per_shard > min(shards.sizes):
+        if self.per_shard > shards.smallest:
             raise ValueError(f"{settings.clusters} clusters are too many for {site.num_tokens} tokens")
         self.clusters: Tensor | None = None  # of each token in its shard [S, n]
 
@@ -132,10 +131,6 @@ class ClusterSelector:
         first = torch.arange(len(self.clusters), device=self.clusters.device)[:, None] * self.per_shard
         places = ((self.clusters + first) * self.valid).flatten()
         return self.clusters.new_zeros(self.site.local_tokens).scatter_reduce(0, self.padded.flatten(), places, "amax")
-
-
-def shard_map(num_shards: int, site: Site) -> ShardMap:
-    return ShardMap(num_tokens=site.num_tokens, num_shards=num_shards, world_size=site.group.world_size)
 
 
 def random_scores(step: int, site: Site) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 from caching.attention import Router
 from caching.group import Group
 from caching.models.state import Rotary
+from caching.shards import ShardMap
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -23,6 +24,12 @@ class Site:
     def local_tokens(self) -> int:
         """The tokens of this rank."""
         return self.rotary[0].shape[0]
+
+    def shard_map(self, num_shards: int) -> ShardMap:
+        """The logical shards of this video, and those that are this rank's."""
+        return ShardMap(
+            num_tokens=self.num_tokens, num_shards=num_shards, world_size=self.group.world_size, rank=self.group.rank
+        )
 
     @property
     def device(self) -> torch.device:

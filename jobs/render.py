@@ -137,9 +137,8 @@ def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:
     tokens = method.tokens
     if tokens is None:
         return
-    if tokens.shards % world_size:
-        valid = [str(size) for size in range(1, tokens.shards + 1) if tokens.shards % size == 0]
-        raise BadInput(f"method {method.name} runs on {', '.join(valid)} ranks a gang, not on {world_size}")
+    if tokens.shards < world_size:
+        raise BadInput(f"method {method.name} runs on at most {tokens.shards} ranks a gang, not on {world_size}")
     clusters = getattr(tokens, "clusters", 0)
     if clusters > num_tokens // tokens.shards * tokens.shards:
         raise BadInput(f"{clusters} clusters are too many for a video of {num_tokens} tokens")

@@ -4,8 +4,9 @@ Legend: B batch, N local image tokens, L text tokens, H heads, D head width.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from functools import wraps
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from torch import Tensor
 from parallel import cpu
 from parallel.layout import Layout
 from parallel.ledger import Ledger
+
+KEPT = "resca_kept_keys"  # what we hand to the kernel, in xfuser's settings for it
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -26,33 +29,93 @@ class JointAttention:
     usp: Callable[..., Tensor]
 
     def __call__(
-        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        text_query: Tensor,
+        text_key: Tensor,
+        text_value: Tensor,
+        pieces: list[int],
     ) -> tuple[Tensor, Tensor]:
         """Every local image token and every text token attends to all ranks' image tokens and to the text.
 
         Image tensors are `[B, H, N, D]`, text tensors `[B, H, L, D]` and the same on every rank; so are the outputs.
+        Where `pieces`, the image tokens of each rank, differ, what is sent is filled up to the longest of them; the
+        kernel never sees the keys and values that do so.
         """
-        book_attention(self.ledger, self.layout, query, text_query)
+        length = max(pieces)
+        book_attention(self.ledger, self.layout, query, text_query, length)
+        filled = None
+        if min(pieces) < length:
+            filled = {KEPT: kept_keys(self.layout, pieces, dist.get_rank(), query.device)}
         output = self.usp(
-            query,
-            key,
-            value,
+            *(lengthen(states, 2, length) for states in (query, key, value)),
             joint_query=text_query,
             joint_key=text_key,
             joint_value=text_value,
             joint_strategy="rear",
             backend=_kernel(query),
+            attention_kwargs=filled,
         )
-        return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
+        return output[:, :, : query.shape[2]], output[:, :, length:]
 
 
-def book_attention(ledger: Ledger, layout: Layout, query: Tensor, text_query: Tensor) -> None:
+def lengthen(states: Tensor, dim: int, length: int) -> Tensor:
+    """Fill a tensor up with zeros to a length along `dim`."""
+    missing = length - states.shape[dim]
+    if not missing:
+        return states
+    shape = list(states.shape)
+    shape[dim] = missing
+    return torch.cat([states, states.new_zeros(shape)], dim=dim)
+
+
+def kept_keys(layout: Layout, pieces: list[int], rank: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+    """The image keys that are real, and how many there are with the others, for each of the kernel's calls.
+
+    Ring brings one Ulysses group's keys after another: call number i on ring rank r sees those of ring rank r - i.
+    Neighbouring ranks form a Ulysses group.
+    """
+    length = max(pieces)
+    for turn in range(layout.ring):
+        group = (rank // layout.ulysses - turn) % layout.ring
+        of_group = pieces[group * layout.ulysses : (group + 1) * layout.ulysses]
+        places = [torch.arange(size) + number * length for number, size in enumerate(of_group)]
+        yield torch.cat(places).to(device), length * layout.ulysses
+
+
+def _teach_kernels_to_skip_what_fills_up() -> None:
+    """Wrap the kernels of xfuser's registry, once in a process; without uneven pieces they work as before."""
+    from xfuser.core.distributed.attention_backend import ATTENTION_FUNCTION_REGISTRY
+
+    for backend, kernel in ATTENTION_FUNCTION_REGISTRY.items():
+        if not hasattr(kernel, KEPT):
+            ATTENTION_FUNCTION_REGISTRY[backend] = _skipping(kernel)
+
+
+def _skipping(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    @wraps(kernel)
+    def attend(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Any:
+        kept = (settings.get("attention_kwargs") or {}).get(KEPT)
+        if kept is not None:
+            index, num_image_keys = next(kept)
+            text = torch.arange(num_image_keys, key.shape[2], device=key.device)  # in Ring's last call
+            index, settings = torch.cat([index, text]), {**settings, "attention_kwargs": None}
+            key, value = key[:, :, index], value[:, :, index]
+        return kernel(query, key, value, **settings)
+
+    setattr(attend, KEPT, True)
+    return attend
+
+
+def book_attention(ledger: Ledger, layout: Layout, query: Tensor, text_query: Tensor, length: int) -> None:
     """Book what USP sends: Ulysses moves query with text, key, value and output; Ring gathers key and value.
 
-    Text keys and values never travel. A Ulysses rank holds U times the tokens and 1/U of the heads, so Ring's
-    piece is as large as the local key and value.
+    `length` is the longest piece, to which every rank fills up. Text keys and values never travel. A Ulysses rank holds
+    U times the tokens and 1/U of the heads, so Ring's piece is as large as the local key and value.
     """
-    image_bytes = query.numel() * query.element_size()
+    image_bytes = query[:, :, :1].nbytes * length
     joint_bytes = image_bytes + text_query.numel() * text_query.element_size()
     if layout.ulysses > 1:
         for payload_bytes in (joint_bytes, image_bytes, image_bytes, joint_bytes):
@@ -74,6 +137,7 @@ def start(layout: Layout, ledger: Ledger) -> JointAttention:
     from xfuser.model_executor.layers.usp import USP
 
     _only_errors_on_stdout()
+    _teach_kernels_to_skip_what_fills_up()
     config = _engine_config(layout, on_cpu)
     _make_groups(layout, on_cpu)
     # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.

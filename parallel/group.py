@@ -1,6 +1,7 @@
 """The ranks that share one video's tokens: who holds which, and everything they say to each other.
 
-Legend: B batch, N local image tokens, P ranks, L text tokens, H heads, D head width, C channels.
+Legend: B batch, N local image tokens (not the same on every rank), P ranks, L text tokens, H heads, D head width,
+C channels.
 """
 
 import io
@@ -11,6 +12,7 @@ import torch.distributed as dist
 from torch import Tensor
 
 from parallel import attention
+from parallel.attention import lengthen
 from parallel.layout import Layout
 from parallel.ledger import Ledger
 
@@ -29,6 +31,7 @@ class SequenceGroup:
                 f"but the process group has {dist.get_world_size()}."
             )
         self.layout = layout
+        self.pieces: list[int] = []
         self.ledger = Ledger() if ledger is None else ledger
         self.rank = dist.get_rank()
         self.world_size = layout.world_size
@@ -36,19 +39,33 @@ class SequenceGroup:
         self.device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
         self._attention = attention.start(layout, self.ledger)
 
-    def shard(self, tokens: Tensor) -> Tensor:
-        """This rank's contiguous piece `[B, N, C]` of all tokens `[B, N * P, C]`; ValueError if they do not divide."""
-        if tokens.shape[1] % self.world_size:
-            raise ValueError(f"{tokens.shape[1]} tokens do not divide into {self.world_size} equal pieces.")
-        return tokens.tensor_split(self.world_size, dim=1)[self.rank]
+    def divide(self, pieces: list[int]) -> None:
+        """Give each rank so many tokens from now on; they may differ. Every rank calls it with the same numbers.
 
-    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
-        """The ranks' pieces, of one shape, joined in rank order along `dim`, on every rank."""
-        piece = tokens.to(self.device).contiguous()
+        ValueError if they are not one for each rank, or if one is not positive.
+        """
+        if len(pieces) != self.world_size or min(pieces) < 1:
+            raise ValueError(f"{self.world_size} ranks need as many numbers of tokens, all positive, not {pieces}.")
+        self.pieces = pieces
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        """This rank's contiguous piece `[B, N, C]` of all tokens, as `divide` said; ValueError for another number."""
+        if tokens.shape[1] != sum(self.pieces):
+            raise ValueError(f"{sum(self.pieces)} tokens were divided among the ranks, not {tokens.shape[1]}.")
+        return tokens.split(self.pieces, dim=1)[self.rank]
+
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
+        """The ranks' pieces, of `sizes` along `dim` (by default, their tokens), joined in rank order on every rank.
+
+        What is sent is filled up to the longest piece, and cut again.
+        """
+        sizes = sizes or self.pieces
+        piece = lengthen(values.to(self.device), dim, max(sizes)).contiguous()
         pieces = [torch.empty_like(piece) for _ in range(self.world_size)]
         self.ledger.book("all_gather", _num_bytes(piece), self.world_size)
         dist.all_gather(pieces, piece)
-        return torch.cat(pieces, dim=dim).to(tokens.device)
+        whole = torch.cat([piece.narrow(dim, 0, size) for piece, size in zip(pieces, sizes, strict=True)], dim=dim)
+        return whole.to(values.device)
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
@@ -57,7 +74,7 @@ class SequenceGroup:
 
         The text is the same on every rank, and so is its output, up to rounding.
         """
-        return self._attention(query, key, value, text_query, text_key, text_value)
+        return self._attention(query, key, value, text_query, text_key, text_value, self.pieces)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, element by element, the same on every rank; `values` stay as they are."""

@@ -18,21 +18,27 @@ class ImaginedGroup:
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.ledger, self.world_size = layout, Ledger(), layout.world_size
+        self.pieces: list[int] = []
+
+    def divide(self, pieces: list[int]) -> None:
+        """Give each rank so many tokens from now on."""
+        self.pieces = pieces
 
     def shard(self, tokens: Tensor) -> Tensor:
-        """This rank's piece `[B, N, C]` of all tokens `[B, N * P, C]`."""
-        return tokens.tensor_split(self.world_size, dim=1)[0]
+        """This rank's piece `[B, N, C]` of all tokens."""
+        return tokens[:, : self.pieces[0]]
 
-    def gather(self, tokens: Tensor, dim: int = 1) -> Tensor:
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
         """As large as the pieces of all ranks."""
-        self.ledger.book("all_gather", tokens.nbytes, self.world_size)
-        return torch.cat([tokens] * self.world_size, dim=dim)
+        sizes = sizes or self.pieces
+        self.ledger.book("all_gather", values.nbytes // values.shape[dim] * max(sizes), self.world_size)
+        return values.new_empty([*values.shape[:dim], sum(sizes), *values.shape[dim + 1 :]])
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Outputs of the shapes of the queries."""
-        book_attention(self.ledger, self.layout, query, text_query)
+        book_attention(self.ledger, self.layout, query, text_query, max(self.pieces))
         return torch.empty_like(query), torch.empty_like(text_query)
 
     def total(self, values: Tensor) -> Tensor:

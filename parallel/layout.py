@@ -31,10 +31,10 @@ class Layout:
                 f"ulysses={self.ulysses} does not divide the model's {heads} attention heads; "
                 f"valid degrees are {_listed(divisors(heads))}."
             )
-        if tokens % self.world_size:
+        if tokens < self.world_size:
             raise ValueError(
-                f"ulysses={self.ulysses} x ring={self.ring} makes {self.world_size} ranks, which do not divide "
-                f"the {tokens} tokens of this size; valid numbers of ranks are {_listed(divisors(tokens), 64)}."
+                f"ulysses={self.ulysses} x ring={self.ring} makes {self.world_size} ranks, more than the {tokens} "
+                "tokens of this size."
             )
 
 
@@ -44,6 +44,5 @@ def divisors(number: int) -> list[int]:
     return sorted({*small, *(number // divisor for divisor in small)})
 
 
-def _listed(numbers: list[int], limit: int | None = None) -> str:
-    """`1, 2, 4`; numbers beyond `limit` are cut, as nobody has so many ranks."""
-    return ", ".join(str(number) for number in numbers if limit is None or number <= limit)
+def _listed(numbers: list[int]) -> str:
+    return ", ".join(map(str, numbers))

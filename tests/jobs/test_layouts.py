@@ -16,11 +16,13 @@ METHODS = {
     "toca": {"interval": 3, "ratio": 0.5},
     "duca": {"interval": 3, "ratio": 0.5, "score": "similarity:min"},
     "clusca": {"interval": 3},
+    "tomesd": {},
 }
 SAMPLING = Sampling(seed=3, **SIZE, steps=10, guidance=6.0)
+ODD = Sampling(seed=3, height=48, width=48, num_frames=9, steps=10, guidance=6.0)  # 27 tokens
 
 
-def latents_of(group, name):
+def latents_of(group, name, sampling=SAMPLING):
     """Final latents with a method; `group` is None for a single process."""
     pipeline = build_tiny_pipeline()
     pipeline.set_progress_bar_config(disable=True)
@@ -30,16 +32,25 @@ def latents_of(group, name):
     renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
     prompt = renderer.encode("a cat walks on grass")
     renderer.use(recipe(name, **METHODS[name]))
-    return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), SAMPLING)
+    return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), sampling)
 
 
-@pytest.mark.timeout(300)
-@pytest.mark.parametrize("layout", [Layout(ulysses=2), Layout(ring=2)], ids=["ulysses-2", "ring-2"])
-def test_two_ranks_sample_the_latents_of_one(layout, tmp_path):
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize(
+    ("layout", "sampling"),
+    [
+        (Layout(ulysses=2), SAMPLING),
+        (Layout(ring=2), SAMPLING),
+        (Layout(ring=3), SAMPLING),
+        (Layout(ulysses=2, ring=2), ODD),
+    ],
+    ids=["2x1", "1x2", "1x3", "2x2-odd"],
+)
+def test_ranks_sample_the_latents_of_one_process(layout, sampling, tmp_path):
     with Gang(layout, tmp_path) as gang:
         for name in METHODS:
-            expected = latents_of(None, name)
-            for latents in gang.run(latents_of, name):
+            expected = latents_of(None, name, sampling)
+            for latents in gang.run(latents_of, name, sampling):
                 difference = (latents - expected).norm() / expected.norm()
                 assert difference < 1e-4, f"{name}: {difference:.1e}"
     full, cached = latents_of(None, "full"), latents_of(None, "resca")

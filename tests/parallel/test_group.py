@@ -24,6 +24,21 @@ def test_attention_equals_dense_attention(gang: Gang):
         torch.testing.assert_close(text_of_rank, text, rtol=0, atol=1e-5)
 
 
+def uneven(gang: Gang, num_tokens: int) -> list[int]:
+    """Pieces of 1, 2, 1, ... tokens; the last rank has the rest."""
+    first = [1 + rank % 2 for rank in range(gang.layout.world_size - 1)]
+    return [*first, num_tokens - sum(first)]
+
+
+def test_attention_with_uneven_pieces_equals_dense_attention(gang: Gang):
+    image, text = work.dense_attention()
+    outputs = gang.run(work.attend, torch.float32, uneven(gang, work.TOKENS))
+    assert len({piece.shape[2] for piece, _ in outputs}) > 1
+    torch.testing.assert_close(torch.cat([piece for piece, _ in outputs], dim=2), image, rtol=0, atol=1e-5)
+    for _, text_of_rank in outputs:
+        torch.testing.assert_close(text_of_rank, text, rtol=0, atol=1e-5)
+
+
 def test_attention_in_bfloat16_equals_dense_attention_to_its_precision(gang: Gang):
     image, text = work.dense_attention(torch.bfloat16)
     outputs = gang.run(work.attend, torch.bfloat16)
@@ -33,7 +48,9 @@ def test_attention_in_bfloat16_equals_dense_attention_to_its_precision(gang: Gan
 
 def test_shards_are_contiguous_pieces_in_rank_order_and_gather_is_the_inverse(gang: Gang):
     tokens = torch.randn(2, 8, 3)
-    pieces, gathered = zip(*gang.run(work.shard_and_gather, tokens), strict=True)
+    sizes = uneven(gang, 8)
+    pieces, gathered = zip(*gang.run(work.shard_and_gather, tokens, sizes), strict=True)
+    assert [piece.shape[1] for piece in pieces] == sizes
     assert torch.equal(torch.cat(pieces, dim=1), tokens)
     assert all(torch.equal(whole, tokens) for whole in gathered)
 
@@ -50,9 +67,12 @@ def test_gather_joins_along_any_dim(gang: Gang):
         assert torch.equal(gathered, torch.arange(gang.layout.world_size).float().expand(2, 3, -1))
 
 
-def test_shard_rejects_tokens_that_do_not_divide(gang: Gang):
+def test_tokens_that_were_not_divided_are_refused(gang: Gang):
+    ranks = gang.layout.world_size
     for message in gang.run(work.raises, work.shard_of_seven):
-        assert message == f"7 tokens do not divide into {gang.layout.world_size} equal pieces."
+        assert message == f"{4 * ranks} tokens were divided among the ranks, not 7."
+    for message in gang.run(work.raises, work.divide_by_nobody):
+        assert message == f"{ranks} ranks need as many numbers of tokens, all positive, not {[0] * ranks}."
 
 
 def test_total_sums_over_the_ranks_and_leaves_its_input_alone(gang: Gang):

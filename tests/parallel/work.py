@@ -32,20 +32,25 @@ def dense_attention(dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]
     return output[:, :, :TOKENS], output[:, :, TOKENS:]
 
 
-def attend(group: SequenceGroup, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
-    """The same attention, by this rank's piece of the image tokens."""
-    pieces = (all_tokens.chunk(group.world_size, dim=2)[group.rank] for all_tokens in qkv(TOKENS, 0, dtype))
+def attend(
+    group: SequenceGroup, dtype: torch.dtype = torch.float32, sizes: list[int] | None = None
+) -> tuple[Tensor, Tensor]:
+    """The same attention, by this rank's piece of the image tokens; all of one size unless `sizes` are given."""
+    group.divide(sizes or [TOKENS // group.world_size] * group.world_size)
+    pieces = (all_tokens.split(group.pieces, dim=2)[group.rank] for all_tokens in qkv(TOKENS, 0, dtype))
     image, text = group.attend(*pieces, *qkv(TEXT, 1, dtype))
     return image.clone(), text.clone()
 
 
-def shard_and_gather(group: SequenceGroup, tokens: Tensor) -> tuple[Tensor, Tensor]:
+def shard_and_gather(group: SequenceGroup, tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:
+    group.divide(sizes)
     piece = group.shard(tokens)
     return piece.clone(), group.gather(piece)
 
 
 def gather_own(group: SequenceGroup, shape: tuple[int, ...], dtype: torch.dtype, dim: int) -> Tensor:
-    return group.gather(torch.full(shape, group.rank, dtype=dtype), dim=dim)
+    piece = torch.full(shape, group.rank, dtype=dtype)
+    return group.gather(piece, [shape[dim]] * group.world_size, dim=dim)
 
 
 def total_of_ranks(group: SequenceGroup) -> tuple[Tensor, Tensor]:
@@ -60,11 +65,11 @@ def broadcast_from_rank_0(group: SequenceGroup, value: Any) -> Any:
 def every_collective(group: SequenceGroup) -> None:
     group.mark("dense")
     attend(group)
-    group.gather(torch.zeros(1, 3, 5))
-    group.gather(torch.zeros(2, 3, dtype=torch.int64), dim=0)
+    group.gather(torch.zeros(1, 3, 5), [3] * group.world_size)
+    group.gather(torch.zeros(2, 3, dtype=torch.int64), [2] * group.world_size, dim=0)
     group.total(torch.zeros(3))
     group.mark("sparse")
-    group.shard(torch.zeros(1, TOKENS, 5))
+    group.shard(torch.zeros(1, TOKENS, 5))  # as attend has divided them
     group.mark("encode")
     group.broadcast({"text": torch.zeros(7)} if group.rank == 0 else None)
 
@@ -92,7 +97,12 @@ def raises(group: SequenceGroup, function: Callable[[SequenceGroup], Any]) -> st
 
 
 def shard_of_seven(group: SequenceGroup) -> None:
+    group.divide([4] * group.world_size)
     group.shard(torch.zeros(1, 7, 2))
+
+
+def divide_by_nobody(group: SequenceGroup) -> None:
+    group.divide([0] * group.world_size)
 
 
 def group_of_two(group: SequenceGroup) -> None:
