@@ -4,14 +4,15 @@ Legend: B batch, N local image tokens, L text tokens, H heads, D head width.
 """
 
 import logging
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass
-from functools import wraps
+from functools import lru_cache, wraps
 from typing import Any
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
+from torch.nn import functional as F
 
 from parallel import cpu
 from parallel.layout import Layout
@@ -48,7 +49,7 @@ class JointAttention:
         book_attention(self.ledger, self.layout, query, text_query, length)
         filled = None
         if min(pieces) < length:
-            filled = {KEPT: kept_keys(self.layout, pieces, dist.get_rank(), query.device)}
+            filled = {KEPT: iter(kept_keys(self.layout, tuple(pieces), dist.get_rank(), query.device))}
         output = self.usp(
             *(lengthen(states, 2, length) for states in (query, key, value)),
             joint_query=text_query,
@@ -63,26 +64,24 @@ class JointAttention:
 
 def lengthen(states: Tensor, dim: int, length: int) -> Tensor:
     """Fill a tensor up with zeros to a length along `dim`."""
-    missing = length - states.shape[dim]
-    if not missing:
-        return states
-    shape = list(states.shape)
-    shape[dim] = missing
-    return torch.cat([states, states.new_zeros(shape)], dim=dim)
+    missing, behind = length - states.shape[dim], states.ndim - 1 - dim % states.ndim
+    return F.pad(states, (0, 0) * behind + (0, missing)) if missing else states
 
 
-def kept_keys(layout: Layout, pieces: list[int], rank: int, device: torch.device) -> Iterator[tuple[Tensor, int]]:
+@lru_cache(maxsize=8)
+def kept_keys(layout: Layout, pieces: tuple[int, ...], rank: int, device: torch.device) -> list[tuple[Tensor, int]]:
     """The image keys that are real, and how many there are with the others, for each of the kernel's calls.
 
     Ring brings one Ulysses group's keys after another: call number i on ring rank r sees those of ring rank r - i.
     Neighbouring ranks form a Ulysses group.
     """
-    length = max(pieces)
+    length, calls = max(pieces), []
     for turn in range(layout.ring):
         group = (rank // layout.ulysses - turn) % layout.ring
         of_group = pieces[group * layout.ulysses : (group + 1) * layout.ulysses]
         places = [torch.arange(size) + number * length for number, size in enumerate(of_group)]
-        yield torch.cat(places).to(device), length * layout.ulysses
+        calls.append((torch.cat(places).to(device), length * layout.ulysses))
+    return calls
 
 
 def _teach_kernels_to_skip_what_fills_up() -> None:
