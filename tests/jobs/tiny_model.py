@@ -16,20 +16,20 @@ SIZE = {"height": 32, "width": 48, "num_frames": 13}  # 4 x 2 x 3 = 24 tokens
 
 
 def build_tiny_pipeline() -> HunyuanVideoPipeline:
-    """8 x 8 x 4 compression, 16 latent channels, 4 heads, guidance embedding."""
+    """8 x 8 x 4 compression, 16 latent channels, 12 heads, guidance embedding."""
     torch.manual_seed(0)
     vae = AutoencoderKLHunyuanVideo(
         latent_channels=16, block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2
     )
     transformer = HunyuanVideoTransformer3DModel(
-        num_attention_heads=4,
-        attention_head_dim=12,
+        num_attention_heads=12,
+        attention_head_dim=6,
         num_layers=1,
         num_single_layers=2,
         num_refiner_layers=1,
         text_embed_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
-        rope_axes_dim=(4, 4, 4),
+        rope_axes_dim=(2, 2, 2),
     )
     return build_pipeline(WORDS, vae, transformer)
 

@@ -18,7 +18,10 @@ ANSWER_TIMEOUT_S = 150  # Importing xfuser takes most of it on a busy machine.
 
 
 class Gang:
-    """One process per rank, each with a `SequenceGroup` of the layout; `folder` is where they find each other."""
+    """One process per rank, each with a `SequenceGroup` of the layout; `folder` is where they find each other.
+
+    `layout` may be set to another one of as many ranks at any time.
+    """
 
     def __init__(self, layout: Layout, folder: Path, before: Callable[[], None] | None = None):
         context = mp.get_context("spawn")
@@ -26,9 +29,8 @@ class Gang:
         self._pipes, self._processes = [], []
         for rank in range(layout.world_size):
             ours, theirs = context.Pipe()
-            process = context.Process(
-                target=_serve, args=(theirs, rank, layout, folder / "rendezvous", before), daemon=True
-            )
+            args = (theirs, rank, layout.world_size, folder / "rendezvous", before)
+            process = context.Process(target=_serve, args=args, daemon=True)
             process.start()
             theirs.close()  # So that the death of a rank is seen at once.
             self._pipes.append(ours)
@@ -37,7 +39,7 @@ class Gang:
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(group, *args)` on every rank at once; what they return, in rank order."""
         for pipe in self._pipes:
-            pipe.send((function, args))
+            pipe.send((self.layout, function, args))
         return [_answer(pipe) for pipe in self._pipes]
 
     def __enter__(self) -> Self:
@@ -56,19 +58,21 @@ def _answer(pipe: Connection) -> Any:
     return value
 
 
-def _serve(pipe: Connection, rank: int, layout: Layout, rendezvous: Path, before: Callable[[], None] | None) -> None:
+def _serve(pipe: Connection, rank: int, world_size: int, rendezvous: Path, before: Callable[[], None] | None) -> None:
     torch.set_num_threads(1)
     if before:
         before()
     timeout = timedelta(seconds=60)
-    world_size = layout.world_size
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size, timeout=timeout
     )
     group = None
     while True:
-        function, args = pipe.recv()
+        layout, function, args = pipe.recv()
         try:
+            if group is not None and group.layout != layout:
+                group.close()
+                group = None
             group = group or SequenceGroup(layout)
             pipe.send((function(group, *args), None))
         except Exception:  # Everything goes back to the test, which fails with it.
