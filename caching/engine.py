@@ -150,10 +150,10 @@ class Engine:
         )
         self.dense.append(self.clock.is_dense(step, signals))
         if self.dense[-1]:
-            self.group.mark("dense")
+            self.group.mark("dense", step + 1)
             keep = self.feature.keeps_all or self.clock.may_be_sparse_after(step)
             return self._dense(time, span, embed(), patches.dtype, keep=keep)
-        self.group.mark("sparse")
+        self.group.mark("sparse", step + 1)
         self.correction.sparse(time, span)
         if self.proxies is not None and self.proxies.simulation is not None:
             value = self.proxies.advance(time, patches, inputs)
@@ -207,7 +207,7 @@ class Engine:
             return None
         value = self.adapter.modulated(state)
         last, self.last_input = value if self.last_input is None else self.last_input, value
-        self.group.mark("decision")
+        self.group.mark("decision", self.step)
         change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
         return change / size
 
@@ -215,7 +215,7 @@ class Engine:
         """For a schedule that goes by the error: see how wrong the extrapolation is, by tokens that were computed."""
         assert self.feature is not None
         if isinstance(self.recipe.schedule, ErrorEstimate) and self.error.ready and truth.device.type != "meta":
-            self.group.mark("decision")
+            self.group.mark("decision", self.step)
             self.error.measure(time, self.feature.taylor.predict(time)[:, tokens], truth, self.group)
 
     def _expected_error(self, time: float, span: float) -> float | None:

@@ -38,8 +38,8 @@ class Group(Protocol):
         """The sum over the ranks, element by element."""
         ...
 
-    def mark(self, kind: str) -> None:
-        """Name the kind of step that follows, for the ledger of collectives."""
+    def mark(self, kind: str, step: int | None = None) -> None:
+        """Name the kind of step that follows, for the ledger of collectives, and its number, for messages."""
         ...
 
 
@@ -70,5 +70,5 @@ class LocalGroup:
     def total(self, values: Tensor) -> Tensor:
         return values
 
-    def mark(self, kind: str) -> None:
+    def mark(self, kind: str, step: int | None = None) -> None:
         pass

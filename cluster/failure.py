@@ -47,7 +47,7 @@ def decide_start(kind: FailureKind, starts: int) -> Decision:
 def classify(error: BaseException) -> FailureKind:
     """Tells a broken link or device from an exception of the item's own, without importing torch."""
     families = {cls.__name__ for cls in type(error).__mro__}
-    if families & {"DistError", "AcceleratorError"}:
+    if families & {"RankLost", "DistError", "AcceleratorError"}:
         return FailureKind.INFRASTRUCTURE
     # gloo raises plain RuntimeErrors; its messages start with the place in its source that raised.
     if isinstance(error, RuntimeError) and "/gloo/" in str(error):

@@ -89,6 +89,8 @@ class RenderOptions:
     """Ranks that pass keys and values around."""
     gangs: int = 1
     """Videos rendered at the same time, each by ulysses x ring ranks."""
+    deadline: int = 600
+    """Seconds after which ranks that wait for one that does not answer give up; the video is then started again."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     limit: Count = None

@@ -93,7 +93,7 @@ def guidance_for(facts: ModelFacts, video: VideoOptions) -> float:
 def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
-    _check_counts(options, ("ulysses", "ring", "gangs", "limit"))
+    _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "limit"))
 
 
 def check_video(video: VideoOptions) -> None:
@@ -208,6 +208,7 @@ def _workload(plan: Plan) -> Any:
         layout_ring=options.ring,
         recipe=plan.method,
         compiled=options.video.compile,
+        deadline_s=options.deadline,
     )
 
 
@@ -235,7 +236,12 @@ def _gang_spec(options: RenderOptions) -> Any:
     most = int(max(node.get("CPU", 0) for node in nodes))
     world_size = options.ulysses * options.ring
     for cpus in range(max(1, most), 0, -1):
-        spec = GangSpec(world_size=world_size, num_gpus_per_rank=gpus, num_cpus_per_rank=cpus)
+        spec = GangSpec(
+            world_size=world_size,
+            num_gpus_per_rank=gpus,
+            num_cpus_per_rank=cpus,
+            collective_timeout_s=options.deadline,
+        )
         missing = shortfall(spec, options.gangs, nodes)
         if missing is None:
             return spec

@@ -33,6 +33,7 @@ class RenderWorkload:
     layout_ring: int
     recipe: Recipe
     compiled: bool = False
+    deadline_s: float = 600
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -78,7 +79,7 @@ class RenderSession:
             return LocalGroup()
         from parallel.group import SequenceGroup
 
-        return SequenceGroup(self.layout)
+        return SequenceGroup(self.layout, deadline_s=self.workload.deadline_s)
 
     def _encode(self, text: str) -> Prompt:
         """Encode on rank 0 and send the result to the others."""

@@ -29,6 +29,12 @@ class JointAttention:
     ledger: Ledger
     usp: Callable[..., Tensor]
 
+    @property
+    def collectives(self) -> str:
+        """What it calls."""
+        degrees = {"all_to_all": self.layout.ulysses, "all_gather": self.layout.ring}
+        return " or ".join(name for name, degree in degrees.items() if degree > 1)
+
     def __call__(
         self,
         query: Tensor,

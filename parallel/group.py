@@ -5,6 +5,8 @@ C channels.
 """
 
 import io
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import torch
@@ -14,17 +16,21 @@ from torch import Tensor
 from parallel import attention
 from parallel.attention import lengthen
 from parallel.layout import Layout
-from parallel.ledger import Ledger
+from parallel.ledger import Collective, Ledger
+from parallel.watch import Watch
+
+DEADLINE_S = 600.0
 
 
 class SequenceGroup:
     """Sequence parallelism on the default process group (gloo on CPU, NCCL on CUDA), which the caller has made.
 
     Every rank makes it at the same time, on CUDA after `torch.cuda.set_device`. One at a time in a process.
-    ValueError if the process group has another size than the layout.
+    ValueError if the process group has another size than the layout. A collective that the others do not come to
+    within the deadline, seconds, raises `parallel.watch.RankLost`, which names them.
     """
 
-    def __init__(self, layout: Layout, *, ledger: Ledger | None = None) -> None:
+    def __init__(self, layout: Layout, *, ledger: Ledger | None = None, deadline_s: float = DEADLINE_S) -> None:
         if layout.world_size != dist.get_world_size():
             raise ValueError(
                 f"ulysses={layout.ulysses} x ring={layout.ring} needs {layout.world_size} ranks, "
@@ -38,6 +44,7 @@ class SequenceGroup:
         on_cpu = dist.get_backend() == "gloo"
         self.device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
         self._attention = attention.start(layout, self.ledger)
+        self._watch = Watch(deadline_s, self.device)
 
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on; they may differ. Every rank calls it with the same numbers.
@@ -62,8 +69,8 @@ class SequenceGroup:
         sizes = sizes or self.pieces
         piece = lengthen(values.to(self.device), dim, max(sizes)).contiguous()
         pieces = [torch.empty_like(piece) for _ in range(self.world_size)]
-        self.ledger.book("all_gather", _num_bytes(piece), self.world_size)
-        dist.all_gather(pieces, piece)
+        with self._collective("all_gather", _num_bytes(piece)):
+            dist.all_gather(pieces, piece)
         whole = torch.cat([piece.narrow(dim, 0, size) for piece, size in zip(pieces, sizes, strict=True)], dim=dim)
         return whole.to(values.device)
 
@@ -74,13 +81,14 @@ class SequenceGroup:
 
         The text is the same on every rank, and so is its output, up to rounding.
         """
-        return self._attention(query, key, value, text_query, text_key, text_value, self.pieces)
+        with self._watch.over(self._attention.collectives):
+            return self._attention(query, key, value, text_query, text_key, text_value, self.pieces)
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, element by element, the same on every rank; `values` stay as they are."""
         summed = values.to(self.device, copy=True).contiguous()
-        self.ledger.book("all_reduce", _num_bytes(summed), self.world_size)
-        dist.all_reduce(summed)
+        with self._collective("all_reduce", _num_bytes(summed)):
+            dist.all_reduce(summed)
         return summed.to(values.device)
 
     def broadcast(self, value: Any = None) -> Any:
@@ -93,18 +101,27 @@ class SequenceGroup:
         buffer = packed if self.rank == 0 else packed.new_empty(int(size))
         return _unpack(self._from_rank_0(buffer), self.device)
 
-    def mark(self, kind: str) -> None:
-        """Name the kind of step that follows, for the ledger of collectives."""
+    def mark(self, kind: str, step: int | None = None) -> None:
+        """Name the kind of step that follows, for the ledger of collectives, and its number, for messages."""
         self.ledger.mark(kind)
+        self._watch.step = kind if step is None else f"{kind} step {step}"
 
     def close(self) -> None:
         """Takes the subgroups down; the default process group stays."""
+        self._watch.close()
         attention.stop()
 
     def _from_rank_0(self, buffer: Tensor) -> Tensor:
-        self.ledger.book("broadcast", _num_bytes(buffer) if self.rank == 0 else 0, self.world_size)
-        dist.broadcast(buffer, src=0)
+        with self._collective("broadcast", _num_bytes(buffer) if self.rank == 0 else 0):
+            dist.broadcast(buffer, src=0)
         return buffer
+
+    @contextmanager
+    def _collective(self, collective: Collective, payload_bytes: int) -> Iterator[None]:
+        """The block is a collective of all ranks: booked, and with a deadline."""
+        self.ledger.book(collective, payload_bytes, self.world_size)
+        with self._watch.over(collective):
+            yield
 
 
 def _num_bytes(tensor: Tensor) -> int:

@@ -46,6 +46,6 @@ class ImaginedGroup:
         self.ledger.book("all_reduce", values.nbytes, self.world_size)
         return values
 
-    def mark(self, kind: str) -> None:
+    def mark(self, kind: str, step: int | None = None) -> None:
         """Name the kind of step that follows."""
         self.ledger.mark(kind)

@@ -54,10 +54,18 @@ class Toy:
         os.kill(os.getpid(), signal.SIGKILL)
 
     def die_once(self) -> None:
-        marker = self._folder / "died"
-        if not marker.exists():
-            marker.touch()
+        if self._is_first_time():
             self.die()
+
+    def stop_once(self) -> None:
+        if self._is_first_time():
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _is_first_time(self) -> bool:
+        marker = self._folder / "misbehaved"
+        was_there = marker.exists()
+        marker.touch()
+        return not was_there
 
     def linger(self) -> None:
         time.sleep(1)
@@ -71,13 +79,30 @@ class Toy:
         return total.item()
 
 
+class WatchedToy(Toy):
+    """Adds up through a sequence group, which has a deadline."""
+
+    def __init__(self, context: RankContext, folder: Path):
+        super().__init__(context, folder)
+        from parallel.group import SequenceGroup
+        from parallel.layout import Layout
+
+        self._group = SequenceGroup(Layout(ulysses=context.world_size), deadline_s=5)
+
+    def _add(self, value: float) -> float:
+        import torch
+
+        return self._group.total(torch.tensor([value * (self._context.rank + 1)])).item()
+
+
 @dataclass(frozen=True)
 class ToyWorkload:
     folder: Path
+    toy: type[Toy] = Toy
 
     def __call__(self, context: RankContext) -> Toy:
         (self.folder / f"pid-{os.getpid()}").touch()
-        return Toy(context, self.folder)
+        return self.toy(context, self.folder)
 
 
 def broken_workload(context: RankContext) -> Toy:
@@ -107,9 +132,11 @@ def eventually(holds: Any, patience_s: float = 20) -> bool:
     return holds()
 
 
-def run(folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int = 1) -> tuple[list[Outcome], list[Event]]:
+def run(
+    folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int = 1, toy: type[Toy] = Toy
+) -> tuple[list[Outcome], list[Event]]:
     events: list[Event] = []
-    workload = ToyWorkload(folder)
+    workload = ToyWorkload(folder, toy)
     return run_batch(spec=spec, gangs=gangs, workload=workload, items=items, on_event=events.append), events
 
 
@@ -169,6 +196,16 @@ def test_a_killed_rank_costs_one_attempt(tmp_path: Path):
     [lost] = [event for event in events if event.kind == "gang_lost"]
     assert lost.index == 1
     assert lost.error is not None and lost.error.startswith("Rank 1 on ")
+
+
+def test_a_stopped_rank_costs_one_attempt_and_is_named(tmp_path: Path):
+    items = [{"value": 1}, {"value": 2, "first": "stop_once", "rank": 1}, {"value": 3}]
+    outcomes, events = run(tmp_path, items, toy=WatchedToy)
+    assert [outcome.result["total"] for outcome in outcomes] == [3, 6, 9]
+    assert [outcome.attempts for outcome in outcomes] == [1, 2, 1]
+    [lost] = [event for event in events if event.kind == "gang_lost"]
+    assert lost.index == 1
+    assert lost.error is not None and "rank 1 does not answer" in lost.error
 
 
 def test_an_item_that_loses_two_gangs_is_failed_and_the_rest_goes_on(tmp_path: Path):

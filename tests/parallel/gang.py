@@ -23,9 +23,9 @@ class Gang:
     `layout` may be set to another one of as many ranks at any time.
     """
 
-    def __init__(self, layout: Layout, folder: Path, before: Callable[[], None] | None = None):
+    def __init__(self, layout: Layout, folder: Path, before: Callable[[], None] | None = None, deadline_s: float = 60):
         context = mp.get_context("spawn")
-        self.layout = layout
+        self.layout, self.deadline_s = layout, deadline_s
         self._pipes, self._processes = [], []
         for rank in range(layout.world_size):
             ours, theirs = context.Pipe()
@@ -38,9 +38,17 @@ class Gang:
 
     def run(self, function: Callable[..., Any], *args: Any) -> list[Any]:
         """`function(group, *args)` on every rank at once; what they return, in rank order."""
+        self.send(function, *args)
+        return [self.answer(rank) for rank in range(self.layout.world_size)]
+
+    def send(self, function: Callable[..., Any], *args: Any) -> None:
+        """Have every rank begin with `function(group, *args)`."""
         for pipe in self._pipes:
-            pipe.send((self.layout, function, args))
-        return [_answer(pipe) for pipe in self._pipes]
+            pipe.send((self.layout, self.deadline_s, function, args))
+
+    def answer(self, rank: int) -> Any:
+        """What a rank returns from what it was sent."""
+        return _answer(self._pipes[rank])
 
     def __enter__(self) -> Self:
         return self
@@ -68,12 +76,12 @@ def _serve(pipe: Connection, rank: int, world_size: int, rendezvous: Path, befor
     )
     group = None
     while True:
-        layout, function, args = pipe.recv()
+        layout, deadline_s, function, args = pipe.recv()
         try:
             if group is not None and group.layout != layout:
                 group.close()
                 group = None
-            group = group or SequenceGroup(layout)
+            group = group or SequenceGroup(layout, deadline_s=deadline_s)
             pipe.send((function(group, *args), None))
         except Exception:  # Everything goes back to the test, which fails with it.
             pipe.send((None, traceback.format_exc()))

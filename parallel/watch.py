@@ -1,0 +1,164 @@
+"""Deadlines: when a collective does not end, the ranks call each other's roll and the error names who is missing."""
+
+import faulthandler
+import json
+import logging
+import socket
+import sys
+import threading
+import time
+from collections import deque
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager, suppress
+from datetime import timedelta
+
+import torch
+import torch.distributed as dist
+
+logger = logging.getLogger(__name__)
+
+TICK_S = 0.5
+ROLL_CALL_S = 5.0  # at most, and at most half the deadline
+ADDRESS_BYTES = 64
+
+
+class RankLost(RuntimeError):
+    """A collective did not end: the message names the ranks to blame, the collective and the step."""
+
+
+class Watch:
+    """One rank's eye on the others, made by all ranks of the default process group at the same time.
+
+    Every rank answers on a port of its own, in a thread of its own, what it is doing; a rank that is stopped, killed or
+    cut off does not. So nothing depends on any one rank being there, as a shared store would.
+    """
+
+    def __init__(self, deadline_s: float, device: torch.device) -> None:
+        self.rank, self.deadline_s = dist.get_rank(), deadline_s
+        self.step, self.waiting_in = "setup", ""
+        self._pending: deque[tuple[str, Callable[[], bool]]] = deque()  # on CUDA: enqueued, perhaps not done
+        self._moved = time.monotonic()
+        self._device = device
+        self._dumped = threading.Lock()
+        self._server = socket.create_server((_own_host(), 0), backlog=dist.get_world_size() + 1)
+        self._server.settimeout(min(TICK_S, deadline_s / 4))
+        self._addresses = _exchange(self._server.getsockname()[:2], device)
+        self._closed = False
+        self._thread = threading.Thread(target=self._serve, name="watch", daemon=True)
+        self._thread.start()
+        _set_timeouts(deadline_s if device.type == "cpu" else 1.5 * deadline_s)  # NCCL ends the process: speak first
+
+    def close(self) -> None:
+        """Stop answering."""
+        self._closed = True
+        self._thread.join()
+        self._server.close()
+
+    @contextmanager
+    def over(self, collective: str) -> Iterator[None]:
+        """The block is this collective. Raises RankLost where the backend gives up (gloo; NCCL ends the process)."""
+        self.waiting_in = f"{collective} in {self.step}"
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_the_link(error):
+                raise
+            raise RankLost(self.verdict(self.waiting_in)) from error
+        if self._device.type == "cuda":
+            event = torch.cuda.Event()
+            event.record()
+            self._pending.append((self.waiting_in, event.query))
+        self.waiting_in = ""
+
+    def verdict(self, what: str) -> str:
+        """One sentence on a collective that did not end, after a call of the roll; all stacks go to stderr."""
+        self._dump_stacks()
+        timeout_s = min(ROLL_CALL_S, self.deadline_s / 2)
+        others = [rank for rank in range(len(self._addresses)) if rank != self.rank]
+        with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
+            answers = list(pool.map(lambda rank: _ask(self._addresses[rank], timeout_s), others))
+        return f"{what} did not end, deadline {self.deadline_s:g} s: {_blame(dict(zip(others, answers, strict=True)))}"
+
+    def _serve(self) -> None:
+        """Answer whoever asks, and see to the deadline of what runs on the GPU."""
+        while not self._closed:
+            with suppress(TimeoutError, ConnectionError):
+                connection, _ = self._server.accept()
+                with connection:
+                    connection.sendall(json.dumps({"waiting_in": self.waiting_in, "step": self.step}).encode())
+                self._dump_stacks()
+            if self._is_overdue():
+                logger.error(self.verdict(self._pending[0][0]))
+                return
+
+    def _is_overdue(self) -> bool:
+        while self._pending and self._pending[0][1]():
+            self._pending.popleft()
+            self._moved = time.monotonic()
+        if not self._pending:
+            self._moved = time.monotonic()
+        return time.monotonic() - self._moved > self.deadline_s
+
+    def _dump_stacks(self) -> None:
+        """Every thread's stack to stderr, once in a process."""
+        if self._dumped.acquire(blocking=False):
+            print(f"Stacks of rank {self.rank}, in {self.step}:", file=sys.__stderr__, flush=True)
+            faulthandler.dump_traceback(file=sys.__stderr__ or 2)
+
+
+def _is_of_the_link(error: RuntimeError) -> bool:
+    """Whether a collective failed by its peers, and not by its own arguments or for want of memory."""
+    return isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo names the place in its source
+
+
+def _blame(answers: dict[int, dict[str, str] | None]) -> str:
+    """Who is at fault: ranks that do not answer, else those that are elsewhere."""
+    silent = [rank for rank, answer in answers.items() if answer is None]
+    if silent:
+        return f"{_ranks(silent)} not answer (stopped, killed or cut off)."
+    elsewhere = {rank: answer["step"] for rank, answer in answers.items() if answer and not answer["waiting_in"]}
+    if elsewhere:
+        return "; ".join(f"rank {rank} has not come to it, but is in {step}" for rank, step in elsewhere.items()) + "."
+    places = [f"rank {rank} waits in {answer['waiting_in']}" for rank, answer in answers.items() if answer]
+    return "; ".join(places) + "."
+
+
+def _ranks(ranks: list[int]) -> str:
+    return f"rank {ranks[0]} does" if len(ranks) == 1 else f"ranks {', '.join(map(str, ranks))} do"
+
+
+def _ask(address: tuple[str, int], timeout_s: float) -> dict[str, str] | None:
+    """What the rank at this address is doing; None if it does not answer in time."""
+    try:
+        with socket.create_connection(address, timeout=timeout_s) as connection:
+            connection.settimeout(timeout_s)
+            with connection.makefile("rb") as answer:
+                return json.loads(answer.read() or b"null")
+    except OSError:
+        return None
+
+
+def _own_host() -> str:
+    """The address by which this machine reaches the rendezvous; the loopback where that is a file."""
+    store = dist.distributed_c10d._get_default_store()
+    while isinstance(store, dist.PrefixStore):
+        store = store.underlying_store
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.connect((getattr(store, "host", "127.0.0.1"), 9))  # Datagrams: nothing is sent.
+        return probe.getsockname()[0]
+
+
+def _exchange(address: tuple[str, int], device: torch.device) -> list[tuple[str, int]]:
+    """The addresses of all ranks."""
+    text = json.dumps(address).ljust(ADDRESS_BYTES).encode()
+    own = torch.tensor(list(text), dtype=torch.uint8, device=device)
+    every = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+    dist.all_gather(every, own)
+    return [tuple(json.loads(bytes(each.tolist()))) for each in every]
+
+
+def _set_timeouts(timeout_s: float) -> None:
+    """Groups do not inherit the default group's timeout: those that xfuser made would wait for half an hour."""
+    for group in list(dist.distributed_c10d._world.pg_map):
+        dist.distributed_c10d._set_pg_timeout(timedelta(seconds=timeout_s), group)
