@@ -3,7 +3,7 @@
 Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
 from typing import Any
@@ -20,6 +20,8 @@ from caching.group import Group, LocalGroup
 from caching.models import adapter_for
 from caching.recipe import Recipe
 from jobs.facts import model_directory
+from parallel.group import SequenceGroup
+from parallel.vae import decode
 
 ON_RANK_0 = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
@@ -203,13 +205,21 @@ class Renderer:
         grid = adapter_for(transformer).grid(torch.empty(self._latent_shape(sampling), device="meta"))
         return dict(config=config, grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
 
-    @torch.no_grad()
     def decode(self, latents: Tensor) -> np.ndarray:
-        """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes."""
-        vae = self.pipeline.vae
-        video = vae.decode(latents.to(vae.dtype) / vae.config.scaling_factor, return_dict=False)[0]
-        frames: Any = self.pipeline.video_processor.postprocess_video(video.float(), output_type="np")[0]
-        return (frames * 255).round().astype(np.uint8)
+        """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes; for a renderer that works alone."""
+        return np.concatenate(list(self.frames(latents)))
+
+    def frames(self, latents: Tensor) -> Iterator[np.ndarray]:
+        """The frames of latents `[1, C, F, H, W]` in pieces `[f, H', W', 3]` of bytes, in order.
+
+        All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
+        """
+        vae, group = self.pipeline.vae, self.group
+        group.mark("decode")
+        latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
+        for piece in decode(vae, latents, group if isinstance(group, SequenceGroup) else None):
+            video: Any = self.pipeline.video_processor.postprocess_video(piece.float(), output_type="np")[0]
+            yield (video * 255).round().astype(np.uint8)
 
     def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int, int, int]:
         pipeline, spatial = self.pipeline, self.pipeline.vae_scale_factor_spatial

@@ -1,12 +1,15 @@
 """What a gang's ranks run: one pipeline, loaded once, that renders prompt after prompt."""
 
 import time
+from collections import deque
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
+import numpy as np
 import torch
 from safetensors.torch import save
 
@@ -18,6 +21,7 @@ from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
 from jobs.video import publish, write_video
 from parallel.layout import Layout
 
+T = TypeVar("T")
 VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
 
 
@@ -66,7 +70,11 @@ class RenderSession:
             latents = self.renderer.denoise(
                 prompt, sampling_of(job), on_progress=lambda part: setattr(self, "progress", part)
             )
-        return self._publish(job, prompt, latents, clock) if self.context.rank == 0 else None
+        frames = clock.over("decode", self.renderer.frames(latents))
+        if self.context.rank == 0:
+            return self._publish(job, prompt, latents, frames, clock)
+        deque(frames, maxlen=0)  # They go to rank 0.
+        return None
 
     def close(self) -> None:
         """Leave the sequence group."""
@@ -91,13 +99,14 @@ class RenderSession:
         tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
         return Prompt(tokens=tokens, pooled=pooled)
 
-    def _publish(self, job: RenderItem, prompt: Prompt, latents: torch.Tensor, clock: "Stopwatch") -> dict[str, Any]:
-        """Decode and write: latents, video, and last the sidecar."""
-        with clock.stage("decode"):
-            frames = self.renderer.decode(latents)
+    def _publish(
+        self, job: RenderItem, prompt: Prompt, latents: torch.Tensor, frames: Iterator[np.ndarray], clock: "Stopwatch"
+    ) -> dict[str, Any]:
+        """Write the latents, the video as it is decoded, and last the sidecar."""
         with clock.stage("write"):
             _write_latents(latents if job.save_latents else None, job.latents)
             digest = write_video(frames, job.video, fps=job.fps, metadata={"title": job.prompt})
+        clock.seconds["write"] -= clock.seconds["decode"]
         sidecar = self._sidecar(job, prompt, clock, digest)
         write_sidecar(sidecar, job.sidecar)
         return sidecar.model_dump(mode="json")
@@ -152,4 +161,13 @@ class Stopwatch:
         yield
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds[name] = time.perf_counter() - started
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def over(self, name: str, pieces: Iterator[T]) -> Iterator[T]:
+        """The same pieces; the time that they take to make counts for the stage."""
+        while True:
+            with self.stage(name):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece

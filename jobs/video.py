@@ -3,8 +3,11 @@
 import hashlib
 import os
 import subprocess
-from collections.abc import Mapping
+import tempfile
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 
 import imageio_ffmpeg
@@ -27,20 +30,22 @@ class VideoFacts:
     pixel_format: str
 
 
-def write_video(frames: np.ndarray, path: Path, fps: int, metadata: Mapping[str, str] | None = None) -> str:
+def write_video(
+    frames: np.ndarray | Iterable[np.ndarray], path: Path, fps: int, metadata: Mapping[str, str] | None = None
+) -> str:
     """Write `frames` (uint8, [F, H, W, 3], H and W even) as H.264 that browsers play, and return the file's sha256.
 
-    The file appears under its name only when it is complete and on disk; a failure leaves nothing. `metadata` lands
-    in the MP4's tags. One writer a path at a time: what a killed writer left behind is overwritten by the next.
+    Frames may come in pieces, in order; each is encoded before the next is asked for. The file appears under its name
+    only when it is complete and on disk; a failure, of the pieces too, leaves nothing. `metadata` lands in the MP4's
+    tags. One writer a path at a time: what a killed writer left behind is overwritten by the next.
 
     Raises:
         ValueError: frames that H.264 in yuv420p cannot hold.
         OSError: the file cannot be written.
     """
-    _check_frames(frames)
     partial = path.with_name(f".{path.name}.part")
     try:
-        _encode(frames, partial, fps, metadata or {})
+        _encode(iter([frames] if isinstance(frames, np.ndarray) else frames), partial, fps, metadata or {})
         digest = sha256(partial)
         publish(partial, path)
     finally:
@@ -88,16 +93,39 @@ def _check_frames(frames: np.ndarray) -> None:
         raise ValueError(f"frames must be at least one, of even height and width, not {num_frames} of {height}x{width}")
 
 
-def _encode(frames: np.ndarray, path: Path, fps: int, metadata: Mapping[str, str]) -> None:
+def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mapping[str, str]) -> None:
     """Raises OSError if ffmpeg does not end well, with what it said (imageio's own writer ignores its exit code)."""
-    _, height, width, _ = frames.shape
+    first = next(pieces, np.zeros((0, 2, 2, 3), np.uint8))
+    _check_frames(first)
+    with tempfile.TemporaryFile() as complaints:
+        command = [*_ffmpeg(first.shape[1], first.shape[2], fps, metadata), "-f", "mp4", str(path)]
+        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints) as encoder:
+            try:
+                _feed(encoder, chain([first], pieces), first.shape[1:])
+            except BaseException:
+                encoder.kill()
+                raise
+        if encoder.returncode:
+            complaints.seek(0)
+            raise OSError(f"cannot write video {path}: {complaints.read().decode(errors='replace').strip()}")
+
+
+def _ffmpeg(height: int, width: int, fps: int, metadata: Mapping[str, str]) -> list[str]:
+    """The command that reads frames from stdin, up to its output."""
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
-    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *CODEC, *READY_TO_STREAM, *tags]
-    pixels = np.ascontiguousarray(frames).data.cast("B")
-    result = subprocess.run([*command, "-f", "mp4", str(path)], input=pixels, capture_output=True, check=False)
-    if result.returncode:
-        raise OSError(f"cannot write video {path}: {result.stderr.decode(errors='replace').strip()}")
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *CODEC, *READY_TO_STREAM, *tags]
+
+
+def _feed(encoder: subprocess.Popen, pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Give the encoder every frame; if it has ended before, its exit code tells."""
+    assert encoder.stdin is not None
+    with suppress(BrokenPipeError), encoder.stdin:
+        for piece in pieces:
+            _check_frames(piece)
+            if piece.shape[1:] != shape:
+                raise ValueError(f"frames must all be of one size, not {list(shape)} and {list(piece.shape[1:])}")
+            encoder.stdin.write(np.ascontiguousarray(piece).data.cast("B"))
 
 
 def _flush(path: Path, flags: int) -> None:

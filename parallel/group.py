@@ -5,7 +5,7 @@ C channels.
 """
 
 import io
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -100,6 +100,26 @@ class SequenceGroup:
         size = self._from_rank_0(torch.tensor(packed.numel(), device=self.device))
         buffer = packed if self.rank == 0 else packed.new_empty(int(size))
         return _unpack(self._from_rank_0(buffer), self.device)
+
+    def send(self, values: Tensor) -> Callable[[], None]:
+        """Begin to send a tensor to rank 0, which receives it; what is returned waits until it has arrived."""
+        values = values.to(self.device).contiguous()
+        self.ledger.book("send", _num_bytes(values), self.world_size)
+        work = dist.isend(values, dst=0)
+
+        def wait() -> None:
+            assert work is not None
+            with self._watch.over("send"):
+                work.wait()
+
+        return wait
+
+    def receive(self, rank: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """On rank 0: the next tensor that a rank sends, of this shape and type."""
+        values = torch.empty(shape, dtype=dtype, device=self.device)
+        with self._watch.over(f"receive from rank {rank}"):
+            dist.recv(values, src=rank)
+        return values
 
     def mark(self, kind: str, step: int | None = None) -> None:
         """Name the kind of step that follows, for the ledger of collectives, and its number, for messages."""

@@ -3,7 +3,7 @@
 from collections import Counter
 from typing import Literal
 
-Collective = Literal["all_to_all", "all_gather", "all_reduce", "broadcast"]
+Collective = Literal["all_to_all", "all_gather", "all_reduce", "broadcast", "send"]
 
 
 def sent_bytes(collective: Collective, payload_bytes: int, num_ranks: int) -> int:
@@ -15,6 +15,7 @@ def sent_bytes(collective: Collective, payload_bytes: int, num_ranks: int) -> in
     - all_to_all: all but the own slice, `n * (P - 1) / P`;
     - all_gather: the own piece to every other rank, `n * (P - 1)`;
     - all_reduce: a reduce-scatter and an all-gather of `n / P` each way, `2 * n * (P - 1) / P`;
+    - send: all of it, to one other rank;
     - broadcast: the source sends `n * (P - 1)`, the others put in nothing (`payload_bytes == 0`).
     """
     others = num_ranks - 1
@@ -25,6 +26,8 @@ def sent_bytes(collective: Collective, payload_bytes: int, num_ranks: int) -> in
             return 2 * payload_bytes * others // num_ranks
         case "all_gather" | "broadcast":
             return payload_bytes * others
+        case "send":
+            return payload_bytes
 
 
 class Ledger:

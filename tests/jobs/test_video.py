@@ -25,6 +25,26 @@ def test_video_decodes_to_the_frames_that_went_in(tmp_path):
     assert np.abs(decoded.astype(int) - frames).mean() < 3
 
 
+def test_pieces_in_order_give_the_same_file(tmp_path):
+    frames = moving_square()
+    whole = write_video(frames, tmp_path / "whole.mp4", fps=12)
+    assert write_video(iter([frames[:1], frames[1:4], frames[4:]]), tmp_path / "pieces.mp4", fps=12) == whole
+
+
+def test_a_piece_that_fails_or_is_of_another_size_leaves_nothing(tmp_path):
+    def failing():
+        yield moving_square()
+        raise RuntimeError("a rank was lost")
+
+    with pytest.raises(RuntimeError, match="a rank was lost"):
+        write_video(failing(), tmp_path / "v.mp4", fps=12)
+    with pytest.raises(ValueError, match="of one size"):
+        write_video([moving_square(), moving_square(width=66)], tmp_path / "v.mp4", fps=12)
+    with pytest.raises(ValueError, match="at least one"):
+        write_video([], tmp_path / "v.mp4", fps=12)
+    assert not list(tmp_path.iterdir())
+
+
 def test_video_is_h264_that_starts_before_it_is_loaded(tmp_path):
     write_video(moving_square(), tmp_path / "v.mp4", fps=12)
     facts = probe(tmp_path / "v.mp4")

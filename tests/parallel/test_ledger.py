@@ -12,6 +12,7 @@ def test_bytes_sent_are_those_that_leave_the_rank(num_ranks):
     assert sent_bytes("all_gather", 800, num_ranks) == 800 * others
     assert sent_bytes("all_reduce", 800, num_ranks) == 2 * 800 * others // num_ranks
     assert sent_bytes("broadcast", 800, num_ranks) == 800 * others
+    assert sent_bytes("send", 800, num_ranks) == 800
 
 
 @pytest.mark.parametrize("collective", ["all_to_all", "all_gather", "all_reduce", "broadcast"])

@@ -72,6 +72,12 @@ def every_collective(group: SequenceGroup) -> None:
     group.shard(torch.zeros(1, TOKENS, 5))  # as attend has divided them
     group.mark("encode")
     group.broadcast({"text": torch.zeros(7)} if group.rank == 0 else None)
+    group.mark("decode")
+    if group.rank > 0:
+        group.send(torch.zeros(3, group.rank))()
+    else:
+        for rank in range(1, group.world_size):
+            group.receive(rank, (3, rank), torch.float32)
 
 
 def booked_and_seen(group: SequenceGroup) -> tuple[list[dict], list[dict], list[tuple[str, int, int]]]:
@@ -125,7 +131,7 @@ class SeenCollectives(TorchDispatchMode):
         name = func._schema.name
         if name.startswith("_c10d_functional::") and not name.endswith(LOCAL_OPERATIONS):
             self.calls.append(_functional_call(name, args))
-        elif name.startswith("c10d::"):
+        elif name.startswith("c10d::") and name != "c10d::recv_":  # It puts nothing in.
             self.calls.append(_plain_call(name, args))
         return func(*args, **(kwargs or {}))
 
@@ -139,9 +145,12 @@ def _functional_call(name: str, args: tuple) -> tuple[str, int, int]:
 
 def _plain_call(name: str, args: tuple) -> tuple[str, int, int]:
     """Calls of torch.distributed itself, all on the default group; an all-gather's inputs are its second argument."""
-    collective = {"allgather_": "all_gather", "allreduce_": "all_reduce", "broadcast_": "broadcast"}[
-        name.split("::")[1]
-    ]
+    collective = {
+        "allgather_": "all_gather",
+        "allreduce_": "all_reduce",
+        "broadcast_": "broadcast",
+        "send": "send",
+    }[name.split("::")[1]]
     (tensor,) = args[1] if collective == "all_gather" else args[0]
     put_in = tensor.nbytes if collective != "broadcast" or dist.get_rank() == 0 else 0
     return collective, put_in, dist.get_world_size()
