@@ -161,7 +161,9 @@ def _await_placement(placement: Any, spec: GangSpec, patience: Patience) -> None
 
 
 def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
-    place = PlacementGroupSchedulingStrategy(placement_group=placement, placement_group_bundle_index=index)
+    place = PlacementGroupSchedulingStrategy(
+        placement_group=placement, placement_group_bundle_index=index // spec.together
+    )
     remote = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
         num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
     )

@@ -9,11 +9,14 @@ from typing import Any
 class GangSpec:
     """What one gang is made of; `env` is set in every worker before it imports anything heavy.
 
+    Neighbouring ranks, `together` of them, share a node; the rest may lie anywhere.
+
     Timeouts are in seconds: `start_timeout_s` covers placement, processes and building the sessions;
     after `collective_timeout_s` a collective whose peers do not answer fails.
     """
 
     world_size: int = 1
+    together: int = 1
     num_gpus_per_rank: float = 0
     num_cpus_per_rank: float = 1
     start_timeout_s: float = 600
@@ -23,15 +26,22 @@ class GangSpec:
     def __post_init__(self) -> None:
         if self.world_size < 1:
             raise ValueError(f"world_size is {self.world_size}; a gang has at least 1 rank.")
-        if min(self.bundle.values()) < 0:
-            raise ValueError(f"CPUs and GPUs a rank must not be negative, but are {_amounts(self.bundle)}.")
-        if max(self.bundle.values()) == 0:
+        if self.together < 1 or self.world_size % self.together:
+            raise ValueError(f"{self.world_size} ranks cannot be divided into groups of {self.together}.")
+        if min(self.rank.values()) < 0:
+            raise ValueError(f"CPUs and GPUs a rank must not be negative, but are {_amounts(self.rank)}.")
+        if max(self.rank.values()) == 0:
             raise ValueError("CPUs and GPUs a rank are both 0; a rank needs a share of one of them.")
 
     @property
-    def bundle(self) -> dict[str, float]:
+    def rank(self) -> dict[str, float]:
         """The resources of one rank, in Ray's terms."""
         return {"CPU": self.num_cpus_per_rank, "GPU": self.num_gpus_per_rank}
+
+    @property
+    def bundle(self) -> dict[str, float]:
+        """The resources of the ranks that share a node."""
+        return {name: amount * self.together for name, amount in self.rank.items()}
 
 
 class InfeasibleGang(ValueError):
@@ -46,14 +56,15 @@ def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] |
     """
     nodes = living_nodes() if nodes is None else nodes
     num_ranks = gangs * spec.world_size
-    room = sum(_ranks_on(node, spec.bundle) for node in nodes)
+    room = sum(_groups_on(node, spec.bundle) for node in nodes) * spec.together
     if room >= num_ranks:
         return None
-    asked = {name: amount * num_ranks for name, amount in spec.bundle.items()}
-    available = {name: sum(node.get(name, 0) for node in nodes) for name in spec.bundle}
+    asked = {name: amount * num_ranks for name, amount in spec.rank.items()}
+    available = {name: sum(node.get(name, 0) for node in nodes) for name in spec.rank}
+    in_groups = f", {spec.together} of them on one node" if spec.together > 1 else ""
     return (
-        f"{_count(gangs, 'gang')} of {_count(spec.world_size, 'rank')} asked for {_amounts(asked, spec.bundle)} "
-        f"({_amounts(spec.bundle, spec.bundle)} a rank), but the cluster has {_amounts(available, spec.bundle)} "
+        f"{_count(gangs, 'gang')} of {_count(spec.world_size, 'rank')} asked for {_amounts(asked, spec.rank)} "
+        f"({_amounts(spec.rank, spec.rank)} a rank{in_groups}), but the cluster has {_amounts(available, spec.rank)} "
         f"on {_count(len(nodes), 'node')}: room for {_count(room, 'rank')}."
     )
 
@@ -70,7 +81,7 @@ def reserve(spec: GangSpec) -> Any:
     from ray.util.placement_group import placement_group
 
     bundle = {name: amount for name, amount in spec.bundle.items() if amount > 0}
-    return placement_group([dict(bundle) for _ in range(spec.world_size)], strategy="PACK")
+    return placement_group([dict(bundle) for _ in range(spec.world_size // spec.together)], strategy="PACK")
 
 
 def release(group: Any) -> None:
@@ -80,7 +91,7 @@ def release(group: Any) -> None:
     remove_placement_group(group)
 
 
-def _ranks_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
+def _groups_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:
     # A tiny tolerance, so that ten ranks of 0.1 fit into 1.
     return min(int(node.get(name, 0) / amount + 1e-6) for name, amount in bundle.items() if amount > 0)
 

@@ -9,6 +9,7 @@ import tyro
 from jobs.errors import BadInput
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Degree = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
@@ -83,10 +84,12 @@ class RenderOptions:
     """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
-    ulysses: int = 1
-    """Ranks that split the attention heads."""
-    ring: int = 1
-    """Ranks that pass keys and values around."""
+    ulysses: Degree = 1
+    """Ranks that split the attention heads, all on one node; auto takes as many as the nodes and the model allow."""
+    ring: Degree = 1
+    """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
+    sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
+    """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
     gangs: int = 1
     """Videos rendered at the same time, each by ulysses x ring ranks."""
     deadline: int = 600

@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,7 @@ from rich.console import Console
 from caching.recipe import Recipe
 from jobs.errors import DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
 from jobs.facts import ModelFacts, read_facts
+from jobs.gangs import gang_spec, layout_as_given
 from jobs.options import RenderOptions, VideoOptions
 from jobs.outputs import RenderItem, Sidecar, check_names, check_writable, finished
 from jobs.progress import BatchView, count, done_row, failed_row, make_console, print_table, write_rows
@@ -34,6 +36,10 @@ class Plan:
     def todo(self) -> list[RenderItem]:
         """The items to render."""
         return [item for item in self.items if item.id not in self.finished]
+
+    def num_tokens(self, item: RenderItem) -> int:
+        """The latent tokens of an item."""
+        return self.facts.num_tokens(item.height, item.width, item.num_frames)
 
 
 def run(options: RenderOptions) -> int:
@@ -94,6 +100,8 @@ def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
     _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "limit"))
+    if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
+        raise BadInput("--sp-engine deepspeed needs a package: pip install 'resca-render[deepspeed]'")
 
 
 def check_video(video: VideoOptions) -> None:
@@ -108,7 +116,7 @@ def check_video(video: VideoOptions) -> None:
 def _check_counts(options: RenderOptions | VideoOptions, names: tuple[str, ...]) -> None:
     for name in names:
         value = getattr(options, name)
-        if value is not None and value < 1:
+        if isinstance(value, int) and value < 1:
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, not {value}")
 
 
@@ -121,7 +129,7 @@ def exit_code(outcomes: list[Any]) -> int:
 
 
 def _check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:
-    layout = Layout(ulysses=options.ulysses, ring=options.ring)
+    layout = layout_as_given(options)
     for line in lines:
         size = line.height, line.width, line.num_frames
         try:
@@ -181,8 +189,12 @@ def _render(plan: Plan, console: Console) -> list[Any]:
 
     options = plan.options
     with _ray(options.address):
-        spec = _gang_spec(options)
-        workload = _workload(plan)
+        layout, spec = gang_spec(
+            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.method
+        )
+        if "auto" in (options.ulysses, options.ring):
+            console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
+        workload = _workload(plan, layout)
         items = [item.model_dump(mode="json") for item in plan.todo]
         _make_directory(options.out / "videos")
         with BatchView(console, len(items)) as view:
@@ -195,7 +207,7 @@ def _render(plan: Plan, console: Console) -> list[Any]:
                 raise
 
 
-def _workload(plan: Plan) -> Any:
+def _workload(plan: Plan, layout: Layout) -> Any:
     from jobs.session import RenderWorkload
 
     options = plan.options
@@ -204,8 +216,8 @@ def _workload(plan: Plan) -> Any:
         revision=plan.facts.revision,
         prompt_template=plan.facts.defaults.prompt_template,
         dtype=plan.items[0].dtype,
-        layout_ulysses=options.ulysses,
-        layout_ring=options.ring,
+        layout=layout,
+        engine=options.sp_engine,
         recipe=plan.method,
         compiled=options.video.compile,
         deadline_s=options.deadline,
@@ -225,27 +237,6 @@ def _ray(address: str | None) -> Iterator[None]:
         except ValueError as error:
             raise BadInput(str(error)) from error
         yield
-
-
-def _gang_spec(options: RenderOptions) -> Any:
-    """What a rank gets: a GPU if the cluster has any, and an equal share of the CPUs. Raises BadInput if too few."""
-    from cluster.placement import GangSpec, living_nodes, shortfall
-
-    nodes = living_nodes()
-    gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
-    most = int(max(node.get("CPU", 0) for node in nodes))
-    world_size = options.ulysses * options.ring
-    for cpus in range(max(1, most), 0, -1):
-        spec = GangSpec(
-            world_size=world_size,
-            num_gpus_per_rank=gpus,
-            num_cpus_per_rank=cpus,
-            collective_timeout_s=options.deadline,
-        )
-        missing = shortfall(spec, options.gangs, nodes)
-        if missing is None:
-            return spec
-    raise BadInput(missing)
 
 
 def _make_directory(path: Path) -> None:

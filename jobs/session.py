@@ -33,10 +33,10 @@ class RenderWorkload:
     revision: str | None
     prompt_template: dict[str, Any] | None
     dtype: str
-    layout_ulysses: int
-    layout_ring: int
+    layout: Layout
     recipe: Recipe
     compiled: bool = False
+    engine: str = "xfuser"
     deadline_s: float = 600
 
     def __call__(self, context: RankContext) -> "RenderSession":
@@ -48,7 +48,7 @@ class RenderSession:
 
     def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
         self.workload, self.context, self.progress = workload, context, 0.0
-        self.layout = Layout(ulysses=workload.layout_ulysses, ring=workload.layout_ring)
+        self.layout = workload.layout
         pipeline = load_pipeline(
             workload.model,
             dtype=workload.dtype,
@@ -87,7 +87,7 @@ class RenderSession:
             return LocalGroup()
         from parallel.group import SequenceGroup
 
-        return SequenceGroup(self.layout, deadline_s=self.workload.deadline_s)
+        return SequenceGroup(self.layout, engine=self.workload.engine, deadline_s=self.workload.deadline_s)
 
     def _encode(self, text: str) -> Prompt:
         """Encode on rank 0 and send the result to the others."""

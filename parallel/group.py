@@ -13,24 +13,33 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-from parallel import attention
+from parallel import attention, deepspeed_ulysses
 from parallel.attention import lengthen
 from parallel.layout import Layout
 from parallel.ledger import Collective, Ledger
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0
+ENGINES: dict[str, Any] = {"xfuser": attention, "deepspeed": deepspeed_ulysses}  # modules that start and stop
 
 
 class SequenceGroup:
     """Sequence parallelism on the default process group (gloo on CPU, NCCL on CUDA), which the caller has made.
 
     Every rank makes it at the same time, on CUDA after `torch.cuda.set_device`. One at a time in a process.
-    ValueError if the process group has another size than the layout. A collective that the others do not come to
+    ValueError if the process group has another size than the layout, or if the engine, xfuser (Ulysses x Ring) or
+    deepspeed (Ulysses), cannot do the layout. A collective that the others do not come to
     within the deadline, seconds, raises `parallel.watch.RankLost`, which names them.
     """
 
-    def __init__(self, layout: Layout, *, ledger: Ledger | None = None, deadline_s: float = DEADLINE_S) -> None:
+    def __init__(
+        self,
+        layout: Layout,
+        *,
+        engine: str = "xfuser",
+        ledger: Ledger | None = None,
+        deadline_s: float = DEADLINE_S,
+    ) -> None:
         if layout.world_size != dist.get_world_size():
             raise ValueError(
                 f"ulysses={layout.ulysses} x ring={layout.ring} needs {layout.world_size} ranks, "
@@ -43,7 +52,8 @@ class SequenceGroup:
         self.world_size = layout.world_size
         on_cpu = dist.get_backend() == "gloo"
         self.device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
-        self._attention = attention.start(layout, self.ledger)
+        self._engine = ENGINES[engine]
+        self._attention = self._engine.start(layout, self.ledger)
         self._watch = Watch(deadline_s, self.device)
 
     def divide(self, pieces: list[int]) -> None:
@@ -129,7 +139,7 @@ class SequenceGroup:
     def close(self) -> None:
         """Takes the subgroups down; the default process group stays."""
         self._watch.close()
-        attention.stop()
+        self._engine.stop()
 
     def _from_rank_0(self, buffer: Tensor) -> Tensor:
         with self._collective("broadcast", _num_bytes(buffer) if self.rank == 0 else 0):

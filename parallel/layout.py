@@ -1,5 +1,6 @@
 """How many ranks share one video, and in which way: Ulysses (over heads) times Ring (over tokens)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 
@@ -36,6 +37,43 @@ class Layout:
                 f"ulysses={self.ulysses} x ring={self.ring} makes {self.world_size} ranks, more than the {tokens} "
                 "tokens of this size."
             )
+
+
+def choose(
+    *,
+    heads: int,
+    slots: Sequence[int],
+    most: int,
+    gangs: int = 1,
+    ulysses: int | None = None,
+    ring: int | None = None,
+) -> Layout:
+    """The layout that puts the most ranks to work on a video, and of those with as many, the one with the least Ring.
+
+    A Ulysses group stays on one node, whose links are fast; Ring runs across groups and nodes. A degree that is given
+    is kept.
+
+    Args:
+        heads: attention heads, which Ulysses splits.
+        slots: ranks that each node has room for.
+        most: ranks that a video can use; a degree that is given may exceed it.
+        gangs: as many have to fit at the same time.
+
+    Raises:
+        ValueError: if no layout fits.
+    """
+    layouts = []
+    for degree in [ulysses] if ulysses else divisors(heads):
+        room = sum(slot // degree for slot in slots) // gangs
+        turns = ring or max(1, min(room, most // degree))
+        if turns <= room and (ulysses or degree * turns <= max(most, ring or 1)):
+            layouts.append(Layout(ulysses=degree, ring=turns))
+    if not layouts:
+        raise ValueError(
+            f"no layout of {ulysses or 'auto'} x {ring or 'auto'} (Ulysses x Ring) fits {gangs} times on nodes with "
+            f"room for {_listed(list(slots))} ranks; Ulysses stays inside a node"
+        )
+    return max(layouts, key=lambda layout: (layout.world_size, layout.ulysses))
 
 
 def divisors(number: int) -> list[int]:

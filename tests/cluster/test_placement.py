@@ -26,6 +26,16 @@ def test_a_rank_must_fit_on_one_node():
     assert shortfall(spec, 1, nodes=[{"CPU": 1.0}, {"CPU": 1.0}]) is not None
 
 
+def test_ranks_that_belong_together_must_fit_on_one_node():
+    nodes = [{"CPU": 3.0}, {"CPU": 3.0}]
+    assert shortfall(GangSpec(world_size=4, together=2), 1, nodes) is None
+    sentence = shortfall(GangSpec(world_size=4, together=4), 1, nodes)
+    assert sentence == (
+        "1 gang of 4 ranks asked for 4 CPUs (1 CPU a rank, 4 of them on one node), "
+        "but the cluster has 6 CPUs on 2 nodes: room for 0 ranks."
+    )
+
+
 def test_shares_of_a_device_add_up():
     spec = GangSpec(world_size=10, num_gpus_per_rank=0.1, num_cpus_per_rank=0)
     assert shortfall(spec, 1, nodes=[{"GPU": 1.0}]) is None
@@ -34,6 +44,8 @@ def test_shares_of_a_device_add_up():
 def test_a_gang_without_ranks_or_resources_is_refused():
     with pytest.raises(ValueError, match="world_size is 0"):
         GangSpec(world_size=0)
+    with pytest.raises(ValueError, match="3 ranks cannot be divided into groups of 2"):
+        GangSpec(world_size=3, together=2)
     with pytest.raises(ValueError, match="must not be negative"):
         GangSpec(num_cpus_per_rank=-1)
     with pytest.raises(ValueError, match="both 0"):

@@ -114,6 +114,10 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --clusters 9", "clusters must be a multiple"),
         ("good.txt --clusters 64", "64 clusters are too many for a video of 32 tokens"),
         ("good.txt --method resca --ring 16", "runs on at most 8 ranks a gang, not on 16"),
+        ("good.txt --ulysses many", "--ulysses"),
+        ("good.txt --ulysses 0", "--ulysses must be at least 1"),
+        ("good.txt --sp-engine deepspeed --ring 2", "--sp-engine deepspeed has no Ring: --ring must be 1, not 2"),
+        ("good.txt --deadline 0", "--deadline must be at least 1"),
         ("good.txt --interval 0", "interval must be at least 1"),
         ("good.txt --steps 0", "--steps must be at least 1, not 0"),
         ("good.txt --gangs 0", "--gangs must be at least 1"),
@@ -139,6 +143,29 @@ def test_no_command_at_all_is_one_sentence(capsys):
         main([])
     assert stop.value.code == 2
     assert "Expected one of {render, benchmark, flops, comm, tune, analyze}" in capsys.readouterr().err
+
+
+def test_the_layout_is_chosen_by_heads_nodes_and_tokens(monkeypatch):
+    import jobs.gangs
+    from caching.recipe import RECIPES
+
+    def chosen(method="full", tokens=20_400, **options):
+        given = RenderOptions(prompts=Path("p.txt"), out=Path("out"), **options)
+        layout, spec = jobs.gangs.gang_spec(given, heads=24, tokens=tokens, method=RECIPES[method])
+        assert (spec.world_size, spec.together) == (layout.world_size, layout.ulysses)
+        return layout.ulysses, layout.ring, spec.num_cpus_per_rank
+
+    monkeypatch.setattr(jobs.gangs, "living_nodes", lambda: [{"CPU": 64, "GPU": 8}] * 2)
+    assert chosen(ulysses="auto", ring="auto") == (8, 2, 8)
+    assert chosen(ulysses="auto", ring="auto", gangs=4) == (4, 1, 8)
+    assert chosen(ulysses="auto") == (8, 1, 8)
+    assert chosen(ulysses=4, ring="auto") == (4, 4, 8)
+    assert chosen("resca", ulysses="auto", ring="auto") == (8, 1, 8)  # by its 8 logical shards
+    assert chosen(ulysses="auto", ring="auto", tokens=800) == (3, 1, 21)
+    with pytest.raises(BadInput, match="room for 16 ranks"):
+        chosen(ulysses=4, ring=8)
+    with pytest.raises(BadInput, match="fits 9 times on nodes with room for 8, 8 ranks"):
+        chosen(ulysses=2, ring="auto", gangs=9)
 
 
 @pytest.mark.timeout(120)

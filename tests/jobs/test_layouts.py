@@ -55,12 +55,12 @@ def gang_of(tmp_path_factory):
     """A gang for a layout; its processes serve all layouts of as many ranks."""
     gangs = {}
 
-    def gang_of(layout):
-        ranks = layout.world_size
-        if ranks not in gangs:
-            gangs[ranks] = Gang(layout, tmp_path_factory.mktemp("gang"))
-        gangs[ranks].layout = layout
-        return gangs[ranks]
+    def gang_of(layout, engine="xfuser"):
+        key = layout.world_size, engine
+        if key not in gangs:
+            gangs[key] = Gang(layout, tmp_path_factory.mktemp("gang"), engine=engine)
+        gangs[key].layout = layout
+        return gangs[key]
 
     yield gang_of
     for gang in gangs.values():
@@ -87,6 +87,12 @@ def test_ranks_sample_the_latents_of_one_process(gang_of, ulysses, ring):
 @pytest.mark.parametrize(("ulysses", "ring"), LAYOUTS)
 def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), ODD)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("sampling", [SAMPLING, ODD], ids=["even", "odd"])
+def test_deepspeed_samples_the_latents_of_one_process(gang_of, sampling):
+    check(gang_of(Layout(ulysses=3), "deepspeed"), sampling, ("full", "resca", "taylorseer", "toca"))
 
 
 @pytest.mark.timeout(400)

@@ -23,9 +23,17 @@ class Gang:
     `layout` may be set to another one of as many ranks at any time.
     """
 
-    def __init__(self, layout: Layout, folder: Path, before: Callable[[], None] | None = None, deadline_s: float = 60):
+    def __init__(
+        self,
+        layout: Layout,
+        folder: Path,
+        before: Callable[[], None] | None = None,
+        *,
+        engine: str = "xfuser",
+        deadline_s: float = 60,
+    ):
         context = mp.get_context("spawn")
-        self.layout, self.deadline_s = layout, deadline_s
+        self.layout, self.engine, self.deadline_s = layout, engine, deadline_s
         self._pipes, self._processes = [], []
         for rank in range(layout.world_size):
             ours, theirs = context.Pipe()
@@ -43,8 +51,9 @@ class Gang:
 
     def send(self, function: Callable[..., Any], *args: Any) -> None:
         """Have every rank begin with `function(group, *args)`."""
+        settings = {"engine": self.engine, "deadline_s": self.deadline_s}
         for pipe in self._pipes:
-            pipe.send((self.layout, self.deadline_s, function, args))
+            pipe.send((self.layout, settings, function, args))
 
     def answer(self, rank: int) -> Any:
         """What a rank returns from what it was sent."""
@@ -76,12 +85,12 @@ def _serve(pipe: Connection, rank: int, world_size: int, rendezvous: Path, befor
     )
     group = None
     while True:
-        layout, deadline_s, function, args = pipe.recv()
+        layout, settings, function, args = pipe.recv()
         try:
             if group is not None and group.layout != layout:
                 group.close()
                 group = None
-            group = group or SequenceGroup(layout, deadline_s=deadline_s)
+            group = group or SequenceGroup(layout, **settings)
             pipe.send((function(group, *args), None))
         except Exception:  # Everything goes back to the test, which fails with it.
             pipe.send((None, traceback.format_exc()))

@@ -144,13 +144,16 @@ def _functional_call(name: str, args: tuple) -> tuple[str, int, int]:
 
 
 def _plain_call(name: str, args: tuple) -> tuple[str, int, int]:
-    """Calls of torch.distributed itself, all on the default group; an all-gather's inputs are its second argument."""
+    """Calls of torch.distributed itself, all on the default group."""
     collective = {
+        "alltoall_base_": "all_to_all",
         "allgather_": "all_gather",
         "allreduce_": "all_reduce",
         "broadcast_": "broadcast",
         "send": "send",
     }[name.split("::")[1]]
-    (tensor,) = args[1] if collective == "all_gather" else args[0]
-    put_in = tensor.nbytes if collective != "broadcast" or dist.get_rank() == 0 else 0
-    return collective, put_in, dist.get_world_size()
+    put_in = args[1] if collective in ("all_to_all", "all_gather") else args[0]  # The first is what comes out.
+    num_bytes = put_in.nbytes if isinstance(put_in, Tensor) else put_in[0].nbytes
+    if collective == "broadcast" and dist.get_rank() > 0:
+        num_bytes = 0
+    return collective, num_bytes, dist.get_world_size()

@@ -1,0 +1,69 @@
+"""What a gang is made of: how its ranks share a video, and what each of them gets."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from caching.recipe import Recipe
+from cluster.placement import GangSpec, living_nodes, shortfall
+from jobs.errors import BadInput
+from jobs.options import RenderOptions
+from parallel.layout import Layout, choose
+
+Node = Mapping[str, float]
+LEAST_TOKENS = 256  # of a rank, where the layout is chosen: with fewer it mostly waits for the others
+
+
+def layout_as_given(options: RenderOptions) -> Layout:
+    """The degrees that were given, 1 for what is to be chosen. Raises BadInput for what no cluster can do."""
+    layout = Layout(ulysses=_given(options.ulysses) or 1, ring=_given(options.ring) or 1)
+    if options.sp_engine == "deepspeed" and (layout.ring > 1 or options.ring == "auto"):
+        raise BadInput(f"--sp-engine deepspeed has no Ring: --ring must be 1, not {options.ring}")
+    return layout
+
+
+def gang_spec(options: RenderOptions, *, heads: int, tokens: int, method: Recipe) -> tuple[Layout, GangSpec]:
+    """The layout, and what each rank gets: a GPU if the cluster has any, and an equal share of the CPUs.
+
+    `tokens` are those of the smallest video. Asks Ray what there is. Raises BadInput if that is too little.
+    """
+    nodes = living_nodes()
+    device = "GPU" if any(node.get("GPU", 0) for node in nodes) else "CPU"
+    layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
+    spec = GangSpec(
+        world_size=layout.world_size,
+        together=layout.ulysses,
+        num_gpus_per_rank=1 if device == "GPU" else 0,
+        collective_timeout_s=options.deadline,
+    )
+    return layout, _with_cpus(spec, options.gangs, nodes)
+
+
+def _layout(options: RenderOptions, heads: int, most: int, slots: list[int]) -> Layout:
+    given = {"ulysses": _given(options.ulysses), "ring": _given(options.ring)}
+    if all(given.values()):
+        return layout_as_given(options)
+    try:
+        return choose(heads=heads, slots=slots, most=most, gangs=options.gangs, **given)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _given(degree: int | Literal["auto"]) -> int | None:
+    return None if degree == "auto" else degree
+
+
+def _most_ranks(tokens: int, method: Recipe) -> int:
+    """As many as can share a video, for the number of its tokens and for the method."""
+    return max(1, min(tokens // LEAST_TOKENS, getattr(method.tokens, "shards", tokens)))
+
+
+def _with_cpus(spec: GangSpec, gangs: int, nodes: Sequence[Node]) -> GangSpec:
+    """With as many CPUs a rank as all gangs can have."""
+    missing = None
+    for cpus in range(max(1, int(max(node.get("CPU", 0) for node in nodes))), 0, -1):
+        spec = replace(spec, num_cpus_per_rank=cpus)
+        missing = shortfall(spec, gangs, nodes)
+        if missing is None:
+            return spec
+    raise BadInput(missing)
