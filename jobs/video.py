@@ -7,7 +7,6 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
@@ -63,6 +62,8 @@ def sha256(path: Path) -> str:
 
 def probe(path: Path) -> VideoFacts:
     """Decode the whole file and report what is in it. Raises OSError for one that does not decode."""
+    import imageio_ffmpeg
+
     reader = imageio_ffmpeg.read_frames(str(path))
     try:
         meta = next(reader)
@@ -90,6 +91,8 @@ def _check_frames(frames: np.ndarray) -> None:
 
 def _encode(frames: np.ndarray, path: Path, fps: int, metadata: Mapping[str, str]) -> None:
     """Raises OSError if ffmpeg does not end well, with what it said (imageio's own writer ignores its exit code)."""
+    import imageio_ffmpeg
+
     _, height, width, _ = frames.shape
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
