@@ -10,18 +10,27 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import AnalyzeOptions, BenchmarkOptions, CommOptions, FlopsOptions, RenderOptions, TuneOptions
+from jobs.options import (
+    AnalyzeOptions,
+    BenchmarkOptions,
+    CommOptions,
+    FlopsOptions,
+    GpuOptions,
+    RenderOptions,
+    TuneOptions,
+)
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
+    | Annotated[GpuOptions, tyro.conf.subcommand("benchmark gpu")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
     | Annotated[CommOptions, tyro.conf.subcommand("comm")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
     | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
 )
 
-Options = RenderOptions | BenchmarkOptions | FlopsOptions | CommOptions | TuneOptions | AnalyzeOptions
+Options = RenderOptions | BenchmarkOptions | GpuOptions | FlopsOptions | CommOptions | TuneOptions | AnalyzeOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -40,11 +49,17 @@ def parse(arguments: Sequence[str] | None = None) -> Options:
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, prog="resca", args=arguments, description=__doc__)  # type: ignore[arg-type]
+            return tyro.cli(Command, prog="resca", args=_words(arguments), description=__doc__)  # type: ignore[arg-type]
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
             print(f"resca: {_sentence(complaint.getvalue())}", file=sys.stderr)
         raise
+
+
+def _words(arguments: Sequence[str] | None) -> list[str]:
+    """The command line, with the two words of `benchmark gpu` as the name of one command."""
+    words = list(sys.argv[1:] if arguments is None else arguments)
+    return ["benchmark gpu", *words[2:]] if words[:2] == ["benchmark", "gpu"] else words
 
 
 def _sentence(box: str) -> str:
@@ -66,6 +81,8 @@ def _run(options: Options) -> int:
             from jobs.render import run
         case BenchmarkOptions():
             from jobs.benchmark import run
+        case GpuOptions():
+            from jobs.gpu.benchmark import run
         case FlopsOptions():
             from jobs.flops import run
         case CommOptions():

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
 
-import imageio_ffmpeg
 import numpy as np
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
@@ -68,6 +67,8 @@ def sha256(path: Path) -> str:
 
 def probe(path: Path) -> VideoFacts:
     """Decode the whole file and report what is in it. Raises OSError for one that does not decode."""
+    import imageio_ffmpeg
+
     reader = imageio_ffmpeg.read_frames(str(path))
     try:
         meta = next(reader)
@@ -112,6 +113,8 @@ def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mappin
 
 def _ffmpeg(height: int, width: int, fps: int, metadata: Mapping[str, str]) -> list[str]:
     """The command that reads frames from stdin, up to its output."""
+    import imageio_ffmpeg
+
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
     return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *CODEC, *READY_TO_STREAM, *tags]
