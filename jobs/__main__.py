@@ -17,6 +17,7 @@ from jobs.options import (
     FlopsOptions,
     GpuOptions,
     RenderOptions,
+    ScalingOptions,
     TuneOptions,
 )
 
@@ -26,11 +27,21 @@ Command = (
     | Annotated[GpuOptions, tyro.conf.subcommand("benchmark gpu")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
     | Annotated[CommOptions, tyro.conf.subcommand("comm")]
+    | Annotated[ScalingOptions, tyro.conf.subcommand("scaling")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
     | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
 )
 
-Options = RenderOptions | BenchmarkOptions | GpuOptions | FlopsOptions | CommOptions | TuneOptions | AnalyzeOptions
+Options = (
+    RenderOptions
+    | BenchmarkOptions
+    | GpuOptions
+    | FlopsOptions
+    | CommOptions
+    | ScalingOptions
+    | TuneOptions
+    | AnalyzeOptions
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -87,6 +98,8 @@ def _run(options: Options) -> int:
             from jobs.flops import run
         case CommOptions():
             from jobs.comm import run
+        case ScalingOptions():
+            from jobs.scaling import run
         case TuneOptions():
             from jobs.tune import run
         case AnalyzeOptions():

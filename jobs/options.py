@@ -262,3 +262,28 @@ class AnalyzeOptions:
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
+class ScalingOptions:
+    """Render the same videos with several layouts, in turns, and compare what they take."""
+
+    layouts: str = "1x1,2x1"
+    """Ulysses x Ring degrees, separated by commas; the others are compared with the first."""
+    rounds: int = 2
+    """How often each layout has its turn."""
+    num: int = 4
+    """Videos of a turn, after one that does not count."""
+    method: str = "resca"
+    """A method, or a file with a recipe."""
+    prompts: File = None
+    """A .txt or .jsonl file; by default the demo's."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    out: Path = Path("out/scaling")
+    """Directory for the videos, which are not kept; every node has to see it."""
+    address: Text = None
+    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    json: File = None
+    """Write the table to this file, as a list of rows."""

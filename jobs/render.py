@@ -188,13 +188,13 @@ def _render(plan: Plan, console: Console) -> list[Any]:
     from cluster.batch import run_batch
 
     options = plan.options
-    with _ray(options.address):
+    with running_ray(options.address):
         layout, spec = gang_spec(
             options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.method
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
-        workload = _workload(plan, layout)
+        workload = workload_of(plan, layout)
         items = [item.model_dump(mode="json") for item in plan.todo]
         _make_directory(options.out / "videos")
         with BatchView(console, len(items)) as view:
@@ -207,7 +207,8 @@ def _render(plan: Plan, console: Console) -> list[Any]:
                 raise
 
 
-def _workload(plan: Plan, layout: Layout) -> Any:
+def workload_of(plan: Plan, layout: Layout) -> Any:
+    """What each rank of a gang builds."""
     from jobs.session import RenderWorkload
 
     options = plan.options
@@ -225,8 +226,8 @@ def _workload(plan: Plan, layout: Layout) -> Any:
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[None]:
-    """Ray's errors at the start, in this package's terms."""
+def running_ray(address: str | None) -> Iterator[None]:
+    """A running Ray; its errors at the start, in this package's terms."""
     from cluster.runtime import ClusterUnavailable, ray_runtime
 
     with ExitStack() as stack:

@@ -142,7 +142,10 @@ def test_no_command_at_all_is_one_sentence(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    assert "Expected one of {render, benchmark, benchmark gpu, flops, comm, tune, analyze}" in capsys.readouterr().err
+    assert (
+        "Expected one of {render, benchmark, benchmark gpu, flops, comm, scaling, tune, analyze}"
+        in capsys.readouterr().err
+    )
 
 
 def test_the_layout_is_chosen_by_heads_nodes_and_tokens(monkeypatch):
