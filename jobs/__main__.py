@@ -10,18 +10,27 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import AnalyzeOptions, BenchmarkOptions, CommOptions, FlopsOptions, RenderOptions, TuneOptions
+from jobs.options import (
+    AnalyzeOptions,
+    BenchmarkOptions,
+    CommOptions,
+    FlopsOptions,
+    MemoryOptions,
+    RenderOptions,
+    TuneOptions,
+)
 
 Command = (
     Annotated[RenderOptions, tyro.conf.subcommand("render")]
     | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
     | Annotated[CommOptions, tyro.conf.subcommand("comm")]
+    | Annotated[MemoryOptions, tyro.conf.subcommand("memory")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
     | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
 )
 
-Options = RenderOptions | BenchmarkOptions | FlopsOptions | CommOptions | TuneOptions | AnalyzeOptions
+Options = RenderOptions | BenchmarkOptions | FlopsOptions | CommOptions | MemoryOptions | TuneOptions | AnalyzeOptions
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -70,6 +79,8 @@ def _run(options: Options) -> int:
             from jobs.flops import run
         case CommOptions():
             from jobs.comm import run
+        case MemoryOptions():
+            from jobs.memory import run
         case TuneOptions():
             from jobs.tune import run
         case AnalyzeOptions():

@@ -87,6 +87,10 @@ class RenderOptions:
     """Ranks that split the attention heads."""
     ring: int = 1
     """Ranks that pass keys and values around."""
+    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
+    offload: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep text encoders and VAE in host memory while they are not used."""
     gangs: int = 1
     """Videos rendered at the same time, each by ulysses x ring ranks."""
     address: Text = None
@@ -193,6 +197,16 @@ class CommOptions(FullSizeOptions):
 
     ulysses: int = 8
     """Ranks that split the attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """Count the weights that each rank holds of a full-size model, without loading it."""
+
+    model: str = "hunyuanvideo"
+    """hunyuanvideo."""
+    json: File = None
+    """Write the table to this file, as a list of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

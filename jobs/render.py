@@ -208,6 +208,8 @@ def _workload(plan: Plan) -> Any:
         layout_ring=options.ring,
         recipe=plan.method,
         compiled=options.video.compile,
+        shard_weights=options.shard_weights,
+        offload=options.offload,
     )
 
 

@@ -14,7 +14,8 @@ from caching.group import LocalGroup
 from caching.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
-from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
+from jobs.load import load_pipeline
+from jobs.pipeline import Prompt, Renderer, Sampling
 from jobs.video import publish, write_video
 from parallel.layout import Layout
 
@@ -33,6 +34,8 @@ class RenderWorkload:
     layout_ring: int
     recipe: Recipe
     compiled: bool = False
+    shard_weights: bool = False
+    offload: bool = False
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -44,14 +47,18 @@ class RenderSession:
     def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
         self.workload, self.context, self.progress = workload, context, 0.0
         self.layout = Layout(ulysses=workload.layout_ulysses, ring=workload.layout_ring)
+        self.group = self._join()
+        self.sharded = workload.shard_weights and self.group.world_size > 1
+        self.encodes = context.rank == 0 or self.sharded  # split text encoders run on all ranks, or on none
         pipeline = load_pipeline(
             workload.model,
             dtype=workload.dtype,
             device=context.device,
             revision=workload.revision,
-            with_text=context.rank == 0,
+            with_text=self.encodes,
+            ranks=self.group if self.sharded else None,
+            offload=workload.offload,
         )
-        self.group = self._join()
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(workload.recipe)
 
@@ -81,12 +88,12 @@ class RenderSession:
         return SequenceGroup(self.layout)
 
     def _encode(self, text: str) -> Prompt:
-        """Encode on rank 0 and send the result to the others."""
-        prompt = self.renderer.encode(text) if self.context.rank == 0 else None
+        """Encode on the ranks that can; all take the result of rank 0."""
+        self.group.mark("encode")
+        prompt = self.renderer.encode(text) if self.encodes else None
         if self.group.world_size == 1:
             assert prompt is not None
             return prompt
-        self.group.mark("encode")
         tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
         return Prompt(tokens=tokens, pooled=pooled)
 

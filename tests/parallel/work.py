@@ -138,10 +138,12 @@ def _functional_call(name: str, args: tuple) -> tuple[str, int, int]:
 
 
 def _plain_call(name: str, args: tuple) -> tuple[str, int, int]:
-    """Calls of torch.distributed itself, all on the default group; an all-gather's inputs are its second argument."""
-    collective = {"allgather_": "all_gather", "allreduce_": "all_reduce", "broadcast_": "broadcast"}[
-        name.split("::")[1]
-    ]
+    """Calls of torch.distributed itself, all on the default group; an all-gather's input is its second argument."""
+    name = name.split("::")[1]
+    collectives = {"allgather_": "all_gather", "allreduce_": "all_reduce", "broadcast_": "broadcast"}
+    if name == "_allgather_base_":  # of FSDP2: one tensor out, one tensor in
+        return "all_gather", args[1].nbytes, dist.get_world_size()
+    collective = collectives[name]
     (tensor,) = args[1] if collective == "all_gather" else args[0]
     put_in = tensor.nbytes if collective != "broadcast" or dist.get_rank() == 0 else 0
     return collective, put_in, dist.get_world_size()
