@@ -43,7 +43,7 @@ def load_component(
         model = build(folder, dtype)
         stored = _stored(model, folder)
     except CannotStream as reason:
-        log.warning("%s is read whole by from_pretrained: %s", folder, reason)
+        log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
         model = _class_of(folder).from_pretrained(folder, dtype=dtype)
         split(model)
         return model.to(device).eval()

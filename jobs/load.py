@@ -2,7 +2,7 @@
 
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from diffusers import HunyuanVideoPipeline
@@ -11,10 +11,8 @@ from torch import Tensor, nn
 from caching.models import adapter_for
 from jobs.components import load_component
 from jobs.facts import model_directory
+from parallel.group import SequenceGroup
 from parallel.sharding import shard
-
-if TYPE_CHECKING:
-    from parallel.group import SequenceGroup
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
 TEXT = (*TEXT_ENCODERS, "tokenizer", "tokenizer_2")
@@ -35,7 +33,7 @@ def load_pipeline(
     device: str,
     revision: str | None = None,
     with_text: bool = True,
-    ranks: "SequenceGroup | None" = None,
+    ranks: SequenceGroup | None = None,
     offload: bool = False,
 ) -> HunyuanVideoPipeline:
     """Load a pipeline from `demo`, a directory or the hub.
@@ -66,12 +64,12 @@ def called_alone(model: nn.Module) -> list[nn.Module]:
     return [adapter_for(model).block_list[0].norm1]
 
 
-def _split(ranks: "SequenceGroup | None") -> Any:
+def _split(ranks: SequenceGroup | None) -> Any:
     """What splits a model's weights, if there are ranks to split them over."""
     return None if ranks is None else partial(_split_over, ranks)
 
 
-def _split_over(ranks: "SequenceGroup", model: nn.Module) -> None:
+def _split_over(ranks: SequenceGroup, model: nn.Module) -> None:
     is_transformer = hasattr(model, "transformer_blocks")
     shard(model, ranks, whole=called_alone(model) if is_transformer else ())
 

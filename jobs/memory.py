@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import diffusers
@@ -44,25 +45,29 @@ def run(options: MemoryOptions) -> int:
 def make_row(models: Models, num_ranks: int) -> dict[str, int]:
     """Bytes of weights by rank: whole on each of them, and split over them.
 
-    Without `--shard-weights` rank 0 holds `whole_rank_0`, and the others, which have no text encoders,
-    `whole_others`; with it each rank holds `sharded`, of which the three columns before are the parts. `gathered` comes
-    on top while a block runs.
+    Without `--shard-weights` rank 0 holds `rank_0_bytes`, and the others, which have no text encoders, `others_bytes`;
+    with it each rank holds `sharded_bytes`, the sum of the three columns before. `gathered_bytes` come on top while a
+    block runs.
     """
-    split = dict(
-        transformer=held_bytes(models.transformer, num_ranks, whole=called_alone(models.transformer)),
-        text_encoders=sum(held_bytes(each, num_ranks) for each in models.text_encoders),
-        vae=held_bytes(models.vae),
+    transformer, text = (
+        partial(held_bytes, models.transformer, whole=called_alone(models.transformer)),
+        models.text_encoders,
     )
-    others = held_bytes(models.transformer) + held_bytes(models.vae)
+    split = {
+        "transformer_bytes": transformer(num_ranks),
+        "text_bytes": sum(held_bytes(each, num_ranks) for each in text),
+        "vae_bytes": held_bytes(models.vae),
+    }
+    others = transformer(1) + split["vae_bytes"]
     return {
         "ranks": num_ranks,
-        "whole_rank_0": others + sum(held_bytes(each) for each in models.text_encoders),
-        "whole_others": others,
+        "rank_0_bytes": others + sum(held_bytes(each) for each in text),
+        "others_bytes": others,
         **split,
-        "sharded": sum(split.values()),
-        "gathered": max(
+        "sharded_bytes": sum(split.values()),
+        "gathered_bytes": max(
             gathered_bytes(models.transformer, num_ranks, whole=called_alone(models.transformer)),
-            *(gathered_bytes(each, num_ranks) for each in models.text_encoders),
+            *(gathered_bytes(each, num_ranks) for each in text),
         ),
     }
 

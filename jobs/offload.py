@@ -1,7 +1,8 @@
 """Models that wait in host memory and are on a device only while they are used."""
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from typing import Any
 
 import torch
 from torch import nn
@@ -20,18 +21,23 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     if home == device:
         yield
         return
-    tables = [table for part in model.modules() for table in (part._parameters, part._buffers)]
+    tables = _tables(model)
     whole = [{name: each for name, each in table.items() if _is_whole(each)} for table in tables]
-    gathered = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    split = [part for part in model.modules() if isinstance(part, FSDPModule)]
     try:
         for table, tensors in zip(tables, whole, strict=True):
             table.update({name: _moved(tensor, device) for name, tensor in tensors.items()})
-        _move(gathered, device)
+        _move(split, device)
         yield
     finally:
         for table, tensors in zip(tables, whole, strict=True):
             table.update(tensors)
-        _move(gathered, home)
+        _move(split, home)
+
+
+def _tables(model: nn.Module) -> list[dict[str, Any]]:
+    """Where the parts of a model keep their parameters and buffers."""
+    return [table for part in model.modules() for table in (part._parameters, part._buffers)]
 
 
 def _is_whole(tensor: torch.Tensor | None) -> bool:
@@ -43,6 +49,6 @@ def _moved(tensor: torch.Tensor, device: torch.device) -> torch.Tensor:
     return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
 
 
-def _move(modules: list[FSDPModule], device: torch.device) -> None:
+def _move(modules: Sequence[nn.Module], device: torch.device) -> None:
     for module in modules:
-        module.to(device)  # type: ignore[attr-defined]
+        module.to(device)

@@ -13,8 +13,8 @@ from safetensors.torch import save
 from caching.group import LocalGroup
 from caching.recipe import Recipe
 from cluster.ranks import RankContext
-from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
 from jobs.load import load_pipeline
+from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
 from jobs.pipeline import Prompt, Renderer, Sampling
 from jobs.video import publish, write_video
 from parallel.layout import Layout

@@ -49,7 +49,7 @@ def units(module: nn.Module) -> list[nn.Module]:
 
 
 def share_rows(num_rows: int, num_ranks: int) -> int:
-    """The rows of a split weight that each rank holds: the first ranks' number; what the last ones lack is filled up."""
+    """The rows of a split weight that each rank has memory for; the last ranks may have fewer rows, or none."""
     return -(-num_rows // num_ranks)
 
 
@@ -67,11 +67,16 @@ def held_bytes(module: nn.Module, num_ranks: int = 1, *, whole: Collection[nn.Mo
 
 
 def gathered_bytes(module: nn.Module, num_ranks: int, *, whole: Collection[nn.Module] = ()) -> int:
-    """The most that a rank holds besides, while a unit runs: what it received, and the weights made of that."""
+    """The most that a rank holds besides, while a unit runs: what it received, and the weights copied out of that.
+
+    FSDP2 gives back the first when the unit has run. Both are filled up as the shares are.
+    """
     if num_ranks == 1:
         return 0
-    sizes = [_split_of(unit, _kept(whole)) for unit in units(module)]
-    return max(sum(num_ranks * share_bytes(each, num_ranks) + _bytes(each) for each in split) for split in sizes)
+    kept = _kept(whole)
+    return max(
+        2 * num_ranks * sum(share_bytes(each, num_ranks) for each in _split_of(unit, kept)) for unit in units(module)
+    )
 
 
 def _kept(whole: Collection[nn.Module]) -> set[nn.Parameter]:

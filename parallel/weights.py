@@ -34,7 +34,7 @@ def stored_tensors(folder: Path, file_name: str) -> dict[str, Stored]:
         files = json.loads(index.read_text())["weight_map"]
         return {name: Stored(path=folder / file, name=name) for name, file in files.items()}
     if not (folder / file_name).exists():
-        raise FileNotFoundError(f"{folder} has neither {file_name} nor {index.name}")
+        raise FileNotFoundError(f"neither {file_name} nor {index.name} is in {folder}")
     with safe_open(folder / file_name, framework="pt") as file:
         return {name: Stored(path=folder / file_name, name=name) for name in file.keys()}  # noqa: SIM118
 

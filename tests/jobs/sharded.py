@@ -1,6 +1,5 @@
 """What the ranks of the tests do with a pipeline whose weights are split over them."""
 
-import torch
 from torch.distributed.tensor import DTensor
 
 from caching.recipe import recipe

@@ -138,7 +138,7 @@ def test_no_command_at_all_is_one_sentence(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    assert "Expected one of {render, benchmark, flops, comm, tune, analyze}" in capsys.readouterr().err
+    assert "Expected one of {render, benchmark, flops, comm, memory, tune, analyze}" in capsys.readouterr().err
 
 
 @pytest.mark.timeout(120)
