@@ -1,5 +1,6 @@
 """Loading a pipeline: each model read straight onto its device, whole or this rank's part of it."""
 
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -47,7 +48,7 @@ def load_pipeline(
     directory = _directory(source, revision, skipped)
     placed = {"dtype": getattr(torch, dtype), "device": torch.device(device)}
     waiting = {**placed, "device": torch.device("cpu")} if offload else placed
-    models = {"transformer": load_component(directory / "transformer", **placed, split=_split(ranks))}
+    models = {"transformer": load_component(directory / "transformer", **placed, split=_split(ranks, called_alone))}
     for name in TEXT_ENCODERS if with_text else ():
         models[name] = load_component(directory / name, **waiting, split=_split(ranks))
     pipeline_class = OffloadedPipeline if offload else HunyuanVideoPipeline
@@ -64,14 +65,9 @@ def called_alone(model: nn.Module) -> list[nn.Module]:
     return [adapter_for(model).block_list[0].norm1]
 
 
-def _split(ranks: SequenceGroup | None) -> Any:
-    """What splits a model's weights, if there are ranks to split them over."""
-    return None if ranks is None else partial(_split_over, ranks)
-
-
-def _split_over(ranks: SequenceGroup, model: nn.Module) -> None:
-    is_transformer = hasattr(model, "transformer_blocks")
-    shard(model, ranks, whole=called_alone(model) if is_transformer else ())
+def _split(ranks: SequenceGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:
+    """What splits a model's weights but for the parts that `whole` names, if there are ranks to split them over."""
+    return None if ranks is None else lambda model: shard(model, ranks, whole=whole(model))
 
 
 def _directory(source: str, revision: str | None, skipped: dict[str, Any]) -> Path:
