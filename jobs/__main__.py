@@ -10,12 +10,13 @@ from typing import Annotated
 import tyro
 
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
+from jobs.gpu.options import GpuOptions
 from jobs.options import (
     AnalyzeOptions,
     BenchmarkOptions,
     CommOptions,
     FlopsOptions,
-    GpuOptions,
+    MemoryOptions,
     RenderOptions,
     ScalingOptions,
     TuneOptions,
@@ -27,6 +28,7 @@ Command = (
     | Annotated[GpuOptions, tyro.conf.subcommand("benchmark gpu")]
     | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
     | Annotated[CommOptions, tyro.conf.subcommand("comm")]
+    | Annotated[MemoryOptions, tyro.conf.subcommand("memory")]
     | Annotated[ScalingOptions, tyro.conf.subcommand("scaling")]
     | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
     | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
@@ -38,6 +40,7 @@ Options = (
     | GpuOptions
     | FlopsOptions
     | CommOptions
+    | MemoryOptions
     | ScalingOptions
     | TuneOptions
     | AnalyzeOptions
@@ -98,6 +101,8 @@ def _run(options: Options) -> int:
             from jobs.flops import run
         case CommOptions():
             from jobs.comm import run
+        case MemoryOptions():
+            from jobs.memory import run
         case ScalingOptions():
             from jobs.scaling import run
         case TuneOptions():

@@ -19,10 +19,11 @@ from jobs.demo.oracle import look
 from jobs.demo.scenes import Scene, scene_of
 from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.facts import ModelFacts, read_facts
+from jobs.load import load_pipeline
 from jobs.machine import describe_run
 from jobs.measure import lpips, psnr_db, ssim
 from jobs.options import BenchmarkOptions, VideoOptions
-from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
+from jobs.pipeline import Prompt, Renderer, Sampling
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
 from jobs.recipes import read_recipe, resolve_method

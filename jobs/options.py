@@ -90,6 +90,10 @@ class RenderOptions:
     """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
     sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
     """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
+    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
+    offload: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep text encoders and VAE in host memory while they are not used."""
     gangs: int = 1
     """Videos rendered at the same time, each by ulysses x ring ranks."""
     deadline: int = 600
@@ -168,34 +172,6 @@ class BenchmarkOptions(ComparedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class GpuOptions:
-    """Time dense and sparse steps of the full-size model with random weights, on one GPU, without Ray or downloads."""
-
-    methods: str = "full,resca,auto,taylorseer,taylorseer:output,teacache"
-    """Methods (names or recipe files), separated by commas; NAME:FEATURE caches another feature than the method's."""
-    sizes: Text = None
-    """HEIGHTxWIDTHxFRAMES, by default 480x640x65,720x1280x129; others than the first for full, resca and auto only."""
-    steps: int = 50
-    """Denoising steps of the loop that times are given for; only the first of them are run."""
-    repeats: int = 3
-    """Steps of each kind, dense and sparse, to time; fewer where they are long."""
-    compile: Literal["off", "on", "both"] = "both"
-    """Compile the blocks; both measures full and resca compiled as well."""
-    attention: str = "flash,cudnn,efficient"
-    """PyTorch's attention kernels (also math) to time full with, beside the one it chooses itself; or none."""
-    peers: str = "diffusers,diffusers-taylorseer,cache-dit-dbcache-taylorseer"
-    """Rivals to time on a pipeline of diffusers; the first is that pipeline as it stands; or none."""
-    minutes: float = 8.0
-    """What no longer fits in this time is listed as not run."""
-    model: Literal["hunyuanvideo", "small"] = "hunyuanvideo"
-    """HunyuanVideo's 13 B transformer, or a few narrow layers, to try the command without a GPU."""
-    report: File = None
-    """Also write a directory: report.md, rows.json and about.json."""
-    json: File = None
-    """Write the table to this file, as a list of rows."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class FullSizeOptions(ComparedOptions):
     """A full-size model without its weights, and a size."""
 
@@ -226,6 +202,16 @@ class CommOptions(FullSizeOptions):
 
     ulysses: int = 8
     """Ranks that split the attention heads."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class MemoryOptions:
+    """Count the weights that each rank holds of a full-size model, without loading it."""
+
+    model: str = "hunyuanvideo"
+    """hunyuanvideo."""
+    json: File = None
+    """Write the table to this file, as a list of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -5,7 +5,6 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, L tex
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import numpy as np
@@ -19,11 +18,9 @@ from caching.flops import count_flops, count_full_flops
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
 from caching.recipe import Recipe
-from jobs.facts import model_directory
+from jobs.offload import on_device
 from parallel.group import SequenceGroup
 from parallel.vae import decode
-
-ON_RANK_0 = ("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -48,37 +45,6 @@ class Sampling:
     num_frames: int
     steps: int
     guidance: float
-
-
-def load_pipeline(
-    source: str, *, dtype: str, device: str, revision: str | None = None, with_text: bool = True
-) -> HunyuanVideoPipeline:
-    """Load a pipeline from `demo`, a directory or the hub; without text encoders where prompts arrive encoded."""
-    directory = model_directory(source)
-    skipped = {} if with_text else dict.fromkeys(ON_RANK_0)
-    at = {"revision": revision} if directory == source and revision else {}
-    pipeline = HunyuanVideoPipeline.from_pretrained(directory, torch_dtype=getattr(torch, dtype), **at, **skipped)
-    pipeline.vae.enable_tiling()
-    pipeline.set_progress_bar_config(disable=True)
-    if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
-        _use_onednn(pipeline.vae)
-    return pipeline.to(device)
-
-
-def _use_onednn(vae: torch.nn.Module) -> None:
-    """Have oneDNN compute every 3-D convolution, channels last: for small ones PyTorch takes a slow kernel of its own.
-
-    Decoding a video of the demo model takes 60% of the time.
-    """
-    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-    for layer in vae.modules():
-        if isinstance(layer, torch.nn.Conv3d):
-            layer.forward = partial(_convolve, layer)
-
-
-def _convolve(layer: torch.nn.Conv3d, input: Tensor) -> Tensor:
-    settings = (layer.padding, layer.stride, layer.dilation, layer.groups)
-    return torch.ops.aten.mkldnn_convolution(input, layer.weight, layer.bias, *settings)
 
 
 class Renderer:
@@ -114,8 +80,10 @@ class Renderer:
 
     @torch.no_grad()
     def encode(self, prompt: str) -> Prompt:
-        """Run the text encoders; only where they are loaded."""
-        tokens, pooled, mask = self.pipeline.encode_prompt(prompt, prompt_template=self.template)
+        """Run the text encoders; only where they are loaded, and on all ranks where their weights are split."""
+        pipeline, device = self.pipeline, self.pipeline.transformer.device
+        with on_device(pipeline.text_encoder, device), on_device(pipeline.text_encoder_2, device):
+            tokens, pooled, mask = pipeline.encode_prompt(prompt, prompt_template=self.template, device=device)
         assert mask is not None
         return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
@@ -209,17 +177,19 @@ class Renderer:
         """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes; for a renderer that works alone."""
         return np.concatenate(list(self.frames(latents)))
 
+    @torch.no_grad()
     def frames(self, latents: Tensor) -> Iterator[np.ndarray]:
         """The frames of latents `[1, C, F, H, W]` in pieces `[f, H', W', 3]` of bytes, in order.
 
         All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
         """
         vae, group = self.pipeline.vae, self.group
+        ranks = group if isinstance(group, SequenceGroup) else None
         group.mark("decode")
-        latents = latents.to(vae.device, vae.dtype) / vae.config.scaling_factor
-        for piece in decode(vae, latents, group if isinstance(group, SequenceGroup) else None):
-            video: Any = self.pipeline.video_processor.postprocess_video(piece.float(), output_type="np")[0]
-            yield (video * 255).round().astype(np.uint8)
+        with on_device(vae, latents.device):
+            for piece in decode(vae, latents.to(vae.dtype) / vae.config.scaling_factor, ranks):
+                video: Any = self.pipeline.video_processor.postprocess_video(piece.float(), output_type="np")[0]
+                yield (video * 255).round().astype(np.uint8)
 
     def _latent_shape(self, sampling: Sampling) -> tuple[int, int, int, int, int]:
         pipeline, spatial = self.pipeline, self.pipeline.vae_scale_factor_spatial

@@ -222,6 +222,8 @@ def workload_of(plan: Plan, layout: Layout) -> Any:
         recipe=plan.method,
         compiled=options.video.compile,
         deadline_s=options.deadline,
+        shard_weights=options.shard_weights,
+        offload=options.offload,
     )
 
 

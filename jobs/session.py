@@ -16,8 +16,9 @@ from safetensors.torch import save
 from caching.group import LocalGroup
 from caching.recipe import Recipe
 from cluster.ranks import RankContext
+from jobs.load import load_pipeline
 from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
-from jobs.pipeline import Prompt, Renderer, Sampling, load_pipeline
+from jobs.pipeline import Prompt, Renderer, Sampling
 from jobs.video import publish, write_video
 from parallel.layout import Layout
 
@@ -38,6 +39,8 @@ class RenderWorkload:
     compiled: bool = False
     engine: str = "xfuser"
     deadline_s: float = 600
+    shard_weights: bool = False
+    offload: bool = False
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -49,14 +52,18 @@ class RenderSession:
     def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
         self.workload, self.context, self.progress = workload, context, 0.0
         self.layout = workload.layout
+        self.group = self._join()
+        self.sharded = workload.shard_weights and self.group.world_size > 1
+        self.encodes = context.rank == 0 or self.sharded  # split text encoders run on all ranks, or on none
         pipeline = load_pipeline(
             workload.model,
             dtype=workload.dtype,
             device=context.device,
             revision=workload.revision,
-            with_text=context.rank == 0,
+            with_text=self.encodes,
+            ranks=self.group if self.sharded else None,
+            offload=workload.offload,
         )
-        self.group = self._join()
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(workload.recipe)
 
@@ -90,12 +97,12 @@ class RenderSession:
         return SequenceGroup(self.layout, engine=self.workload.engine, deadline_s=self.workload.deadline_s)
 
     def _encode(self, text: str) -> Prompt:
-        """Encode on rank 0 and send the result to the others."""
-        prompt = self.renderer.encode(text) if self.context.rank == 0 else None
+        """Encode on the ranks that can; all take the result of rank 0."""
+        self.group.mark("encode")
+        prompt = self.renderer.encode(text) if self.encodes else None
         if self.group.world_size == 1:
             assert prompt is not None
             return prompt
-        self.group.mark("encode")
         tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
         return Prompt(tokens=tokens, pooled=pooled)
 

@@ -15,7 +15,8 @@ from caching.recipe import recipe
 from jobs.demo.oracle import look
 from jobs.demo.scenes import sample_scenes
 from jobs.facts import read_facts
-from jobs.pipeline import Renderer, Sampling, load_pipeline
+from jobs.load import load_pipeline
+from jobs.pipeline import Renderer, Sampling
 from jobs.progress import write_rows
 
 FIRST_SEED = 10_000

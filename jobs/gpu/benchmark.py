@@ -13,12 +13,12 @@ from rich.console import Console
 from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.gpu.contest import Contest
 from jobs.gpu.model import MODELS
+from jobs.gpu.options import GpuOptions
 from jobs.gpu.plan import Contestant, read_contestants
 from jobs.gpu.report import readable, write_report
 from jobs.gpu.rows import Row, bare_row
 from jobs.gpu.timing import MATMUL_SIDE, Budget
 from jobs.machine import describe_run
-from jobs.options import GpuOptions
 from jobs.progress import make_console, print_rows, write_rows
 
 

@@ -8,7 +8,8 @@ from caching.schedule import Signals
 from jobs.errors import BadInput
 from jobs.gpu.attention import KERNELS
 from jobs.gpu.model import MODELS, SIZES, Video, read_video
-from jobs.options import GpuOptions, MethodOptions
+from jobs.gpu.options import GpuOptions
+from jobs.options import MethodOptions
 from jobs.recipes import SUFFIXES, resolve_method
 
 CORE = ("full", "resca", "auto")  # measured at every size

@@ -143,7 +143,7 @@ def test_no_command_at_all_is_one_sentence(capsys):
         main([])
     assert stop.value.code == 2
     assert (
-        "Expected one of {render, benchmark, benchmark gpu, flops, comm, scaling, tune, analyze}"
+        "Expected one of {render, benchmark, benchmark gpu, flops, comm, memory, scaling, tune, analyze}"
         in capsys.readouterr().err
     )
 

@@ -24,7 +24,8 @@ from jobs.demo.scenes import (
 )
 from jobs.demo.train import Training, main
 from jobs.demo.train_transformer import Course
-from jobs.pipeline import Renderer, Sampling, load_pipeline
+from jobs.load import load_pipeline
+from jobs.pipeline import Renderer, Sampling
 
 
 def test_the_oracle_sees_what_is_drawn():

@@ -13,7 +13,7 @@ from tests.parallel.gang import Gang
 
 METHODS = {
     "full": {},
-    "resca": {"interval": 3, "clusters": 16},
+    "resca": {"interval": 4, "clusters": 16},  # long enough for proxies to be computed
     "taylorseer": {"interval": 3},
     "toca": {"interval": 3, "ratio": 0.5},
     "duca": {"interval": 3, "ratio": 0.5, "score": "similarity:min"},

@@ -148,6 +148,7 @@ def _plain_call(name: str, args: tuple) -> tuple[str, int, int]:
     collective = {
         "alltoall_base_": "all_to_all",
         "allgather_": "all_gather",
+        "_allgather_base_": "all_gather",
         "allreduce_": "all_reduce",
         "broadcast_": "broadcast",
         "send": "send",

@@ -1,0 +1,108 @@
+"""The models of a pipeline, built without values and filled from their files, so that none is in memory twice."""
+
+import json
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import diffusers
+import torch
+import transformers
+from accelerate import init_empty_weights
+from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
+from torch import nn
+from transformers import AutoConfig, PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
+from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from parallel.weights import Stored, fill, stored_tensors
+
+log = logging.getLogger(__name__)
+
+
+class CannotStream(Exception):
+    """Why a model's files are not what its modules hold, so that its own library has to read them."""
+
+
+def load_component(
+    folder: Path, *, dtype: torch.dtype, device: torch.device, split: Callable[[nn.Module], None] | None = None
+) -> Any:
+    """The model in a folder of a pipeline's directory, for inference.
+
+    Args:
+        split: what splits the weights of a module on the meta device over ranks, if they are to be.
+
+    Raises:
+        ValueError: the stored weights do not fit the model.
+    """
+    split = split or (lambda _: None)
+    try:
+        model = build(folder, dtype)
+        stored = _stored(model, folder)
+    except CannotStream as reason:
+        log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
+        model = _class_of(folder).from_pretrained(folder, dtype=dtype)
+        split(model)
+        return model.to(device).eval()
+    split(model)
+    fill(model, stored, device)
+    return model.eval()
+
+
+def build(folder: Path, dtype: torch.dtype) -> Any:
+    """The model without values; buffers that are not stored with it have theirs. CannotStream if that is not enough."""
+    model_class = _class_of(folder)
+    with default_dtype(dtype), init_empty_weights(include_buffers=False):
+        if issubclass(model_class, PreTrainedModel):
+            model = model_class(AutoConfig.from_pretrained(folder, dtype=dtype))
+        else:
+            model = model_class.from_config(model_class.load_config(folder))
+    if kept := model._keep_in_fp32_modules:
+        raise CannotStream(f"{', '.join(kept)} stay in float32")
+    if isinstance(model, PreTrainedModel):
+        model.tie_weights()  # without values every module got a parameter of its own
+    return model
+
+
+def _class_of(folder: Path) -> Any:
+    """The class that `model_index.json` names."""
+    library, class_name = json.loads((folder.parent / "model_index.json").read_text())[folder.name]
+    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+
+
+def _stored(model: Any, folder: Path) -> dict[str, Stored]:
+    """The stored tensors by the model's own names for them."""
+    of_transformers = isinstance(model, PreTrainedModel)
+    try:
+        stored = stored_tensors(folder, SAFE_WEIGHTS_NAME if of_transformers else SAFETENSORS_WEIGHTS_NAME)
+    except FileNotFoundError as error:
+        raise CannotStream(str(error)) from error
+    return _renamed(model, stored) if of_transformers else stored
+
+
+def _renamed(model: Any, stored: dict[str, Stored]) -> dict[str, Stored]:
+    """The tensors of a transformers checkpoint under the names of today's classes, without those of other heads."""
+    transforms = get_model_conversion_mapping(model)
+    renamings = [each for each in transforms if isinstance(each, WeightRenaming)]
+    converters = [each for each in transforms if isinstance(each, WeightConverter)]
+    names, renamed = model.state_dict(), {}
+    for name, place in stored.items():
+        name, converted = rename_source_key(name, renamings, converters, model.base_model_prefix, names)
+        if converted is not None:
+            raise CannotStream(f"{place.name} is stored in another form")
+        renamed[name] = place
+    return {name: place for name, place in renamed.items() if name in names}
+
+
+@contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    """Parameters are made in this number format, as both libraries do when they load."""
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+    finally:
+        torch.set_default_dtype(before)

@@ -1,0 +1,91 @@
+"""Weights split over a video's ranks by FSDP2: what is split, what each rank holds of it, and what it sends.
+
+What is gathered at a time is a *unit*: a block, or an embedding. Every other weight stays whole on every rank.
+"""
+
+from collections.abc import Collection
+from functools import partial
+from typing import Any
+
+import torch.distributed as dist
+from torch import Tensor, nn
+from torch.distributed.device_mesh import DeviceMesh
+from torch.distributed.fsdp import fully_shard
+
+from parallel.group import SequenceGroup
+from parallel.ledger import Ledger
+
+
+def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Module] = ()) -> None:
+    """Split the weights of every unit of `module` over the ranks; each gathers a unit before it runs, and forgets it.
+
+    All ranks must then run the same units in the same order. Call it while the module is on the meta device, and fill
+    in what this rank holds with `parallel.weights.fill`. Every gathering is booked in the group's ledger.
+
+    Args:
+        whole: parts of units that are also called by themselves, and so must not be split.
+    """
+    mesh = DeviceMesh.from_group(dist.group.WORLD, group.device.type)  # type: ignore[arg-type]
+    kept = _kept(whole)
+    for unit in units(module):
+        unit_bytes = sum(share_bytes(parameter, group.world_size) for parameter in _split_of(unit, kept))
+        fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
+        unit.register_forward_pre_hook(partial(_book, group.ledger, unit_bytes, group.world_size))
+
+
+def _book(ledger: Ledger, unit_bytes: int, num_ranks: int, *_: Any) -> None:
+    ledger.book("all_gather", unit_bytes, num_ranks)
+
+
+def units(module: nn.Module) -> list[nn.Module]:
+    """The entries of the outermost module lists, and the embeddings outside of them."""
+    found: list[nn.Module] = []
+    for child in module.children():
+        if isinstance(child, nn.ModuleList):
+            found += child
+        else:
+            found += [child] if isinstance(child, nn.Embedding) else units(child)
+    return found
+
+
+def share_rows(num_rows: int, num_ranks: int) -> int:
+    """The rows of a split weight that each rank has memory for; the last ranks may have fewer rows, or none."""
+    return -(-num_rows // num_ranks)
+
+
+def share_bytes(weight: Tensor, num_ranks: int) -> int:
+    """What each rank holds of a split weight `[rows, ...]`."""
+    row_bytes = weight.numel() // max(1, len(weight)) * weight.element_size()
+    return share_rows(len(weight), num_ranks) * row_bytes
+
+
+def held_bytes(module: nn.Module, num_ranks: int = 1, *, whole: Collection[nn.Module] = ()) -> int:
+    """The weights and buffers that one of `num_ranks` ranks holds; the module itself may be on the meta device."""
+    split = {parameter for unit in units(module) for parameter in _split_of(unit, _kept(whole))}
+    weights = sum(share_bytes(each, num_ranks) if each in split else _bytes(each) for each in module.parameters())
+    return weights + sum(_bytes(buffer) for buffer in module.buffers())
+
+
+def gathered_bytes(module: nn.Module, num_ranks: int, *, whole: Collection[nn.Module] = ()) -> int:
+    """The most that a rank holds besides, while a unit runs: what it received, and the weights copied out of that.
+
+    FSDP2 gives back the first when the unit has run. Both are filled up as the shares are.
+    """
+    if num_ranks == 1:
+        return 0
+    kept = _kept(whole)
+    return max(
+        2 * num_ranks * sum(share_bytes(each, num_ranks) for each in _split_of(unit, kept)) for unit in units(module)
+    )
+
+
+def _kept(whole: Collection[nn.Module]) -> set[nn.Parameter]:
+    return {parameter for part in whole for parameter in part.parameters()}
+
+
+def _split_of(unit: nn.Module, kept: set[nn.Parameter]) -> list[nn.Parameter]:
+    return [parameter for parameter in unit.parameters() if parameter not in kept]
+
+
+def _bytes(tensor: Tensor) -> int:
+    return tensor.numel() * tensor.element_size()

@@ -1,0 +1,92 @@
+"""`resca memory`, and the host memory that loading takes."""
+
+import ctypes
+import gc
+import json
+from pathlib import Path
+
+import pytest
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
+
+from jobs.__main__ import main
+from jobs.demo.architecture import TEXT_WIDTH, build_pipeline
+from jobs.load import load_pipeline
+from parallel.layout import Layout
+from tests.jobs.sharded import own_bytes
+from tests.jobs.tiny_model import WORDS, save_tiny_pipeline
+from tests.parallel.gang import Gang
+
+MODELS = ("transformer", "text_encoder", "text_encoder_2", "vae")
+CLEAR_REFS = Path("/proc/self/clear_refs")
+
+
+def test_the_table_of_the_full_model(tmp_path):
+    table = tmp_path / "rows.json"
+    assert main(["memory", "--model", "hunyuanvideo", "--json", str(table)]) == 0
+    rows = json.loads(table.read_text())
+    assert [row["ranks"] for row in rows] == [1, 2, 4, 8]
+    one = rows[0]
+    assert one["transformer_bytes"] == 2 * 12_821_012_544
+    assert one["sharded_bytes"] == one["rank_0_bytes"] and one["gathered_bytes"] == 0
+    for row in rows:
+        assert row["sharded_bytes"] == row["transformer_bytes"] + row["text_bytes"] + row["vae_bytes"]
+        assert row["vae_bytes"] == one["vae_bytes"]
+        assert one["sharded_bytes"] / row["ranks"] <= row["sharded_bytes"] < 1.2 * one["sharded_bytes"] / row["ranks"]
+        assert (row["rank_0_bytes"], row["others_bytes"]) == (
+            one["rank_0_bytes"],
+            one["transformer_bytes"] + one["vae_bytes"],
+        )
+
+
+def test_a_model_without_a_pipeline_is_bad_input(capsys):
+    assert main(["memory", "--model", "flux"]) == 2
+    assert "model flux has no pipeline here; known: hunyuanvideo" in capsys.readouterr().err
+
+
+@pytest.mark.timeout(200)
+@pytest.mark.skipif(not CLEAR_REFS.exists(), reason="counts resident pages as Linux does")
+def test_loading_takes_hardly_more_host_memory_than_the_weights_that_stay(tmp_path):
+    save_tiny_pipeline(tmp_path / "tiny")
+    large = save_large_pipeline(tmp_path / "large")
+    assert len(list((large / "transformer").glob("*.safetensors"))) > 3
+    with Gang(Layout(ring=2), tmp_path) as gang:
+        for split in (False, True):
+            for dtype in ("float32", "bfloat16"):
+                for growth, held in gang.run(growth_while_loading, tmp_path / "tiny", large, dtype, split):
+                    assert 0.7 < growth / held < 1.3, f"{dtype}, split {split}: {growth} for {held}"
+
+
+def save_large_pipeline(directory):
+    """A few hundred megabytes in several files."""
+    vae = AutoencoderKLHunyuanVideo(
+        latent_channels=16, block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2
+    )
+    transformer = HunyuanVideoTransformer3DModel(
+        num_attention_heads=8,
+        attention_head_dim=64,
+        num_layers=4,
+        num_single_layers=12,
+        num_refiner_layers=1,
+        text_embed_dim=TEXT_WIDTH,
+        pooled_projection_dim=TEXT_WIDTH,
+        rope_axes_dim=(16, 24, 24),
+    )
+    build_pipeline(WORDS, vae, transformer).save_pretrained(directory, max_shard_size="60MB")
+    return directory
+
+
+def growth_while_loading(group, tiny, large, dtype, split):
+    """How much the resident memory of this process grew at its peak while it loaded, and the bytes that stay."""
+    options = dict(dtype=dtype, device="cpu", ranks=group if split else None)
+    load_pipeline(str(tiny), **options)  # whatever is imported on the way
+    gc.collect()
+    ctypes.CDLL(None).malloc_trim(0)
+    CLEAR_REFS.write_text("5")  # the peak counts from here
+    before = resident("VmRSS")
+    pipeline = load_pipeline(str(large), **options)
+    return resident("VmHWM") - before, sum(own_bytes(getattr(pipeline, name)) for name in MODELS)
+
+
+def resident(name):
+    lines = Path("/proc/self/status").read_text().splitlines()
+    return 1024 * next(int(line.split()[1]) for line in lines if line.startswith(name))

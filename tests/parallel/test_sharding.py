@@ -1,0 +1,109 @@
+"""Weights split over real gloo ranks: what each holds, what it computes, what it sends."""
+
+import gc
+
+import pytest
+import torch
+from torch import nn
+from torch.distributed.tensor import DTensor
+
+from parallel.layout import Layout
+from parallel.sharding import gathered_bytes, held_bytes, shard, units
+from parallel.weights import fill, stored_tensors
+from tests.parallel.gang import Gang
+from tests.parallel.small_model import FILE, save, small
+from tests.parallel.test_weights import CPU, WORDS, empty
+from tests.parallel.work import SeenCollectives
+
+
+def untied(module):
+    """Without the parameter that two modules share: FSDP2 splits those of one module at a time."""
+    del module.out
+    return module
+
+
+def run_split(group, folder):
+    """Output, bytes held, the ledger's rows and what was really sent; and again the bytes, after it ran."""
+    module = untied(empty())
+    shard(module, group, whole=[module.blocks[0][0]])
+    fill(module, stored_tensors(folder, FILE), CPU)
+    before = own_bytes(module)
+    group.ledger.clear()
+    with torch.inference_mode(), SeenCollectives() as seen:
+        output = module(WORDS)
+    return output.clone(), before, own_bytes(module), group.ledger.details(), seen.calls
+
+
+def own_bytes(module):
+    """What this rank has really allocated for a module."""
+    tensors = [each.to_local() if isinstance(each, DTensor) else each for each in module.parameters()]
+    return sum(each.untyped_storage().nbytes() for each in [*tensors, *module.buffers()])
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("num_ranks", [2, 3])
+def test_a_split_module_computes_the_same_and_holds_what_is_counted(num_ranks, tmp_path):
+    whole = untied(small())
+    folder = save(whole, tmp_path / "saved", num_files=2)
+    expected = held_bytes(whole, num_ranks, whole=[whole.blocks[0][0]])
+    with torch.inference_mode(), Gang(Layout(ring=num_ranks), tmp_path) as gang:
+        for output, before, after, booked, seen in gang.run(run_split, folder):
+            assert torch.equal(output, whole(WORDS))
+            assert before == after == expected
+            assert {name for name, _, _ in seen} == {"all_gather"} and len(seen) == 3  # an embedding and two blocks
+            (row,) = booked
+            assert (row["calls"], row["bytes_sent"]) == (3, sum(sent * (ranks - 1) for _, sent, ranks in seen))
+
+
+def gathered_for_a_block(group):
+    """Bytes of the tensors that are there while a block of a split module runs and not before; and what is counted."""
+    module = nn.Module()
+    module.blocks = nn.ModuleList([nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 256)) for _ in range(2)])
+    shard(module, group)
+    before, alive = {}, []
+    with torch.inference_mode():
+        for block in module.blocks:
+            block(torch.zeros(1, 256))
+        before.update(storages())
+        module.blocks[1][1].register_forward_pre_hook(lambda *_: alive.append(storages()))
+        for block in module.blocks:
+            block(torch.zeros(1, 256))
+    activations = 4 * (256 + 512)
+    gathered = sum(size for place, size in alive[0].items() if place not in before) - activations
+    left = sum(size for place, size in storages().items() if place not in before)
+    return gathered, gathered_bytes(module, group.world_size), left
+
+
+def storages():
+    """The memory of every tensor that Python knows of: where it is, and its bytes."""
+    kinds = (torch.Tensor, nn.Parameter)
+    known = [each.untyped_storage() for each in gc.get_objects() if type(each) in kinds]
+    return {storage.data_ptr(): storage.nbytes() for storage in known}
+
+
+@pytest.mark.timeout(300)
+def test_a_block_that_runs_holds_what_is_counted_as_gathered_and_gives_it_back(tmp_path):
+    with Gang(Layout(ring=3), tmp_path) as gang:
+        for gathered, counted, left in gang.run(gathered_for_a_block):
+            assert abs(gathered - counted) <= 4096  # an activation or two
+            assert left <= 4096
+
+
+def test_units_are_blocks_and_embeddings():
+    module = small()
+    assert units(module) == [module.embed, *module.blocks]
+
+
+def test_one_rank_holds_everything_and_gathers_nothing():
+    module = untied(small())
+    everything = sum(each.nbytes for each in [*module.parameters(), *module.buffers()])
+    assert held_bytes(module) == everything and gathered_bytes(module, 1) == 0
+
+
+def test_shares_are_counted_by_rows_which_the_last_ranks_fill_up():
+    module = untied(small())
+    embedding, block, rest = 11 * 6, 7 * 6 + 7 + 6 * 7 + 6, 5 * 6 + 5 + 1 + 3 + 4
+    assert held_bytes(module) == 4 * (embedding + 2 * block + rest)
+    of_3 = 4 * 6, 3 * 6 + 3 + 2 * 7 + 2
+    assert held_bytes(module, 3) == 4 * (of_3[0] + 2 * of_3[1] + rest)
+    assert gathered_bytes(module, 3) == 4 * 2 * 3 * of_3[1]
