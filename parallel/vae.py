@@ -18,13 +18,13 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: SequenceGroup
     """Frames `[B, 3, f, 8 H, 8 W]` in order, piece after piece of time; joined they are what `vae.decode` gives.
 
     Latents are `[B, C, F, H, W]`, already divided by the scaling factor, and the same on every rank. Only rank 0 gets
-    pieces; the others get none, but have to run the iterator to its end. Tile i is decoded by rank i % P and sent to
-    rank 0, which blends tiles by the VAE's own code while the others go on.
+    pieces; the others get none, but have to run the iterator to its end. Tile i is decoded by rank (i + 1) % P and sent
+    to rank 0, which blends tiles by the VAE's own code while the others go on, and so gets none of a last, short turn.
     """
     slabs = list(_slabs(vae, latents))
     tiles = [tile for slab in slabs for tile in _tiles(vae, slab)]
     if group is not None and group.rank > 0:
-        _hand_in(vae, tiles[group.rank :: group.world_size], group)
+        _hand_in(vae, tiles[group.rank - 1 :: group.world_size], group)
         return
     decoded = _decoded(vae, vae.decoder.forward, tiles, group)
     overlap = int(vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames)
@@ -96,13 +96,15 @@ def _decoded(
     tiles: list[Tensor],
     group: SequenceGroup | None,
 ) -> Iterator[Tensor]:
-    """On rank 0: every tile, in order, decoded here or by the rank whose turn it is."""
-    for number, tile in enumerate(tiles):
-        owner = number % group.world_size if group else 0
-        if owner == 0 or group is None:
-            yield decoder(vae.post_quant_conv(tile))
-        else:
-            yield group.receive(owner, _decoded_shape(vae, tile), tile.dtype)
+    """On rank 0: every tile, in order. Of P tiles it decodes the last, and then takes the others from their ranks."""
+    num_ranks = group.world_size if group else 1
+    for first in range(0, len(tiles), num_ranks):
+        turn = tiles[first : first + num_ranks]
+        own = [decoder(vae.post_quant_conv(tile)) for tile in turn[num_ranks - 1 :]]
+        for rank, tile in enumerate(turn[: num_ranks - 1], start=1):
+            assert group is not None
+            yield group.receive(rank, _decoded_shape(vae, tile), tile.dtype)
+        yield from own
 
 
 def _hand_in(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: SequenceGroup) -> None:

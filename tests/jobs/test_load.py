@@ -100,7 +100,7 @@ def test_without_text_there_is_neither_encoder_nor_tokenizer(directory):
 @pytest.mark.timeout(400)
 @pytest.mark.parametrize("layout", [Layout(ulysses=2), Layout(ring=2)], ids=["2x1", "1x2"])
 def test_split_weights_sample_the_same_latents_and_all_that_is_sent_is_booked(layout, directory, tmp_path):
-    names = ("full", "resca", "taylorseer", "teacache")
+    names = ("full", "resca", "auto", "taylorseer", "teacache")
     with Gang(layout, tmp_path) as gang:
         whole, split = (gang.run(sharded.latents, directory, names, on) for on in (False, True))
     for name in names:
@@ -112,8 +112,9 @@ def test_split_weights_sample_the_same_latents_and_all_that_is_sent_is_booked(la
             check_booked(details, seen)
             by_kind = {row["step"]: row for row in rows}
             assert by_kind["setup"]["bytes_sent"] > 0  # the text encoders
-            if name == "resca":
-                assert by_kind["sparse"]["steps"] > 0 and by_kind["sparse"]["bytes_sent"] == 0
+            if name in ("resca", "auto"):
+                assert by_kind["sparse"]["steps"] > 0
+                assert (by_kind["sparse"]["bytes_sent"] > 0) == (name == "resca")  # its proxies run the blocks
 
 
 def check_booked(details, seen):
