@@ -27,8 +27,9 @@ def run(options: CommOptions) -> int:
 
 
 def make_row(name: str, engine: Engine, ledger: Ledger) -> dict[str, Any]:
-    """Bytes that one rank sends in a dense step, in a sparse step (the means), and in the whole loop."""
+    """Bytes that one rank sends in a dense step, in a sparse step (the means), and in the whole loop; to how many."""
     sent = {row["step"]: int(row["bytes_sent"]) for row in ledger.rows()}
+    peers = {row["step"]: row["peers"] for row in ledger.rows()}
     return {
         "method": name,
         "dense_steps": engine.dense_steps,
@@ -36,4 +37,6 @@ def make_row(name: str, engine: Engine, ledger: Ledger) -> dict[str, Any]:
         "dense_bytes": sent.get("dense", 0) // max(1, engine.dense_steps),
         "sparse_bytes": sent.get("sparse", 0) // max(1, engine.sparse_steps),
         "total_bytes": sum(sent.values()),
+        "dense_peers": peers.get("dense", 0),
+        "sparse_peers": peers.get("sparse", 0),
     }

@@ -3,7 +3,7 @@
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field, fields
 from importlib.metadata import version
 from pathlib import Path
@@ -69,6 +69,10 @@ class RenderSession:
 
     def run(self, item: dict[str, Any]) -> dict[str, Any] | None:
         """Render one `RenderItem`; rank 0 writes the video and returns its sidecar."""
+        with self.group.guard() if self.group.world_size > 1 else nullcontext():
+            return self._run(item)
+
+    def _run(self, item: dict[str, Any]) -> dict[str, Any] | None:
         job, clock = RenderItem(**item), Stopwatch()
         self.progress = 0.0
         with clock.stage("encode"):

@@ -147,6 +147,21 @@ class SequenceGroup:
         return buffer
 
     @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Where the block fails by a collective that others called for it: RankLost, as if it were one of ours."""
+        with self._watch.guard():
+            yield
+
+    def expect(self, collective: Collective, payload_bytes: int) -> None:
+        """Book a collective of all ranks that others call for this one; it has come to it until `arrived`."""
+        self.ledger.book(collective, payload_bytes, self.world_size)
+        self._watch.wait_in(collective)
+
+    def arrived(self) -> None:
+        """The expected collective is over."""
+        self._watch.waiting_in = ""
+
+    @contextmanager
     def _collective(self, collective: Collective, payload_bytes: int) -> Iterator[None]:
         """The block is a collective of all ranks: booked, and with a deadline."""
         self.ledger.book(collective, payload_bytes, self.world_size)

@@ -36,8 +36,8 @@ class Ledger:
     def __init__(self) -> None:
         self._kind = "setup"
         self._steps: Counter[str] = Counter()
-        self._calls: Counter[tuple[str, str]] = Counter()
-        self._bytes: Counter[tuple[str, str]] = Counter()
+        self._calls: Counter[tuple[str, str, int]] = Counter()
+        self._bytes: Counter[tuple[str, str, int]] = Counter()
 
     def mark(self, kind: str) -> None:
         """A step of this kind begins; what follows is booked under it."""
@@ -46,8 +46,9 @@ class Ledger:
 
     def book(self, collective: Collective, payload_bytes: int, num_ranks: int) -> None:
         """Counts one call into which this rank puts `payload_bytes`, among `num_ranks` ranks (see `sent_bytes`)."""
-        self._calls[self._kind, collective] += 1
-        self._bytes[self._kind, collective] += sent_bytes(collective, payload_bytes, num_ranks)
+        booked = self._kind, collective, 1 if collective == "send" else num_ranks - 1
+        self._calls[booked] += 1
+        self._bytes[booked] += sent_bytes(collective, payload_bytes, num_ranks)
 
     def clear(self) -> None:
         """Forgets everything booked so far, for example before the next video."""
@@ -56,28 +57,36 @@ class Ledger:
             counter.clear()
 
     def rows(self) -> list[dict[str, str | int]]:
-        """One row per kind of step, in order of appearance: step, steps, calls, bytes_sent (all by this rank).
+        """One row per kind of step, in order of appearance: step, steps, calls, bytes_sent, peers (all of this rank).
 
-        A kind of step that called no collective has a row too, with zeros.
+        `peers` are the most ranks that it exchanged with in one call. A kind of step that called no collective has a
+        row too, with zeros.
         """
-        kinds = dict.fromkeys([kind for kind, _ in self._calls] + list(self._steps))
+        kinds = dict.fromkeys([kind for kind, _, _ in self._calls] + list(self._steps))
         return [
             {
                 "step": kind,
                 "steps": self._steps[kind],
                 "calls": _of(kind, self._calls),
                 "bytes_sent": _of(kind, self._bytes),
+                "peers": max((peers for booked, _, peers in self._calls if booked == kind), default=0),
             }
             for kind in kinds
         ]
 
     def details(self) -> list[dict[str, str | int]]:
-        """One row per kind of step and collective: step, collective, calls, bytes_sent (all by this rank)."""
+        """One row per kind of step, collective and number of peers, with calls and bytes_sent (all by this rank)."""
         return [
-            {"step": kind, "collective": collective, "calls": calls, "bytes_sent": self._bytes[kind, collective]}
-            for (kind, collective), calls in self._calls.items()
+            {
+                "step": kind,
+                "collective": collective,
+                "peers": peers,
+                "calls": calls,
+                "bytes_sent": self._bytes[kind, collective, peers],
+            }
+            for (kind, collective, peers), calls in self._calls.items()
         ]
 
 
-def _of(kind: str, counter: Counter[tuple[str, str]]) -> int:
-    return sum(count for (booked, _), count in counter.items() if booked == kind)
+def _of(kind: str, counter: Counter[tuple[str, str, int]]) -> int:
+    return sum(count for (booked, _, _), count in counter.items() if booked == kind)

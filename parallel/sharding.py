@@ -13,7 +13,6 @@ from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
 from parallel.group import SequenceGroup
-from parallel.ledger import Ledger
 
 
 def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Module] = ()) -> None:
@@ -30,11 +29,16 @@ def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Modul
     for unit in units(module):
         unit_bytes = sum(share_bytes(parameter, group.world_size) for parameter in _split_of(unit, kept))
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
-        unit.register_forward_pre_hook(partial(_book, group.ledger, unit_bytes, group.world_size))
+        unit.register_forward_pre_hook(partial(_expect, group, unit_bytes), prepend=True)  # before FSDP2's own
+        unit.register_forward_pre_hook(partial(_arrived, group))
 
 
-def _book(ledger: Ledger, unit_bytes: int, num_ranks: int, *_: Any) -> None:
-    ledger.book("all_gather", unit_bytes, num_ranks)
+def _expect(group: SequenceGroup, unit_bytes: int, *_: Any) -> None:
+    group.expect("all_gather", unit_bytes)
+
+
+def _arrived(group: SequenceGroup, *_: Any) -> None:
+    group.arrived()
 
 
 def units(module: nn.Module) -> list[nn.Module]:

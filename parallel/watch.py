@@ -58,18 +58,28 @@ class Watch:
     @contextmanager
     def over(self, collective: str) -> Iterator[None]:
         """The block is this collective. Raises RankLost where the backend gives up (gloo; NCCL ends the process)."""
-        self.waiting_in = f"{collective} in {self.step}"
-        try:
+        self.wait_in(collective)
+        with self.guard():
             yield
-        except RuntimeError as error:
-            if not _is_of_the_link(error):
-                raise
-            raise RankLost(self.verdict(self.waiting_in)) from error
         if self._device.type == "cuda":
             event = torch.cuda.Event()
             event.record()
             self._pending.append((self.waiting_in, event.query))
         self.waiting_in = ""
+
+    def wait_in(self, collective: str) -> None:
+        """From now on this rank waits for the others."""
+        self.waiting_in = f"{collective} in {self.step}"
+
+    @contextmanager
+    def guard(self) -> Iterator[None]:
+        """Raises RankLost where the block fails by other ranks."""
+        try:
+            yield
+        except RuntimeError as error:
+            if not _is_of_the_link(error):
+                raise
+            raise RankLost(self.verdict(self.waiting_in or f"a collective in {self.step}")) from error
 
     def verdict(self, what: str) -> str:
         """One sentence on a collective that did not end, after a call of the roll; all stacks go to stderr."""

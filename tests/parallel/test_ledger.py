@@ -31,14 +31,14 @@ def test_calls_are_booked_under_the_kind_of_step_named_last():
     ledger.mark("dense")
     ledger.book("all_gather", 7, 4)
     assert ledger.rows() == [
-        {"step": "setup", "steps": 0, "calls": 1, "bytes_sent": 10},
-        {"step": "dense", "steps": 2, "calls": 4, "bytes_sent": 100 + 42},
-        {"step": "sparse", "steps": 1, "calls": 0, "bytes_sent": 0},
+        {"step": "setup", "steps": 0, "calls": 1, "bytes_sent": 10, "peers": 1},
+        {"step": "dense", "steps": 2, "calls": 4, "bytes_sent": 100 + 42, "peers": 3},
+        {"step": "sparse", "steps": 1, "calls": 0, "bytes_sent": 0, "peers": 0},
     ]
     assert ledger.details() == [
-        {"step": "setup", "collective": "broadcast", "calls": 1, "bytes_sent": 10},
-        {"step": "dense", "collective": "all_to_all", "calls": 2, "bytes_sent": 100},
-        {"step": "dense", "collective": "all_gather", "calls": 2, "bytes_sent": 42},
+        {"step": "setup", "collective": "broadcast", "peers": 1, "calls": 1, "bytes_sent": 10},
+        {"step": "dense", "collective": "all_to_all", "peers": 1, "calls": 2, "bytes_sent": 100},
+        {"step": "dense", "collective": "all_gather", "peers": 3, "calls": 2, "bytes_sent": 42},
     ]
 
 

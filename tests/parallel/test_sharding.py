@@ -1,6 +1,8 @@
 """Weights split over real gloo ranks: what each holds, what it computes, what it sends."""
 
 import gc
+import os
+import signal
 
 import pytest
 import torch
@@ -9,6 +11,7 @@ from torch.distributed.tensor import DTensor
 
 from parallel.layout import Layout
 from parallel.sharding import gathered_bytes, held_bytes, shard, units
+from parallel.watch import RankLost
 from parallel.weights import fill, stored_tensors
 from tests.parallel.gang import Gang
 from tests.parallel.small_model import FILE, save, small
@@ -40,6 +43,29 @@ def own_bytes(module):
     return sum(each.untyped_storage().nbytes() for each in [*tensors, *module.buffers()])
 
 
+def run_split_until_rank_1_dies(group, folder):
+    """What rank 0 complains of."""
+    module = untied(empty())
+    shard(module, group)
+    fill(module, stored_tensors(folder, FILE), CPU)
+    group.mark("dense", 1)
+    if group.rank == 1:
+        os.kill(os.getpid(), signal.SIGKILL)
+    with pytest.raises(RankLost) as error, torch.inference_mode(), group.guard():
+        module(WORDS)
+    return str(error.value)
+
+
+@pytest.mark.timeout(200)
+def test_a_rank_that_dies_is_named_where_its_weights_are_missing(tmp_path):
+    folder = save(untied(small()), tmp_path / "saved", num_files=1)
+    with Gang(Layout(ulysses=2), tmp_path, deadline_s=8) as gang:
+        gang.send(run_split_until_rank_1_dies, folder)
+        assert gang.answer(0) == (
+            "all_gather in dense step 1 did not end, deadline 8 s: rank 1 does not answer (stopped, killed or cut off)."
+        )
+
+
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("num_ranks", [2, 3])
 def test_a_split_module_computes_the_same_and_holds_what_is_counted(num_ranks, tmp_path):
@@ -60,25 +86,25 @@ def gathered_for_a_block(group):
     module = nn.Module()
     module.blocks = nn.ModuleList([nn.Sequential(nn.Linear(256, 512), nn.Linear(512, 256)) for _ in range(2)])
     shard(module, group)
-    before, alive = {}, []
+    alive = []
     with torch.inference_mode():
         for block in module.blocks:
             block(torch.zeros(1, 256))
-        before.update(storages())
-        module.blocks[1][1].register_forward_pre_hook(lambda *_: alive.append(storages()))
+        before = bytes_alive()
+        module.blocks[1][1].register_forward_pre_hook(lambda *_: alive.append(bytes_alive()))
         for block in module.blocks:
             block(torch.zeros(1, 256))
     activations = 4 * (256 + 512)
-    gathered = sum(size for place, size in alive[0].items() if place not in before) - activations
-    left = sum(size for place, size in storages().items() if place not in before)
-    return gathered, gathered_bytes(module, group.world_size), left
+    gathered = alive[0] - before - activations
+    return gathered, gathered_bytes(module, group.world_size), bytes_alive() - before
 
 
-def storages():
-    """The memory of every tensor that Python knows of: where it is, and its bytes."""
+def bytes_alive():
+    """The memory of every tensor that Python knows of."""
+    gc.collect()
     kinds = (torch.Tensor, nn.Parameter)
     known = [each.untyped_storage() for each in gc.get_objects() if type(each) in kinds]
-    return {storage.data_ptr(): storage.nbytes() for storage in known}
+    return sum({storage.data_ptr(): storage.nbytes() for storage in known}.values())
 
 
 @pytest.mark.timeout(300)
