@@ -167,7 +167,7 @@ def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
     remote = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
         num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
     )
-    return remote.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)))
+    return remote.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0)
 
 
 def _refuse_failed_start(report: RankReport) -> None:

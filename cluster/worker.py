@@ -14,6 +14,7 @@ from typing import Any, Protocol
 
 from cluster.failure import RankError, classify
 from cluster.ranks import Member, RankContext
+from parallel.heap import keep_freed_memory
 
 
 class Session(Protocol):
@@ -41,8 +42,10 @@ class RankReport:
 class Worker:
     """One rank. All work runs in one thread of its own, so that `poll` answers meanwhile."""
 
-    def __init__(self, env: dict[str, str], num_threads: int):
+    def __init__(self, env: dict[str, str], num_threads: int, on_cpu: bool):
         os.environ.update(env)
+        if on_cpu:
+            keep_freed_memory()
         self._num_threads = num_threads
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
         self._store: Any = None

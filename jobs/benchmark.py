@@ -29,6 +29,7 @@ from jobs.prompts import Item, read_items
 from jobs.recipes import read_recipe, resolve_method
 from jobs.render import defaults_for, guidance_for
 from jobs.report import write_report
+from parallel.heap import keep_freed_memory
 
 SHOWN = 4  # videos on a report's page
 
@@ -65,6 +66,8 @@ class Contest:
 
     def __init__(self, facts: ModelFacts, video: VideoOptions) -> None:
         device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            keep_freed_memory()
         dtype = facts.dtype if video.dtype == "auto" else video.dtype
         pipeline = load_pipeline(facts.source, dtype=dtype, device=device, revision=facts.revision)
         self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)

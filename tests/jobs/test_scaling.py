@@ -1,0 +1,41 @@
+"""`resca scaling` on a real local Ray, and what it refuses."""
+
+import json
+
+import pytest
+
+from jobs.__main__ import main
+from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+
+
+@pytest.mark.timeout(300)
+def test_layouts_render_the_same_videos_in_turns(tmp_path):
+    model = save_tiny_pipeline(tmp_path / "model")
+    (tmp_path / "prompts.txt").write_text("a cat walks on grass\na cat\ngrass\n")
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    arguments = ["--model", str(model), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "4", *size]
+    places = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
+    turns = ["--layouts", "1x1,1x2", "--rounds", "1", "--num", "2", "--method", "full"]
+    assert main(["scaling", *arguments, *places, *turns]) == 0
+    one, two = json.loads((tmp_path / "rows.json").read_text())
+    assert (one["layout"], one["ranks"], one["videos"], one["speedup"], one["efficiency"]) == ("1x1", 1, 2, 1, 1)
+    assert (two["layout"], two["ranks"], two["videos"]) == ("1x2", 2, 2)
+    assert two["speedup"] == pytest.approx(one["seconds"] / two["seconds"], rel=0.01)
+    assert two["efficiency"] == pytest.approx(two["speedup"] / 2, rel=0.01)
+    assert list((tmp_path / "out").iterdir()) == []  # the videos are not kept
+
+
+@pytest.mark.parametrize(
+    ("options", "complaint"),
+    [
+        ("--layouts two", "--layouts takes ULYSSESxRING"),
+        ("--layouts 1x1,0x1", "--layouts takes ULYSSESxRING"),
+        ("--layouts 3x1", "does not divide the model's 4 attention heads"),
+        ("--rounds 0", "--rounds and --num must be at least 1"),
+        ("--method nonsense", "unknown method"),
+    ],
+)
+def test_bad_input_is_one_sentence(options, complaint, tmp_path, capsys):
+    assert main(["scaling", "--out", str(tmp_path / "out"), *options.split()]) == 2
+    assert complaint in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()
