@@ -16,9 +16,10 @@ from jobs.full_size import DTYPE
 from jobs.gpu import bench
 from jobs.gpu.bench import Bench
 from jobs.gpu.model import SMALL, random_transformer
+from jobs.gpu.options import GpuOptions
 from jobs.gpu.rivals import PLAIN, RIVALS
 from jobs.gpu.timing import Step, Timing, steps_to_run, warm_up
-from jobs.options import BenchmarkOptions, GpuOptions
+from jobs.options import BenchmarkOptions
 
 ROOT = Path(__file__).parents[2]
 STEPS = 14
