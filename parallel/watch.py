@@ -37,22 +37,25 @@ class Watch:
     def __init__(self, deadline_s: float, device: torch.device) -> None:
         self.rank, self.deadline_s = dist.get_rank(), deadline_s
         self.step, self.waiting_in = "setup", ""
-        self._pending: deque[tuple[str, Callable[[], bool]]] = deque()  # on CUDA: enqueued, perhaps not done
-        self._moved = time.monotonic()
+        self.pending: deque[tuple[str, Callable[[], bool]]] = deque()  # on CUDA: enqueued, and whether it is done
+        self._tick_s = min(TICK_S, deadline_s / 4)
         self._device = device
         self._dumped = threading.Lock()
         self._server = socket.create_server((_own_host(), 0), backlog=dist.get_world_size() + 1)
-        self._server.settimeout(min(TICK_S, deadline_s / 4))
+        self._server.settimeout(self._tick_s)
         self._addresses = _exchange(self._server.getsockname()[:2], device)
-        self._closed = False
-        self._thread = threading.Thread(target=self._serve, name="watch", daemon=True)
-        self._thread.start()
+        self._closed = threading.Event()
+        tasks = [self._answer] if device.type == "cpu" else [self._answer, self.await_pending]
+        self._threads = [threading.Thread(target=task, name=task.__name__, daemon=True) for task in tasks]
+        for thread in self._threads:
+            thread.start()
         _set_timeouts(deadline_s if device.type == "cpu" else 1.5 * deadline_s)  # NCCL ends the process: speak first
 
     def close(self) -> None:
         """Stop answering."""
-        self._closed = True
-        self._thread.join()
+        self._closed.set()
+        for thread in self._threads:
+            thread.join()
         self._server.close()
 
     @contextmanager
@@ -64,7 +67,7 @@ class Watch:
         if self._device.type == "cuda":
             event = torch.cuda.Event()
             event.record()
-            self._pending.append((self.waiting_in, event.query))
+            self.pending.append((self.waiting_in, event.query))
         self.waiting_in = ""
 
     def wait_in(self, collective: str) -> None:
@@ -90,25 +93,31 @@ class Watch:
             answers = list(pool.map(lambda rank: _ask(self._addresses[rank], timeout_s), others))
         return f"{what} did not end, deadline {self.deadline_s:g} s: {_blame(dict(zip(others, answers, strict=True)))}"
 
-    def _serve(self) -> None:
-        """Answer whoever asks, and see to the deadline of what runs on the GPU."""
-        while not self._closed:
-            with suppress(TimeoutError, ConnectionError):
-                connection, _ = self._server.accept()
-                with connection:
-                    connection.sendall(json.dumps({"waiting_in": self.waiting_in, "step": self.step}).encode())
-                self._dump_stacks()
-            if self._is_overdue():
-                logger.error(self.verdict(self._pending[0][0]))
+    def await_pending(self) -> None:
+        """See to the deadline of what runs on the GPU, from the end of what ran before it; returns when it has passed.
+
+        The verdict is logged: nothing can be raised where the host does not wait.
+        """
+        moved = time.monotonic()
+        while not self._closed.wait(self._tick_s):
+            while self.pending and self.pending[0][1]():
+                self.pending.popleft()
+                moved = time.monotonic()
+            if not self.pending:
+                moved = time.monotonic()
+            if time.monotonic() - moved > self.deadline_s:
+                logger.error(self.verdict(self.pending[0][0]))
                 return
 
-    def _is_overdue(self) -> bool:
-        while self._pending and self._pending[0][1]():
-            self._pending.popleft()
-            self._moved = time.monotonic()
-        if not self._pending:
-            self._moved = time.monotonic()
-        return time.monotonic() - self._moved > self.deadline_s
+    def _answer(self) -> None:
+        """Tell whoever asks what this rank does."""
+        while not self._closed.is_set():
+            with suppress(TimeoutError, ConnectionError):
+                connection, _ = self._server.accept()
+                waiting_in = self.waiting_in or next((name for name, _ in list(self.pending)), "")
+                with connection:
+                    connection.sendall(json.dumps({"waiting_in": waiting_in, "step": self.step}).encode())
+                self._dump_stacks()
 
     def _dump_stacks(self) -> None:
         """Every thread's stack to stderr, once in a process."""
