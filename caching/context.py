@@ -26,7 +26,7 @@ class Context:
         self.first_run = sum(map(len, runs[: shards.rank]))
         self.num_runs = list(map(len, runs))
         self.pooled = length > 1
-        self.recording: list[tuple[Pair, Pair]] = []  # image and text of each layer, until they are gathered
+        self.recording: list[tuple[Tensor, Pair]] = []  # image and text of each layer, until they are gathered
         self.older: list[Tensor] = []  # of each layer [2 (keys, values), B, H, M + L, D]
         self.newest: list[Tensor] = []
         self.times: list[float] = []
@@ -34,17 +34,20 @@ class Context:
         self.seen: Tensor | None = None  # [2, B, H, M + L + K, D], what the proxies of the present layer attend to
 
     def record(self, key: Tensor, value: Tensor, text_key: Tensor, text_value: Tensor) -> None:
-        """Add a layer's keys and values, image `[B, H, N, D]` and text `[B, H, L, D]`, in layer order."""
+        """Add a layer's keys and values, image `[B, H, N, D]` and text `[B, H, L, D]`, in layer order.
+
+        What waits to be gathered is copied: compiled blocks use their memory again.
+        """
         image, text = (self._pool(key), self._pool(value)), (text_key, text_value)
         if len(self.num_runs) > 1:
-            self.recording.append((image, text))
+            self.recording.append((torch.stack(image), (text_key.clone(), text_value.clone())))
         else:
             self._keep(image, text)
 
     def commit(self, time: float, group: Group) -> None:
         """End a dense step: gather what the ranks recorded, in one collective."""
         if self.recording:
-            own = torch.stack([torch.stack(image) for image, _ in self.recording])
+            own = torch.stack([image for image, _ in self.recording])
             images = group.gather(own, self.num_runs, dim=4)
             for image, (_, text) in zip(images, self.recording, strict=True):
                 self._keep((image[0], image[1]), text)

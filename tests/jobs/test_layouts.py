@@ -26,8 +26,11 @@ FLOAT32_BOUND = 1e-4
 BFLOAT16_BOUND = 0.02  # of the latents; bfloat16 keeps 8 bits, and ranks add up in another order
 
 
-def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32):
-    """Final latents with a method; `group` is None for a single process."""
+def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32, spoil=False):
+    """Final latents with a method; `group` is None for a single process.
+
+    `spoil` overwrites queries, keys and values once they were attended to, as compiled blocks do with their memory.
+    """
     pipeline = build_tiny_pipeline()
     pipeline.set_progress_bar_config(disable=True)
     for parameter in pipeline.transformer.parameters():  # weights that make every block matter
@@ -35,8 +38,22 @@ def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32):
             torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
     renderer = Renderer(pipeline.to(dtype), group, {"template": "{}", "crop_start": 0})
     prompt = renderer.encode("a cat walks on grass")
-    renderer.use(recipe(name, **METHODS[name]))
+    engine = renderer.use(recipe(name, **METHODS[name]))
+    if spoil:
+        spoil_states(engine.router)
     return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), sampling)
+
+
+def spoil_states(router):
+    pass_on = router.pass_on
+
+    def pass_on_and_spoil(*states):
+        outputs = pass_on(*states)
+        for each in states:
+            each.fill_(torch.nan)
+        return outputs
+
+    router.pass_on = pass_on_and_spoil
 
 
 @cache
@@ -87,6 +104,14 @@ def test_ranks_sample_the_latents_of_one_process(gang_of, ulysses, ring):
 @pytest.mark.parametrize(("ulysses", "ring"), LAYOUTS)
 def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), ODD)
+
+
+@pytest.mark.timeout(400)
+def test_nothing_that_a_block_attended_with_is_used_later(gang_of):
+    for name in METHODS:
+        alone = latents_of(None, name, spoil=True)
+        for latents in (alone, *gang_of(Layout(ulysses=2)).run(latents_of, name, SAMPLING, torch.float32, True)):
+            assert difference(latents, name, SAMPLING) < FLOAT32_BOUND, name
 
 
 @pytest.mark.timeout(400)
