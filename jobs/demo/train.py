@@ -36,7 +36,7 @@ class Training:
 
     out: Path = MODEL_DIRECTORY
     """Where the pipeline is written."""
-    work: Path = Path("work")
+    work: Path = Path("out/training")
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
     """Training videos, drawn and encoded once."""
