@@ -113,7 +113,7 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --method full --clusters 8", "method 'full' has no option 'clusters'"),
         ("good.txt --clusters 9", "clusters must be a multiple"),
         ("good.txt --clusters 64", "64 clusters are too many for a video of 32 tokens"),
-        ("good.txt --method resca --ring 16", "runs on at most 8 ranks a gang, not on 16"),
+        ("good.txt --method resca --ring 16", "runs on at most 8 ranks a gang, not on 16; a recipe file may say"),
         ("good.txt --ulysses many", "--ulysses"),
         ("good.txt --ulysses 0", "--ulysses must be at least 1"),
         ("good.txt --sp-engine deepspeed --ring 2", "--sp-engine deepspeed has no Ring: --ring must be 1, not 2"),
