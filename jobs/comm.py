@@ -28,8 +28,9 @@ def run(options: CommOptions) -> int:
 
 def make_row(name: str, engine: Engine, ledger: Ledger) -> dict[str, Any]:
     """Bytes that one rank sends in a dense step, in a sparse step (the means), and in the whole loop; to how many."""
-    sent = {row["step"]: int(row["bytes_sent"]) for row in ledger.rows()}
-    peers = {row["step"]: row["peers"] for row in ledger.rows()}
+    booked = ledger.rows()
+    sent = {row["step"]: int(row["bytes_sent"]) for row in booked}
+    peers = {row["step"]: row["peers"] for row in booked}
     return {
         "method": name,
         "dense_steps": engine.dense_steps,

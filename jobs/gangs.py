@@ -28,15 +28,20 @@ def gang_spec(options: RenderOptions, *, heads: int, tokens: int, method: Recipe
     `tokens` are those of the smallest video. Asks Ray what there is. Raises BadInput if that is too little.
     """
     nodes = living_nodes()
-    device = "GPU" if any(node.get("GPU", 0) for node in nodes) else "CPU"
+    device = "GPU" if _have_gpus(nodes) else "CPU"
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
-    spec = GangSpec(
-        world_size=layout.world_size,
-        together=layout.ulysses,
-        num_gpus_per_rank=1 if device == "GPU" else 0,
-        collective_timeout_s=options.deadline,
-    )
+    spec = replace(smallest_spec(layout, nodes), collective_timeout_s=options.deadline)
     return layout, _with_cpus(spec, options.gangs, nodes)
+
+
+def smallest_spec(layout: Layout, nodes: Sequence[Node]) -> GangSpec:
+    """A GPU a rank if the cluster has any, and one CPU; a Ulysses group shares a node."""
+    gpus = 1 if _have_gpus(nodes) else 0
+    return GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=gpus)
+
+
+def _have_gpus(nodes: Sequence[Node]) -> bool:
+    return any(node.get("GPU", 0) for node in nodes)
 
 
 def _layout(options: RenderOptions, heads: int, most: int, slots: list[int]) -> Layout:

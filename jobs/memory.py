@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import partial
 from typing import Any
 
 import diffusers
@@ -49,16 +48,13 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
     with it each rank holds `sharded_bytes`, the sum of the three columns before. `gathered_bytes` come on top while a
     block runs.
     """
-    transformer, text = (
-        partial(held_bytes, models.transformer, whole=called_alone(models.transformer)),
-        models.text_encoders,
-    )
+    transformer, text, whole = models.transformer, models.text_encoders, called_alone(models.transformer)
     split = {
-        "transformer_bytes": transformer(num_ranks),
+        "transformer_bytes": held_bytes(transformer, num_ranks, whole=whole),
         "text_bytes": sum(held_bytes(each, num_ranks) for each in text),
         "vae_bytes": held_bytes(models.vae),
     }
-    others = transformer(1) + split["vae_bytes"]
+    others = held_bytes(transformer) + split["vae_bytes"]
     return {
         "ranks": num_ranks,
         "rank_0_bytes": others + sum(held_bytes(each) for each in text),
@@ -66,7 +62,7 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
         **split,
         "sharded_bytes": sum(split.values()),
         "gathered_bytes": max(
-            gathered_bytes(models.transformer, num_ranks, whole=called_alone(models.transformer)),
+            gathered_bytes(transformer, num_ranks, whole=whole),
             *(gathered_bytes(each, num_ranks) for each in text),
         ),
     }

@@ -20,6 +20,7 @@ from cluster.placement import GangSpec, living_nodes, shortfall
 from cluster.ranks import RankContext
 from jobs.demo import PROMPTS_FILE
 from jobs.errors import DONE, BadInput, InfrastructureError
+from jobs.gangs import smallest_spec
 from jobs.options import RenderOptions, ScalingOptions
 from jobs.outputs import check_writable
 from jobs.progress import make_console, print_rows, write_rows
@@ -146,10 +147,9 @@ def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> Rende
 
 
 def _spec(layout: Layout) -> GangSpec:
-    """A GPU a rank if the cluster has any, and one CPU, whatever the number of ranks."""
+    """The same for each rank, whatever their number. Raises BadInput if the cluster has too little."""
     nodes = living_nodes()
-    gpus = 1 if any(node.get("GPU", 0) for node in nodes) else 0
-    spec = GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=gpus)
+    spec = smallest_spec(layout, nodes)
     if missing := shortfall(spec, 1, nodes):
         raise BadInput(missing)
     return spec

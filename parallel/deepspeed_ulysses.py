@@ -13,7 +13,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from parallel.attention import lengthen
+from parallel.attention import kept_keys, lengthen
 from parallel.layout import Layout
 from parallel.ledger import Ledger
 
@@ -48,12 +48,11 @@ class UlyssesAttention:
 
         length = max(pieces)
         self._book(query, text_query, length)
-        text = [
-            states.chunk(self.layout.ulysses, dim=1)[dist.get_rank()] for states in (text_query, text_key, text_value)
-        ]
+        text = [own_heads(states) for states in (text_query, text_key, text_value)]
         filled = [lengthen(states, 2, length).transpose(1, 2) for states in (query, key, value)]  # [B, N, H, D]
         text_outputs: list[Tensor] = []
-        image = self.distributed_attention(*filled, 0, None, text, pieces, text_outputs)
+        real, _ = kept_keys(self.layout, tuple(pieces), dist.get_rank(), query.device)[0]
+        image = self.distributed_attention(*filled, 0, None, text, real, text_outputs)
         return image.transpose(1, 2)[:, :, : query.shape[2]], _join_heads(text_outputs[0])
 
     def _book(self, query: Tensor, text_query: Tensor, length: int) -> None:
@@ -68,12 +67,10 @@ def _attend(
     key: Tensor,
     value: Tensor,
     text: list[Tensor],
-    pieces: list[int],
+    real: Tensor,
     text_outputs: list[Tensor],
 ) -> Tensor:
-    """Between the exchanges: all image tokens `[B, T, H / P, D]`, each rank's filled up, and the own heads' text."""
-    length = max(pieces)
-    real = torch.cat([torch.arange(size) + rank * length for rank, size in enumerate(pieces)]).to(query.device)
+    """Between the exchanges: all image tokens `[B, T, H / P, D]`, of which `real` are some, and the own heads' text."""
     joint_query, joint_key, joint_value = (
         torch.cat([image[:, real].transpose(1, 2), own], dim=2)
         for image, own in zip((query, key, value), text, strict=True)
