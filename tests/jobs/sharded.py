@@ -1,11 +1,10 @@
 """What the ranks of the tests do with a pipeline whose weights are split over them."""
 
-from torch.distributed.tensor import DTensor
-
 from caching.recipe import recipe
 from jobs.load import load_pipeline
 from jobs.pipeline import Prompt, Renderer
 from tests.jobs.test_layouts import METHODS, SAMPLING
+from tests.parallel.small_model import own_bytes
 from tests.parallel.work import SeenCollectives
 
 PROMPT = "a cat walks on grass"
@@ -26,17 +25,6 @@ def latents(group, directory, names, split):
         booked = (group.ledger.rows(), group.ledger.details()) if group is not None else ([], [])
         results[name] = sampled, prompt, *booked, seen.calls
     return results
-
-
-def own_bytes(model):
-    """The bytes of memory in which this rank keeps a model's weights and buffers."""
-    tensors = [*model.parameters(), *model.buffers()]
-    storages = {each.untyped_storage().data_ptr(): each.untyped_storage() for each in map(local, tensors)}
-    return sum(storage.nbytes() for storage in storages.values())
-
-
-def local(tensor):
-    return tensor.to_local() if isinstance(tensor, DTensor) else tensor.detach()
 
 
 def allocated(group, directory):

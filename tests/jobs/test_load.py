@@ -18,6 +18,7 @@ from tests.jobs import sharded
 from tests.jobs.test_layouts import SAMPLING
 from tests.jobs.tiny_model import save_tiny_pipeline
 from tests.parallel.gang import Gang
+from tests.parallel.small_model import own_bytes
 
 MODELS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 TEXT_WEIGHTS = "text_encoder_2/model.safetensors"
@@ -135,8 +136,8 @@ def test_ranks_hold_the_bytes_of_the_memory_table(num_ranks, directory, tmp_path
     pipeline = load(directory)
     encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
     row = make_row(Models(transformer=pipeline.transformer, text_encoders=encoders, vae=pipeline.vae), num_ranks)
-    assert row["rank_0_bytes"] == sum(sharded.own_bytes(getattr(pipeline, name)) for name in MODELS)
-    assert row["others_bytes"] == sum(sharded.own_bytes(getattr(pipeline, name)) for name in ("transformer", "vae"))
+    assert row["rank_0_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in MODELS)
+    assert row["others_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in ("transformer", "vae"))
     with Gang(Layout(ring=num_ranks), tmp_path) as gang:
         for bytes_of in (each for measured in gang.run(sharded.allocated, directory) for each in measured):
             assert bytes_of["transformer"] == row["transformer_bytes"]

@@ -6,15 +6,13 @@ import json
 from pathlib import Path
 
 import pytest
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoTransformer3DModel
 
 from jobs.__main__ import main
-from jobs.demo.architecture import TEXT_WIDTH, build_pipeline
 from jobs.load import load_pipeline
 from parallel.layout import Layout
-from tests.jobs.sharded import own_bytes
-from tests.jobs.tiny_model import WORDS, save_tiny_pipeline
+from tests.jobs.tiny_model import build_tiny_pipeline, save_tiny_pipeline
 from tests.parallel.gang import Gang
+from tests.parallel.small_model import own_bytes
 
 MODELS = ("transformer", "text_encoder", "text_encoder_2", "vae")
 CLEAR_REFS = Path("/proc/self/clear_refs")
@@ -58,20 +56,9 @@ def test_loading_takes_hardly_more_host_memory_than_the_weights_that_stay(tmp_pa
 
 def save_large_pipeline(directory):
     """A few hundred megabytes in several files."""
-    vae = AutoencoderKLHunyuanVideo(
-        latent_channels=16, block_out_channels=(4, 4, 8, 8), layers_per_block=1, norm_num_groups=2
-    )
-    transformer = HunyuanVideoTransformer3DModel(
-        num_attention_heads=8,
-        attention_head_dim=64,
-        num_layers=4,
-        num_single_layers=12,
-        num_refiner_layers=1,
-        text_embed_dim=TEXT_WIDTH,
-        pooled_projection_dim=TEXT_WIDTH,
-        rope_axes_dim=(16, 24, 24),
-    )
-    build_pipeline(WORDS, vae, transformer).save_pretrained(directory, max_shard_size="60MB")
+    sizes = dict(num_attention_heads=8, attention_head_dim=64, rope_axes_dim=(16, 24, 24))
+    pipeline = build_tiny_pipeline(**sizes, num_layers=4, num_single_layers=12)
+    pipeline.save_pretrained(directory, max_shard_size="60MB")
     return directory
 
 

@@ -5,6 +5,7 @@ import json
 import torch
 from safetensors.torch import save_file
 from torch import nn
+from torch.distributed.tensor import DTensor
 
 FILE = "model.safetensors"
 
@@ -46,3 +47,10 @@ def save(module, folder, *, num_files=1, leave_out=("out.weight",), dtype=torch.
         save_file({name: tensors[name] for name in tensors if weight_map[name] == file}, folder / file)
     (folder / f"{FILE}.index.json").write_text(json.dumps({"weight_map": weight_map}))
     return folder
+
+
+def own_bytes(model: nn.Module) -> int:
+    """The bytes of memory in which this rank keeps a model's weights and buffers."""
+    tensors = [each.to_local() if isinstance(each, DTensor) else each.detach() for each in model.parameters()]
+    storages = [each.untyped_storage() for each in [*tensors, *model.buffers()]]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in storages}.values())

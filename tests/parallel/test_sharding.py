@@ -7,14 +7,13 @@ import signal
 import pytest
 import torch
 from torch import nn
-from torch.distributed.tensor import DTensor
 
 from parallel.layout import Layout
 from parallel.sharding import gathered_bytes, held_bytes, shard, units
 from parallel.watch import RankLost
 from parallel.weights import fill, stored_tensors
 from tests.parallel.gang import Gang
-from tests.parallel.small_model import FILE, save, small
+from tests.parallel.small_model import FILE, own_bytes, save, small
 from tests.parallel.test_weights import CPU, WORDS, empty
 from tests.parallel.work import SeenCollectives
 
@@ -35,12 +34,6 @@ def run_split(group, folder):
     with torch.inference_mode(), SeenCollectives() as seen:
         output = module(WORDS)
     return output.clone(), before, own_bytes(module), group.ledger.details(), seen.calls
-
-
-def own_bytes(module):
-    """What this rank has really allocated for a module."""
-    tensors = [each.to_local() if isinstance(each, DTensor) else each for each in module.parameters()]
-    return sum(each.untyped_storage().nbytes() for each in [*tensors, *module.buffers()])
 
 
 def run_split_until_rank_1_dies(group, folder):
