@@ -6,7 +6,16 @@ from typing import Any, Literal
 from cluster.failure import FailureKind
 
 EventKind = Literal[
-    "gang_starting", "gang_ready", "gang_lost", "item_started", "item_progress", "item_done", "item_failed"
+    "gang_starting",
+    "gang_waiting",
+    "gang_ready",
+    "gang_lost",
+    "gang_closed",
+    "item_started",
+    "item_progress",
+    "item_done",
+    "item_retried",
+    "item_failed",
 ]
 
 
@@ -14,12 +23,15 @@ EventKind = Literal[
 class Event:
     """One thing that happened; fields that do not apply to its kind are None.
 
+    gang_waiting    error: why there is no place for it at the moment
     gang_ready      hosts: of each rank
     gang_lost       error, traceback; item and index if one was running (it is started again, or fails next)
+    gang_closed     error: why, if the batch is not at its end (its node is drained, say)
     item_started    item, index (its place in the batch), attempts (1 for the first)
     item_progress   item, index, fraction (0 to 1, as the session tells it)
     item_done       item, index, attempts, result
-    item_failed     item, index, attempts, error, traceback; gang is None if no gang was left to run it
+    item_retried    item, index, attempts, error, traceback, failure: it goes back into the queue
+    item_failed     item, index, attempts, error, traceback, failure; gang is None if no gang was left to run it
     """
 
     kind: EventKind
@@ -31,6 +43,7 @@ class Event:
     result: Any = None
     error: str | None = None
     traceback: str | None = None
+    failure: FailureKind | None = None
     hosts: tuple[str, ...] | None = None
 
 

@@ -4,47 +4,36 @@ import contextlib
 import io
 import sys
 from collections.abc import Sequence
+from importlib import import_module
 from itertools import dropwhile, takewhile
-from typing import Annotated
+from typing import Annotated, Any, Union
 
 import tyro
 
+from jobs import batch_options as batch
+from jobs import options
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
 from jobs.gpu.options import GpuOptions
-from jobs.options import (
-    AnalyzeOptions,
-    BenchmarkOptions,
-    CommOptions,
-    FlopsOptions,
-    MemoryOptions,
-    RenderOptions,
-    ScalingOptions,
-    TuneOptions,
-)
 
-Command = (
-    Annotated[RenderOptions, tyro.conf.subcommand("render")]
-    | Annotated[BenchmarkOptions, tyro.conf.subcommand("benchmark")]
-    | Annotated[GpuOptions, tyro.conf.subcommand("benchmark gpu")]
-    | Annotated[FlopsOptions, tyro.conf.subcommand("flops")]
-    | Annotated[CommOptions, tyro.conf.subcommand("comm")]
-    | Annotated[MemoryOptions, tyro.conf.subcommand("memory")]
-    | Annotated[ScalingOptions, tyro.conf.subcommand("scaling")]
-    | Annotated[TuneOptions, tyro.conf.subcommand("tune")]
-    | Annotated[AnalyzeOptions, tyro.conf.subcommand("analyze")]
-)
-
-Options = (
-    RenderOptions
-    | BenchmarkOptions
-    | GpuOptions
-    | FlopsOptions
-    | CommOptions
-    | MemoryOptions
-    | ScalingOptions
-    | TuneOptions
-    | AnalyzeOptions
-)
+# Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
+COMMANDS: dict[str, tuple[type, str]] = {
+    "render": (options.RenderOptions, "jobs.render"),
+    "plan": (batch.PlanOptions, "jobs.plan"),
+    "submit": (batch.SubmitOptions, "jobs.submit"),
+    "status": (batch.StatusOptions, "jobs.status"),
+    "retry": (batch.RetryOptions, "jobs.retry"),
+    "cancel": (batch.CancelOptions, "jobs.cancel"),
+    "export vbench": (batch.VBenchOptions, "jobs.vbench"),
+    "doctor": (batch.DoctorOptions, "jobs.doctor"),
+    "benchmark": (options.BenchmarkOptions, "jobs.benchmark"),
+    "benchmark gpu": (GpuOptions, "jobs.gpu.benchmark"),
+    "flops": (options.FlopsOptions, "jobs.flops"),
+    "comm": (options.CommOptions, "jobs.comm"),
+    "memory": (options.MemoryOptions, "jobs.memory"),
+    "scaling": (options.ScalingOptions, "jobs.scaling"),
+    "tune": (options.TuneOptions, "jobs.tune"),
+    "analyze": (options.AnalyzeOptions, "jobs.analyze"),
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -58,22 +47,27 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def parse(arguments: Sequence[str] | None = None) -> Options:
+def parse(arguments: Sequence[str] | None = None) -> Any:
     """Read the command line. Leaves with SystemExit: 0 after --help, 2 after one sentence on what is wrong."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(Command, prog="resca", args=_words(arguments), description=__doc__)  # type: ignore[arg-type]
+            return tyro.cli(_command(), prog="resca", args=_words(arguments), description=__doc__)
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
             print(f"resca: {_sentence(complaint.getvalue())}", file=sys.stderr)
         raise
 
 
+def _command() -> Any:
+    return Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in COMMANDS.items())]  # noqa: UP007
+
+
 def _words(arguments: Sequence[str] | None) -> list[str]:
-    """The command line, with the two words of `benchmark gpu` as the name of one command."""
+    """The command line, with the two words of `benchmark gpu` and its like as the name of one command."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    return ["benchmark gpu", *words[2:]] if words[:2] == ["benchmark", "gpu"] else words
+    both = " ".join(words[:2])
+    return [both, *words[2:]] if both in COMMANDS else words
 
 
 def _sentence(box: str) -> str:
@@ -89,27 +83,9 @@ def _is_rule(line: str) -> bool:
     return bool(line) and not line.strip(" ─-")
 
 
-def _run(options: Options) -> int:
-    match options:
-        case RenderOptions():
-            from jobs.render import run
-        case BenchmarkOptions():
-            from jobs.benchmark import run
-        case GpuOptions():
-            from jobs.gpu.benchmark import run
-        case FlopsOptions():
-            from jobs.flops import run
-        case CommOptions():
-            from jobs.comm import run
-        case MemoryOptions():
-            from jobs.memory import run
-        case ScalingOptions():
-            from jobs.scaling import run
-        case TuneOptions():
-            from jobs.tune import run
-        case AnalyzeOptions():
-            from jobs.analyze import run
-    return run(options)  # type: ignore[arg-type]
+def _run(given: Any) -> int:
+    module = next(module for kind, module in COMMANDS.values() if type(given) is kind)
+    return import_module(module).run(given)
 
 
 if __name__ == "__main__":

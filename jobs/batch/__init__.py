@@ -1,0 +1,1 @@
+"""A durable batch: its storage, ledger, lock, logs and gallery."""
