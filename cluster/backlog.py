@@ -1,8 +1,9 @@
 """The backlog: the one queue that all gangs share. An item leaves it for good only with an outcome."""
 
 import threading
-from collections import deque
-from collections.abc import Iterable
+import time
+from collections import defaultdict, deque
+from collections.abc import Callable, Hashable, Iterable
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,22 +12,37 @@ from cluster.failure import FailureKind, RankError
 from cluster.waiting import TICK_S, check_stop
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True, kw_only=True, slots=True)
 class Job:
-    """An item, its place in the batch and how often it has been started."""
+    """An item, its place in the batch, how often it was started, and how often it has failed by whose fault.
+
+    `cost` is what it takes, in any unit; gangs that are compiled for a `shape` prefer jobs of the same.
+    """
 
     index: int
     item: Any
+    cost: float = 1.0
+    shape: Hashable = None
     attempts: int = 0
+    failures: tuple[FailureKind, ...] = ()
+    needs_fresh_gang: bool = False
+    not_before: float = 0.0  # of time.monotonic()
 
 
 class Backlog:
-    """Hands out each item to one gang at a time; safe for threads."""
+    """Hands out each item to one gang at a time; safe for threads.
 
-    def __init__(self, items: Iterable[Any]):
-        jobs = [Job(index=index, item=item) for index, item in enumerate(items)]
-        self._waiting = deque(jobs)
-        self._open = {job.index: job for job in jobs}
+    The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
+    those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
+    """
+
+    def __init__(self, jobs: Iterable[Job]):
+        ordered = sorted(jobs, key=lambda job: (-job.cost, job.index))
+        self._fresh: dict[Hashable, deque[Job]] = defaultdict(deque)
+        for job in ordered:
+            self._fresh[job.shape].append(job)
+        self._again: list[Job] = []
+        self._open = {job.index: job for job in ordered}
         self._outcomes: dict[int, Outcome] = {}
         self._changed = threading.Condition()
 
@@ -34,30 +50,36 @@ class Backlog:
         """How many items have no outcome yet."""
         return len(self._open)
 
-    def is_worth_staying(self, stop: threading.Event) -> bool:
-        """True when an item waits; False when every item has its outcome. Until either holds, blocks.
+    def num_waiting(self) -> int:
+        """How many items no gang has at the moment."""
+        with self._changed:
+            return len(self._again) + sum(len(jobs) for jobs in self._fresh.values())
+
+    def is_worth_staying(self, stop: threading.Event, wake: Callable[[], bool] = lambda: False) -> bool:
+        """True when an item waits, or `wake` says so; False when every item has its outcome. Until then, blocks.
 
         An item that another gang is running may yet come back. Raises Stopped when the flag is set.
         """
         with self._changed:
-            while self._open and not self._waiting:
+            while self._open and not self._next() and not wake():
                 check_stop(stop)
                 self._changed.wait(TICK_S)
             check_stop(stop)
             return bool(self._open)
 
-    def take(self) -> Job | None:
-        """The next job, its attempt counted; None if another gang was quicker."""
+    def take(self, shape: Hashable = None) -> Job | None:
+        """The next job, its attempt counted, if possible of this shape; None if another gang was quicker."""
         with self._changed:
-            if not self._waiting:
+            job = self._next(shape)
+            if job is None:
                 return None
-            job = self._waiting.popleft()
+            self._remove(job)
             return replace(job, attempts=job.attempts + 1)
 
     def put_back(self, job: Job) -> None:
-        """Makes the job the next one to be taken, by whichever gang is free first."""
+        """Makes the job one of the next to be taken, once its backoff is over."""
         with self._changed:
-            self._waiting.appendleft(job)
+            self._again.append(job)
             self._open[job.index] = job
             self._changed.notify_all()
 
@@ -68,13 +90,30 @@ class Backlog:
             self._changed.notify_all()
 
     def give_up(self, error: RankError) -> list[Job]:
-        """Fails whatever has no outcome, for want of a gang; returns those jobs in order."""
+        """Ends whatever has no outcome, for want of a gang; returns those jobs in order."""
         jobs = [self._open[index] for index in sorted(self._open)]
         for job in jobs:
-            outcome = Outcome(item=job.item, attempts=job.attempts, error=error.summary, failure=FailureKind.START)
-            self.finish(job, outcome)
+            self.finish(job, Outcome(item=job.item, attempts=job.attempts, error=error.summary, failure=error.kind))
         return jobs
 
     def outcomes(self) -> list[Outcome]:
         """One for each item, in the order of the items."""
         return [self._outcomes[index] for index in sorted(self._outcomes)]
+
+    def _next(self, shape: Hashable = None) -> Job | None:
+        now = time.monotonic()
+        due = next((job for job in self._again if job.not_before <= now), None)
+        if due is not None or not self._fresh:
+            return due
+        if shape is not None and shape in self._fresh:
+            return self._fresh[shape][0]
+        return min((jobs[0] for jobs in self._fresh.values()), key=lambda job: (-job.cost, job.index))
+
+    def _remove(self, job: Job) -> None:
+        if job in self._again:
+            self._again.remove(job)
+            return
+        jobs = self._fresh[job.shape]
+        jobs.popleft()
+        if not jobs:
+            del self._fresh[job.shape]

@@ -1,92 +1,137 @@
 """Running a batch: gangs take items from one queue until each item has an outcome."""
 
 import logging
-import threading
-from collections.abc import Callable, Iterable
-from concurrent.futures import Future, ThreadPoolExecutor
+from collections.abc import Callable, Hashable, Iterable
 from queue import Empty, SimpleQueue
 from typing import Any
 
-from cluster.backlog import Backlog
+from cluster.backlog import Backlog, Job
 from cluster.events import Event, Outcome
-from cluster.failure import RankError
+from cluster.failure import Budgets, FailureKind, RankError
+from cluster.fleet import Fleet
+from cluster.nodes import HeadLost, NodeWatch, promised_nodes
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
-from cluster.slot import Slot
 from cluster.waiting import TICK_S
 from cluster.worker import Workload
 
-__all__ = ["Event", "InfeasibleGang", "Outcome", "run_batch"]
+__all__ = ["Budgets", "Event", "HeadLost", "InfeasibleGang", "Outcome", "run_batch"]
 
 logger = logging.getLogger(__name__)
+# Ray itself ends the driver when the head has been gone for 60 s; what is to be said has to be said before.
+HEAD_TIMEOUT_S = 45.0
+TEARDOWN_S = 20.0
 
 
 def run_batch(
     *,
     spec: GangSpec,
-    gangs: int,
+    gangs: int | None,
     workload: Workload,
     items: Iterable[Any],
+    cost_of: Callable[[Any], float] = lambda item: 1.0,
+    shape_of: Callable[[Any], Hashable] = lambda item: None,
+    budgets: Budgets | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
+    on_tick: Callable[[int], None] = lambda num_waiting: None,
+    head_timeout_s: float = HEAD_TIMEOUT_S,
 ) -> list[Outcome]:
     """Runs every item once on one of `gangs` gangs; returns the outcomes in the order of the items.
 
-    Needs a running Ray (`cluster.runtime.ray_runtime`). An item that raises is failed and the rest goes on; an
-    item whose gang is lost is started once more. When no gang can be started any longer, the remaining items
-    fail with kind START. `on_event` is called in this thread. Tracebacks are logged (logger `cluster.batch`).
+    Needs a running Ray (`cluster.runtime.ray_runtime`). With `gangs` None there are as many as the cluster holds,
+    more when nodes join and fewer when they leave. Costly items come first; a gang prefers items of the shape that it
+    ran last. What fails is tried again within `budgets`; when no gang can be started any longer, the items without an
+    outcome get one with the reason. `on_event` and, several times a second, `on_tick` (with the number of items that
+    no gang has) are called in this thread; what they raise ends the batch. Tracebacks are logged (`cluster.batch`).
 
-    Raises ValueError for `gangs` below 1, and InfeasibleGang, before anything is started, if the cluster is too
-    small. Whatever ends this call, KeyboardInterrupt and SystemExit included, no gang outlives it.
+    Raises ValueError for `gangs` below 1, InfeasibleGang, before anything is started, if the cluster is too small and
+    will not grow, and HeadLost if its head is gone. Whatever ends this call, KeyboardInterrupt and SystemExit included,
+    no gang outlives it (but for a lost head, which could not be told).
     """
-    if gangs < 1:
+    if gangs is not None and gangs < 1:
         raise ValueError(f"gangs is {gangs}; at least 1 gang is needed.")
-    missing = shortfall(spec, gangs)
-    if missing:
-        raise InfeasibleGang(missing)
-    backlog = Backlog(items)
-    stop = threading.Event()
-    events: SimpleQueue[Event] = SimpleQueue()
-    slots = [
-        Slot(index=index, spec=spec, workload=workload, backlog=backlog, tell=events.put, stop=stop)
-        for index in range(min(gangs, len(backlog)))
-    ]
-    _serve(slots, events, stop, on_event)
-    _give_up_rest(backlog, slots, on_event)
+    backlog = Backlog(
+        Job(index=index, item=item, cost=cost_of(item), shape=shape_of(item)) for index, item in enumerate(items)
+    )
+    watch = NodeWatch(head_timeout_s)
+    try:
+        _check_feasible(spec, gangs or 1, watch)
+        events: SimpleQueue[Event] = SimpleQueue()
+        fleet = Fleet(
+            spec=spec,
+            gangs=gangs,
+            workload=workload,
+            backlog=backlog,
+            budgets=budgets or Budgets(),
+            tell=events.put,
+            watch=watch,
+        )
+        _serve(fleet, backlog, watch, events, on_event, on_tick)
+    finally:
+        watch.end()
+    _give_up_rest(backlog, fleet, on_event)
     return backlog.outcomes()
 
 
+def _check_feasible(spec: GangSpec, gangs: int, watch: NodeWatch) -> None:
+    missing = shortfall(spec, gangs, watch.usable())
+    if missing and shortfall(spec, gangs, promised_nodes()):
+        raise InfeasibleGang(missing)
+
+
 def _serve(
-    slots: list[Slot], events: SimpleQueue[Event], stop: threading.Event, on_event: Callable[[Event], None]
+    fleet: Fleet,
+    backlog: Backlog,
+    watch: NodeWatch,
+    events: SimpleQueue[Event],
+    on_event: Callable[[Event], None],
+    on_tick: Callable[[int], None],
 ) -> None:
-    """One thread a gang; this thread hands on what they tell. Returns when all threads have ended."""
-    with ThreadPoolExecutor(max_workers=max(1, len(slots)), thread_name_prefix="gang") as pool:
-        futures = [pool.submit(slot.serve) for slot in slots]
-        try:
-            _hand_on(events, futures, on_event)
-        finally:
-            stop.set()
-    for future in futures:
-        future.result()
+    """Hands on what the slots tell, in this thread, until all of them have ended."""
+    try:
+        fleet.grow()
+        while fleet.is_at_work:
+            _hand_on(events, on_event, wait_s=TICK_S)
+            on_tick(backlog.num_waiting())
+            watch.check_head()
+            fleet.grow()
+    except HeadLost:
+        fleet.stop()  # Its threads wait for a Ray that does not answer; nobody can wait for them.
+        raise
+    except BaseException:
+        fleet.stop()
+        on_event(Event(kind="batch_stopping"))
+        fleet.join(TEARDOWN_S)
+        raise
+    fleet.join()
+    _hand_on(events, on_event, wait_s=0)
 
 
-def _hand_on(events: SimpleQueue[Event], futures: list[Future], on_event: Callable[[Event], None]) -> None:
-    while True:
-        are_done = all(future.done() for future in futures)
-        try:
-            event = events.get(timeout=0 if are_done else TICK_S)
-        except Empty:
-            if are_done or any(future.done() and future.exception() for future in futures):
-                return
-            continue
-        if event.traceback:
-            logger.error("%s\n%s", event.error, event.traceback)
-        on_event(event)
+def _hand_on(events: SimpleQueue[Event], on_event: Callable[[Event], None], wait_s: float) -> None:
+    """Every event that is there, or the first that comes."""
+    try:
+        event = events.get(timeout=wait_s) if wait_s else events.get_nowait()
+        while True:
+            if event.traceback:
+                logger.error("%s\n%s", event.error, event.traceback)
+            on_event(event)
+            event = events.get_nowait()
+    except Empty:
+        return
 
 
-def _give_up_rest(backlog: Backlog, slots: list[Slot], on_event: Callable[[Event], None]) -> None:
-    errors: list[RankError] = [slot.last_error for slot in slots if slot.last_error]
+def _give_up_rest(backlog: Backlog, fleet: Fleet, on_event: Callable[[Event], None]) -> None:
     if not len(backlog):
         return
-    for job in backlog.give_up(errors[-1]):
+    unknown = RankError(kind=FailureKind.INFRASTRUCTURE, summary="No gang was left to run it.")
+    error = fleet.last_error or unknown
+    for job in backlog.give_up(error):
         on_event(
-            Event(kind="item_failed", index=job.index, item=job.item, attempts=job.attempts, error=errors[-1].summary)
+            Event(
+                kind="item_failed",
+                index=job.index,
+                item=job.item,
+                attempts=job.attempts,
+                error=error.summary,
+                failure=FailureKind.START,
+            )
         )

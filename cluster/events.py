@@ -16,6 +16,7 @@ EventKind = Literal[
     "item_done",
     "item_retried",
     "item_failed",
+    "batch_stopping",
 ]
 
 
@@ -31,7 +32,8 @@ class Event:
     item_progress   item, index, fraction (0 to 1, as the session tells it)
     item_done       item, index, attempts, result
     item_retried    item, index, attempts, error, traceback, failure: it goes back into the queue
-    item_failed     item, index, attempts, error, traceback, failure; gang is None if no gang was left to run it
+    item_failed     item, index, attempts, error, traceback, failure (START if no gang was left to run it)
+    batch_stopping  something ends the batch before its time; what has to be kept must be kept now
     """
 
     kind: EventKind

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -11,7 +11,8 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
-from cluster.placement import GangSpec, release, reserve, shortfall
+from cluster.placement import GangSpec, release, reserve
+from cluster.pulse import Pulse
 from cluster.ranks import RankContext, assign_ranks
 from cluster.waiting import TICK_S, Patience, check_stop
 from cluster.worker import RankReport, Worker, Workload
@@ -19,14 +20,16 @@ from cluster.worker import RankReport, Worker, Workload
 # How long the other ranks get to come back after one has raised; then they count as stuck in a collective.
 GRACE_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
+STACKS_TIMEOUT_S = 3.0
 
 
 class GangLost(RuntimeError):
-    """A gang could not be started, or lost a rank; `error` tells why. Nothing of it is left."""
+    """A gang could not be started, or lost a rank; `error` tells why, `silent_nodes` where ranks do not answer."""
 
-    def __init__(self, error: RankError):
+    def __init__(self, error: RankError, silent_nodes: Sequence[str] = ()):
         super().__init__(error.summary)
         self.error = error
+        self.silent_nodes = silent_nodes
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -41,22 +44,33 @@ class RunReport:
 class Gang:
     """Workers in rank order in one placement group. Fail-stop: once it is lost it is shut down, never repaired."""
 
-    def __init__(self, placement: Any):
+    def __init__(self, spec: GangSpec, placement: Any):
         self.hosts: list[str] = []
+        self.node_ids: list[str] = []
+        self.num_runs = 0
+        self._spec = spec
         self._placement = placement
         self._workers: list[Any] = []
-        self._poll: Any = None
-        self._progress: float | None = None
 
     @classmethod
-    def start(cls, spec: GangSpec, workload: Workload, stop: threading.Event | None = None) -> "Gang":
+    def start(
+        cls,
+        spec: GangSpec,
+        workload: Workload,
+        stop: threading.Event | None = None,
+        *,
+        avoid: Iterable[str] = (),
+        waiting: Callable[[float], None] = lambda seconds: None,
+    ) -> "Gang":
         """Places the workers, joins them in a process group and builds their sessions, all at the same time.
 
-        Raises GangLost (kind START if the workload itself raised) or Stopped; nothing is left behind then.
+        While there is no place yet, `waiting` is called with the seconds so far, and ends it by raising. Nodes with ids
+        in `avoid` are not taken. Raises GangLost (kind START if the workload itself raised) or Stopped; nothing is left
+        behind then.
         """
-        gang = cls(reserve(spec))
+        gang = cls(spec, reserve(spec, avoid))
         try:
-            gang._build(spec, workload, Patience(spec.start_timeout_s, stop))
+            gang._build(workload, stop or threading.Event(), waiting)
         except BaseException as error:
             gang.shutdown()
             if isinstance(error, RayError | TimeoutError):
@@ -64,20 +78,18 @@ class Gang:
             raise
         return gang
 
-    def submit(self, item: Any) -> list[Any]:
-        """Gives the item to every rank; returns the references of their reports, in rank order."""
-        return [worker.run.remote(item) for worker in self._workers]
-
     def run(
         self,
         item: Any,
         *,
+        attempt: int = 1,
         on_progress: Callable[[float], None] = lambda fraction: None,
         stop: threading.Event | None = None,
     ) -> RunReport:
         """Runs one item to its end. Raises GangLost when a rank dies, and Stopped; the caller then shuts down."""
-        self._progress, self._poll = None, None
-        refs = dict(enumerate(self.submit(item)))
+        self.num_runs += 1
+        pulse, progress = self._pulse(), None
+        refs = {rank: worker.run.remote(item, attempt) for rank, worker in enumerate(self._workers)}
         reports: dict[int, RankReport] = {}
         grace_ends: float | None = None
         while refs:
@@ -87,7 +99,10 @@ class Gang:
                 grace_ends = time.monotonic() + GRACE_S
             if grace_ends is not None and time.monotonic() > grace_ends:
                 break
-            self._tell_progress(on_progress)
+            self._check(pulse)
+            if pulse.progress is not None and pulse.progress != progress:
+                progress = pulse.progress
+                on_progress(progress)
         return _judge(reports, num_missing=len(refs))
 
     def close(self) -> None:
@@ -106,17 +121,20 @@ class Gang:
         self._workers = []
         release(self._placement)
 
-    def _build(self, spec: GangSpec, workload: Workload, patience: Patience) -> None:
-        _await_placement(self._placement, spec, patience)
+    def _build(self, workload: Workload, stop: threading.Event, waiting: Callable[[float], None]) -> None:
+        _await_placement(self._placement, stop, waiting)
+        spec, patience = self._spec, Patience(self._spec.start_timeout_s, stop)
         self._workers = [_actor(spec, self._placement, index) for index in range(spec.world_size)]
         members = patience.collect([worker.describe.remote() for worker in self._workers])
         contexts = assign_ranks(members)
         order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
         self._workers = [self._workers[index] for index in order]
         self.hosts = [members[index].host for index in order]
-        self._begin(spec, [contexts[index] for index in order], workload, patience)
+        self.node_ids = [members[index].node_id for index in order]
+        self._begin([contexts[index] for index in order], workload, patience)
 
-    def _begin(self, spec: GangSpec, contexts: list[RankContext], workload: Workload, patience: Patience) -> None:
+    def _begin(self, contexts: list[RankContext], workload: Workload, patience: Patience) -> None:
+        spec, pulse = self._spec, self._pulse()
         timeouts = spec.start_timeout_s, spec.collective_timeout_s
         opening = self._workers[0].open_store.remote(spec.world_size, spec.start_timeout_s)
         [address] = patience.collect([opening])
@@ -124,7 +142,31 @@ class Gang:
             worker.begin.remote(context, address, workload, *timeouts)
             for worker, context in zip(self._workers, contexts, strict=True)
         ]
-        patience.collect(building, check=_refuse_failed_start)
+        patience.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(pulse))
+
+    def _pulse(self) -> Pulse:
+        # The ranks' own deadline ends a wait in a collective, and names who is missing: it comes first.
+        standstill_s = self._spec.collective_timeout_s + 2 * GRACE_S
+        return Pulse(self._workers, silence_s=self._spec.silence_s, standstill_s=standstill_s)
+
+    def _check(self, pulse: Pulse) -> None:
+        """Raises GangLost for a rank that is silent or a session that stands still."""
+        pulse.look()
+        if silent := pulse.silent():
+            names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
+            summary = f"No answer for {self._spec.silence_s:g} s from {names} (stopped, or cut off)."
+            error = RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary)
+            raise GangLost(error, silent_nodes=[self.node_ids[rank] for rank in silent])
+        if pulse.stands_still():
+            summary = f"No progress for {self._spec.collective_timeout_s:g} s; every rank answers, but the work hangs."
+            raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary, traceback=self._stacks()))
+
+    def _stacks(self) -> str:
+        """What each rank is doing, as far as they tell."""
+        asked = [worker.stacks.remote() for worker in self._workers]
+        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=STACKS_TIMEOUT_S)
+        told = [(rank, _value_or_none(ref)) for rank, ref in enumerate(asked) if ref in answered]
+        return "\n".join(f"Rank {rank}:\n{text}" for rank, text in told if text)
 
     def _arrived(self, refs: dict[int, Any]) -> dict[int, RankReport]:
         """Waits at most a tick; takes the reports that have come out of `refs`."""
@@ -140,24 +182,12 @@ class Gang:
         except RayError as error:
             raise GangLost(_infrastructure(f"Rank {rank} on {self.hosts[rank]} was lost", error)) from error
 
-    def _tell_progress(self, on_progress: Callable[[float], None]) -> None:
-        if self._poll is None:
-            self._poll = self._workers[0].poll.remote()
-        if not ray.wait([self._poll], timeout=0)[0]:
-            return
-        progress = _value_or_none(self._poll)
-        self._poll = None
-        if progress is not None and progress != self._progress:
-            self._progress = progress
-            on_progress(progress)
 
-
-def _await_placement(placement: Any, spec: GangSpec, patience: Patience) -> None:
-    try:
-        patience.collect([placement.ready()])
-    except TimeoutError as error:
-        why = shortfall(spec, 1) or "The cluster has room for it, but others are using it."
-        raise TimeoutError(f"A gang found no place within {spec.start_timeout_s:g} s. {why}") from error
+def _await_placement(placement: Any, stop: threading.Event, waiting: Callable[[float], None]) -> None:
+    started = time.monotonic()
+    while not placement.wait(TICK_S):
+        check_stop(stop)
+        waiting(time.monotonic() - started)
 
 
 def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
@@ -195,7 +225,7 @@ def _last_line(error: RayTaskError) -> str:
 def _value_or_none(ref: Any) -> Any:
     try:
         return ray.get(ref)
-    except RayError:  # The death of rank 0 shows in its report too, where it is dealt with.
+    except RayError:
         return None
 
 

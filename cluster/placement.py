@@ -1,8 +1,10 @@
 """Reserving what a gang needs, all or nothing, and giving it back."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from cluster.nodes import look
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -11,8 +13,9 @@ class GangSpec:
 
     Neighbouring ranks, `together` of them, share a node; the rest may lie anywhere.
 
-    Timeouts are in seconds: `start_timeout_s` covers placement, processes and building the sessions;
-    after `collective_timeout_s` a collective whose peers do not answer fails.
+    Timeouts are in seconds: `start_timeout_s` covers placement, processes and building the sessions; after
+    `collective_timeout_s` a collective whose peers do not answer fails, and so does a session that shows no progress;
+    after `silence_s` a rank counts as lost that does not answer the driver.
     """
 
     world_size: int = 1
@@ -21,6 +24,7 @@ class GangSpec:
     num_cpus_per_rank: float = 1
     start_timeout_s: float = 600
     collective_timeout_s: float = 600
+    silence_s: float = 60
     env: Mapping[str, str] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
@@ -56,7 +60,7 @@ def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] |
     """
     nodes = living_nodes() if nodes is None else nodes
     num_ranks = gangs * spec.world_size
-    room = sum(_groups_on(node, spec.bundle) for node in nodes) * spec.together
+    room = _ranks_on(spec, nodes)
     if room >= num_ranks:
         return None
     asked = {name: amount * num_ranks for name, amount in spec.rank.items()}
@@ -71,17 +75,26 @@ def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] |
 
 def living_nodes() -> list[dict[str, float]]:
     """The total resources of each node that is alive."""
-    import ray
-
-    return [node["Resources"] for node in ray.nodes() if node["Alive"]]
+    return list(look().living.values())
 
 
-def reserve(spec: GangSpec) -> Any:
-    """Asks Ray for a gang's bundles, on as few nodes as possible; returns the (still pending) placement group."""
+def room(spec: GangSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    """How many gangs fit on nodes with these resources."""
+    return _ranks_on(spec, nodes) // spec.world_size
+
+
+def reserve(spec: GangSpec, avoid: Iterable[str] = ()) -> Any:
+    """Asks Ray for a gang's bundles, on as few nodes as possible; returns the (still pending) placement group.
+
+    None of the nodes with ids in `avoid` is taken.
+    """
     from ray.util.placement_group import placement_group
 
     bundle = {name: amount for name, amount in spec.bundle.items() if amount > 0}
-    return placement_group([dict(bundle) for _ in range(spec.world_size // spec.together)], strategy="PACK")
+    bundles = [dict(bundle) for _ in range(spec.world_size // spec.together)]
+    avoided = ", ".join(sorted(avoid))
+    selectors = [{"ray.io/node-id": f"!in({avoided})"} for _ in bundles] if avoided else None
+    return placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)  # pyright: ignore[reportArgumentType]
 
 
 def release(group: Any) -> None:
@@ -89,6 +102,10 @@ def release(group: Any) -> None:
     from ray.util.placement_group import remove_placement_group
 
     remove_placement_group(group)
+
+
+def _ranks_on(spec: GangSpec, nodes: Sequence[Mapping[str, float]]) -> int:
+    return sum(_groups_on(node, spec.bundle) for node in nodes) * spec.together
 
 
 def _groups_on(node: Mapping[str, float], bundle: Mapping[str, float]) -> int:

@@ -1,17 +1,49 @@
 """A slot for one gang: keeps a gang in it while there is work, and feeds it from the shared queue."""
 
 import threading
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Hashable
 from contextlib import suppress
-from typing import Any
+from dataclasses import replace
+from typing import Any, Protocol
 
 from cluster.backlog import Backlog, Job
 from cluster.events import Event, EventKind, Outcome
-from cluster.failure import Decision, FailureKind, RankError, decide, decide_start
+from cluster.failure import Budgets, Decision, FailureKind, RankError, decide, decide_start
 from cluster.gang import Gang, GangLost, RunReport
 from cluster.placement import GangSpec
-from cluster.waiting import Stopped
+from cluster.waiting import Stopped, pause
 from cluster.worker import Workload
+
+LOOK_FOR_PLACE_S = 2.0
+
+
+class NoPlace(Exception):
+    """There is no place for this gang any more, and others do its work."""
+
+
+class Ground(Protocol):
+    """What a slot asks about the cluster."""
+
+    def unusable(self) -> set[str]:
+        """The ids of nodes that must get no new work."""
+        ...
+
+    def avoid(self, node_id: str) -> None:
+        """Start nothing on this node for a while."""
+        ...
+
+    def why_waiting(self) -> str:
+        """Why a gang finds no place."""
+        ...
+
+    def may_leave(self) -> bool:
+        """Whether other gangs do the work, so that one without a place need not wait for it."""
+        ...
+
+    def others_run(self, slot: "Slot") -> bool:
+        """Whether any other slot has a gang."""
+        ...
 
 
 class Slot:
@@ -24,6 +56,8 @@ class Slot:
         spec: GangSpec,
         workload: Workload,
         backlog: Backlog,
+        ground: Ground,
+        budgets: Budgets,
         tell: Callable[[Event], None],
         stop: threading.Event,
     ):
@@ -32,19 +66,38 @@ class Slot:
         self._spec = spec
         self._workload = workload
         self._backlog = backlog
+        self._ground = ground
+        self._budgets = budgets
         self._tell = tell
         self._stop = stop
         self._gang: Gang | None = None
+        self._shape: Hashable = None
+        self._looked_s = 0.0
+        self._why = ""
+
+    @property
+    def has_gang(self) -> bool:
+        return self._gang is not None
 
     def serve(self) -> None:
         """Runs items until each has its outcome, no gang can be had, or the stop flag is set."""
         try:
-            with suppress(Stopped):
-                while self._backlog.is_worth_staying(self._stop) and self._has_gang():
-                    self._run_next()
+            with suppress(Stopped, NoPlace):
+                while self._backlog.is_worth_staying(self._stop, wake=self._must_move):
+                    if self._must_move():
+                        self._close()
+                        self._say("gang_closed", error="A node of it is being drained, or does not answer.")
+                    elif not self._has_gang():
+                        break
+                    else:
+                        self._run_next()
                 self._close()
         finally:
             self._drop()
+
+    def _must_move(self) -> bool:
+        """Whether a node of the gang is about to leave; there it finishes what it runs, but begins nothing."""
+        return self._gang is not None and bool(self._ground.unusable().intersection(self._gang.node_ids))
 
     def _has_gang(self) -> bool:
         """Starts a gang if there is none; False if that is hopeless."""
@@ -52,29 +105,78 @@ class Slot:
         while self._gang is None:
             self._say("gang_starting")
             try:
-                self._gang = Gang.start(self._spec, self._workload, self._stop)
+                self._gang = self._start()
             except GangLost as loss:
                 starts += 1
-                self._lose(loss.error)
-                if decide_start(loss.error.kind, starts) is Decision.FAIL:
+                self._lose(loss)
+                if self._is_hopeless(loss.error.kind, starts):
                     return False
+                pause(self._budgets.wait_s(starts), self._stop)
             else:
                 self._say("gang_ready", hosts=tuple(self._gang.hosts))
         return True
 
+    def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
+        """While other gangs work, machines may come back."""
+        lost = kind is FailureKind.INFRASTRUCTURE
+        failed = decide_start(kind, starts, self._budgets) is Decision.FAIL
+        return failed and not (lost and self._ground.others_run(self))
+
+    def _start(self) -> Gang:
+        self._looked_s, self._why = 0.0, ""
+        return Gang.start(
+            self._spec, self._workload, self._stop, avoid=self._ground.unusable(), waiting=self._wait_for_place
+        )
+
+    def _wait_for_place(self, seconds: float) -> None:
+        """Says why it takes so long. Raises NoPlace, or GangLost after the timeout if nobody else does the work."""
+        if seconds - self._looked_s < LOOK_FOR_PLACE_S:
+            return
+        self._looked_s = seconds
+        why = self._ground.why_waiting()
+        if why != self._why:
+            self._why = why
+            self._say("gang_waiting", error=why)
+        if self._ground.may_leave():
+            self._say("gang_closed", error=why)
+            raise NoPlace
+        timeout_s = self._spec.start_timeout_s
+        if seconds > timeout_s and not self._ground.others_run(self):
+            summary = f"A gang found no place within {timeout_s:g} s. {why}"
+            raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary))
+
     def _run_next(self) -> None:
-        job = self._backlog.take()
+        job = self._backlog.take(self._shape)
         if job is None:
             return
         assert self._gang is not None
+        if job.needs_fresh_gang and self._gang.num_runs:
+            self._close()
+            if not self._has_gang():
+                self._backlog.put_back(replace(job, attempts=job.attempts - 1))
+                return
+        self._shape = job.shape
         self._say("item_started", job)
+        self._settle(job, self._run(job))
+
+    def _run(self, job: Job) -> RunReport:
+        assert self._gang is not None
         try:
-            report = self._gang.run(job.item, on_progress=lambda done: self._progress(job, done), stop=self._stop)
+            report = self._gang.run(
+                job.item,
+                attempt=job.attempts,
+                on_progress=lambda done: self._say("item_progress", job, fraction=done),
+                stop=self._stop,
+            )
         except GangLost as loss:
+            self._lose(loss, job)
             report = RunReport(error=loss.error, is_gang_usable=False)
+        else:
+            if report.error and report.error.kind is FailureKind.INFRASTRUCTURE:
+                self._lose(GangLost(report.error), job)
         if not report.is_gang_usable:
             self._drop()
-        self._settle(job, report)
+        return report
 
     def _settle(self, job: Job, report: RunReport) -> None:
         """Gives the job its outcome, or back to the queue."""
@@ -82,26 +184,29 @@ class Slot:
             self._backlog.finish(job, self._outcome(job, result=report.result))
             self._say("item_done", job, result=report.result)
             return
-        if report.error.kind is FailureKind.INFRASTRUCTURE:
-            self._lose(report.error, job)
-        if decide(report.error.kind, job.attempts) is Decision.RETRY:
-            self._backlog.put_back(job)
-            return
-        self._fail(job, report.error)
+        kind = report.error.kind
+        job = replace(job, failures=(*job.failures, kind))
+        decision = decide(kind, job.failures.count(kind), self._budgets)
+        if decision is Decision.FAIL:
+            self._fail(job, report.error)
+        else:
+            self._retry(job, report.error, fresh=decision is Decision.RETRY_ON_FRESH_GANG)
+
+    def _retry(self, job: Job, error: RankError, fresh: bool) -> None:
+        wait_s = self._budgets.wait_s(len(job.failures))
+        self._say("item_retried", job, **_told(error))
+        self._backlog.put_back(replace(job, needs_fresh_gang=fresh, not_before=time.monotonic() + wait_s))
 
     def _fail(self, job: Job, error: RankError) -> None:
         outcome = self._outcome(job, error=error.summary, traceback=error.traceback, failure=error.kind)
+        self._say("item_failed", job, **_told(error))
         self._backlog.finish(job, outcome)
-        # The loss of the gang has told the traceback already.
-        traceback = error.traceback if error.kind is FailureKind.ITEM else None
-        self._say("item_failed", job, error=error.summary, traceback=traceback)
 
-    def _lose(self, error: RankError, job: Job | None = None) -> None:
-        self.last_error = error
-        self._say("gang_lost", job, error=error.summary, traceback=error.traceback)
-
-    def _progress(self, job: Job, fraction: float) -> None:
-        self._say("item_progress", job, fraction=fraction)
+    def _lose(self, loss: GangLost, job: Job | None = None) -> None:
+        self.last_error = loss.error
+        for node_id in loss.silent_nodes:
+            self._ground.avoid(node_id)
+        self._say("gang_lost", job, error=loss.error.summary, traceback=loss.error.traceback)
 
     def _outcome(self, job: Job, **fields: Any) -> Outcome:
         return Outcome(item=job.item, attempts=job.attempts, gang=self.index, **fields)
@@ -114,8 +219,15 @@ class Slot:
     def _close(self) -> None:
         if self._gang is not None:
             self._gang.close()
+        self._gang = None
 
     def _drop(self) -> None:
         if self._gang is not None:
             self._gang.shutdown()
         self._gang = None
+
+
+def _told(error: RankError) -> dict[str, Any]:
+    # The loss of the gang has told the traceback already.
+    own = error.kind is FailureKind.ITEM
+    return {"error": error.summary, "failure": error.kind, "traceback": error.traceback if own else None}

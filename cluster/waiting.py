@@ -22,11 +22,16 @@ class Patience:
         self._deadline = time.monotonic() + timeout_s
         self._stop = stop or threading.Event()
 
-    def collect(self, refs: Sequence[Any], check: Callable[[Any], None] | None = None) -> list[Any]:
-        """The values of all `refs`, in order; `check` sees each as soon as it is there and may raise.
+    def collect(
+        self,
+        refs: Sequence[Any],
+        check: Callable[[Any], None] | None = None,
+        meanwhile: Callable[[], None] = lambda: None,
+    ) -> list[Any]:
+        """The values of all `refs`, in order; `check` sees each as soon as it is there, `meanwhile` is called at ticks.
 
-        Raises what the first failing one raises as soon as it fails, TimeoutError at the deadline, and
-        Stopped when the stop flag is set.
+        Raises what the first failing one, `check` or `meanwhile` raises as soon as it does, TimeoutError at the
+        deadline, and Stopped when the stop flag is set.
         """
         waiting = list(refs)
         while waiting:
@@ -35,6 +40,7 @@ class Patience:
             for value in ray.get(ready):
                 if check is not None:
                     check(value)
+            meanwhile()
         return ray.get(list(refs))
 
     def _check(self) -> None:
@@ -45,4 +51,10 @@ class Patience:
 
 def check_stop(stop: threading.Event) -> None:
     if stop.is_set():
+        raise Stopped
+
+
+def pause(seconds: float, stop: threading.Event) -> None:
+    """Sleeps, unless the batch is being torn down: then raises Stopped."""
+    if stop.wait(seconds):
         raise Stopped

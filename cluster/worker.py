@@ -5,6 +5,7 @@ import os
 import socket
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,15 +14,20 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from cluster.failure import RankError, classify
+from cluster.pulse import Beat
 from cluster.ranks import Member, RankContext
 from parallel.heap import keep_freed_memory
 
 
 class Session(Protocol):
-    """What a worker keeps between items. An optional attribute `progress` (0 to 1) is polled on rank 0."""
+    """What a worker keeps between items.
 
-    def run(self, item: Any) -> Any:
-        """Called on every rank with the same item; the value that rank 0 returns counts."""
+    Two optional attributes are asked for while an item runs: `progress` (0 to 1), and `beats`, a number that changes
+    whenever something has got done: where it stays the same for longer than the gang's timeout, the gang is hung.
+    """
+
+    def run(self, item: Any, attempt: int) -> Any:
+        """Called on every rank with the same item, for the `attempt`-th time; the value that rank 0 returns counts."""
         ...
 
     def close(self) -> None: ...
@@ -77,12 +83,22 @@ class Worker:
         """Joins the process group (`join_s` to find the others) and builds the session."""
         return await self._in_thread(self._begin, context, address, workload, join_s, collective_s)
 
-    async def run(self, item: Any) -> RankReport:
-        return await self._in_thread(self._run, item)
+    async def run(self, item: Any, attempt: int) -> RankReport:
+        return await self._in_thread(self._run, item, attempt)
 
-    async def poll(self) -> float | None:
-        """The session's progress, if it tells; also shows that the worker is alive."""
-        return getattr(self._session, "progress", None)
+    async def poll(self) -> Beat:
+        """That the worker is alive, and how far its session is, if it tells."""
+        session = self._session
+        return Beat(progress=getattr(session, "progress", None), count=getattr(session, "beats", None))
+
+    async def stacks(self) -> str:
+        """What every thread of the process is doing."""
+        names = {thread.ident: thread.name for thread in threading.enumerate()}
+        pieces = [
+            f"Thread {names.get(ident, ident)}:\n{''.join(traceback.format_stack(frame))}"
+            for ident, frame in sys._current_frames().items()
+        ]
+        return "\n".join(pieces)
 
     async def close(self) -> RankReport:
         return await self._in_thread(self._close)
@@ -101,10 +117,10 @@ class Worker:
 
         return _report(join_and_build)
 
-    def _run(self, item: Any) -> RankReport:
+    def _run(self, item: Any, attempt: int) -> RankReport:
         assert self._session is not None
         session = self._session
-        report = _report(lambda: session.run(item))
+        report = _report(lambda: session.run(item, attempt))
         return report if self._rank == 0 or report.error else RankReport()
 
     def _close(self) -> RankReport:

@@ -17,7 +17,7 @@ from jobs.gpu.options import GpuOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
-    "render": (options.RenderOptions, "jobs.render"),
+    "render": (batch.RenderOptions, "jobs.render"),
     "plan": (batch.PlanOptions, "jobs.plan"),
     "submit": (batch.SubmitOptions, "jobs.submit"),
     "status": (batch.StatusOptions, "jobs.status"),

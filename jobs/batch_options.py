@@ -1,14 +1,67 @@
 """The options of the commands around a batch: before it, while it runs and after it. They cost nothing to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
-from jobs.options import File, RenderOptions, Text
+from jobs.options import Count, File, MethodOptions, Text, VideoOptions
 
+Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Place = tyro.conf.Positional[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Render every prompt of a file to an MP4, on Ray."""
+
+    prompts: tyro.conf.Positional[Path]
+    """A .txt (one prompt a line) or .jsonl file (prompt; optional id, seed, height, width, num_frames, steps)."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
+    """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
+    method: str = "resca"
+    """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
+    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
+    ulysses: Auto = 1
+    """Ranks that split the attention heads, all on one node; auto takes as many as the nodes and the model allow."""
+    ring: Auto = 1
+    """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
+    sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
+    """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
+    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
+    offload: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep text encoders and VAE in host memory while they are not used."""
+    gangs: Auto = 1
+    """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
+    deadline: int = 600
+    """Seconds without progress after which a gang counts as hung; the video is then started again."""
+    heartbeat: int = 60
+    """Seconds without an answer after which a rank counts as lost."""
+    tries: int = 2
+    """How often a video may fail by itself before it is given up, the last time on a fresh gang."""
+    lost_gangs: int = 3
+    """How often a video may lose the machines under it before it is given up."""
+    checkpoint_every: Count = None
+    """Keep the state of a running video after so many dense steps, so that it need not start over."""
+    address: Text = None
+    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    limit: Count = None
+    """Render only the first prompts of the file."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Render anew what lies there with other settings, instead of refusing."""
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compare the checksums of all finished videos, also of those that look untouched."""
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start long batches without asking."""
+    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the final latents as .safetensors beside each MP4."""
+    json: File = None
+    """Write the final table to this file, as a list of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +97,7 @@ class RetryOptions:
 
     out: Place
     """The batch's output directory: a path or a URL."""
-    gangs: Annotated[str | None, tyro.conf.arg(metavar="INT|auto")] = None
+    gangs: Annotated[int | Literal["auto"] | None, tyro.conf.arg(metavar="INT|auto")] = None
     """Videos rendered at the same time; by default as many as before."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""

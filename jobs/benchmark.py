@@ -12,6 +12,7 @@ from rich.console import Console
 
 from caching.recipe import Multistep, Recipe, Taylor
 from caching.schedule import Interval
+from jobs.batch.plan import defaults_for, guidance_for
 from jobs.contestants import Contestant, PeerContestant, RecipeContestant, Run
 from jobs.demo import PROMPTS_FILE
 from jobs.demo.items import benchmark_items
@@ -27,7 +28,6 @@ from jobs.pipeline import Prompt, Renderer, Sampling
 from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
 from jobs.recipes import read_recipe, resolve_method
-from jobs.render import defaults_for, guidance_for
 from jobs.report import write_report
 from parallel.heap import keep_freed_memory
 

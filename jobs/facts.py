@@ -47,6 +47,7 @@ class ModelFacts:
     source: str
     revision: str
     heads: int
+    width: int
     patch: int
     patch_t: int
     spatial: int
@@ -134,6 +135,7 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
         source=source,
         revision=revision,
         heads=transformer.get("num_attention_heads", 24),
+        width=transformer.get("num_attention_heads", 24) * transformer.get("attention_head_dim", 128),
         patch=transformer.get("patch_size", 2),
         patch_t=transformer.get("patch_size_t", 1),
         guidance_embeds=transformer.get("guidance_embeds", True),

@@ -5,9 +5,10 @@ from dataclasses import replace
 from typing import Literal
 
 from caching.recipe import Recipe
-from cluster.placement import GangSpec, living_nodes, shortfall
+from cluster.nodes import promised_nodes
+from cluster.placement import GangSpec, living_nodes, room, shortfall
+from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
-from jobs.options import RenderOptions
 from parallel.layout import Layout, choose
 
 Node = Mapping[str, float]
@@ -22,16 +23,26 @@ def layout_as_given(options: RenderOptions) -> Layout:
     return layout
 
 
-def gang_spec(options: RenderOptions, *, heads: int, tokens: int, method: Recipe) -> tuple[Layout, GangSpec]:
+def gang_spec(
+    options: RenderOptions, *, heads: int, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
+) -> tuple[Layout, GangSpec]:
     """The layout, and what each rank gets: a GPU if the cluster has any, and an equal share of the CPUs.
 
-    `tokens` are those of the smallest video. Asks Ray what there is. Raises BadInput if that is too little.
+    `tokens` are those of the smallest video. `nodes` are the resources of each node; Ray is asked what there is, or may
+    be where it scales by itself. Raises BadInput if that is too little.
     """
-    nodes = living_nodes()
+    nodes = nodes or promised_nodes() or living_nodes()
     device = "GPU" if _have_gpus(nodes) else "CPU"
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
-    spec = replace(smallest_spec(layout, nodes), collective_timeout_s=options.deadline)
-    return layout, _with_cpus(spec, options.gangs, nodes)
+    spec = replace(
+        smallest_spec(layout, nodes), collective_timeout_s=options.deadline, silence_s=float(options.heartbeat)
+    )
+    return layout, _with_cpus(spec, num_gangs(options, spec, nodes), nodes)
+
+
+def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:
+    """As many as were asked for, or as there is room for on the nodes; at least 1."""
+    return max(1, room(spec, nodes)) if options.gangs == "auto" else options.gangs
 
 
 def smallest_spec(layout: Layout, nodes: Sequence[Node]) -> GangSpec:
@@ -48,8 +59,9 @@ def _layout(options: RenderOptions, heads: int, most: int, slots: list[int]) -> 
     given = {"ulysses": _given(options.ulysses), "ring": _given(options.ring)}
     if all(given.values()):
         return layout_as_given(options)
+    gangs = 1 if options.gangs == "auto" else options.gangs
     try:
-        return choose(heads=heads, slots=slots, most=most, gangs=options.gangs, **given)
+        return choose(heads=heads, slots=slots, most=most, gangs=gangs, **given)
     except ValueError as error:
         raise BadInput(str(error)) from error
 

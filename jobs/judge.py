@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from caching.recipe import Recipe
+from jobs.batch.plan import defaults_for
 from jobs.benchmark import Contest
 from jobs.demo.items import drawn_items
 from jobs.errors import BadInput
@@ -14,7 +15,6 @@ from jobs.measure import psnr_db
 from jobs.options import AnalyzeOptions, TuneOptions
 from jobs.pipeline import Prompt
 from jobs.prompts import Item, read_items
-from jobs.render import defaults_for
 
 FIRST_SEED = 500_000
 

@@ -28,6 +28,11 @@ def describe_run(arguments: list[str]) -> dict[str, str]:
     }
 
 
+def device_name() -> str:
+    """What a rank computes on: the GPU's name, or the processor's."""
+    return torch.cuda.get_device_name() if torch.cuda.is_available() else _processor()
+
+
 def _machine() -> str:
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     host = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {gigabytes:.0f} GiB"

@@ -9,7 +9,6 @@ import tyro
 from jobs.errors import BadInput
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Degree = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
@@ -68,44 +67,6 @@ class VideoOptions:
     """Number format of the model; auto is the one its weights are stored in."""
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile the model's blocks: minutes before the first video, faster steps after."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """Render every prompt of a file to an MP4, on Ray."""
-
-    prompts: tyro.conf.Positional[Path]
-    """A .txt (one prompt a line) or .jsonl file (prompt; optional id, seed, height, width, num_frames, steps)."""
-    out: Path
-    """Directory for the videos; what is finished there is not rendered again."""
-    model: str = "demo"
-    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
-    method: str = "resca"
-    """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
-    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
-    ulysses: Degree = 1
-    """Ranks that split the attention heads, all on one node; auto takes as many as the nodes and the model allow."""
-    ring: Degree = 1
-    """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
-    sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
-    """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
-    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
-    offload: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep text encoders and VAE in host memory while they are not used."""
-    gangs: int = 1
-    """Videos rendered at the same time, each by ulysses x ring ranks."""
-    deadline: int = 600
-    """Seconds after which ranks that wait for one that does not answer give up; the video is then started again."""
-    address: Text = None
-    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
-    limit: Count = None
-    """Render only the first prompts of the file."""
-    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the final latents as .safetensors beside each MP4."""
-    json: File = None
-    """Write the final table to this file, as a list of rows."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,4 +1,4 @@
-"""Where videos land, the sidecar that says what each one is, and whether one is finished."""
+"""What a batch is made of: an item, the name of its files, and the sidecar that says what a finished one is."""
 
 import hashlib
 import json
@@ -7,14 +7,16 @@ import tempfile
 import unicodedata
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import BadInput
-from jobs.video import publish, sha256
+from jobs.video import publish
 
 SLUG_LENGTH = 40
+# Safe in a file name on every system, and in a shell.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # What decides the pixels. The number of GPUs does not (clusters are made by logical shards), nor does the model's name:
 # its revision is a commit or a hash of its files.
 DECIDING = (
@@ -28,7 +30,7 @@ class RenderItem(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    id: str
+    id: Id
     prompt: str
     seed: int
     height: int
@@ -41,7 +43,6 @@ class RenderItem(BaseModel):
     revision: str
     method: dict[str, Any]
     dtype: str
-    gangs: int
     out: str
     save_latents: bool
 
@@ -52,19 +53,24 @@ class RenderItem(BaseModel):
         return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
     @property
-    def video(self) -> Path:
+    def name(self) -> str:
+        """The name of its files below the output directory, without the suffix."""
+        return f"videos/{video_name(self.id, self.prompt, self.seed)}"
+
+    @property
+    def video(self) -> str:
         """The MP4; the sidecar and the latents lie beside it."""
-        return Path(self.out) / "videos" / f"{video_name(self.id, self.prompt, self.seed)}.mp4"
+        return f"{self.name}.mp4"
 
     @property
-    def sidecar(self) -> Path:
+    def sidecar(self) -> str:
         """The JSON that is written last, so that its presence means the rest is there."""
-        return self.video.with_suffix(".json")
+        return f"{self.name}.json"
 
     @property
-    def latents(self) -> Path:
+    def latents(self) -> str:
         """The final latents, where they are kept."""
-        return self.video.with_suffix(".safetensors")
+        return f"{self.name}.safetensors"
 
 
 class Seconds(BaseModel):
@@ -87,7 +93,6 @@ class World(BaseModel):
     ulysses: int
     ring: int
     world_size: int
-    gangs: int
 
 
 class Sidecar(BaseModel):
@@ -112,6 +117,7 @@ class Sidecar(BaseModel):
     flops_full: float
     seconds: Seconds
     layout: World
+    device: str
     dtype: str
     guidance: float
     versions: dict[str, str]
@@ -135,26 +141,11 @@ def video_name(item_id: str, prompt: str, seed: int) -> str:
     return f"{item_id}-{slug(prompt)}-s{seed}"
 
 
-def write_sidecar(sidecar: Sidecar, path: Path) -> None:
-    """Write a sidecar; call it after its video is in place."""
-    write_text(path, sidecar.model_dump_json(indent=2) + "\n")
-
-
-def finished(item: RenderItem) -> Sidecar | None:
-    """The sidecar of an item that need not be rendered again; None if anything is missing, changed or damaged."""
-    try:
-        sidecar = Sidecar.model_validate_json(item.sidecar.read_text(encoding="utf-8"))
-        intact = sidecar.fingerprint == item.fingerprint and sha256(item.video) == sidecar.sha256
-    except (OSError, ValidationError, UnicodeDecodeError):
-        return None
-    return sidecar if intact and (not item.save_latents or item.latents.is_file()) else None
-
-
 def check_names(items: Sequence[RenderItem]) -> None:
     """Raises BadInput if two items would be written to the same file."""
     seen: dict[str, RenderItem] = {}
     for item in items:
-        other = seen.setdefault(item.video.name.casefold(), item)
+        other = seen.setdefault(item.name.casefold(), item)
         if other is not item:
             raise BadInput(f"items {other.id!r} and {item.id!r} would both be written to {item.video}")
 

@@ -2,6 +2,7 @@
 
 import json
 import time
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,9 +12,11 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from cluster.events import Event
+from jobs.batch.known import Done
 from jobs.outputs import RenderItem, Sidecar, write_text
 
 LINE_INTERVAL_S = 10.0
+LONGEST_TABLE = 100
 PLAIN_WIDTH = 200
 Row = dict[str, Any]
 
@@ -61,7 +64,7 @@ class BatchView:
 
     def _follow(self, event: Event) -> None:
         """Which videos are running, and how far they are."""
-        name = event.item["id"] if event.item else ""
+        name = event.item.id if event.item else ""
         if event.kind in ("item_started", "item_progress"):
             self._fractions[name] = event.fraction or 0.0
         else:
@@ -75,58 +78,74 @@ class BatchView:
                 return f"gang {event.gang}: starting"
             case "gang_ready":
                 return f"gang {event.gang}: ready, {count(len(event.hosts or ()), 'rank')} on {_hosts(event.hosts)}"
+            case "gang_waiting":
+                return f"gang {event.gang}: waiting for a place: {event.error}"
             case "gang_lost":
                 return f"gang {event.gang}: lost: {event.error}"
+            case "gang_closed":
+                return f"gang {event.gang}: closed: {event.error}"
             case "item_started":
                 again = f" (attempt {event.attempts})" if (event.attempts or 1) > 1 else ""
-                return f"{event.item['id']}: {event.item['prompt'][:60]}{again}"
+                return f"{event.item.id}: {event.item.prompt[:60]}{again}"
             case "item_progress" if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
-                return f"{event.item['id']}: {event.fraction or 0:.0%}"
+                return f"{event.item.id}: {event.fraction or 0:.0%}"
             case "item_done":
                 seconds = Sidecar.model_validate(event.result).seconds.total
-                return f"{event.item['id']}: done in {seconds:.1f} s ({self.num_done} of {self.total})"
+                return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total})"
+            case "item_retried":
+                return f"{event.item.id}: to be tried again: {event.error}"
             case "item_failed":
-                return f"{event.item['id']}: failed: {event.error}"
+                return f"{event.item.id}: failed: {event.error}"
         return None
 
 
 # Lines that stay on a terminal, above the bar.
-LASTING = ("gang_lost", "item_done", "item_failed")
+LASTING = ("gang_waiting", "gang_lost", "gang_closed", "item_done", "item_retried", "item_failed")
 
 
-def done_row(item: RenderItem, sidecar: Sidecar, status: str) -> Row:
-    """A video's row: seconds over all stages, TFLOPs spent, and full sampling's FLOPs over those spent."""
+def done_row(item: RenderItem, where: str, done: Done, status: str) -> Row:
+    """A video's row: its place, seconds over all stages, TFLOPs spent, and full sampling's FLOPs over those spent."""
     return {
         "id": item.id,
-        "video": str(item.video),
+        "video": where,
         "status": status,
-        "method": sidecar.method["name"],
-        "dense_steps": sidecar.dense_steps,
-        "sparse_steps": sidecar.sparse_steps,
-        "seconds": round(sidecar.seconds.total, 3),
-        "tflops": sidecar.flops / 1e12,
-        "flops_ratio": sidecar.flops_full / sidecar.flops if sidecar.flops else None,
-        "sha256": sidecar.sha256,
+        "method": item.method["name"],
+        "dense_steps": done.dense_steps,
+        "sparse_steps": done.sparse_steps,
+        "seconds": round(sum(done.seconds.values()), 3),
+        "tflops": done.flops / 1e12,
+        "flops_ratio": done.flops_full / done.flops if done.flops else None,
+        "sha256": done.sha256,
     }
 
 
-def failed_row(item: RenderItem, error: str) -> Row:
+def failed_row(item: RenderItem, error: str, status: str) -> Row:
     """The row of a video that is not there, with the reason."""
-    return {"id": item.id, "video": None, "status": "failed", "method": item.method["name"], "error": error}
+    return {"id": item.id, "video": None, "status": status, "method": item.method["name"], "error": error}
 
 
-def print_table(console: Console, rows: Sequence[Row], directory: Path) -> None:
-    """The table at the end, and where the files are."""
+def print_table(console: Console, rows: Sequence[Row], place: str) -> None:
+    """The table at the end, of a big batch only what failed and the first ones; and where the files are."""
+    shown = sorted(rows, key=lambda row: row["video"] is not None)[:LONGEST_TABLE] if is_big(rows) else rows
     table = Table("video", "status", "dense/sparse", "seconds", "FLOPs ratio")
-    for row in rows:
+    for row in shown:
         if row["video"] is None:
-            table.add_row(row["id"], f"failed: {row['error']}", "", "", "")
+            table.add_row(row["id"], f"{row['status']}: {row['error']}", "", "", "")
             continue
         steps = f"{row['dense_steps']}/{row['sparse_steps']}"
         ratio = "" if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x"
-        table.add_row(Path(row["video"]).name, row["status"], steps, f"{row['seconds']:.1f}", ratio)
+        table.add_row(row["video"].rpartition("/")[2], row["status"], steps, f"{row['seconds']:.1f}", ratio)
     console.print(table)
-    console.print(f"videos: {directory}", soft_wrap=True)
+    if is_big(rows):
+        statuses = Counter(row["status"] for row in rows)
+        told = ", ".join(f"{number} {status}" for status, number in statuses.items())
+        console.print(f"and {len(rows) - len(shown)} more; in all: {told}")
+    console.print(f"videos: {place}", soft_wrap=True)
+
+
+def is_big(rows: Sequence[Row]) -> bool:
+    """Whether nobody would read all of them."""
+    return len(rows) > LONGEST_TABLE
 
 
 def print_rows(console: Console, rows: Sequence[Row]) -> None:
@@ -143,6 +162,15 @@ def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
     """Write the rows of a table as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(rows, indent=2) + "\n")
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `5.5 hours`, `3.2 days`."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            amount = seconds / length
+            return f"{amount:.0f} {unit}" if unit == "min" or amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.0f} s"
 
 
 def count(number: int, noun: str) -> str:

@@ -1,193 +1,68 @@
 """`resca render PROMPTS --out DIR`: check everything, then render on Ray whatever is not finished yet."""
 
-import math
+import logging
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
-from importlib.util import find_spec
-from pathlib import Path
 from typing import Any
 
 from rich.console import Console
 
-from caching.recipe import Recipe
-from jobs.errors import DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
-from jobs.facts import ModelFacts, read_facts
-from jobs.gangs import gang_spec, layout_as_given
-from jobs.options import RenderOptions, VideoOptions
-from jobs.outputs import RenderItem, Sidecar, check_names, check_writable, finished
-from jobs.progress import BatchView, count, done_row, failed_row, make_console, print_table, write_rows
-from jobs.prompts import Defaults, Item, read_items
-from jobs.recipes import resolve_method
+from jobs.batch.cancel import CancelWatch
+from jobs.batch.cost import LONG_S, calibrate, estimate, work
+from jobs.batch.known import Done
+from jobs.batch.lock import DriverLock
+from jobs.batch.logs import logging_to, prune
+from jobs.batch.memory import remember
+from jobs.batch.plan import Plan, make_plan
+from jobs.batch.publish import ATTEMPTS
+from jobs.batch.recorder import Recorder
+from jobs.batch_options import RenderOptions
+from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
+from jobs.gangs import gang_spec
+from jobs.outputs import RenderItem, Sidecar
+from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from parallel.layout import Layout
 
 
-@dataclass(frozen=True, kw_only=True)
-class Plan:
-    """A checked batch: every item, and the sidecars of those that are finished already."""
-
-    options: RenderOptions
-    facts: ModelFacts
-    method: Recipe
-    items: list[RenderItem]
-    finished: dict[str, Sidecar]
-
-    @property
-    def todo(self) -> list[RenderItem]:
-        """The items to render."""
-        return [item for item in self.items if item.id not in self.finished]
-
-    def num_tokens(self, item: RenderItem) -> int:
-        """The latent tokens of an item."""
-        return self.facts.num_tokens(item.height, item.width, item.num_frames)
-
-
-def run(options: RenderOptions) -> int:
+def run(options: RenderOptions, *, retry: bool = False) -> int:
     """Render a batch. Returns 0 if every video is there, 3 if some failed, 33 if machines failed and a rerun may help.
+
+    With `retry` what was given up before is rendered, too.
 
     Raises:
         BadInput: before anything is written; what is wrong with the request, in one sentence.
-        InfrastructureError: no Ray cluster can be reached.
+        InfrastructureError: no Ray cluster can be reached, or it is lost.
     """
-    plan = make_plan(options)
-    console = make_console()
+    plan, console = make_plan(options, retry=retry), make_console()
     console.print(_headline(plan), soft_wrap=True)
-    outcomes = _render(plan, console) if plan.todo else []
+    outcomes = _render(plan, console, retry=retry) if plan.todo else []
     rows = _rows(plan, outcomes)
-    print_table(console, rows, options.out / "videos")
+    print_table(console, rows, f"{plan.storage}/videos")
     if options.json:
         write_rows(options.json, rows)
-    return exit_code(outcomes)
+    return exit_code(outcomes, plan)
 
 
-def make_plan(options: RenderOptions) -> Plan:
-    """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
-    check_numbers(options)
-    facts = read_facts(options.model)
-    method = resolve_method(options.method, options.cache, facts.plans)
-    lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
-    _check_sizes(lines, facts, options, method)
-    items = [_render_item(line, facts, method, options) for line in lines]
-    check_names(items)
-    done = {item.id: sidecar for item in items if (sidecar := finished(item))}
-    plan = Plan(options=options, facts=facts, method=method, items=items, finished=done)
-    _check_places(plan)
-    return plan
-
-
-def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
-    """What a prompt without its own settings takes: the command line's, else the model's. Raises BadInput."""
-    check_video(video)
-    return Defaults(
-        height=video.height or facts.defaults.height,
-        width=video.width or facts.defaults.width,
-        num_frames=video.num_frames or facts.defaults.num_frames,
-        steps=video.steps or facts.defaults.steps,
-        seed=video.seed,
-    )
-
-
-def guidance_for(facts: ModelFacts, video: VideoOptions) -> float:
-    """The guidance scale, the model's own if none is given. Raises BadInput for a model that has no such input."""
-    if video.guidance is None:
-        return facts.defaults.guidance
-    if not facts.guidance_embeds:
-        raise BadInput(f"model {facts.name} has no guidance embedding; leave out --guidance")
-    return video.guidance
-
-
-def check_numbers(options: RenderOptions) -> None:
-    """Raises BadInput for a number that no video or layout can have."""
-    check_video(options.video)
-    _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "limit"))
-    if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
-        raise BadInput("--sp-engine deepspeed needs a package: pip install 'resca-render[deepspeed]'")
-
-
-def check_video(video: VideoOptions) -> None:
-    """Raises BadInput for a number that no video can have."""
-    _check_counts(video, ("steps", "height", "width", "num_frames", "fps"))
-    if not 0 <= video.seed < 2**62:
-        raise BadInput(f"--seed must be between 0 and 2**62, not {video.seed}")
-    if video.guidance is not None and not (math.isfinite(video.guidance) and video.guidance >= 0):
-        raise BadInput(f"--guidance must be a number of at least 0, not {video.guidance}")
-
-
-def _check_counts(options: RenderOptions | VideoOptions, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if isinstance(value, int) and value < 1:
-            raise BadInput(f"--{name.replace('_', '-')} must be at least 1, not {value}")
-
-
-def exit_code(outcomes: list[Any]) -> int:
-    """0 without failures; 33 if all of them were machines' (a rerun may help); 3 otherwise."""
+def exit_code(outcomes: list[Any], plan: Plan) -> int:
+    """0 without failures; 3 if a video was given up; 2 if the model cannot be loaded; 33 if a rerun may help."""
     failures = {outcome.failure.value for outcome in outcomes if outcome.failure}
-    if not failures:
-        return DONE
-    return PARTIAL if "item" in failures else INFRASTRUCTURE
-
-
-def _check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:
-    layout = layout_as_given(options)
-    for line in lines:
-        size = line.height, line.width, line.num_frames
-        try:
-            facts.check_size(*size)
-            layout.check(heads=facts.heads, tokens=facts.num_tokens(*size))
-            method.schedule.start(method.schedule.num_steps(line.steps))
-            _check_clusters(method, facts.num_tokens(*size), layout.world_size)
-        except ValueError as error:
-            raise BadInput(f"{line.where}: {error}") from error
-
-
-def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:
-    tokens = method.tokens
-    if tokens is None:
-        return
-    if tokens.shards < world_size:
-        hint = f"; a recipe file may say tokens: {{shards: {world_size}}}" if tokens.shards > 1 else ""
-        raise BadInput(f"method {method.name} runs on at most {tokens.shards} ranks a gang, not on {world_size}{hint}")
-    clusters = getattr(tokens, "clusters", 0)
-    if clusters > num_tokens // tokens.shards * tokens.shards:
-        raise BadInput(f"{clusters} clusters are too many for a video of {num_tokens} tokens")
-
-
-def _render_item(line: Item, facts: ModelFacts, method: Recipe, options: RenderOptions) -> RenderItem:
-    video = options.video
-    return RenderItem(
-        **line.model_dump(exclude={"where"}),
-        fps=video.fps or facts.defaults.fps,
-        guidance=guidance_for(facts, video),
-        model=facts.source,
-        revision=facts.revision,
-        method=method.describe(),
-        dtype=facts.dtype if video.dtype == "auto" else video.dtype,
-        gangs=options.gangs,
-        out=str(options.out.absolute()),
-        save_latents=options.save_latents,
-    )
-
-
-def _check_places(plan: Plan) -> None:
-    """A batch that is finished may lie where nothing can be written."""
-    if plan.todo:
-        check_writable(plan.options.out / "videos", "output directory")
-    if path := plan.options.json:
-        if path.is_dir():
-            raise BadInput(f"--json {path} is a directory; name a file")
-        check_writable(path.parent, "the directory of --json")
+    if "item" in failures or plan.known.given_up:
+        return PARTIAL
+    if failures:
+        return BAD_INPUT if failures == {"start"} else INFRASTRUCTURE
+    return DONE
 
 
 def _headline(plan: Plan) -> str:
-    again = f", {len(plan.finished)} finished before" if plan.finished else ""
-    return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}"
+    again = f", {len(plan.known.finished)} finished before" if plan.known.finished else ""
+    given_up = f", {len(plan.known.given_up)} given up before (resca retry)" if plan.known.given_up else ""
+    return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
 
 
-def _render(plan: Plan, console: Console) -> list[Any]:
+def _render(plan: Plan, console: Console, *, retry: bool) -> list[Any]:
     """Render what is left; everything that was started is gone when this returns or raises."""
-    from cluster.batch import run_batch
-
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
@@ -195,17 +70,115 @@ def _render(plan: Plan, console: Console) -> list[Any]:
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
-        workload = workload_of(plan, layout)
-        items = [item.model_dump(mode="json") for item in plan.todo]
-        _make_directory(options.out / "videos")
-        with BatchView(console, len(items)) as view:
-            try:
-                return run_batch(spec=spec, gangs=options.gangs, workload=workload, items=items, on_event=view.show)
-            except (KeyboardInterrupt, SystemExit):
-                console.print(
-                    f"stopped after {view.num_done} of {count(view.total, 'video')}; run it again for the rest"
-                )
-                raise
+        _ask(plan, console, layout.world_size)
+        with DriverLock(plan.storage) as lock, _recording(plan, lock, retry=retry) as recorder:
+            return _run_batch(plan, console, recorder, [lock.check, CancelWatch(plan.storage).check], layout, spec)
+
+
+@contextmanager
+def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorder]:
+    """What is written before, during and after the batch."""
+    from cluster.batch import HeadLost
+
+    storage, how = plan.storage, "stopped"
+    with _driver_log(plan):
+        storage.remove(ATTEMPTS)  # What killed ranks have left; no other driver is at work here.
+        prune(storage)
+        remember(plan)
+        recorder = Recorder(storage, plan.items, plan.known, title=plan.facts.name)
+        recorder.begin(**_first_words(plan, retry))
+        try:
+            yield recorder
+            how = "done"
+        except HeadLost as error:
+            _leave_at_once(str(error), recorder, lock)
+        finally:
+            recorder.close(how)
+            storage.remove(ATTEMPTS)
+
+
+def _run_batch(
+    plan: Plan, console: Console, recorder: Recorder, checks: list[Any], layout: Layout, spec: Any
+) -> list[Any]:
+    from cluster.batch import Budgets, run_batch
+
+    options = plan.options
+
+    def tick(num_waiting: int) -> None:
+        recorder.tick()
+        for check in checks:
+            check()
+
+    with BatchView(console, len(plan.todo)) as view:
+
+        def note(event: Any) -> None:
+            view.show(event)
+            recorder.note(event)
+
+        try:
+            return run_batch(
+                spec=spec,
+                gangs=None if options.gangs == "auto" else options.gangs,
+                workload=workload_of(plan, layout),
+                items=plan.todo,
+                cost_of=lambda item: work(plan.facts, item),
+                shape_of=_shape if options.video.compile else lambda item: None,
+                budgets=Budgets(item_failures=options.tries, gang_losses=options.lost_gangs),
+                on_event=note,
+                on_tick=tick,
+            )
+        except (KeyboardInterrupt, SystemExit):
+            done, all_of_them = view.num_done, count(view.total, "video")
+            console.print(f"stopped after {done} of {all_of_them}; run it again for the rest")
+            raise
+
+
+def _first_words(plan: Plan, retry: bool) -> dict[str, Any]:
+    options = plan.options
+    return {
+        "total": len(plan.items),
+        "todo": len(plan.todo),
+        "method": options.method,
+        "model": plan.facts.name,
+        "gangs": options.gangs,
+        "retry": retry or None,
+        "job": os.environ.get("RAY_JOB_SUBMISSION_ID"),
+    }
+
+
+def _ask(plan: Plan, console: Console, num_ranks: int) -> None:
+    """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
+    options = plan.options
+    model = calibrate(plan.facts, plan.items, plan.known.finished)
+    if model is None:
+        return
+    num_gangs = 1 if options.gangs == "auto" else options.gangs
+    expected = estimate(plan.facts, plan.todo, model, num_ranks=num_ranks, num_gangs=num_gangs)
+    sentence = f"about {duration(expected.wall_s)} for {count(len(plan.todo), 'video')} ({expected.basis})"
+    console.print(sentence, soft_wrap=True)
+    if expected.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):
+        return
+    if console.input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+        raise BadInput("not started")
+
+
+def _shape(item: RenderItem) -> tuple[int, int, int]:
+    return item.height, item.width, item.num_frames
+
+
+def _driver_log(plan: Plan) -> Any:
+    directory = plan.storage.directory
+    return logging_to(directory / "logs" / "driver.jsonl") if directory else ExitStack()
+
+
+def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:
+    """Ends the process without Ray's own teardown, which would wait for a head that is gone."""
+    recorder.close("stopped")
+    lock.__exit__()
+    logging.getLogger(__name__).error(reason)
+    print(f"resca: {reason} Run it again on a new cluster for the rest.", file=sys.stderr, flush=True)
+    sys.stdout.flush()
+    os._exit(INFRASTRUCTURE)
 
 
 def workload_of(plan: Plan, layout: Layout) -> Any:
@@ -243,22 +216,19 @@ def running_ray(address: str | None) -> Iterator[None]:
         yield
 
 
-def _make_directory(path: Path) -> None:
-    try:
-        path.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise BadInput(f"output directory {path} cannot be written: {error.strerror}") from error
-
-
 def _rows(plan: Plan, outcomes: list[Any]) -> list[dict[str, Any]]:
     """One row an item, in the order of the prompt file."""
-    rendered = {outcome.item["id"]: outcome for outcome in outcomes}
-    return [_row(item, plan.finished.get(item.id), rendered.get(item.id)) for item in plan.items]
+    rendered = {outcome.item.id: outcome for outcome in outcomes}
+    return [_row(plan, item, rendered.get(item.id)) for item in plan.items]
 
 
-def _row(item: RenderItem, before: Sidecar | None, outcome: Any) -> dict[str, Any]:
-    if before is not None:
-        return done_row(item, before, "finished before")
+def _row(plan: Plan, item: RenderItem, outcome: Any) -> dict[str, Any]:
+    known, where = plan.known, plan.storage.where(item.video)
+    if item.id in known.finished:
+        return done_row(item, where, known.finished[item.id], "finished before")
+    if item.id in known.given_up:
+        return failed_row(item, known.given_up[item.id], "given up before")
     if outcome.failure:
-        return failed_row(item, outcome.error)
-    return done_row(item, Sidecar.model_validate(outcome.result), "rendered")
+        return failed_row(item, outcome.error, "failed")
+    done = Done.of_sidecar(Sidecar.model_validate(outcome.result), item.name)
+    return done_row(item, where, done, "rendered")

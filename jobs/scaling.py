@@ -18,13 +18,15 @@ from cluster.batch import run_batch
 from cluster.events import Event
 from cluster.placement import GangSpec, living_nodes, shortfall
 from cluster.ranks import RankContext
+from jobs.batch.plan import make_plan
+from jobs.batch_options import RenderOptions
 from jobs.demo import PROMPTS_FILE
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.gangs import smallest_spec
-from jobs.options import RenderOptions, ScalingOptions
+from jobs.options import ScalingOptions
 from jobs.outputs import check_writable
 from jobs.progress import make_console, print_rows, write_rows
-from jobs.render import make_plan, running_ray, workload_of
+from jobs.render import running_ray, workload_of
 from parallel.layout import Layout
 
 STAGES = ("encode", "denoise", "decode", "write")
@@ -77,7 +79,6 @@ def _play(options: ScalingOptions, tally: Tally, spec: GangSpec, console: Consol
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
         plan = make_plan(_render_options(options, tally.layout, Path(folder)))
-        (Path(folder) / "videos").mkdir()
 
         def note(event: Event) -> None:
             if event.kind == "item_started" and event.index is not None:
@@ -89,9 +90,8 @@ def _play(options: ScalingOptions, tally: Tally, spec: GangSpec, console: Consol
                 for stage in STAGES:
                     tally.stages[stage].append(event.result["seconds"][stage])
 
-        items = [item.model_dump(mode="json") for item in plan.items]
         workload = Pinned(workload=workload_of(plan, tally.layout))
-        run_batch(spec=spec, gangs=1, workload=workload, items=items, on_event=note)
+        run_batch(spec=spec, gangs=1, workload=workload, items=plan.items, on_event=note)
     console.print(f"{title}, {_name(tally.layout)}: {statistics.median(tally.seconds):.3g} s a video", soft_wrap=True)
 
 
@@ -136,7 +136,7 @@ def _layouts(options: ScalingOptions) -> list[Layout]:
 def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> RenderOptions:
     return RenderOptions(
         prompts=options.prompts or PROMPTS_FILE,
-        out=out,
+        out=str(out),
         model=options.model,
         method=options.method,
         video=options.video,

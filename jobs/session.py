@@ -1,5 +1,7 @@
 """What a gang's ranks run: one pipeline, loaded once, that renders prompt after prompt."""
 
+import logging
+import socket
 import time
 from collections import deque
 from collections.abc import Iterator
@@ -9,20 +11,23 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, TypeVar
 
-import numpy as np
 import torch
-from safetensors.torch import save
 
 from caching.group import LocalGroup
 from caching.recipe import Recipe
 from cluster.ranks import RankContext
+from jobs.batch.logs import attempt_log
+from jobs.batch.publish import attempt_place, publish_video
+from jobs.batch.storage import Storage
 from jobs.load import load_pipeline
-from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
+from jobs.machine import device_name
+from jobs.outputs import RenderItem, Seconds, Sidecar, World
 from jobs.pipeline import Prompt, Renderer, Sampling
-from jobs.video import publish, write_video
 from parallel.layout import Layout
 
 T = TypeVar("T")
+logger = logging.getLogger(__name__)
+HOST = socket.gethostname()
 VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
 
 
@@ -47,10 +52,14 @@ class RenderWorkload:
 
 
 class RenderSession:
-    """One rank's part of the rendering; `progress` is the fraction of the denoising steps that are done."""
+    """One rank's part of the rendering.
+
+    `progress` is the fraction of the denoising steps that are done, `beats` counts steps and decoded pieces.
+    """
 
     def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
-        self.workload, self.context, self.progress = workload, context, 0.0
+        self.workload, self.context, self.progress, self.beats = workload, context, 0.0, 0
+        self.device_name = device_name()
         self.layout = workload.layout
         self.group = self._join()
         self.sharded = workload.shard_weights and self.group.world_size > 1
@@ -67,25 +76,59 @@ class RenderSession:
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(workload.recipe)
 
-    def run(self, item: dict[str, Any]) -> dict[str, Any] | None:
-        """Render one `RenderItem`; rank 0 writes the video and returns its sidecar."""
+    def run(self, item: RenderItem, attempt: int) -> dict[str, Any] | None:
+        """Render one item; rank 0 publishes the video and returns its sidecar."""
         with self.group.guard() if self.group.world_size > 1 else nullcontext():
-            return self._run(item)
+            if self.context.rank == 0:
+                return self._lead(item, attempt)
+            frames = self.renderer.frames(self._denoise(item, Stopwatch())[1])
+            deque(frames, maxlen=0)  # They go to rank 0.
+            return None
 
-    def _run(self, item: dict[str, Any]) -> dict[str, Any] | None:
-        job, clock = RenderItem(**item), Stopwatch()
+    def _lead(self, item: RenderItem, attempt: int) -> dict[str, Any]:
+        """Rank 0's part, with a place and a log of its own."""
+        storage = Storage(item.out)
+        with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
+            logger.info("started", extra={"facts": {"layout": str(self.layout), "device": self.device_name}})
+            try:
+                return self._render(item, storage, place)
+            except Exception:
+                logger.exception("failed")
+                raise
+
+    def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, Any]:
+        clock = Stopwatch()
+        prompt, latents = self._denoise(item, clock)
+        logger.info("denoised", extra={"facts": {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}})
+        frames = self._counted(clock.over("decode", self.renderer.frames(latents)))
+        writing = time.perf_counter()
+
+        def sidecar_of(digest: str, num_bytes: int) -> Sidecar:
+            clock.seconds["write"] = time.perf_counter() - writing - clock.seconds["decode"]
+            return self._sidecar(item, prompt, clock, digest, num_bytes)
+
+        sidecar = publish_video(storage, place, item, frames, latents, sidecar_of)
+        logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
+        return sidecar.model_dump(mode="json")
+
+    def _denoise(self, item: RenderItem, clock: "Stopwatch") -> tuple[Prompt, torch.Tensor]:
+        """The encoded prompt, and the final latents, which are the same on every rank."""
         self.progress = 0.0
+        self.beats += 1
         with clock.stage("encode"):
-            prompt = self._encode(job.prompt)
+            prompt = self._encode(item.prompt)
+        self.beats += 1
         with clock.stage("denoise"):
-            latents = self.renderer.denoise(
-                prompt, sampling_of(job), on_progress=lambda part: setattr(self, "progress", part)
-            )
-        frames = clock.over("decode", self.renderer.frames(latents))
-        if self.context.rank == 0:
-            return self._publish(job, prompt, latents, frames, clock)
-        deque(frames, maxlen=0)  # They go to rank 0.
-        return None
+            return prompt, self.renderer.denoise(prompt, sampling_of(item), on_progress=self._step)
+
+    def _step(self, part: float) -> None:
+        self.progress = part
+        self.beats += 1
+
+    def _counted(self, pieces: Iterator[T]) -> Iterator[T]:
+        for piece in pieces:
+            self.beats += 1
+            yield piece
 
     def close(self) -> None:
         """Leave the sequence group."""
@@ -110,53 +153,28 @@ class RenderSession:
         tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
         return Prompt(tokens=tokens, pooled=pooled)
 
-    def _publish(
-        self, job: RenderItem, prompt: Prompt, latents: torch.Tensor, frames: Iterator[np.ndarray], clock: "Stopwatch"
-    ) -> dict[str, Any]:
-        """Write the latents, the video as it is decoded, and last the sidecar."""
-        with clock.stage("write"):
-            _write_latents(latents if job.save_latents else None, job.latents)
-            digest = write_video(frames, job.video, fps=job.fps, metadata={"title": job.prompt})
-        clock.seconds["write"] -= clock.seconds["decode"]
-        sidecar = self._sidecar(job, prompt, clock, digest)
-        write_sidecar(sidecar, job.sidecar)
-        return sidecar.model_dump(mode="json")
-
-    def _sidecar(self, job: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str) -> Sidecar:
-        flops, flops_full = self.renderer.flops(prompt, sampling_of(job))
+    def _sidecar(self, item: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str, num_bytes: int) -> Sidecar:
+        flops, flops_full = self.renderer.flops(prompt, sampling_of(item))
+        layout = self.layout
         return Sidecar(
-            **job.model_dump(include=set(Sidecar.model_fields) & set(RenderItem.model_fields)),
+            **item.model_dump(include=set(Sidecar.model_fields) & set(RenderItem.model_fields)),
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,
             flops=flops,
             flops_full=flops_full,
             seconds=Seconds(**clock.seconds),
-            layout=World(
-                ulysses=self.layout.ulysses,
-                ring=self.layout.ring,
-                world_size=self.layout.world_size,
-                gangs=job.gangs,
-            ),
+            layout=World(ulysses=layout.ulysses, ring=layout.ring, world_size=layout.world_size),
+            device=self.device_name,
             versions={package: version(package) for package in VERSIONED},
             sha256=digest,
-            bytes=job.video.stat().st_size,
-            fingerprint=job.fingerprint,
+            bytes=num_bytes,
+            fingerprint=item.fingerprint,
         )
 
 
-def _write_latents(latents: torch.Tensor | None, path: Path) -> None:
-    """Write the final latents, or remove those of an earlier rendering."""
-    if latents is None:
-        path.unlink(missing_ok=True)
-        return
-    partial = path.with_name(f".{path.name}.part")
-    partial.write_bytes(save({"latents": latents.cpu().contiguous()}))
-    publish(partial, path)
-
-
-def sampling_of(job: RenderItem) -> Sampling:
+def sampling_of(item: RenderItem) -> Sampling:
     """The part of an item that the denoising loop needs."""
-    return Sampling(**job.model_dump(include={field.name for field in fields(Sampling)}))
+    return Sampling(**item.model_dump(include={field.name for field in fields(Sampling)}))
 
 
 @dataclass

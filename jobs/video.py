@@ -1,5 +1,6 @@
 """Write an MP4 so that it is either whole or absent, and look at one that is there."""
 
+import errno
 import hashlib
 import os
 import subprocess
@@ -108,7 +109,15 @@ def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mappin
                 raise
         if encoder.returncode:
             complaints.seek(0)
-            raise OSError(f"cannot write video {path}: {complaints.read().decode(errors='replace').strip()}")
+            raise _encoder_error(path, complaints.read().decode(errors="replace").strip())
+
+
+def _encoder_error(path: Path, complaint: str) -> OSError:
+    """With the number of what the system said, where it is one that callers tell apart."""
+    full = os.strerror(errno.ENOSPC)
+    if full in complaint:
+        return OSError(errno.ENOSPC, full, str(path))
+    return OSError(f"cannot write video {path}: {complaint}")
 
 
 def _ffmpeg(height: int, width: int, fps: int, metadata: Mapping[str, str]) -> list[str]:

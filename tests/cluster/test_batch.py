@@ -5,7 +5,7 @@ import os
 import signal
 import time
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -30,11 +30,13 @@ class Toy:
 
     def __init__(self, context: RankContext, folder: Path):
         self.progress = 0.0
+        self.beats = 0
         self._context = context
         self._folder = folder
 
-    def run(self, item: dict[str, Any]) -> dict[str, Any]:
+    def run(self, item: dict[str, Any], attempt: int) -> dict[str, Any]:
         self.progress = 0.5
+        self.beats += 1
         if item.get("rank", self._context.rank) == self._context.rank:
             getattr(self, item.get("first", "nothing"))()
         total = self._add(item["value"])
@@ -66,6 +68,10 @@ class Toy:
         was_there = marker.exists()
         marker.touch()
         return not was_there
+
+    def hang_once(self) -> None:
+        if self._is_first_time():
+            time.sleep(120)
 
     def linger(self) -> None:
         time.sleep(1)
@@ -133,7 +139,7 @@ def eventually(holds: Any, patience_s: float = 20) -> bool:
 
 
 def run(
-    folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int = 1, toy: type[Toy] = Toy
+    folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int | None = 1, toy: type[Toy] = Toy
 ) -> tuple[list[Outcome], list[Event]]:
     events: list[Event] = []
     workload = ToyWorkload(folder, toy)
@@ -172,21 +178,27 @@ def test_progress_is_told_while_an_item_runs(tmp_path: Path):
     assert 0.5 in fractions
 
 
-def test_an_item_that_raises_fails_and_the_rest_goes_on(tmp_path: Path, caplog: pytest.LogCaptureFixture):
+def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goes_on(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+):
     outcomes, events = run(tmp_path, [{"value": 1}, {"value": 2, "first": "fail"}, {"value": 3}])
     assert [outcome.failure for outcome in outcomes] == [None, FailureKind.ITEM, None]
     assert outcomes[1].error == "ValueError: a poison item"
-    assert outcomes[1].attempts == 1
-    assert kinds(events).count("gang_starting") == 1
+    assert outcomes[1].attempts == 2
+    assert kinds(events) == [
+        *("gang_starting", "gang_ready", "item_started", "item_done", "item_started", "item_retried"),
+        *("item_started", "item_done"),
+        *("gang_starting", "gang_ready", "item_started", "item_failed"),
+    ]
     assert "in fail" in caplog.text
-    assert [record.levelno for record in caplog.records] == [logging.ERROR]
+    assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
 def test_a_rank_that_raises_alone_does_not_hang_the_others(tmp_path: Path):
     outcomes, events = run(tmp_path, [{"value": 1, "first": "fail", "rank": 1}, {"value": 2}])
     assert outcomes[0].error == "ValueError: a poison item"
     assert outcomes[1].result["total"] == 6
-    assert kinds(events).count("gang_starting") == 2
+    assert kinds(events).count("gang_starting") == 3
 
 
 def test_a_killed_rank_costs_one_attempt(tmp_path: Path):
@@ -208,10 +220,44 @@ def test_a_stopped_rank_costs_one_attempt_and_is_named(tmp_path: Path):
     assert lost.error is not None and "rank 1 does not answer" in lost.error
 
 
-def test_an_item_that_loses_two_gangs_is_failed_and_the_rest_goes_on(tmp_path: Path):
+def test_an_item_that_loses_three_gangs_is_failed_and_the_rest_goes_on(tmp_path: Path):
     outcomes, _ = run(tmp_path, [{"value": 1, "first": "die"}, {"value": 2}], spec=SINGLE)
     assert [outcome.failure for outcome in outcomes] == [FailureKind.INFRASTRUCTURE, None]
-    assert outcomes[0].attempts == 2
+    assert outcomes[0].attempts == 3
+
+
+def test_a_hung_session_costs_one_attempt_and_its_stacks_are_told(tmp_path: Path):
+    spec = replace(SINGLE, collective_timeout_s=2)
+    outcomes, events = run(tmp_path, [{"value": 1, "first": "hang_once"}, {"value": 2}], spec=spec)
+    assert [outcome.result["total"] for outcome in outcomes] == [1, 2]
+    [lost] = [event for event in events if event.kind == "gang_lost"]
+    assert lost.error is not None and lost.error.startswith("No progress for 2 s")
+    assert lost.traceback is not None and "in hang_once" in lost.traceback
+
+
+def test_a_silent_process_costs_one_attempt(tmp_path: Path):
+    spec = replace(SINGLE, silence_s=3)
+    outcomes, events = run(tmp_path, [{"value": 1, "first": "stop_once"}], spec=spec)
+    assert outcomes[0].result["total"] == 1
+    [lost] = [event for event in events if event.kind == "gang_lost"]
+    assert lost.error is not None and lost.error.startswith("No answer for 3 s from rank 0 on ")
+
+
+def test_costly_items_come_first_and_a_gang_stays_with_a_shape(tmp_path: Path):
+    items = [{"value": value} for value in (1, 12, 2, 11, 13)]
+    options: Any = {"cost_of": lambda item: item["value"], "shape_of": lambda item: item["value"] > 10}
+    events: list[Event] = []
+    workload = ToyWorkload(tmp_path)
+    outcomes = run_batch(spec=SINGLE, gangs=1, workload=workload, items=items, on_event=events.append, **options)
+    assert [event.item["value"] for event in events if event.kind == "item_started"] == [13, 12, 11, 2, 1]
+    assert [outcome.item["value"] for outcome in outcomes] == [1, 12, 2, 11, 13]
+
+
+def test_without_a_number_there_are_as_many_gangs_as_the_cluster_holds(tmp_path: Path):
+    items = [{"value": value, "first": "linger"} for value in range(6)]
+    outcomes, events = run(tmp_path, items, spec=SINGLE, gangs=None)
+    assert all(outcome.is_done for outcome in outcomes)
+    assert kinds(events).count("gang_starting") == 2
 
 
 def test_a_workload_that_cannot_be_built_fails_every_item_untried():

@@ -2,25 +2,44 @@
 
 import torch.distributed as dist
 
-from cluster.failure import Decision, FailureKind, RankError, classify, decide, decide_start, is_gang_usable, root_cause
+from cluster.failure import (
+    Budgets,
+    Decision,
+    FailureKind,
+    RankError,
+    classify,
+    decide,
+    decide_start,
+    is_gang_usable,
+    root_cause,
+)
 
+LOST = FailureKind.INFRASTRUCTURE
 OWN = RankError(kind=FailureKind.ITEM, summary="ValueError: no such colour")
 BROKEN_LINK = RankError(kind=FailureKind.INFRASTRUCTURE, summary="RuntimeError: connection closed by peer")
 
 
-def test_an_item_is_retried_once_when_its_gang_is_lost():
-    assert decide(FailureKind.INFRASTRUCTURE, attempts=1) is Decision.RETRY
-    assert decide(FailureKind.INFRASTRUCTURE, attempts=2) is Decision.FAIL
+def test_lost_gangs_storage_and_failures_of_the_item_have_budgets_of_their_own():
+    budgets = Budgets(item_failures=3, gang_losses=2, storage_failures=9)
+    assert decide(LOST, 1, budgets) is Decision.RETRY
+    assert decide(LOST, 2, budgets) is Decision.FAIL
+    assert decide(FailureKind.STORAGE, 8, budgets) is Decision.RETRY
+    assert decide(FailureKind.STORAGE, 9, budgets) is Decision.FAIL
+    assert decide(FailureKind.ITEM, 1, budgets) is Decision.RETRY
+    assert decide(FailureKind.ITEM, 2, budgets) is Decision.RETRY_ON_FRESH_GANG
+    assert decide(FailureKind.ITEM, 3, budgets) is Decision.FAIL
 
 
-def test_an_item_that_raises_is_never_retried():
-    assert decide(FailureKind.ITEM, attempts=1) is Decision.FAIL
+def test_the_waits_between_tries_double_up_to_a_minute():
+    budgets = Budgets(backoff_s=2)
+    assert [budgets.wait_s(failures) for failures in (1, 2, 3, 6, 60)] == [2, 4, 8, 60, 60]
 
 
 def test_a_gang_is_started_again_unless_its_workload_raises():
-    assert decide_start(FailureKind.INFRASTRUCTURE, starts=1) is Decision.RETRY
-    assert decide_start(FailureKind.INFRASTRUCTURE, starts=2) is Decision.FAIL
-    assert decide_start(FailureKind.START, starts=1) is Decision.FAIL
+    budgets = Budgets(starts=2)
+    assert decide_start(LOST, starts=1, budgets=budgets) is Decision.RETRY
+    assert decide_start(LOST, starts=2, budgets=budgets) is Decision.FAIL
+    assert decide_start(FailureKind.START, starts=1, budgets=budgets) is Decision.FAIL
 
 
 def test_broken_links_are_told_from_exceptions_of_the_item():

@@ -41,7 +41,7 @@ class WhereAmI:
         (self.folder / str(context.rank)).write_text(f"{node} {context.local_rank}")
         return self
 
-    def run(self, item: Any) -> Any:
+    def run(self, item: Any, attempt: int) -> Any:
         return item
 
     def close(self) -> None:

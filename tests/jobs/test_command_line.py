@@ -4,17 +4,19 @@ import json
 import socket
 import subprocess
 import sys
+from dataclasses import replace
+from importlib.util import find_spec
 from pathlib import Path
 
-import numpy as np
 import pytest
 
-from jobs.__main__ import main, parse
+from jobs.__main__ import COMMANDS, main, parse
+from jobs.batch.plan import make_plan
+from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
-from jobs.options import BenchmarkOptions, RenderOptions
-from jobs.outputs import Seconds, Sidecar, World, write_sidecar
-from jobs.render import make_plan
-from jobs.video import write_video
+from jobs.gangs import gang_spec
+from jobs.options import BenchmarkOptions, VideoOptions
+from tests.jobs.batch.example import publish
 from tests.jobs.test_facts import make_model
 
 ROOT = Path(__file__).parents[2]
@@ -142,23 +144,24 @@ def test_no_command_at_all_is_one_sentence(capsys):
     with pytest.raises(SystemExit) as stop:
         main([])
     assert stop.value.code == 2
-    assert (
-        "Expected one of {render, benchmark, benchmark gpu, flops, comm, memory, scaling, tune, analyze}"
-        in capsys.readouterr().err
-    )
+    assert f"Expected one of {{{', '.join(COMMANDS)}}}" in capsys.readouterr().err
 
 
-def test_the_layout_is_chosen_by_heads_nodes_and_tokens(monkeypatch):
-    import jobs.gangs
+def test_every_command_has_its_module():
+    for kind, module in COMMANDS.values():
+        assert find_spec(module) is not None, kind
+
+
+def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     from caching.recipe import RECIPES
 
     def chosen(method="full", tokens=20_400, **options):
-        given = RenderOptions(prompts=Path("p.txt"), out=Path("out"), **options)
-        layout, spec = jobs.gangs.gang_spec(given, heads=24, tokens=tokens, method=RECIPES[method])
+        given = RenderOptions(prompts=Path("p.txt"), out="out", **options)
+        nodes = [{"CPU": 64, "GPU": 8}] * 2
+        layout, spec = gang_spec(given, heads=24, tokens=tokens, method=RECIPES[method], nodes=nodes)
         assert (spec.world_size, spec.together) == (layout.world_size, layout.ulysses)
         return layout.ulysses, layout.ring, spec.num_cpus_per_rank
 
-    monkeypatch.setattr(jobs.gangs, "living_nodes", lambda: [{"CPU": 64, "GPU": 8}] * 2)
     assert chosen(ulysses="auto", ring="auto") == (8, 2, 8)
     assert chosen(ulysses="auto", ring="auto", gangs=4) == (4, 1, 8)
     assert chosen(ulysses="auto") == (8, 1, 8)
@@ -194,15 +197,7 @@ def test_malformed_cluster_address_is_bad_input(place, capsys):
 def finish_everything(options: RenderOptions) -> None:
     """Put an intact video and its sidecar where each item of the batch belongs."""
     for item in make_plan(options).items:
-        item.video.parent.mkdir(parents=True, exist_ok=True)
-        digest = write_video(np.zeros((5, 64, 64, 3), np.uint8), item.video, item.fps)
-        sidecar = Sidecar(
-            **item.model_dump(include=set(Sidecar.model_fields)), dense_steps=2, sparse_steps=10, flops=2.0,
-            flops_full=12.0, seconds=Seconds(encode=0, denoise=1, decode=1, write=0), versions={}, sha256=digest,
-            bytes=item.video.stat().st_size, layout=World(ulysses=1, ring=1, world_size=1, gangs=1),
-            fingerprint=item.fingerprint,
-        )  # fmt: skip
-        write_sidecar(sidecar, item.sidecar)
+        publish(item)
 
 
 def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, capsys):
@@ -217,7 +212,7 @@ def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, caps
         [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
     )
     assert done.returncode == 0, done.stderr
-    assert "2 finished before" in done.stdout and "6.00x" in done.stdout and done.stdout.endswith("0 False\n")
+    assert "2 finished before" in done.stdout and "1.00x" in done.stdout and done.stdout.endswith("0 False\n")
     assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")} == before
     rows = json.loads((place / "rows.json").read_text())
     assert [row["status"] for row in rows] == ["finished before"] * 2
@@ -228,10 +223,21 @@ def test_plan_renders_only_what_is_not_finished_and_intact(place):
     assert isinstance(options, RenderOptions)
     finish_everything(options)
     first, second = make_plan(options).items
-    second.video.write_bytes(second.video.read_bytes()[:-1])
+    video, sidecar = place / "out" / second.video, place / "out" / first.sidecar
+    video.write_bytes(video.read_bytes()[:-1])
     assert make_plan(options).todo == [second]
-    first.sidecar.unlink()
+    sidecar.unlink()
     assert make_plan(options).todo == [first, second]
+
+
+def test_other_settings_are_refused_by_name_unless_they_are_to_replace(place, capsys):
+    options = parse(["render", "good.txt", "--out", "out", "--model", "model"])
+    assert isinstance(options, RenderOptions)
+    finish_everything(options)
+    sentence = complaint(capsys, "good.txt", "--steps", "10", "--interval", "4")
+    assert "0000-a-red-ball-s0.mp4" in sentence and "and so were 1 more" in sentence
+    assert "steps 12 -> 10" in sentence and "method.schedule.every 6 -> 4" in sentence
+    assert len(make_plan(replace(options, video=VideoOptions(steps=10), replace=True)).todo) == 2
 
 
 def test_limit_takes_the_first_prompts_and_leaves_their_seeds(place):

@@ -6,15 +6,18 @@ import json
 from rich.console import Console
 
 from cluster.events import Event
+from jobs.batch.known import Done
+from jobs.outputs import RenderItem
 from jobs.progress import BatchView, done_row, failed_row, make_console, print_rows, print_table, write_rows
-from tests.jobs.test_outputs import item, publish
+from tests.jobs.batch.example import item, publish
 
 
 def plain() -> Console:
     return Console(file=io.StringIO(), width=120, highlight=False, markup=False)
 
 
-def events(one: dict, result: dict) -> list[Event]:
+def events(one: RenderItem, result: dict) -> list[Event]:
+    other = one.model_copy(update={"id": "[bold]"})
     return [
         Event(kind="gang_starting", gang=0),
         Event(kind="gang_ready", gang=0, hosts=("10.0.0.1", "10.0.0.1")),
@@ -23,12 +26,19 @@ def events(one: dict, result: dict) -> list[Event]:
         Event(kind="gang_lost", gang=0, item=one, index=0, error="Rank 1 was lost"),
         Event(kind="item_started", gang=0, item=one, index=0, attempts=2),
         Event(kind="item_done", gang=0, item=one, index=0, attempts=2, result=result),
-        Event(kind="item_failed", gang=0, item={"id": "[bold]"}, index=1, attempts=1, error="ValueError: no"),
+        Event(
+            kind="item_failed",
+            gang=0,
+            item=one.model_copy(update={"id": "[bold]"}),
+            index=1,
+            attempts=1,
+            error="ValueError: no",
+        ),
     ]
 
 
 def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
-    one, result = item(tmp_path).model_dump(mode="json"), publish(item(tmp_path)).model_dump(mode="json")
+    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
     console = plain()
     with BatchView(console, total=2) as view:
         for event in events(one, result):
@@ -45,7 +55,7 @@ def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
 
 
 def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
-    one, result = item(tmp_path).model_dump(mode="json"), publish(item(tmp_path)).model_dump(mode="json")
+    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
     console = Console(file=io.StringIO(), width=120, force_terminal=True, markup=False, _environ={"TERM": "xterm"})
     with BatchView(console, total=2) as view:
         for event in events(one, result):
@@ -55,11 +65,25 @@ def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
     assert "gang 0: starting" not in text
 
 
+def rows_of(directory, sidecar) -> list[dict]:
+    """A video that is there, and one that is not."""
+    one = item(directory)
+    done = done_row(one, f"{directory}/{one.video}", Done.of_sidecar(sidecar, one.name), "rendered")
+    return [done, failed_row(item(directory, id="0001"), "[ValueError] no", "failed")]
+
+
+def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
+    done, failed = rows_of(tmp_path, publish(item(tmp_path)))
+    console = plain()
+    print_table(console, [done] * 2000 + [failed], str(tmp_path))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0001" in text and "in all: 2000 rendered, 1 failed" in text and len(text.splitlines()) < 200
+
+
 def test_table_has_steps_seconds_and_ratio_and_says_where_the_files_are(tmp_path):
     sidecar = publish(item(tmp_path)).model_copy(update={"dense_steps": 1, "sparse_steps": 3, "flops": 2.0})
     console = plain()
-    rows = [done_row(item(tmp_path), sidecar, "rendered"), failed_row(item(tmp_path, id="0001"), "[ValueError] no")]
-    print_table(console, rows, tmp_path / "videos")
+    print_table(console, rows_of(tmp_path, sidecar), str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("0000-a-red-ball-s0.mp4", "1/3", "2.5", "4.00x", "failed: [ValueError] no", f"videos: {tmp_path}"):
         assert part in text
@@ -73,7 +97,7 @@ def test_any_rows_print_as_a_table_without_what_is_nested():
 
 
 def test_rows_read_back_as_json(tmp_path):
-    rows = [done_row(item(tmp_path), publish(item(tmp_path)), "rendered"), failed_row(item(tmp_path, id="1"), "no")]
+    rows = rows_of(tmp_path, publish(item(tmp_path)))
     write_rows(tmp_path / "new" / "rows.json", rows)
     back = json.loads((tmp_path / "new" / "rows.json").read_text())
     assert back == rows

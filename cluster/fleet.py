@@ -1,0 +1,117 @@
+"""The fleet: as many slots as there are to be gangs, in threads; with no number given, as many as the cluster holds."""
+
+import threading
+from collections.abc import Callable
+from contextlib import suppress
+
+from cluster.backlog import Backlog
+from cluster.events import Event
+from cluster.failure import Budgets, RankError
+from cluster.nodes import NodeWatch
+from cluster.placement import GangSpec, room, shortfall
+from cluster.slot import Slot
+from cluster.worker import Workload
+
+
+class Fleet:
+    """Starts slots, more of them when nodes join (unless `gangs` says how many), and joins their threads."""
+
+    def __init__(
+        self,
+        *,
+        spec: GangSpec,
+        gangs: int | None,
+        workload: Workload,
+        backlog: Backlog,
+        budgets: Budgets,
+        tell: Callable[[Event], None],
+        watch: NodeWatch,
+    ):
+        self._spec, self._gangs, self._workload = spec, gangs, workload
+        self._backlog, self._budgets, self._tell, self._watch = backlog, budgets, tell, watch
+        self._stop = threading.Event()
+        self._num_slots = 0
+        self._threads: dict[Slot, threading.Thread] = {}
+        self._errors: list[BaseException] = []
+        self._last_error: RankError | None = None
+
+    @property
+    def is_at_work(self) -> bool:
+        """Whether any slot still serves."""
+        return any(thread.is_alive() for thread in self._threads.values())
+
+    @property
+    def last_error(self) -> RankError | None:
+        """Why the last gang was lost, of all slots."""
+        errors = [slot.last_error for slot in self._threads if slot.last_error]
+        return errors[-1] if errors else self._last_error
+
+    def grow(self) -> None:
+        """Fills the cluster with gangs, as far as there are items for them. Never waits."""
+        for slot in [slot for slot, thread in self._threads.items() if not thread.is_alive()]:
+            self._last_error = slot.last_error or self._last_error
+            if self._gangs is None and slot.last_error is None:
+                del self._threads[slot]
+        wanted = self._gangs if self._gangs is not None else max(1, room(self._spec, self._watch.usable()))
+        while len(self._threads) < min(wanted, len(self._backlog)) and not self._has_given_up():
+            self._add()
+
+    def stop(self) -> None:
+        """Makes every slot let go of its gang; `join` waits for it."""
+        self._stop.set()
+
+    def join(self, timeout_s: float | None = None) -> None:
+        """Waits for the slots' threads. Raises what one of them has raised by a mistake of ours."""
+        for thread in list(self._threads.values()):
+            thread.join(timeout_s)
+        if self._errors:
+            raise self._errors[0]
+
+    # What the slots ask (the protocol `Ground`), from their threads.
+
+    def unusable(self) -> set[str]:
+        return self._watch.unusable()
+
+    def avoid(self, node_id: str) -> None:
+        self._watch.avoid(node_id)
+
+    def why_waiting(self) -> str:
+        missing = shortfall(self._spec, 1, self._watch.usable())
+        return missing or "The cluster has room for it, but others are using it."
+
+    def may_leave(self) -> bool:
+        return self._gangs is None and len(self._living()) > max(1, room(self._spec, self._watch.usable()))
+
+    def others_run(self, slot: Slot) -> bool:
+        return any(other.has_gang for other in self._living() if other is not slot)
+
+    def _living(self) -> list[Slot]:
+        return [slot for slot, thread in list(self._threads.items()) if thread.is_alive()]
+
+    def _has_given_up(self) -> bool:
+        """A fleet without a number would otherwise start anew for ever what cannot be started."""
+        return bool(self._threads) and not self.is_at_work
+
+    def _add(self) -> None:
+        slot = Slot(
+            index=self._num_slots,
+            spec=self._spec,
+            workload=self._workload,
+            backlog=self._backlog,
+            ground=self,
+            budgets=self._budgets,
+            tell=self._tell,
+            stop=self._stop,
+        )
+        self._num_slots += 1
+        thread = threading.Thread(target=self._serve, args=[slot], name=f"gang-{slot.index}", daemon=True)
+        self._threads[slot] = thread
+        thread.start()
+
+    def _serve(self, slot: Slot) -> None:
+        try:
+            with suppress(SystemExit):
+                slot.serve()
+        except BaseException as error:
+            self._errors.append(error)
+            self._stop.set()

@@ -1,0 +1,21 @@
+"""`resca retry DIR`: render what a batch has left, with the settings and prompts that its directory remembers."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.batch.memory import PROMPTS, recall
+from jobs.batch.storage import Storage
+from jobs.batch_options import RetryOptions
+from jobs.render import run as render
+
+
+def run(options: RetryOptions) -> int:
+    """The exit code of the rendering. Raises BadInput if the directory holds no batch."""
+    storage = Storage(options.out)
+    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
+        prompts = Path(folder) / PROMPTS
+        asked = recall(storage, prompts)
+        prompts.write_bytes(storage.read(PROMPTS))
+        gangs = asked.gangs if options.gangs is None else options.gangs
+        return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes), retry=True)

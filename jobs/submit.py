@@ -1,0 +1,161 @@
+"""`resca submit PROMPTS --out URL`: render on a cluster from another machine, through Ray's job interface."""
+
+import asyncio
+import os
+import re
+import secrets
+import shlex
+import shutil
+import tempfile
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from jobs.batch.plan import check_numbers
+from jobs.batch.storage import Storage
+from jobs.batch_options import RenderOptions, SubmitOptions
+from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
+from jobs.options import MethodOptions, VideoOptions
+from jobs.progress import make_console
+from jobs.prompts import Defaults, read_items
+
+ROOT = Path(__file__).parent.parent
+PACKAGES = ("caching", "parallel", "cluster", "jobs")
+LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "results")
+DEFAULT = "http://127.0.0.1:8265"
+TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the cluster's token to ~/.ray/auth_token"
+
+
+def run(options: SubmitOptions) -> int:
+    """Returns the job's own exit code when it is followed. Raises BadInput and InfrastructureError."""
+    check_numbers(options)
+    read_items(options.prompts, Defaults(height=1, width=1, num_frames=1, steps=1))
+    _check_reachable_later(options)
+    console = make_console()
+    client = _client(options.dashboard)
+    submission = f"resca-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
+    with _package(options) as folder:
+        size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
+        console.print(f"uploading {size / 2**20:.1f} MiB as {submission}")
+        _submit(client, submission, folder, options)
+    console.print(f"accepted; it is stopped by: resca cancel {options.out}", soft_wrap=True)
+    return _follow(client, submission) if options.follow else DONE
+
+
+def _check_reachable_later(options: SubmitOptions) -> None:
+    """What the cluster will look for must be there, too."""
+    if Path(options.model).exists() and options.model != "demo" and not Path(options.model).is_absolute():
+        raise BadInput(f"--model {options.model} is a relative path; give one that every node sees, or a hub id")
+    if "://" not in options.out and not Path(options.out).is_absolute():
+        raise BadInput(f"--out {options.out} is a relative path; give one that every node sees, or a URL")
+
+
+def _client(address: str | None) -> Any:
+    from ray.job_submission import JobSubmissionClient
+
+    address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT
+    with _jobs_errors(address):
+        return JobSubmissionClient(address)
+
+
+def _submit(client: Any, submission: str, folder: Path, options: SubmitOptions) -> None:
+    with _jobs_errors(client.get_address()):
+        client.submit_job(
+            submission_id=submission,
+            entrypoint=_entrypoint(options),
+            runtime_env={"working_dir": str(folder)},
+            entrypoint_num_cpus=0,
+            metadata={"resca_out": str(Storage(options.out))},
+        )
+
+
+@contextmanager
+def _package(options: SubmitOptions) -> Iterator[Path]:
+    """The working directory of the job: this package, the prompts, and what else the options name."""
+    with tempfile.TemporaryDirectory(prefix="resca-") as place:
+        folder = Path(place) / "resca"
+        for package in PACKAGES:
+            shutil.copytree(ROOT / package, folder / package, ignore=LEFT_OUT)
+        if options.model != "demo":
+            shutil.rmtree(folder / "jobs" / "demo" / "model", ignore_errors=True)
+        for name, path in _files(options).items():
+            shutil.copyfile(path, folder / name)
+        yield folder
+
+
+def _files(options: SubmitOptions) -> dict[str, Path]:
+    """Local files that go with the job, by their names there."""
+    files = {f"prompts{options.prompts.suffix}": options.prompts}
+    if options.cache.plan:
+        files["plan.yaml"] = options.cache.plan
+    if options.method.endswith((".yaml", ".yml")):
+        files["recipe.yaml"] = Path(options.method)
+    return files
+
+
+def _entrypoint(options: SubmitOptions) -> str:
+    """The command line of the job; every word is quoted, and prompts are in a file."""
+    names = {path: name for name, path in _files(options).items()}
+    words = ["python", "-m", "jobs", "render", names[options.prompts], "--address", "auto", "--yes"]
+    own, passing = RenderOptions(prompts=options.prompts, out=options.out), {"prompts", "address", "yes", "json"}
+    for given, default in ((options, own), (options.cache, MethodOptions()), (options.video, VideoOptions())):
+        for name, value in vars(given).items():
+            if name in passing or name in ("cache", "video") or name not in vars(default):
+                continue
+            if value != getattr(default, name) or name == "out":
+                words += _flag(name, names.get(Path(value), value) if isinstance(value, str | Path) else value)
+    return shlex.join(words)
+
+
+def _flag(name: str, value: Any) -> list[str]:
+    flag = f"--{name.replace('_', '-')}"
+    return [flag] if value is True else [flag, str(value)]
+
+
+def _follow(client: Any, submission: str) -> int:
+    """Print what the job says until it ends. Ctrl-C leaves the job running."""
+
+    async def tail() -> None:
+        async for text in client.tail_job_logs(submission):
+            print(text, end="", flush=True)
+
+    with _jobs_errors(client.get_address()):
+        asyncio.run(tail())
+        info = _ended(client, submission)
+    return _exit_code(info.status.value, info.message or "", info.driver_exit_code)
+
+
+def _ended(client: Any, submission: str) -> Any:
+    """The log may end a moment before the job does."""
+    info = client.get_job_info(submission)
+    while not info.status.is_terminal():
+        time.sleep(0.5)
+        info = client.get_job_info(submission)
+    return info
+
+
+def _exit_code(status: str, message: str, code: int | None) -> int:
+    if status == "SUCCEEDED":
+        return DONE
+    if status == "STOPPED":
+        return TERMINATED
+    told = re.search(r"exit code (\d+)", message)
+    return code or (int(told[1]) if told else INFRASTRUCTURE)
+
+
+@contextmanager
+def _jobs_errors(address: str) -> Iterator[None]:
+    """What Ray's client raises, in one sentence."""
+    try:
+        yield
+    except ConnectionError as error:
+        raise InfrastructureError(f"no Ray dashboard answers at {address}; is it reachable from here?") from error
+    except RuntimeError as error:
+        text = str(error)
+        if re.search(r"\b40[13]\b|[Uu]nauthorized|[Aa]uthentication|token", text):
+            raise BadInput(f"the cluster at {address} refuses without a valid token: {TOKEN_HINT}") from error
+        raise InfrastructureError(
+            f"the cluster at {address} refuses the job: {text.strip().splitlines()[0]}"
+        ) from error
