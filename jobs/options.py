@@ -75,7 +75,7 @@ class RenderOptions:
     """Render every prompt of a file to an MP4, on Ray."""
 
     prompts: tyro.conf.Positional[Path]
-    """A .txt (one prompt a line) or .jsonl file (prompt; optional id, seed, height, width, num_frames, steps)."""
+    """A .txt (one prompt a line), .csv or .jsonl file (prompt; optional id, seed, height, ...), or an OpenAI batch."""
     out: Path
     """Directory for the videos; what is finished there is not rendered again."""
     model: str = "demo"
@@ -165,7 +165,7 @@ class BenchmarkOptions(ComparedOptions):
     report: File = None
     """Also write a directory to look at: JSON, CSV, Pareto plots, and a page with frames of the first videos."""
     prompts: File = None
-    """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
+    """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
@@ -263,7 +263,7 @@ class ScalingOptions:
     method: str = "resca"
     """A method, or a file with a recipe."""
     prompts: File = None
-    """A .txt or .jsonl file; by default the demo's."""
+    """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
