@@ -199,9 +199,7 @@ def _report(videos: Sequence[Exported], num_broken: int, to: Path) -> None:
     renamed = {video.sidecar.prompt for video in videos if not video.named_by_prompt}
     console.print(f"{count(len(videos), 'video')} of {count(len(per_prompt), 'prompt')} in {to}", soft_wrap=True)
     if few := sum(number < VIDEOS_PER_PROMPT for number in per_prompt.values()):
-        console.print(
-            f"{count(few, 'prompt')} with fewer videos than the {VIDEOS_PER_PROMPT} that VBench takes of each"
-        )
+        console.print(f"{count(few, 'prompt')} with fewer than the {VIDEOS_PER_PROMPT} videos that VBench takes")
     if renamed:
         console.print(f"{count(len(renamed), 'prompt')} that no file name can hold: use --prompt_file {to / PROMPTS}")
     if num_broken:
