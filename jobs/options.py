@@ -126,7 +126,7 @@ class BenchmarkOptions(ComparedOptions):
     report: File = None
     """Also write a directory to look at: JSON, CSV, Pareto plots, and a page with frames of the first videos."""
     prompts: File = None
-    """A .txt or .jsonl file; by default the prompts shipped with the demo model."""
+    """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
@@ -224,7 +224,7 @@ class ScalingOptions:
     method: str = "resca"
     """A method, or a file with a recipe."""
     prompts: File = None
-    """A .txt or .jsonl file; by default the demo's."""
+    """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()

@@ -1,7 +1,5 @@
-"""Read a prompt file, .txt or .jsonl, into items that are checked before anything starts."""
+"""Read a prompt file (.txt, .csv, .jsonl) into items that are checked before anything starts."""
 
-import json
-from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -9,6 +7,7 @@ from typing import Annotated, Any
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from jobs.errors import BadInput
+from jobs.prompt_lines import READERS
 
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 Positive = Annotated[int, Field(ge=1)]
@@ -16,42 +15,36 @@ Positive = Annotated[int, Field(ge=1)]
 
 @dataclass(frozen=True, kw_only=True)
 class Defaults:
-    """What an item takes where its line says nothing; `seed` is that of the first item."""
+    """What an item takes where its line says nothing; `seed` is that of the first item.
+
+    `fps` is used for lines that give seconds instead of frames.
+    """
 
     height: int
     width: int
     num_frames: int
     steps: int
     seed: int = 0
-
-
-class Line(BaseModel):
-    """One line of a .jsonl file."""
-
-    model_config = ConfigDict(extra="forbid", strict=True, frozen=True)
-
-    prompt: Prompt
-    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")] | None = None
-    seed: Annotated[int, Field(ge=0, lt=2**63)] | None = None
-    height: Positive | None = None
-    width: Positive | None = None
-    num_frames: Positive | None = None
-    steps: Positive | None = None
+    fps: int = 24
 
 
 class Item(BaseModel):
     """One video to render: its line, with the defaults filled in. `where` names the file and line."""
 
-    model_config = ConfigDict(frozen=True)
+    model_config = ConfigDict(strict=True, frozen=True)
 
-    id: str
-    prompt: str
-    seed: int
-    height: int
-    width: int
-    num_frames: int
-    steps: int
+    prompt: Prompt
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    height: Positive
+    width: Positive
+    num_frames: Positive
+    steps: Positive
     where: str
+
+
+# What a line may say.
+FIELDS = dict.fromkeys(name for name in Item.model_fields if name != "where")
 
 
 def read_items(path: Path, defaults: Defaults) -> list[Item]:
@@ -63,23 +56,15 @@ def read_items(path: Path, defaults: Defaults) -> list[Item]:
     Raises:
         BadInput: naming the file, and the line where there is one.
     """
-    lines = list(_lines(path))
-    if not lines:
+    if path.suffix not in READERS:
+        raise BadInput(f"{path} must end in {', '.join(list(READERS)[:-1])} or {list(READERS)[-1]}")
+    fallback = {name: value for name, value in vars(defaults).items() if name in FIELDS}
+    lines = READERS[path.suffix](_text(path), path, defaults.fps)
+    items = [_item(index, where, given, fallback) for index, (where, given) in enumerate(lines)]
+    if not items:
         raise BadInput(f"{path} has no prompts; write one a line")
-    items = [_item(index, where, line, defaults) for index, (where, line) in enumerate(lines)]
     _check_ids(items)
     return items
-
-
-def _lines(path: Path) -> Iterator[tuple[str, Line]]:
-    """The lines that hold a prompt, each with its place."""
-    if path.suffix not in READERS:
-        raise BadInput(f"{path} must end in {' or '.join(READERS)}")
-    read = READERS[path.suffix]
-    for number, text in enumerate(_text(path).split("\n"), start=1):
-        where = f"{path}, line {number}"
-        if line := read(text.strip(), where):
-            yield where, line
 
 
 def _text(path: Path) -> str:
@@ -93,50 +78,26 @@ def _text(path: Path) -> str:
         raise BadInput(f"cannot read prompt file {path}: {error.strerror}") from error
 
 
-def _plain(text: str, where: str) -> Line | None:
-    return None if not text or text.startswith("#") else Line(prompt=text)
-
-
-def _json(text: str, where: str) -> Line | None:
-    if not text:
-        return None
+def _item(index: int, where: str, given: dict[str, Any], fallback: dict[str, int]) -> Item:
+    if unknown := [name for name in given if name not in FIELDS]:
+        raise BadInput(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
+    own = {name: value for name, value in given.items() if value is not None}
+    numbered = {"id": f"{index:04d}", "seed": fallback["seed"] + index}
     try:
-        return Line.model_validate(_object(text, where))
+        return Item.model_validate(fallback | numbered | own | {"where": where})
     except ValidationError as error:
         raise BadInput(f"{where}: {_first_complaint(error)}") from None
-
-
-def _object(text: str, where: str) -> Any:
-    try:
-        value = json.loads(text)
-    except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
-        raise BadInput(f"{where} is not valid JSON: {error}") from None
-    if not isinstance(value, dict):
-        raise BadInput(f'{where} must be a JSON object such as {{"prompt": "..."}}, not {text[:40]}')
-    return value
-
-
-READERS = {".txt": _plain, ".jsonl": _json}
 
 
 def _first_complaint(error: ValidationError) -> str:
     """One sentence out of pydantic's report."""
     detail = error.errors()[0]
     field, value = detail["loc"][0], detail["input"]
-    if detail["type"] == "extra_forbidden":
-        return f"unknown field {field!r}; known: {', '.join(Line.model_fields)}"
     if detail["type"] == "missing":
         return f"field {field!r} is missing"
     if detail["type"] == "string_pattern_mismatch":
         return f"{field} {value!r} is not safe in a file name; use up to 64 letters, digits, '.', '_' and '-'"
     return f"{field} {value!r}: {detail['msg']}"
-
-
-def _item(index: int, where: str, line: Line, defaults: Defaults) -> Item:
-    fallback = vars(defaults) | {"id": f"{index:04d}", "seed": defaults.seed + index}
-    return Item(**(fallback | line.model_dump(exclude_none=True)), where=where)
 
 
 def _check_ids(items: list[Item]) -> None:

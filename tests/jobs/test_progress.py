@@ -29,7 +29,7 @@ def events(one: RenderItem, result: dict) -> list[Event]:
         Event(
             kind="item_failed",
             gang=0,
-            item=one.model_copy(update={"id": "[bold]"}),
+            item=other,
             index=1,
             attempts=1,
             error="ValueError: no",

@@ -1,0 +1,32 @@
+"""`python -m jobs.doctor.attach ADDRESS`: a look at a Ray cluster, from a process of its own: attaching may end it."""
+
+import json
+import sys
+
+from cluster.runtime import ClusterUnavailable, ray_runtime
+
+
+def main(address: str) -> None:
+    """Print one line of JSON: the nodes that are alive, or the error."""
+    import ray
+
+    try:
+        with ray_runtime(address):
+            print(json.dumps({"nodes": [_node(node) for node in ray.nodes() if node["Alive"]]}), flush=True)
+    except (ClusterUnavailable, ValueError) as error:
+        print(json.dumps({"error": sentence(error)}), flush=True)
+
+
+def _node(node: dict) -> dict:
+    resources = node["Resources"]
+    return {"host": node["NodeManagerAddress"], "gpus": int(resources.get("GPU", 0)), "cpus": resources.get("CPU", 0)}
+
+
+def sentence(error: Exception) -> str:
+    """An error on one line; what Ray says of differing versions stands in its cause."""
+    cause = str(error.__cause__ or "")
+    return " ".join((cause if cause.startswith("Version mismatch") else str(error)).split())
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])

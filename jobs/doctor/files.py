@@ -1,0 +1,124 @@
+"""What a batch reads and writes: the model's files, videos, and the output directory."""
+
+import json
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import psutil
+
+from jobs.batch.storage import Storage
+from jobs.batch_options import DoctorOptions
+from jobs.doctor.finding import OK, Finding, ok, problem, size
+from jobs.doctor.machine import existing
+from jobs.errors import BadInput
+from jobs.facts import DEMO, HUB_ID, read_facts
+from jobs.video import probe, write_video
+
+HUB_TIMEOUT_S = 5
+
+
+def check_video(options: DoctorOptions) -> Iterator[Finding]:
+    """Encode two frames and decode them."""
+    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
+        path = Path(folder) / "video.mp4"
+        try:
+            write_video(np.zeros((2, 16, 16, 3), np.uint8), path, fps=8)
+            facts = probe(path)
+        except (OSError, RuntimeError) as error:
+            yield problem(
+                str(error), "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg"
+            )
+            return
+    if facts.num_frames == 2:
+        yield ok(f"writes and reads {facts.codec}")
+    else:
+        yield problem(
+            f"read {facts.num_frames} frames where 2 were written", "set IMAGEIO_FFMPEG_EXE to another ffmpeg"
+        )
+
+
+def check_output(options: DoctorOptions) -> Iterator[Finding]:
+    """Write to the output directory."""
+    if options.out is None:
+        yield ok("not asked for; --out names one")
+        return
+    try:
+        storage = Storage(options.out)
+        storage.check_writable()
+    except BadInput as error:
+        yield problem(str(error), "name a directory or URL that you may write, or give yourself access to it")
+        return
+    yield ok(f"{storage} can be written")
+
+
+def check_model(options: DoctorOptions) -> Iterator[Finding]:
+    """The files of a local model, or whether a hub model is in the cache or on the hub; nothing is downloaded."""
+    model = options.model
+    if model != "demo" and not Path(model).exists() and (hub := HUB_ID.fullmatch(model)):
+        yield _hub_model(hub["name"], hub["revision"])
+    else:
+        yield _local_model(model, DEMO if model == "demo" else Path(model))
+
+
+def _local_model(model: str, directory: Path) -> Finding:
+    try:
+        facts, missing = read_facts(model), _missing_weights(directory)
+    except (BadInput, OSError) as error:
+        return problem(str(error), "copy the whole diffusers directory, or correct --model")
+    if missing:
+        return problem(f"{missing[0]} is missing ({len(missing)} of the weights)", "copy the whole diffusers directory")
+    return ok(f"{model}: {facts.dtype}, {size(_num_bytes(directory))} in {directory}")
+
+
+def _missing_weights(directory: Path) -> list[Path]:
+    """Files that an index of divided weights names and that are not there, or are empty."""
+    named = {index.parent / name for index in directory.glob("*/*.index.json") for name in _named_by(index)}
+    return sorted(path for path in named if not path.is_file() or not path.stat().st_size)
+
+
+def _named_by(index: Path) -> set[str]:
+    try:
+        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
+        raise BadInput(f"{index} is not an index of weights") from error
+
+
+def _num_bytes(directory: Path) -> int:
+    return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
+
+
+def _hub_model(name: str, revision: str | None) -> Finding:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
+
+    try:
+        directory = snapshot_download(name, revision=revision, local_files_only=True)
+    except HFValidationError as error:
+        return problem(str(error), "correct --model: owner/name or owner/name@revision")
+    except LocalEntryNotFoundError:
+        return _on_the_hub(name, revision)
+    cached = _local_model(directory, Path(directory))
+    return cached if cached.verdict == OK else _on_the_hub(name, revision)
+
+
+def _on_the_hub(name: str, revision: str | None) -> Finding:
+    """What is not in the cache, or not all of it."""
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.constants import HF_HUB_CACHE
+    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
+
+    try:
+        files = snapshot_download(name, revision=revision, dry_run=True, etag_timeout=HUB_TIMEOUT_S)
+    except (RepositoryNotFoundError, RevisionNotFoundError):
+        return problem(
+            f"{name} at {revision or 'main'} is not on the hub, or not public", "correct --model, or hf auth login"
+        )
+    except OSError:
+        found = f"{name} is not whole in {HF_HUB_CACHE}, and the hub does not answer"
+        return problem(found, "copy the model to this machine and give --model its directory")
+    missing = sum(file.file_size or 0 for file in files if file.will_download)
+    free = psutil.disk_usage(str(existing(Path(HF_HUB_CACHE)))).free
+    found = f"{name} is on the hub, {size(missing)} to be downloaded, {size(free)} free for it"
+    return ok(found) if missing < free else problem(found, "set HF_HOME to a larger disk")

@@ -1,0 +1,118 @@
+"""Memory, disks and limits of this machine."""
+
+import os
+import resource
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+
+from jobs.batch.storage import Storage
+from jobs.batch_options import DoctorOptions
+from jobs.doctor.finding import Finding, ok, problem, size, warning
+
+LITTLE_BYTES = 2 * 2**30
+SHARED_BYTES = 2**30
+# Ray's own advice; it raises the soft limit up to the hard one by itself.
+OPEN_FILES = 8192
+FULL_BYTES, SCARCE_BYTES = 100 * 2**20, 5 * 2**30
+# Above this part Ray writes no more objects to the disk (RAY_local_fs_capacity_threshold).
+RAY_FULL = 0.95
+CGROUPS = Path("/sys/fs/cgroup")
+
+
+def check_memory(options: DoctorOptions) -> Iterator[Finding]:
+    """Host memory and CPUs, and what a container may take of them."""
+    memory = psutil.virtual_memory()
+    limit = cgroup_limit("memory.max", "memory/memory.limit_in_bytes")
+    limited = f", limited to {size(limit)} by a container" if limit and limit < memory.total else ""
+    free = min(memory.available, limit or memory.available)
+    found = f"{size(memory.total)}{limited}, {size(memory.available)} free; {_cpus()}"
+    if free >= LITTLE_BYTES:
+        yield ok(found)
+    else:
+        yield warning(found, "end what else runs, or give the container more (docker run --memory)")
+
+
+def _cpus() -> str:
+    cpus = len(os.sched_getaffinity(0))
+    quota = cgroup_limit("cpu.max", "cpu/cpu.cfs_quota_us")
+    period = 100_000  # microseconds: the kernel's own, which hardly anyone changes
+    limited = f", limited to {quota / period:.3g}" if quota and quota < cpus * period else ""
+    return f"{cpus} CPUs{limited}"
+
+
+def cgroup_limit(name: str, name_v1: str) -> int | None:
+    """The lowest limit that holds for this process, of cgroups of version 2 or 1; None if there is none."""
+    own = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
+    controller, _, file = name_v1.partition("/")
+    found: list[int] = []
+    for line in own:
+        _, controllers, place = line.split(":", 2)
+        if controllers and controller not in controllers.split(","):
+            continue
+        root, leaf = (CGROUPS / controller, file) if controllers else (CGROUPS, name)
+        here = root / place.lstrip("/")
+        found += [limit for folder in (here, *here.parents) if (limit := _limit(folder / leaf)) is not None]
+    return min(found, default=None)
+
+
+def _limit(file: Path) -> int | None:
+    """The number in a file; what is no limit is `max`, -1 or the largest number there is."""
+    try:
+        first = file.read_text(encoding="utf-8").split()[0]
+    except (OSError, IndexError):
+        return None
+    return int(first) if first.isdigit() and int(first) < 2**62 else None
+
+
+def check_shared_memory(options: DoctorOptions) -> Iterator[Finding]:
+    """Ray's object store and NCCL's buffers lie in /dev/shm; containers often have 64 MiB of it."""
+    if not Path("/dev/shm").is_dir():
+        yield warning("there is no /dev/shm", "Ray keeps its objects in /tmp then, which is slower")
+        return
+    usage = psutil.disk_usage("/dev/shm")
+    found = f"/dev/shm has {size(usage.total)}, {size(usage.free)} free"
+    if usage.free >= SHARED_BYTES:
+        yield ok(found)
+    else:
+        yield warning(found, "start the container with docker run --shm-size=8g, or remove what is left there")
+
+
+def check_open_files(options: DoctorOptions) -> Iterator[Finding]:
+    """Every worker of Ray opens many connections."""
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if hard == resource.RLIM_INFINITY or hard >= OPEN_FILES:
+        yield ok(f"at most {soft}, can be raised to {'any number' if hard == resource.RLIM_INFINITY else hard}")
+    else:
+        yield warning(f"at most {hard}", f"raise it to {OPEN_FILES} or more: nofile in /etc/security/limits.conf")
+
+
+def check_disk(options: DoctorOptions) -> Iterator[Finding]:
+    """Space at the output directory, at Ray's temporary directory and at the hub's cache."""
+    from huggingface_hub.constants import HF_HUB_CACHE
+
+    if options.out and (directory := Storage(options.out).directory):
+        yield from _space(directory, "the output directory", "free some, or name another --out")
+    ray = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray"
+    yield from _space(ray, "Ray's temporary directory", "remove old sessions there, or set RAY_TMPDIR", RAY_FULL)
+    yield from _space(Path(HF_HUB_CACHE), "the hub's cache", "free some, or set HF_HOME to a larger disk")
+
+
+def _space(path: Path, what: str, remedy: str, full: float = 1.0) -> Iterator[Finding]:
+    usage = psutil.disk_usage(str(existing(path)))
+    if not usage.total:  # Such as /proc: that nothing can be written there, another check says.
+        return
+    found = f"{size(usage.free)} free of {size(usage.total)} at {what}, {path}"
+    if usage.free < FULL_BYTES:
+        yield problem(found, remedy)
+    elif usage.free < SCARCE_BYTES or usage.used > full * usage.total:
+        yield warning(found, remedy)
+    else:
+        yield ok(found)
+
+
+def existing(path: Path) -> Path:
+    """The path, or the lowest directory above it that is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if place.exists())
