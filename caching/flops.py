@@ -3,6 +3,7 @@
 import json
 from dataclasses import dataclass
 from functools import lru_cache
+from math import prod
 from typing import Any
 
 import diffusers
@@ -15,6 +16,7 @@ from caching.models.state import Grid
 from caching.recipe import RECIPES, Recipe
 
 META = torch.device("meta")
+SAMPLED_LENGTHS = (1, 128, 256)  # in text tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -50,6 +52,28 @@ def count(
 def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """FLOPs of a whole denoising loop, all ranks together."""
     return count(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps).flops
+
+
+def flops_of_prompt(
+    config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int
+) -> float:
+    """`count_flops` for one of many prompts, whose lengths differ: three lengths are counted, whatever is asked.
+
+    Linear layers cost in proportion to the number of tokens and attention to its square, so the loop's cost is a
+    quadratic polynomial of the number of text tokens, which three values decide.
+    """
+    counts = [
+        count_flops(config, method, grid=grid, num_text_tokens=length, num_steps=num_steps)
+        for length in SAMPLED_LENGTHS
+    ]
+    return sum(count * _lagrange(index, num_text_tokens) for index, count in enumerate(counts))
+
+
+def _lagrange(index: int, at: int) -> float:
+    """The weight of one of the sampled lengths in a quadratic polynomial's value elsewhere."""
+    own = SAMPLED_LENGTHS[index]
+    others = [length for length in SAMPLED_LENGTHS if length != own]
+    return prod((at - other) / (own - other) for other in others)
 
 
 def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:

@@ -14,10 +14,10 @@ from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PRO
 from torch import Tensor
 
 from caching.engine import Engine
-from caching.flops import count_flops, count_full_flops
+from caching.flops import flops_of_prompt
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
-from caching.recipe import Recipe
+from caching.recipe import RECIPES, Recipe
 from jobs.offload import on_device
 from parallel.group import SequenceGroup
 from parallel.vae import decode
@@ -160,12 +160,13 @@ class Renderer:
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
         """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
         assert self.engine is not None
-        flops = count_flops(method=self.engine.settled, **self._cost_of(prompt, sampling))
+        flops = flops_of_prompt(method=self.engine.settled, **self._cost_of(prompt, sampling))
         return flops, self.full_flops(prompt, sampling)
 
     def full_flops(self, prompt: Prompt, sampling: Sampling) -> float:
         """FLOPs of full sampling."""
-        return count_full_flops(**self._cost_of(prompt, sampling))
+        one = flops_of_prompt(method=RECIPES["full"], **{**self._cost_of(prompt, sampling), "num_steps": 1})
+        return sampling.steps * one
 
     def _cost_of(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         transformer = self.pipeline.transformer

@@ -4,8 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from caching.flops import count_flops, count_full_flops
-from caching.recipe import recipe
+from caching.flops import count_flops, count_full_flops, flops_of_prompt
+from caching.recipe import RECIPES, recipe
 from caching.schedule import Places
 
 HUNYUAN_VIDEO = {"_class_name": "HunyuanVideoTransformer3DModel"}  # the defaults of its class are the full size
@@ -42,3 +42,15 @@ def test_methods_without_proxies_spend_nothing_in_sparse_steps(full_step):
 def test_fewer_steps_cost_what_dense_steps_cost(full_step):
     flops = count_flops(HUNYUAN_VIDEO, recipe("steps", interval=25), grid=GRID, num_text_tokens=256, num_steps=50)
     assert flops == 2 * full_step
+
+
+@pytest.mark.parametrize("name", [name for name, method in RECIPES.items() if not method.needs_cross_attention])
+def test_three_lengths_of_a_prompt_tell_the_cost_of_any(name):
+    config = {**HUNYUAN_VIDEO, "num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
+    config |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}
+    size = {"grid": (4, 6, 8), "num_steps": 9}
+    method = recipe(name, clusters=8) if name == "resca" else RECIPES[name]
+    for length in (7, 40, 300):
+        counted = count_flops(config, method, num_text_tokens=length, **size)
+        rounded = 0.02 if name == "chipmunk" else 1e-9  # it computes a part of all tokens, text among them
+        assert flops_of_prompt(config, method, num_text_tokens=length, **size) == pytest.approx(counted, rel=rounded)
