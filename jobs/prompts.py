@@ -9,7 +9,8 @@ from pydantic import BaseModel, ConfigDict, Field, StringConstraints, Validation
 from jobs.errors import BadInput
 from jobs.prompt_lines import READERS
 
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
+# A NUL cannot stand in an MP4's tags.
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
 Positive = Annotated[int, Field(ge=1)]
 
 
@@ -95,6 +96,8 @@ def _first_complaint(error: ValidationError) -> str:
     field, value = detail["loc"][0], detail["input"]
     if detail["type"] == "missing":
         return f"field {field!r} is missing"
+    if detail["type"] == "string_pattern_mismatch" and field == "prompt":
+        return f"prompt {value!r} has a NUL character"
     if detail["type"] == "string_pattern_mismatch":
         return f"{field} {value!r} is not safe in a file name; use up to 64 letters, digits, '.', '_' and '-'"
     return f"{field} {value!r}: {detail['msg']}"

@@ -24,6 +24,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from jobs.batch.ledger import read_account
 from jobs.batch.storage import Storage
 from jobs.batch_options import VBenchOptions
 from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
@@ -61,7 +62,7 @@ class Exported:
 
 
 def run(options: VBenchOptions) -> int:
-    """Lay the videos out. Returns 0, or 3 if some sidecars have no whole video beside them and were left out.
+    """Lay the videos out. Returns 0, or 3 if the batch is not done, or some of its videos are missing or damaged.
 
     Videos of one prompt are numbered by seed. A rerun gives the same, with what the batch has finished since.
 
@@ -77,8 +78,10 @@ def run(options: VBenchOptions) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda video: _place(batch, video, options.to), videos))
     _write_prompts(options.to, videos)
-    _report(videos, num_broken, options.to)
-    return PARTIAL if num_broken else DONE
+    unfinished = read_account(batch).counts()
+    del unfinished["done"]
+    _report(videos, num_broken, unfinished, options.to)
+    return PARTIAL if num_broken or unfinished else DONE
 
 
 def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
@@ -193,7 +196,7 @@ def _write_prompts(to: Path, videos: Sequence[Exported]) -> None:
     write_text(to / FULL_INFO, json.dumps(full_info, indent=2) + "\n")
 
 
-def _report(videos: Sequence[Exported], num_broken: int, to: Path) -> None:
+def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str], to: Path) -> None:
     console = make_console()
     per_prompt = Counter(video.sidecar.prompt for video in videos)
     renamed = {video.sidecar.prompt for video in videos if not video.named_by_prompt}
@@ -204,3 +207,6 @@ def _report(videos: Sequence[Exported], num_broken: int, to: Path) -> None:
         console.print(f"{count(len(renamed), 'prompt')} that no file name can hold: use --prompt_file {to / PROMPTS}")
     if num_broken:
         console.print(f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again")
+    if unfinished:
+        parts = ", ".join(f"{count(number, 'video')} {status}" for status, number in sorted(unfinished.items()))
+        console.print(f"the batch is not done: {parts}")

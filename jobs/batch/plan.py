@@ -76,6 +76,7 @@ def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
         num_frames=video.num_frames or facts.defaults.num_frames,
         steps=video.steps or facts.defaults.steps,
         seed=video.seed,
+        fps=video.fps or facts.defaults.fps,
     )
 
 

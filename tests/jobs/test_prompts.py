@@ -85,6 +85,7 @@ def test_text_in_another_encoding_is_refused(tmp_path):
         ('{"prompt": "a", "seed": true}', "seed True"),
         ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "not valid JSON"),
         ('{"prompt": "\\ud800"}', "prompt"),
+        ('{"prompt": "a\\u0000b"}', "has a NUL character"),
     ],
 )
 def test_bad_line_is_named(tmp_path, line, what):

@@ -3,36 +3,24 @@
 import json
 import os
 from pathlib import Path
-from typing import Any
 
-import numpy as np
 import pytest
 
 from jobs.__main__ import main
+from jobs.batch.ledger import Ledger
+from jobs.batch.storage import Storage
 from jobs.batch_options import VBenchOptions
 from jobs.errors import BadInput
-from jobs.outputs import RenderItem, Seconds, Sidecar, World, write_sidecar
 from jobs.vbench import DIMENSIONS, run
-from jobs.video import probe, write_video
+from jobs.video import probe
+from tests.jobs.batch.example import item, publish
 
 
-def finish(out: Path, id: str, prompt: str, seed: int) -> RenderItem:
-    """Put a real video, 2 frames whose grey is the seed, and its sidecar into the batch."""
-    values: dict[str, Any] = dict(
-        id=id, prompt=prompt, seed=seed, height=16, width=16, num_frames=2, fps=8, steps=4, guidance=6.0, model="demo",
-        revision="abc", method={"name": "full"}, dtype="float32", gangs=1, out=str(out), save_latents=False,
-    )  # fmt: skip
-    item = RenderItem(**values)
-    item.video.parent.mkdir(parents=True, exist_ok=True)
-    digest = write_video(np.full((2, 16, 16, 3), seed, np.uint8), item.video, item.fps)
-    sidecar = Sidecar(
-        **item.model_dump(include=set(Sidecar.model_fields)), dense_steps=4, sparse_steps=0, flops=8.0, flops_full=8.0,
-        versions={}, sha256=digest, seconds=Seconds(encode=0.1, denoise=2, decode=0.3, write=0.1),
-        bytes=item.video.stat().st_size, layout=World(ulysses=1, ring=1, world_size=1, gangs=1),
-        fingerprint=item.fingerprint,
-    )  # fmt: skip
-    write_sidecar(sidecar, item.sidecar)
-    return item
+def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
+    """Put a video, as a batch publishes it, into the batch's directory."""
+    video = item(out, id=id, prompt=prompt, seed=seed)
+    publish(video)
+    return out / video.video
 
 
 def export(out: Path, to: Path) -> int:
@@ -53,8 +41,8 @@ def test_videos_of_a_prompt_are_numbered_by_seed(tmp_path):
     finish(tmp_path / "out", "c", "a cat", 7)
     assert export(tmp_path / "out", tmp_path / "to") == 0
     assert names(tmp_path / "to") == ["A red ball, rolling.-0.mp4", "A red ball, rolling.-1.mp4", "a cat-0.mp4"]
-    assert (tmp_path / "to" / "videos" / "A red ball, rolling.-1.mp4").samefile(last.video)
-    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 2
+    assert (tmp_path / "to" / "videos" / "A red ball, rolling.-1.mp4").samefile(last)
+    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
 
 
 def test_prompt_lists_are_what_vbench_reads(tmp_path):
@@ -76,7 +64,7 @@ def test_prompt_lists_are_what_vbench_reads(tmp_path):
         ("/etc/passwd", "_etc_passwd"),
         ("..", ".."),
         (".", "."),
-        ("a\0b\nc", "a_b_c"),
+        ("a\tb\nc", "a_b_c"),
         ("x" * 249, "x" * 249),
         ("x" * 250, "x" * 180),
         ("é" * 200, "é" * 124),
@@ -116,21 +104,33 @@ def test_rerun_follows_the_batch(tmp_path):
     gone = finish(tmp_path / "out", "b", "a dog", 5)
     export(tmp_path / "out", tmp_path / "to")
     earlier = finish(tmp_path / "out", "c", "a cat", 2)
-    gone.sidecar.unlink()
+    gone.with_suffix(".json").unlink()
     export(tmp_path / "out", tmp_path / "to")
     assert names(tmp_path / "to") == ["a cat-0.mp4", "a cat-1.mp4"]
-    assert (tmp_path / "to" / "videos" / "a cat-0.mp4").samefile(earlier.video)
+    assert (tmp_path / "to" / "videos" / "a cat-0.mp4").samefile(earlier)
 
 
 def test_video_that_is_missing_or_cut_short_is_left_out_and_makes_it_partial(tmp_path, capsys):
     finish(tmp_path / "out", "a", "a cat", 1)
-    finish(tmp_path / "out", "b", "a cat", 2).video.unlink()
-    cut = finish(tmp_path / "out", "c", "a cat", 3).video
+    finish(tmp_path / "out", "b", "a cat", 2).unlink()
+    cut = finish(tmp_path / "out", "c", "a cat", 3)
     cut.write_bytes(cut.read_bytes()[:-1])
-    finish(tmp_path / "out", "d", "a cat", 4).sidecar.write_text("{")
+    finish(tmp_path / "out", "d", "a cat", 4).with_suffix(".json").write_text("{")
     assert export(tmp_path / "out", tmp_path / "to") == 3
     assert names(tmp_path / "to") == ["a cat-0.mp4"]
     assert "3 videos missing or damaged, left out" in capsys.readouterr().out
+
+
+def test_batch_that_is_not_done_makes_it_partial(tmp_path, capsys):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    ledger = Ledger(Storage(tmp_path / "out"))
+    ledger.add("begin", total=3)
+    ledger.add("done", id="a")
+    ledger.add("fail", id="b")
+    ledger.flush()
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    assert names(tmp_path / "to") == ["a cat-0.mp4"]
+    assert "the batch is not done: 1 video failed, 1 video waiting" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize("out", ["out", "nowhere"])
@@ -182,7 +182,7 @@ def test_batch_in_an_object_store_is_copied(tmp_path):
     finish(tmp_path / "out", "a", "a cat", 1)
     fsspec.filesystem("memory").put(str(tmp_path / "out"), "/vbench-test", recursive=True)
     assert run(VBenchOptions(out="memory://vbench-test", to=tmp_path / "to")) == 0
-    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 2
+    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
 
 
 def test_command_line_reaches_it(tmp_path, capsys):
