@@ -4,7 +4,7 @@ Legend: B batch, C latent channels, F frames, H height, W width, N local tokens,
 """
 
 from dataclasses import replace
-from functools import cache, partial
+from functools import cache
 from math import prod
 from typing import Any
 
@@ -25,8 +25,11 @@ from caching.recipe import ProxyTaylor, Recipe
 from caching.schedule import ErrorEstimate, InputChange, Places, Signals
 from caching.shards import ShardMap
 from caching.site import Site
+from caching.snapshot import Snapshot, capture, restore
 from caching.tokens import TrajectoryMedoids
 
+# What a step changes and later ones read.
+STATE = ("step", "dense", "clock", "last_input", "feature", "correction", "error", "proxies", "peak_cache_bytes")
 MAX_VARIANTS = 64  # of a compiled block: dense and sparse steps differ in shape, and so do a benchmark's recipes
 
 
@@ -121,6 +124,24 @@ class Engine:
             output = self.adapter.fold(self.group.gather(self._advance(patches, trim_text(inputs))), self.grid)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
+    def snapshot(self, latents: Tensor) -> Snapshot:
+        """The generation after the last step, with the latents that it led to. TypeError if it cannot be taken down.
+
+        Its tensors are the engine's own: write them before the next step.
+        """
+        state = {"latents": latents, **{name: getattr(self, name) for name in STATE}}
+        return capture(state, fixed=(self.adapter, self.group, self.router, self.rotary))
+
+    def restore(self, snapshot: Snapshot) -> Tensor:
+        """Go on from a snapshot; gives the latents to go on with.
+
+        Call it after `begin` with the same model, recipe, grid, times and layout. ValueError if the state does not fit.
+        """
+        begun = {name: getattr(self, name) for name in STATE}
+        state = restore(snapshot, begun, next(self.transformer.parameters()).device)
+        vars(self).update({name: state[name] for name in STATE})
+        return state["latents"]
+
     @property
     def dense_steps(self) -> int:
         """The dense steps so far."""
@@ -144,7 +165,7 @@ class Engine:
         step, self.step = self.step, self.step + 1
         time = self.times[step] if self.recipe.predictor.axis == "sigma" else float(step)
         span = [*self.times, 0.0][step + 1] - self.times[step]
-        embed = cache(partial(self.adapter.embed, patches, self.rotary, **inputs))
+        embed = cache(lambda: self._embed(patches, inputs))
         signals = Signals(
             input_change=lambda: self._input_change(embed()), error=lambda: self._expected_error(time, span)
         )
@@ -161,6 +182,12 @@ class Engine:
                 self._measure_error(time, self.proxies.truth, self.proxies.index)
             return self.feature.answer(value, embed).to(patches.dtype)
         return self.feature.sparse(time, embed).to(patches.dtype)
+
+    def _embed(self, patches: Tensor, inputs: dict[str, Any]) -> State:
+        """The state before the first block; whoever then runs blocks attends to everyone, if nothing else is sent."""
+        state = self.adapter.embed(patches, self.rotary, **inputs)
+        self.router.send(self._attend_and_tell(None), state.text.shape[1])
+        return state
 
     def _dense(self, time: float, span: float, before: State, dtype: torch.dtype, keep: bool) -> Tensor:
         """Compute every token; keep what later steps need, if any do."""

@@ -4,12 +4,13 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, L tex
 """
 
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import FlowMatchEulerDiscreteScheduler, HunyuanVideoPipeline
 from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 from torch import Tensor
 
@@ -18,6 +19,8 @@ from caching.flops import flops_of_prompt
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
 from caching.recipe import RECIPES, Recipe
+from jobs.checkpoint import Checkpoints
+from jobs.errors import BadInput
 from jobs.offload import on_device
 from parallel.group import SequenceGroup
 from parallel.vae import decode
@@ -88,18 +91,29 @@ class Renderer:
         return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
     @torch.inference_mode()
-    def denoise(self, prompt: Prompt, sampling: Sampling, on_progress: Callable[[float], None] | None = None) -> Tensor:
+    def denoise(
+        self,
+        prompt: Prompt,
+        sampling: Sampling,
+        on_progress: Callable[[float], None] | None = None,
+        checkpoints: Checkpoints | None = None,
+    ) -> Tensor:
         """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
 
         The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
-        `on_progress` is told the finished part of the loop, 0 to 1, after each step.
+        `on_progress` is told the finished part of the loop, 0 to 1, after each step. `checkpoints` are written on the
+        way, and gone on from if there is one. BadInput if the scheduler cannot go on from one.
         """
         assert self.engine is not None
         adapter, noise = self.engine.adapter, self._noise(sampling)
         grid, steps = adapter.grid(noise), self.engine.recipe.schedule.num_steps(sampling.steps)
+        if checkpoints is not None:
+            self._check_scheduler(steps)
         self.engine.begin(grid, self.noise_levels(steps))
-        patches = self.group.shard(adapter.unfold(noise))
-        patches = self._loop(patches, prompt, sampling, steps, _progress_callback(on_progress, steps))
+        patches = checkpoints.resume(self.engine) if checkpoints is not None else None
+        patches = self.group.shard(adapter.unfold(noise)) if patches is None else patches
+        on_step_end = _step_callback(self.engine, on_progress, checkpoints)
+        patches = self._loop(patches, prompt, sampling, steps, on_step_end, done=self.engine.step)
         self.group.mark("end")
         return adapter.fold(self.group.gather(patches), grid).float()
 
@@ -135,22 +149,34 @@ class Renderer:
             return_dict=False,
         )[0].float()
 
-    def _loop(self, latents: Tensor, prompt: Prompt, sampling: Sampling, steps: int, on_step_end: Any = None) -> Tensor:
-        """The pipeline's own denoising loop, from noise to final latents."""
-        return self.pipeline(
-            latents=latents,
-            prompt_embeds=prompt.tokens,
-            pooled_prompt_embeds=prompt.pooled,
-            prompt_attention_mask=torch.ones(prompt.tokens.shape[:2], device=latents.device),
-            height=sampling.height,
-            width=sampling.width,
-            num_frames=sampling.num_frames,
-            num_inference_steps=steps,
-            guidance_scale=sampling.guidance,
-            output_type="latent",
-            callback_on_step_end=on_step_end,
-            return_dict=False,
-        )[0]
+    def _loop(
+        self,
+        latents: Tensor,
+        prompt: Prompt,
+        sampling: Sampling,
+        steps: int,
+        on_step_end: Any = None,
+        *,
+        done: int = 0,
+    ) -> Tensor:
+        """The pipeline's own denoising loop, from noise, or from the latents after `done` steps, to final latents."""
+        left: Any = _unshifted(steps)[done:] if done else None
+        with _taken_as_they_are(latents, self.pipeline) if done else nullcontext():
+            return self.pipeline(
+                latents=latents,
+                prompt_embeds=prompt.tokens,
+                pooled_prompt_embeds=prompt.pooled,
+                prompt_attention_mask=torch.ones(prompt.tokens.shape[:2], device=latents.device),
+                height=sampling.height,
+                width=sampling.width,
+                num_frames=sampling.num_frames,
+                num_inference_steps=steps - done,
+                sigmas=left,
+                guidance_scale=sampling.guidance,
+                output_type="latent",
+                callback_on_step_end=on_step_end,
+                return_dict=False,
+            )[0]
 
     def _noise(self, sampling: Sampling) -> Tensor:
         generator = torch.Generator().manual_seed(sampling.seed)
@@ -197,11 +223,40 @@ class Renderer:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
 
-    def noise_levels(self, steps: int) -> list[float]:
-        """The sigma of each step, as the pipeline's own loop will set them."""
+    def noise_levels(self, steps: int, done: int = 0) -> list[float]:
+        """The sigma of each step after the `done` first ones, as the pipeline's own loop will set them."""
         scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+        scheduler.set_timesteps(sigmas=_unshifted(steps)[done:])
         return scheduler.sigmas[:-1].tolist()
+
+    def _check_scheduler(self, steps: int) -> None:
+        """Raises BadInput unless the last steps alone are, to the bit, what they are in a whole loop."""
+        kind, config = type(self.pipeline.scheduler), self.pipeline.scheduler.config
+        stateless = kind is FlowMatchEulerDiscreteScheduler and not config["stochastic_sampling"]
+        levels = self.noise_levels(steps) if stateless else []
+        if not stateless or any(self.noise_levels(steps, done) != levels[done:] for done in range(1, steps)):
+            raise BadInput(
+                "checkpoints need the scheduler FlowMatchEulerDiscreteScheduler, neither stochastic nor with noise "
+                f"levels that depend on each other (Karras and the like), not {kind.__name__} as it is set here"
+            )
+
+
+def _unshifted(steps: int) -> np.ndarray:
+    """The sigmas that the pipeline hands to its scheduler."""
+    return np.linspace(1.0, 0.0, steps + 1)[:-1]
+
+
+@contextmanager
+def _taken_as_they_are(latents: Tensor, pipeline: Any) -> Iterator[None]:
+    """The pipeline begins its loop with these latents; it would make float32 of them.
+
+    From the second step on, the loop's latents have the model's number format, and so have the timesteps it gives.
+    """
+    pipeline.prepare_latents = lambda *_: latents
+    try:
+        yield
+    finally:
+        del pipeline.prepare_latents
 
 
 def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -209,12 +264,12 @@ def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {}
 
 
-def _progress_callback(on_progress: Callable[[float], None] | None, num_steps: int) -> Any:
-    if on_progress is None:
-        return None
-
-    def callback(_pipeline: Any, step: int, _timestep: Any, _tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-        on_progress((step + 1) / num_steps)
+def _step_callback(engine: Engine, on_progress: Callable[[float], None] | None, checkpoints: Checkpoints | None) -> Any:
+    def callback(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        if checkpoints is not None:
+            checkpoints.step_done(engine, tensors["latents"])
+        if on_progress is not None:
+            on_progress(engine.step / len(engine.times))
         return {}
 
     return callback

@@ -198,6 +198,7 @@ def workload_of(plan: Plan, layout: Layout) -> Any:
         deadline_s=options.deadline,
         shard_weights=options.shard_weights,
         offload=options.offload,
+        checkpoint_every=options.checkpoint_every,
     )
 
 

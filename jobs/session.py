@@ -19,9 +19,10 @@ from cluster.ranks import RankContext
 from jobs.batch.logs import attempt_log
 from jobs.batch.publish import attempt_place, publish_video
 from jobs.batch.storage import Storage
+from jobs.checkpoint import Checkpoints
 from jobs.load import load_pipeline
 from jobs.machine import device_name
-from jobs.outputs import RenderItem, Seconds, Sidecar, World
+from jobs.outputs import CHECKPOINTS, RenderItem, Seconds, Sidecar, World
 from jobs.pipeline import Prompt, Renderer, Sampling
 from parallel.layout import Layout
 
@@ -46,6 +47,15 @@ class RenderWorkload:
     deadline_s: float = 600
     shard_weights: bool = False
     offload: bool = False
+    checkpoint_every: int | None = None
+
+    def checkpoints(self, item: RenderItem) -> Checkpoints | None:
+        """Those of one video, if any are kept; they lie in the output directory."""
+        directory = Storage(item.out).directory
+        if self.checkpoint_every is None or directory is None:
+            return None
+        deciding = f"{item.fingerprint} {self.engine} {self.compiled}"
+        return Checkpoints(directory / CHECKPOINTS / item.id, self.checkpoint_every, deciding)
 
     def __call__(self, context: RankContext) -> "RenderSession":
         return RenderSession(self, context)
@@ -81,7 +91,7 @@ class RenderSession:
         with self.group.guard() if self.group.world_size > 1 else nullcontext():
             if self.context.rank == 0:
                 return self._lead(item, attempt)
-            frames = self.renderer.frames(self._denoise(item, Stopwatch())[1])
+            frames = self.renderer.frames(self._denoise(item, Stopwatch(), self.workload.checkpoints(item))[1])
             deque(frames, maxlen=0)  # They go to rank 0.
             return None
 
@@ -97,8 +107,8 @@ class RenderSession:
                 raise
 
     def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, Any]:
-        clock = Stopwatch()
-        prompt, latents = self._denoise(item, clock)
+        clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
+        prompt, latents = self._denoise(item, clock, checkpoints)
         logger.info("denoised", extra={"facts": {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}})
         frames = self._counted(clock.over("decode", self.renderer.frames(latents)))
         writing = time.perf_counter()
@@ -108,10 +118,14 @@ class RenderSession:
             return self._sidecar(item, prompt, clock, digest, num_bytes)
 
         sidecar = publish_video(storage, place, item, frames, latents, sidecar_of)
+        if checkpoints:
+            checkpoints.discard()
         logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
         return sidecar.model_dump(mode="json")
 
-    def _denoise(self, item: RenderItem, clock: "Stopwatch") -> tuple[Prompt, torch.Tensor]:
+    def _denoise(
+        self, item: RenderItem, clock: "Stopwatch", checkpoints: Checkpoints | None
+    ) -> tuple[Prompt, torch.Tensor]:
         """The encoded prompt, and the final latents, which are the same on every rank."""
         self.progress = 0.0
         self.beats += 1
@@ -119,7 +133,8 @@ class RenderSession:
             prompt = self._encode(item.prompt)
         self.beats += 1
         with clock.stage("denoise"):
-            return prompt, self.renderer.denoise(prompt, sampling_of(item), on_progress=self._step)
+            latents = self.renderer.denoise(prompt, sampling_of(item), self._step, checkpoints)
+        return prompt, latents
 
     def _step(self, part: float) -> None:
         self.progress = part

@@ -12,7 +12,7 @@ from jobs.batch.known import Done, Known
 from jobs.batch.ledger import Ledger
 from jobs.batch.storage import Storage
 from jobs.errors import InfrastructureError
-from jobs.outputs import RenderItem, Sidecar
+from jobs.outputs import CHECKPOINTS, RenderItem, Sidecar
 
 logger = logging.getLogger(__name__)
 FLUSH_S = 1.0
@@ -96,6 +96,8 @@ class Recorder:
             case "item_done":
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
+                if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
+                    self._storage.remove(f"{CHECKPOINTS}/{item.id}")
                 self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
                 self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
             case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
@@ -115,6 +117,7 @@ class Recorder:
         self._show(item, status="done", attempts=about["n"], gang=about["g"], **_shown(done))
 
     def _give_up(self, item: RenderItem, event: Event, about: Mapping[str, Any]) -> None:
+        self._storage.remove(f"{CHECKPOINTS}/{item.id}")
         self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
         self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
         if event.traceback:

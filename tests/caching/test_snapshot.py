@@ -1,0 +1,190 @@
+"""A generation that is taken down between any two steps, and gone on with by another engine, ends in the same bits."""
+
+import json
+from collections import deque
+from dataclasses import replace
+
+import pytest
+import torch
+from diffusers import WanTransformer3DModel
+from safetensors.torch import load, save
+
+from caching.engine import Engine
+from caching.features import Unit
+from caching.recipe import RECIPES, Recipe, Taylor, recipe
+from caching.schedule import ErrorEstimate, InputChange, Interval, Places
+from caching.snapshot import Snapshot, capture, restore
+from caching.tokens import TrajectoryMedoids
+
+from .conftest import GRID, JOINT_RECIPES, make_transformer
+from .test_engine import FEATURES, with_interval
+from .test_multistep import fitted
+from .test_wan import CONFIG, short
+
+TIMES = [0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
+CPU = torch.device("cpu")
+PROXIES = TrajectoryMedoids(clusters=16, every=1)
+METHODS = {
+    **{name: with_interval(name, 3) for name in set(JOINT_RECIPES) - {"full", "resca"}},
+    **{f"taylorseer by {feature}": recipe("taylorseer", interval=3, feature=feature) for feature in FEATURES},
+    "full": RECIPES["full"],
+    "resca": replace(RECIPES["resca"], schedule=Interval(every=3), tokens=PROXIES),
+    "resca with a pooled context": replace(
+        RECIPES["resca"], schedule=Interval(every=3), tokens=replace(PROXIES, context=24), feature="stack"
+    ),
+    "resca by its error": replace(RECIPES["resca"], schedule=ErrorEstimate(tolerance=0.3), tokens=PROXIES),
+    "teacache by its input": replace(RECIPES["teacache"], schedule=InputChange(threshold=1.0)),
+    "adaptive by its error": replace(RECIPES["adaptive"], schedule=ErrorEstimate(tolerance=0.3)),
+    "duca by likeness": recipe("duca", interval=3, score="similarity:min"),
+    "fitted weights": fitted(((1.0,), (-0.5, 1.5), (0.1, -0.5, 1.4)), (0, 3, 6)),
+    "corrected": Recipe(name="x", schedule=Places(dense=(0, 3, 8)), predictor=Taylor(order=2, correction=0.5)),
+}
+
+
+def make_wan():
+    torch.manual_seed(0)
+    transformer = WanTransformer3DModel(**CONFIG)
+    for parameter in transformer.parameters():
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.15)
+    return transformer.eval()
+
+
+def begun(method, make=make_transformer):
+    engine = Engine(make(), method)
+    engine.begin(GRID, TIMES)
+    return engine
+
+
+def stored_and_read(snapshot):
+    """The same by way of bytes."""
+    tensors, structure = save(snapshot.tensors), json.dumps(snapshot.structure)
+    return Snapshot(tensors=load(tensors), structure=json.loads(structure))
+
+
+def go_on(engine, latents, inputs):
+    """The steps that are left, by Euler: the final latents `[B, N, P]`, and a snapshot after each step."""
+    snapshots = []
+    with torch.no_grad():
+        while engine.step < len(TIMES):
+            time, following = [*TIMES, 0.0][engine.step : engine.step + 2]
+            given = {**inputs, "timestep": torch.tensor([1000 * time])}
+            latents = latents + (following - time) * engine.forward(latents, **given).sample
+            snapshots.append(stored_and_read(engine.snapshot(latents)))
+    return latents, snapshots
+
+
+def check_every_step(method, make, sample, inputs):
+    engine = begun(method, make)
+    expected, snapshots = go_on(engine, engine.adapter.unfold(sample), inputs)
+    for snapshot in snapshots:
+        other = begun(method, make)
+        latents, _ = go_on(other, other.restore(snapshot), inputs)
+        assert torch.equal(latents, expected)
+        assert other.dense == engine.dense and other.peak_cache_bytes == engine.peak_cache_bytes
+    return engine
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_after_every_step_another_engine_goes_on_to_the_same_bits(name, sample, inputs):
+    engine = check_every_step(METHODS[name], make_transformer, sample, inputs)
+    assert 1 <= engine.dense_steps < len(TIMES) or name in ("full", "steps")
+
+
+@pytest.mark.parametrize("name", ["t-gate", "delta-dit", "pab", "chipmunk"])
+def test_wan_goes_on_to_the_same_bits(name, sample, inputs):
+    given = {"encoder_hidden_states": inputs["encoder_hidden_states"]}
+    assert check_every_step(short(name, 3), make_wan, sample, given).sparse_steps
+
+
+def test_a_snapshot_can_be_taken_of_a_generation_that_went_on_from_one(sample, inputs):
+    engine = begun(METHODS["resca"])
+    expected, snapshots = go_on(engine, engine.adapter.unfold(sample), inputs)
+    for first, second in ((1, 2), (4, 1)):
+        other, third = begun(METHODS["resca"]), begun(METHODS["resca"])
+        _, later = go_on(other, other.restore(snapshots[first]), inputs)
+        assert torch.equal(go_on(third, third.restore(later[second]), inputs)[0], expected)
+
+
+def test_a_generation_ends_the_same_whether_snapshots_are_taken_or_not(sample, inputs):
+    engine = begun(METHODS["resca"])
+    expected, _ = go_on(engine, engine.adapter.unfold(sample), inputs)
+    plain = begun(METHODS["resca"])
+    plain.snapshot = lambda latents: Snapshot(tensors={}, structure=None)
+    assert torch.equal(go_on(plain, plain.adapter.unfold(sample), inputs)[0], expected)
+
+
+def passed_on(state, begun=None, fixed=()):
+    return restore(stored_and_read(capture(state, fixed)), begun or {}, CPU)
+
+
+def test_what_shares_memory_still_does():
+    whole = torch.arange(24.0).view(4, 6)
+    state = passed_on({"whole": whole, "part": whole[:, 2:4].T, "same": [whole, whole], "wide": whole[:1].expand(3, 6)})
+    state["whole"][1, 2] = -1
+    assert state["part"][0, 1] == -1 and state["same"][1][1, 2] == -1
+    assert state["part"].stride() == (1, 6) and state["wide"].stride() == (0, 1)
+    assert capture({"whole": whole, "part": whole[1]}).num_bytes == whole.nbytes
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.int64, torch.bool])
+def test_tensors_of_any_kind_come_back(dtype):
+    tensors = [torch.ones(3, 2).to(dtype), torch.zeros(()).to(dtype), torch.zeros(0, 4).to(dtype)]
+    for back, tensor in zip(passed_on({"tensors": tensors})["tensors"], tensors, strict=True):
+        assert back.dtype == dtype and back.shape == tensor.shape and torch.equal(back, tensor)
+
+
+def test_numbers_and_words_come_back_exactly():
+    plain = {"a": [0.1, float("inf"), -1, True, None, "x", {"y": (1, (2.5,))}], "b": {}}
+    assert passed_on(plain) == plain
+
+
+def test_lists_and_objects_keep_who_they_are():
+    unit = Unit(order=1)
+    unit.observe(0.5, (torch.ones(2),))
+    state = passed_on({"unit": unit, "outputs": unit.outputs, "units": (unit, unit)})
+    assert state["units"][0] is state["units"][1] is state["unit"]
+    assert state["unit"].outputs is state["outputs"]
+    assert state["unit"].outputs[0].time == 0.5
+
+
+def test_objects_of_the_new_generation_are_used_again():
+    begun = Unit(order=1)
+    assert passed_on({"unit": Unit(order=2)}, {"unit": begun})["unit"] is begun
+    assert begun.order == 2
+
+
+def test_two_objects_are_not_made_one_by_a_generation_that_begins_with_one():
+    begun = Unit(order=0)
+    state = passed_on({"a": Unit(order=1), "b": Unit(order=2)}, {"a": begun, "b": begun})
+    assert (state["a"].order, state["b"].order) == (1, 2)
+
+
+def test_fixed_parts_are_those_of_the_new_generation():
+    module, settings, part = torch.nn.Linear(1, 1), Interval(every=2), deque()
+    begun = {"parts": [torch.nn.Linear(1, 1), Interval(every=3), deque()]}
+    state = passed_on({"parts": [module, settings, part]}, begun, fixed=(part,))
+    assert all(back is own for back, own in zip(state["parts"], begun["parts"], strict=True))
+
+
+@pytest.mark.parametrize(
+    "odd", [torch.Generator(), deque(), {1: 2}, {3}, Unit, print, torch.nn.Parameter(torch.ones(1))]
+)
+def test_what_cannot_be_taken_down_is_refused_by_its_place(odd):
+    with pytest.raises(TypeError, match=r"the state\.outer\[1\].* a checkpoint cannot hold"):
+        capture({"outer": [None, odd]})
+
+
+@pytest.mark.parametrize(
+    "name", ["pathlib:Path", "caching.snapshot:Tensor", "caching.nowhere:Unit", "caching.features:run_blocks"]
+)
+def test_only_classes_of_the_package_are_made(name):
+    structure = {"object": name, "fields": {}, "number": 0}
+    with pytest.raises(ValueError, match=f"not {name}"):
+        restore(Snapshot(tensors={}, structure=structure), {}, CPU)
+
+
+def test_a_fixed_part_that_is_not_there_is_an_error():
+    snapshot = capture({"part": Interval()})
+    with pytest.raises(ValueError, match=r"needs a caching\.schedule:Interval"):
+        restore(snapshot, {"part": Places(dense=(1,))}, CPU)

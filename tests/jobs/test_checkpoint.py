@@ -1,0 +1,286 @@
+"""A denoising loop that is stopped anywhere goes on in a new process, on any layout, to the same bits."""
+
+import json
+import logging
+
+import pytest
+import torch
+from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+
+from caching.recipe import recipe
+from jobs.checkpoint import Checkpoints
+from jobs.errors import BadInput
+from jobs.pipeline import Renderer, Sampling
+from parallel.layout import Layout
+from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
+from tests.parallel.gang import Gang
+
+SAMPLING = Sampling(seed=3, **SIZE, steps=10, guidance=6.0)
+METHODS = {
+    "full": {},
+    "resca": {"interval": 3, "clusters": 16},
+    "taylorseer": {"interval": 3},
+    "duca": {"interval": 3, "ratio": 0.5},
+    "delta-dit": {},
+    "adaptive": {"tolerance": 0.3},
+}
+LAYOUTS = [Layout(ulysses=2), Layout(ring=2)]
+SHARDED = ("resca", "taylorseer", "duca")
+
+
+class Stopped(Exception):
+    pass
+
+
+def stop_after(steps):
+    """Told of the progress, ends the loop after some steps of ten."""
+
+    def on_progress(part):
+        if round(10 * part) == steps:
+            raise Stopped
+
+    return on_progress
+
+
+def sample(name, checkpoints=None, *, stop=None, group=None, dtype=torch.float32, scheduler=None):
+    """Final latents by a renderer and a model that are new."""
+    pipeline = build_tiny_pipeline()
+    pipeline.set_progress_bar_config(disable=True)
+    if scheduler is not None:
+        pipeline.scheduler = scheduler
+    for parameter in pipeline.transformer.parameters():  # weights that make every block matter
+        if parameter.ndim > 1:
+            torch.nn.init.normal_(parameter, std=0.1, generator=torch.Generator().manual_seed(parameter.numel()))
+    renderer = Renderer(pipeline.to(dtype), group, {"template": "{}", "crop_start": 0})
+    renderer.use(recipe(name, **METHODS[name]))
+    return renderer.denoise(renderer.encode("a cat walks on grass"), SAMPLING, stop_after(stop), checkpoints)
+
+
+def checkpoints_in(folder, *, every=1, fingerprint="x"):
+    return Checkpoints(folder, every, fingerprint)
+
+
+def stopped(name, folder, steps, **others):
+    """What is left in the folder of a loop that was stopped after so many steps."""
+    with pytest.raises(Stopped):
+        sample(name, checkpoints_in(folder), stop=steps, **others)
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_a_loop_that_was_stopped_goes_on_to_the_same_bits(tmp_path, name):
+    expected = sample(name)
+    for steps in (2, 5, 9):
+        stopped(name, tmp_path / str(steps), steps)
+        checkpoints = checkpoints_in(tmp_path / str(steps))
+        assert torch.equal(sample(name, checkpoints), expected)
+        assert 1 <= checkpoints.resumed_step <= steps
+
+
+@pytest.mark.parametrize("name", ["full", "resca", "taylorseer"])
+def test_so_does_one_in_bfloat16(tmp_path, name):
+    stopped(name, tmp_path, 5, dtype=torch.bfloat16)
+    checkpoints = checkpoints_in(tmp_path)
+    latents = sample(name, checkpoints, dtype=torch.bfloat16)
+    assert checkpoints.resumed_step and torch.equal(latents, sample(name, dtype=torch.bfloat16))
+
+
+def test_one_that_is_stopped_again_and_again_ends_too(tmp_path):
+    resumed = []
+    for steps in range(1, 10):
+        checkpoints = checkpoints_in(tmp_path)
+        with pytest.raises(Stopped):
+            sample("full", checkpoints, stop=steps)
+        resumed.append(checkpoints.resumed_step)
+    assert resumed == list(range(9))
+    assert torch.equal(sample("full", checkpoints_in(tmp_path)), sample("full"))
+
+
+def test_nothing_changes_for_a_loop_that_is_not_stopped(tmp_path):
+    assert torch.equal(sample("resca", checkpoints_in(tmp_path)), sample("resca"))
+
+
+def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_path):
+    seen = []
+
+    class Watched(Checkpoints):
+        def step_done(self, engine, latents):
+            super().step_done(engine, latents)
+            seen.append(names(tmp_path))
+
+    watched = Watched(tmp_path, 2, "x")
+    sample("taylorseer", watched)  # dense are the steps 1, 4, 7 and 10, with which it ends
+    written = ["step-000004.json", "step-000004.rank-0.safetensors"]
+    assert seen == [[]] * 3 + [written] * 7
+    assert 0 < watched.saved_bytes < (tmp_path / written[1]).stat().st_size
+    seen.clear()
+    sample("full", Watched(tmp_path, 3, "y"))
+    assert [content[0] for content in seen] == [f"step-00000{step}.json" for step in (4, 4, 3, 3, 3, 6, 6, 6, 9, 9)]
+    assert all(len(content) == 2 for content in seen)
+
+
+def test_discarding_leaves_nothing_of_theirs(tmp_path):
+    folder = tmp_path / "video"
+    stopped("full", folder, 3)
+    (folder / ".step-000009.rank-1.safetensors.part").write_bytes(b"torn")
+    checkpoints_in(folder).discard()
+    assert not folder.exists()
+    stopped("full", folder, 3)
+    (folder / "other.txt").write_text("mine")
+    checkpoints_in(folder).discard()
+    checkpoints_in(folder).discard()
+    assert names(folder) == ["other.txt"]
+
+
+def starts_anew(folder, caplog, said, **changes):
+    """Whether a loop says that the checkpoint is of no use, and still ends as it should."""
+    checkpoints = checkpoints_in(folder, **changes)
+    with caplog.at_level(logging.WARNING):
+        latents = sample("resca", checkpoints)
+    return checkpoints.resumed_step == 0 and said in caplog.text and torch.equal(latents, sample("resca"))
+
+
+def flip(path):
+    content = bytearray(path.read_bytes())
+    content[-1] ^= 1
+    path.write_bytes(content)
+
+
+def tear(path):
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+
+
+@pytest.mark.parametrize(("suffix", "harm"), [("safetensors", flip), ("safetensors", tear), ("json", tear)])
+def test_a_damaged_checkpoint_is_not_used(tmp_path, caplog, suffix, harm):
+    stopped("resca", tmp_path, 5)
+    (path,) = tmp_path.glob(f"*.{suffix}")
+    harm(path)
+    assert starts_anew(tmp_path, caplog, "is not used")
+
+
+def test_one_without_its_file_is_not_used(tmp_path, caplog):
+    stopped("resca", tmp_path, 5)
+    next(tmp_path.glob("*.safetensors")).unlink()
+    assert starts_anew(tmp_path, caplog, "No such file")
+
+
+def test_one_without_its_marker_does_not_count(tmp_path, caplog):
+    stopped("resca", tmp_path, 5)
+    next(tmp_path.glob("*.json")).unlink()
+    assert starts_anew(tmp_path, caplog, "")
+
+
+def test_one_of_another_fingerprint_is_not_used_and_removed_in_time(tmp_path, caplog):
+    stopped("resca", tmp_path, 9)
+    assert starts_anew(tmp_path, caplog, "another fingerprint", fingerprint="y")
+    assert names(tmp_path) == ["step-000007.json", "step-000007.rank-0.safetensors"]
+    assert json.loads((tmp_path / "step-000007.json").read_text())["conditions"]["fingerprint"] == "y"
+
+
+@pytest.mark.parametrize(
+    ("condition", "value"),
+    [("layout", "2x1"), ("device", "abacus"), ("versions", {"torch": "1.0", "diffusers": "0.1", "caching": ""})],
+)
+def test_one_of_other_conditions_is_not_used(tmp_path, caplog, condition, value):
+    stopped("resca", tmp_path, 5)
+    (path,) = tmp_path.glob("*.json")
+    marker = json.loads(path.read_text())
+    marker["conditions"][condition] = value
+    path.write_text(json.dumps(marker))
+    assert starts_anew(tmp_path, caplog, f"another {condition}")
+
+
+def test_where_they_cannot_be_written_the_video_is_made_all_the_same(tmp_path, caplog):
+    (tmp_path / "file").write_text("not a directory")
+    assert starts_anew(tmp_path / "file" / "folder", caplog, "could not be written")
+
+
+def test_they_are_written_every_one_or_more_dense_steps(tmp_path):
+    with pytest.raises(ValueError, match="1 or more dense steps"):
+        checkpoints_in(tmp_path, every=0)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
+        FlowMatchEulerDiscreteScheduler(use_exponential_sigmas=True),
+        FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
+        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+    ],
+    ids=["karras", "exponential", "stochastic", "multistep"],
+)
+def test_a_scheduler_that_cannot_go_on_is_refused(tmp_path, scheduler):
+    with pytest.raises(BadInput, match="checkpoints need the scheduler"):
+        sample("full", checkpoints_in(tmp_path), scheduler=scheduler)
+
+
+def sample_on_rank(group, name, folder=None, stop=None):
+    """What a rank ends with, and how many steps it did not have to make; nothing for a loop that was stopped."""
+    checkpoints = None if folder is None else checkpoints_in(folder)
+    try:
+        latents = sample(name, checkpoints, stop=stop, group=group)
+    except Stopped:
+        return None
+    return latents, checkpoints.resumed_step if checkpoints else 0
+
+
+@pytest.fixture(scope="module")
+def left_by_ranks(tmp_path_factory):
+    """Of each layout and method: where two processes, gone by now, were stopped, and what they had made undisturbed."""
+    folder, left = tmp_path_factory.mktemp("sharded"), {}
+    with Gang(LAYOUTS[0], tmp_path_factory.mktemp("gang")) as gang:
+        for gang.layout in LAYOUTS:
+            for name in SHARDED:
+                place = folder / f"{gang.layout.ulysses}x{gang.layout.ring}" / name
+                expected = [latents for latents, _ in gang.run(sample_on_rank, name)]
+                gang.run(sample_on_rank, name, place, 6)
+                left[gang.layout, name] = place, expected
+    return left
+
+
+@pytest.fixture(scope="module")
+def new_gang(left_by_ranks, tmp_path_factory):
+    with Gang(LAYOUTS[0], tmp_path_factory.mktemp("gang")) as gang:
+        yield gang
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_ranks_go_on_in_new_processes_to_the_same_bits(left_by_ranks, new_gang, layout):
+    new_gang.layout = layout
+    for name in SHARDED:
+        place, expected = left_by_ranks[layout, name]
+        assert len(list(place.glob("*.safetensors"))) == 2
+        for (latents, resumed_step), alone in zip(new_gang.run(sample_on_rank, name, place), expected, strict=True):
+            assert resumed_step == 4 and torch.equal(latents, alone)
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("rank", [0, 1])
+def test_ranks_start_anew_together_if_the_file_of_one_is_missing(left_by_ranks, new_gang, tmp_path, rank):
+    new_gang.layout = LAYOUTS[0]
+    new_gang.run(sample_on_rank, "duca", tmp_path, 6)
+    next(tmp_path.glob(f"*.rank-{rank}.safetensors")).unlink()
+    for latents, resumed_step in new_gang.run(sample_on_rank, "duca", tmp_path):
+        assert resumed_step == 0 and torch.equal(latents, left_by_ranks[LAYOUTS[0], "duca"][1][0])
+
+
+@pytest.mark.timeout(300)
+def test_ranks_of_another_layout_start_anew(left_by_ranks, new_gang, tmp_path):
+    new_gang.layout = LAYOUTS[0]
+    new_gang.run(sample_on_rank, "duca", tmp_path, 6)
+    new_gang.layout = LAYOUTS[1]
+    for latents, resumed_step in new_gang.run(sample_on_rank, "duca", tmp_path):
+        assert resumed_step == 0 and torch.equal(latents, left_by_ranks[LAYOUTS[1], "duca"][1][0])
+
+
+@pytest.mark.timeout(300)
+def test_a_checkpoint_that_one_rank_cannot_write_does_not_count(new_gang, tmp_path):
+    new_gang.layout = LAYOUTS[0]
+    (tmp_path / ".step-000001.rank-1.safetensors.part").mkdir()
+    new_gang.run(sample_on_rank, "full", tmp_path, 2)
+    assert [path.name for path in tmp_path.glob("*.json")] == ["step-000002.json"]
