@@ -16,7 +16,6 @@ from caching.models.state import Grid
 from caching.recipe import RECIPES, Recipe
 
 META = torch.device("meta")
-SAMPLED_LENGTHS = (1, 128, 256)  # in text tokens
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -57,23 +56,30 @@ def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_
 def flops_of_prompt(
     config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int
 ) -> float:
-    """`count_flops` for one of many prompts, whose lengths differ: three lengths are counted, whatever is asked.
+    """`count_flops` for one of many prompts, whose lengths differ: the first three lengths are counted, no others.
 
     Linear layers cost in proportion to the number of tokens and attention to its square, so the loop's cost is a
     quadratic polynomial of the number of text tokens, which three values decide.
     """
-    counts = [
-        count_flops(config, method, grid=grid, num_text_tokens=length, num_steps=num_steps)
-        for length in SAMPLED_LENGTHS
-    ]
-    return sum(count * _lagrange(index, num_text_tokens) for index, count in enumerate(counts))
+    settings = json.dumps(dict(config), sort_keys=True, default=str)
+    counted = _counted_lengths(settings, method, grid, num_steps)
+    if num_text_tokens not in counted and len(counted) < 3:
+        size = {"grid": grid, "num_steps": num_steps}
+        counted[num_text_tokens] = count_flops(config, method, num_text_tokens=num_text_tokens, **size)
+    if num_text_tokens in counted:
+        return counted[num_text_tokens]
+    return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
 
 
-def _lagrange(index: int, at: int) -> float:
-    """The weight of one of the sampled lengths in a quadratic polynomial's value elsewhere."""
-    own = SAMPLED_LENGTHS[index]
-    others = [length for length in SAMPLED_LENGTHS if length != own]
-    return prod((at - other) / (own - other) for other in others)
+@lru_cache(maxsize=256)
+def _counted_lengths(config: str, method: Recipe, grid: Grid, num_steps: int) -> dict[int, float]:
+    """FLOPs by the number of text tokens, filled in as they are counted."""
+    return {}
+
+
+def _lagrange(length: int, lengths: list[int], at: int) -> float:
+    """The weight of one of the lengths in the value elsewhere of the polynomial through all of them."""
+    return prod((at - other) / (length - other) for other in lengths if other != length)
 
 
 def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:

@@ -1,4 +1,4 @@
-"""What the driver writes while a batch runs: the ledger, tracebacks of failures, and the gallery."""
+"""What the driver writes while a batch runs: the ledger, tracebacks of failures, the gallery and the metrics."""
 
 import logging
 import time
@@ -10,6 +10,7 @@ from cluster.failure import FailureKind
 from jobs.batch.gallery import Entry, Gallery
 from jobs.batch.known import Done, Known
 from jobs.batch.ledger import Ledger
+from jobs.batch.metrics import BatchMetrics
 from jobs.batch.storage import Storage
 from jobs.errors import InfrastructureError
 from jobs.outputs import CHECKPOINTS, RenderItem, Sidecar
@@ -30,19 +31,23 @@ class Recorder:
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
+        self._metrics: BatchMetrics | None = None
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
         for item in items:
             self._show(item, **_known_as(item, known))
 
     def begin(self, **facts: Any) -> None:
-        """The batch is about to start: `facts` go to the ledger."""
+        """The batch is about to start, on a running Ray: `facts` go to the ledger."""
         self._ledger.add("begin", **facts)
+        self._metrics = BatchMetrics(facts["todo"])
         self.flush()
 
     def note(self, event: Event) -> None:
         """Take note of one event of the batch."""
         self._write_down(event)
+        if self._metrics:
+            self._metrics.note(event)
         if event.kind == "batch_stopping":  # Whoever stops a job may kill it 3 s later.
             self._ledger.add("end", how="stopped")
             self.flush()

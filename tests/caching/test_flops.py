@@ -50,7 +50,7 @@ def test_three_lengths_of_a_prompt_tell_the_cost_of_any(name):
     config |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}
     size = {"grid": (4, 6, 8), "num_steps": 9}
     method = recipe(name, clusters=8) if name == "resca" else RECIPES[name]
-    for length in (7, 40, 300):
+    for length in (7, 8, 40, 300, 9):
         counted = count_flops(config, method, num_text_tokens=length, **size)
         rounded = 0.05 if name == "chipmunk" else 1e-9  # it computes a part of all tokens, text among them
         assert flops_of_prompt(config, method, num_text_tokens=length, **size) == pytest.approx(counted, rel=rounded)
