@@ -72,8 +72,8 @@ class Fleet:
     def unusable(self) -> set[str]:
         return self._watch.unusable()
 
-    def avoid(self, node_id: str) -> None:
-        self._watch.avoid(node_id)
+    def suspect(self, node_id: str) -> None:
+        self._watch.suspect(node_id)
 
     def why_waiting(self) -> str:
         missing = shortfall(self._spec, 1, self._watch.usable())

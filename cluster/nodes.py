@@ -1,14 +1,13 @@
 """What the cluster has: its living nodes, those about to leave, and those that its autoscaler may still add."""
 
+import socket
 import threading
 import time
-from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 REFRESH_S = 2.0
-# How long a node is avoided whose rank fell silent. Ray takes a node whose link is down for alive for minutes.
-AVOID_S = 300.0
+PROBE_TIMEOUT_S = 2.0
 
 
 class HeadLost(RuntimeError):
@@ -16,16 +15,27 @@ class HeadLost(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Node:
+    """A living node: its total resources, and where its Ray listens."""
+
+    resources: dict[str, float]
+    address: tuple[str, int]
+
+    def answers(self) -> bool:
+        """Whether it can be reached from here. Ray takes a node whose link is down for alive for a minute and more."""
+        try:
+            socket.create_connection(self.address, timeout=PROBE_TIMEOUT_S).close()
+        except OSError:
+            return False
+        return True
+
+
+@dataclass(frozen=True, kw_only=True)
 class Nodes:
-    """The nodes at one moment: the total resources of each living one, by Ray's id, and the ids of those that leave."""
+    """The nodes at one moment: each living one by Ray's id, and the ids of those that leave."""
 
-    living: dict[str, dict[str, float]]
+    living: dict[str, Node] = field(default_factory=dict)
     leaving: frozenset[str] = frozenset()
-
-    def usable(self, avoid: Iterable[str] = ()) -> list[dict[str, float]]:
-        """The resources of each node that may get new work."""
-        out = self.leaving | set(avoid)
-        return [resources for node, resources in self.living.items() if node not in out]
 
 
 def look() -> Nodes:
@@ -33,7 +43,13 @@ def look() -> Nodes:
     import ray
     from ray._private.state import state
 
-    living = {node["NodeID"]: node["Resources"] for node in ray.nodes() if node["Alive"]}
+    living = {
+        node["NodeID"]: Node(
+            resources=node["Resources"], address=(node["NodeManagerAddress"], int(node["NodeManagerPort"]))
+        )
+        for node in ray.nodes()
+        if node["Alive"]
+    }
     return Nodes(living=living, leaving=frozenset(state.get_draining_nodes()))
 
 
@@ -56,28 +72,24 @@ class NodeWatch:
         self._head_timeout_s = head_timeout_s
         self._nodes = look()
         self._seen = time.monotonic()
-        self._avoided: dict[str, float] = {}
+        self._cut_off: frozenset[str] = frozenset()
         self._ended = threading.Event()
         threading.Thread(target=self._keep_looking, name="nodes", daemon=True).start()
 
-    @property
-    def nodes(self) -> Nodes:
-        """As last seen."""
-        return self._nodes
-
-    def avoid(self, node_id: str) -> None:
-        """Start nothing on this node for a while."""
-        self._avoided[node_id] = time.monotonic() + AVOID_S
+    def suspect(self, node_id: str) -> None:
+        """A rank on this node has fallen silent: if the node itself cannot be reached, nothing is started on it."""
+        node = self._nodes.living.get(node_id)
+        if node is not None and not node.answers():
+            self._cut_off |= {node_id}
 
     def unusable(self) -> set[str]:
-        """The living nodes that must get no new work: those that leave, and those to avoid."""
-        now = time.monotonic()
-        avoided = {node for node, until in dict(self._avoided).items() if until > now}
-        return (avoided | self._nodes.leaving) & set(self._nodes.living)
+        """The living nodes that must get no new work: those that leave, and those that are cut off."""
+        return set((self._cut_off | self._nodes.leaving) & self._nodes.living.keys())
 
     def usable(self) -> list[dict[str, float]]:
         """The resources of each node that may get new work."""
-        return self._nodes.usable(self.unusable())
+        unusable = self.unusable()
+        return [node.resources for node_id, node in self._nodes.living.items() if node_id not in unusable]
 
     def check_head(self) -> None:
         """Raises HeadLost if the head has not answered for too long."""
@@ -95,3 +107,8 @@ class NodeWatch:
             except Exception:  # Ray raises many kinds while the head is gone; the silence is what counts.
                 continue
             self._seen = time.monotonic()
+            self._cut_off -= {node_id for node_id in self._cut_off if self._is_back(node_id)}
+
+    def _is_back(self, node_id: str) -> bool:
+        node = self._nodes.living.get(node_id)
+        return node is None or node.answers()

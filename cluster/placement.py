@@ -75,7 +75,7 @@ def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] |
 
 def living_nodes() -> list[dict[str, float]]:
     """The total resources of each node that is alive."""
-    return list(look().living.values())
+    return [node.resources for node in look().living.values()]
 
 
 def room(spec: GangSpec, nodes: Sequence[Mapping[str, float]]) -> int:

@@ -29,8 +29,8 @@ class Ground(Protocol):
         """The ids of nodes that must get no new work."""
         ...
 
-    def avoid(self, node_id: str) -> None:
-        """Start nothing on this node for a while."""
+    def suspect(self, node_id: str) -> None:
+        """A rank on this node has fallen silent."""
         ...
 
     def why_waiting(self) -> str:
@@ -205,7 +205,7 @@ class Slot:
     def _lose(self, loss: GangLost, job: Job | None = None) -> None:
         self.last_error = loss.error
         for node_id in loss.silent_nodes:
-            self._ground.avoid(node_id)
+            self._ground.suspect(node_id)
         self._say("gang_lost", job, error=loss.error.summary, traceback=loss.error.traceback)
 
     def _outcome(self, job: Job, **fields: Any) -> Outcome:

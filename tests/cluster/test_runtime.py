@@ -27,7 +27,7 @@ class Session:
     def __init__(self, context):
         print("noise from a worker", flush=True)
 
-    def run(self, item):
+    def run(self, item, attempt):
         (pathlib.Path(__file__).parent / f"pid-{os.getpid()}").touch()
         time.sleep(item)
         if item < 0.1:

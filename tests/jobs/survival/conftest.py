@@ -1,0 +1,87 @@
+"""A tiny model, what it renders undisturbed, and Ray clusters of several nodes on this machine."""
+
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+from ray.util.placement_group import placement_group_table
+
+from tests.jobs.survival.harness import checksums, render, until
+from tests.jobs.tiny_model import save_tiny_pipeline
+
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
+
+
+@pytest.fixture(scope="session")
+def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_tiny_pipeline(tmp_path_factory.mktemp("model"))
+
+
+def undisturbed(model: Path, place: Path, *options: object) -> dict[str, str]:
+    driver = render(model, place / "out", *options, log=place / "log")
+    assert driver.wait() == 0, driver.told
+    return checksums(place / "out")
+
+
+@pytest.fixture(scope="session")
+def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The checksums of an undisturbed run."""
+    return undisturbed(model, tmp_path_factory.mktemp("reference"))
+
+
+@pytest.fixture(scope="session")
+def reference_of_pairs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """The same by two ranks a video; sums are added up in another order there."""
+    return undisturbed(model, tmp_path_factory.mktemp("pairs"), "--ring", 2)
+
+
+@pytest.fixture
+def start(model: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Starts drivers of the same batch; none outlives the test."""
+    drivers = []
+
+    def start(*options: object, out: Path | str | None = None, **settings: Any) -> Any:
+        log = tmp_path / f"driver-{len(drivers)}.log"
+        drivers.append(render(model, out or tmp_path / "out", *options, log=log, **settings))
+        return drivers[-1]
+
+    yield start
+    for driver in drivers:
+        if driver.process.poll() is None:
+            driver.kill()
+
+
+@pytest.fixture
+def cluster() -> Iterator[Cluster]:
+    """A head without CPUs, and two nodes with one each; afterwards no placement group is held."""
+    cluster = Cluster(
+        initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False, "dashboard_port": 0}
+    )
+    try:
+        cluster.add_node(**NODE)
+        cluster.add_node(**NODE)
+        cluster.wait_for_nodes()
+        yield cluster
+        if cluster.head_node is not None and cluster.head_node.any_processes_alive():
+            check_nothing_is_held(cluster.address)
+    finally:
+        cluster.shutdown()
+
+
+def check_nothing_is_held(address: str) -> None:
+    """Every placement group is removed, every CPU of the living nodes is free."""
+    before = dict(os.environ)
+    ray.init(address=address, logging_level="ERROR", log_to_driver=False)
+    try:
+        assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+        until(
+            lambda: ray.available_resources().get("CPU", 0) == ray.cluster_resources().get("CPU", 0), "CPUs to be free"
+        )
+    finally:
+        ray.shutdown()
+        os.environ.clear()
+        os.environ.update(before)

@@ -1,0 +1,128 @@
+"""A driver as users run it, in a process of its own, and what a test does to it and asks of it."""
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import psutil
+
+from jobs.batch.storage import Storage
+from jobs.video import probe, sha256
+from tests.jobs.tiny_model import SIZE
+
+ROOT = Path(__file__).parents[3]
+PROMPTS = ("a cat walks", "grass", "a cat on grass", "walks on grass")
+STEPS = 400  # of a tiny model: a video takes seconds, time enough to do something to it
+SETTINGS = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+
+
+class Driver:
+    """`resca VERB ...` with a tiny model; what it prints goes to a file."""
+
+    def __init__(self, verb: str, *words: object, log: Path, environment: dict[str, str] | None = None):
+        self.log = log
+        command = [sys.executable, "-m", "jobs", verb, *map(str, words)]
+        own = {"PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1", "RAY_ADDRESS": ""}
+        with log.open("wb") as output:
+            self.process = subprocess.Popen(
+                command, stdout=output, stderr=subprocess.STDOUT, env={**os.environ, **own, **(environment or {})}
+            )
+
+    def wait(self, timeout_s: float = 150) -> int:
+        return self.process.wait(timeout_s)
+
+    def kill(self) -> None:
+        self.process.kill()
+        self.process.wait()
+
+    @property
+    def told(self) -> str:
+        return self.log.read_text(errors="replace")
+
+
+def render(model: Path, out: Path | str, *options: object, log: Path, **settings: Any) -> Driver:
+    """Four videos of the tiny model."""
+    prompts = log.parent / "prompts.txt"
+    prompts.write_text("\n".join(PROMPTS))
+    words = [prompts, "--out", out, "--model", model, "--steps", STEPS, *SETTINGS, "--clusters", 8]
+    return Driver("render", *words, *options, log=log, **settings)
+
+
+def until(holds: Callable[[], Any], what: str, patience_s: float = 90) -> Any:
+    """Waits for something to hold, and gives it."""
+    deadline = time.monotonic() + patience_s
+    while not (value := holds()):
+        assert time.monotonic() < deadline, f"waited {patience_s:g} s for {what}"
+        time.sleep(0.05)
+    return value
+
+
+def ledger(out: Path) -> list[dict[str, Any]]:
+    """The lines of a ledger; the last may be on its way."""
+    lines = [line for path in sorted((out / "ledger").glob("*.jsonl")) for line in path.read_bytes().split(b"\n")]
+    return [json.loads(line) for line in lines if line.endswith(b"}")]
+
+
+def told(out: Path, kind: str) -> list[dict[str, Any]]:
+    return [line for line in ledger(out) if line["e"] == kind]
+
+
+def is_rendering(out: Path) -> bool:
+    """Whether a video has been under way for a moment."""
+    return any((out / "attempts").glob("*"))
+
+
+def ranks(parent: int) -> list[psutil.Process]:
+    """The ranks of gangs among the descendants of a process: a driver with its own Ray, or a raylet."""
+    found = []
+    for process in psutil.Process(parent).children(recursive=True):
+        try:
+            if process.cmdline()[:1] and process.cmdline()[0].startswith("ray::Worker"):
+                found.append(process)
+        except psutil.Error:
+            continue
+    return found
+
+
+def checksums(out: Path) -> dict[str, str]:
+    """Of every video there is, as its sidecar says and its bytes confirm."""
+    found = {}
+    for path in (out / "videos").glob("*.json"):
+        sidecar = json.loads(path.read_text())
+        video = path.with_suffix(".mp4")
+        assert sha256(video) == sidecar["sha256"]
+        assert probe(video).num_frames == sidecar["num_frames"]
+        found[sidecar["id"]] = sidecar["sha256"]
+    return found
+
+
+def check_nothing_is_lost(out: Path, reference: dict[str, str]) -> None:
+    """Every video is there as in an undisturbed run, was finished once, and nothing half-made is left."""
+    assert checksums(out) == reference
+    assert Counter(line["id"] for line in told(out, "done")) == Counter(reference)
+    check_no_debris(out)
+
+
+def check_no_debris(out: Path) -> None:
+    """No file that is not whole, no attempt's folder, no lock."""
+    names = [path.relative_to(out).as_posix() for path in out.rglob("*")]
+    assert not [name for name in names if name.endswith((".part", ".tmp")) or "attempts/" in name]
+    assert Storage(out).stored("driver.lock") is None
+
+
+def check_no_rank_lives(driver: Driver, *parents: int) -> None:
+    """Neither below the driver nor below the raylets given."""
+    assert not psutil.pid_exists(driver.process.pid)
+    for parent in parents:
+        until(lambda parent=parent: not ranks(parent), "the ranks to go")
+
+
+def send(process: psutil.Process, signal_number: signal.Signals) -> None:
+    os.kill(process.pid, signal_number)

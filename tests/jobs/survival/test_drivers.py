@@ -1,0 +1,162 @@
+"""Drivers that are killed, stopped, cancelled or doubled, heads that die, and Ray jobs that are stopped."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+from ray.cluster_utils import Cluster
+
+from tests.jobs.survival.conftest import NODE
+from tests.jobs.survival.harness import (
+    Driver,
+    check_no_debris,
+    check_no_rank_lives,
+    check_nothing_is_lost,
+    checksums,
+    is_rendering,
+    ledger,
+    ranks,
+    told,
+    until,
+)
+from tests.ray_configs.ports import free_ports
+
+pytestmark = pytest.mark.timeout(240)
+
+
+def test_after_a_killed_driver_only_the_rest_is_rendered(start, reference, tmp_path):
+    out = tmp_path / "out"
+    first = start()
+    until(lambda: told(out, "done") and is_rendering(out), "the second video")
+    pids = [rank.pid for rank in ranks(first.process.pid)]
+    first.kill()
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "its ranks to go")
+    before = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
+    second = start()
+    assert second.wait() == 0, second.told
+    assert f"{len(before)} finished before" in second.told
+    assert {path: path.stat().st_mtime_ns for path in before} == before
+    assert checksums(out) == reference
+    check_no_debris(out)
+
+
+def test_a_stopped_driver_flushes_at_once_and_leaves_nothing_running(start, reference, tmp_path):
+    """`ray job stop` and Slurm send SIGTERM; Ray sends SIGKILL 3 s later."""
+    out = tmp_path / "out"
+    driver = start()
+    until(lambda: told(out, "done") and is_rendering(out), "the second video")
+    finished = {line["id"] for line in told(out, "done")}
+    driver.process.send_signal(signal.SIGTERM)
+    until(lambda: told(out, "end"), "the last words", patience_s=3)
+    assert driver.wait() == 143
+    assert told(out, "end")[0]["how"] == "stopped" and finished <= {line["id"] for line in told(out, "done")}
+    check_no_rank_lives(driver)
+    check_no_debris(out)
+    assert start().wait() == 0
+    assert checksums(out) == reference
+
+
+def test_a_batch_is_cancelled_by_its_directory_and_taken_up_by_retry(start, reference, tmp_path):
+    out = tmp_path / "out"
+    driver = start()
+    until(lambda: is_rendering(out), "the first video")
+    asked = Driver("cancel", out, log=tmp_path / "cancel.log")
+    assert asked.wait() == 0, asked.told
+    assert driver.wait() == 143, driver.told
+    assert "was cancelled" in driver.told
+    status = Driver("status", out, log=tmp_path / "status.log")
+    assert status.wait() == 0 and "the last one ended: stopped" in status.told, status.told
+    again = Driver("retry", out, log=tmp_path / "retry.log")
+    assert again.wait() == 0, again.told
+    check_nothing_is_lost(out, reference)
+
+
+def test_of_two_drivers_that_race_one_is_refused(start, reference, tmp_path):
+    first, second = start(), start()
+    codes = sorted([first.wait(), second.wait()])
+    assert codes == [0, 2], first.told + second.told
+    refused = first if first.process.returncode else second
+    assert "another driver works on" in refused.told
+    check_nothing_is_lost(tmp_path / "out", reference)
+
+
+def test_a_killed_video_goes_on_from_its_checkpoint_to_the_same_bytes(start, reference, tmp_path):
+    out = tmp_path / "out"
+    first = start("--checkpoint-every", 2)
+    until(lambda: list((out / "checkpoints").glob("*/step-*.json")), "a checkpoint")
+    first.kill()
+    second = start("--checkpoint-every", 2)
+    assert second.wait() == 0, second.told
+    assert "resum" in "".join(path.read_text() for path in (out / "logs").glob("0*.jsonl"))
+    assert checksums(out) == reference
+    assert not list((out / "checkpoints").rglob("*.safetensors"))
+
+
+@pytest.mark.slow
+def test_after_a_dead_head_a_new_cluster_goes_on(start, reference, tmp_path):
+    out = tmp_path / "out"
+    options = {"initialize_head": True, "head_node_args": {**NODE, "include_dashboard": False, "dashboard_port": 0}}
+    first = Cluster(**options)
+    try:
+        driver = start("--address", first.address)
+        until(lambda: told(out, "done") and is_rendering(out), "the second video")
+        published = checksums(out)
+        gcs = first.head_node.all_processes["gcs_server"][0].process
+        gcs.kill()
+        assert driver.wait(120) == 33, driver.told
+        assert "The head of the Ray cluster has not answered" in driver.told
+        assert published.items() <= checksums(out).items()
+    finally:
+        first.shutdown()
+    second = Cluster(**options)
+    try:
+        again = start("--address", second.address)
+        assert again.wait() == 0, again.told
+        assert checksums(out) == reference
+        check_no_debris(out)
+    finally:
+        second.shutdown()
+
+
+@pytest.mark.slow
+def test_a_stopped_ray_job_flushes_and_the_next_one_goes_on(model, start, reference, tmp_path):
+    out, (gcs, dashboard, agent) = tmp_path / "out", free_ports(3)
+    ray = [sys.executable, "-m", "ray.scripts.scripts"]
+    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": str(tmp_path / "ray")}
+    head = ["start", "--head", "--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
+    block = ["--num-cpus", "2", "--block", "--object-store-memory", str(80 << 20)]
+    node = subprocess.Popen([*ray, *map(str, [*head, *block])], env=environment, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{dashboard}"
+        prompts = tmp_path / "prompts.txt"
+        start(out=tmp_path / "unused").kill()  # writes the prompts
+        words = [prompts, "--out", out, "--model", model, "--dashboard", url, "--steps", 400, "--clusters", 8]
+        words += ["--height", 32, "--width", 48, "--num-frames", 13, "--no-follow"]
+        until(lambda: _answers(url), "the dashboard")
+        submitted = Driver("submit", *words, log=tmp_path / "submit.log", environment={"RAY_AUTH_MODE": "disabled"})
+        assert submitted.wait() == 0, submitted.told
+        until(lambda: told(out, "done") and is_rendering(out), "the second video")
+        job = told(out, "begin")[0]["job"]
+        stopped = time.time()
+        subprocess.run([*ray, "job", "stop", job, "--address", url], env=environment, check=True, timeout=60)
+        [end] = until(lambda: told(out, "end"), "the last words")
+        assert end["how"] == "stopped" and end["t"] - stopped < 60
+    finally:
+        node.terminate()
+        node.wait(60)
+    again = start()
+    assert again.wait() == 0, again.told
+    assert checksums(out) == reference
+    assert ledger(out)[-1]["how"] == "done"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urlopen(f"{url}/api/version", timeout=2).status == 200
+    except (URLError, OSError):
+        return False

@@ -1,0 +1,139 @@
+"""Storages that are full, writes that are torn, items that fail, and gangs that fit nowhere."""
+
+import os
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.batch.storage import Storage
+from tests.jobs.batch.example import item
+from tests.jobs.survival.harness import (
+    ROOT,
+    Driver,
+    check_no_debris,
+    check_no_rank_lives,
+    check_nothing_is_lost,
+    checksums,
+    told,
+    until,
+)
+
+pytestmark = pytest.mark.timeout(240)
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A file system of 1 MiB, almost full of a file `ballast`."""
+    place = tmp_path / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip(f"a file system cannot be mounted here: {mounted.stderr.strip()}")
+    try:
+        yield place
+    finally:
+        subprocess.run(["umount", "--lazy", place], check=True)
+
+
+def test_a_full_disk_makes_the_batch_wait_and_leaves_no_part_of_a_file(start, reference, small_disk, tmp_path):
+    out = small_disk / "out"
+    driver = start(out=out)
+    until(lambda: told(out, "start"), "the first video")
+    (small_disk / "ballast").write_bytes(b"")
+    with (small_disk / "ballast").open("wb", buffering=0) as ballast:
+        try:
+            while True:
+                ballast.write(bytes(4096))
+        except OSError:
+            pass
+    until(lambda: "No space left on device" in driver.told, "it to say so")
+    assert driver.process.poll() is None
+    assert not [path for path in out.rglob("*.mp4") if path.parent.name == "videos" and not path.stat().st_size]
+    (small_disk / "ballast").unlink()
+    assert driver.wait() == 0, driver.told
+    check_nothing_is_lost(out, reference)
+
+
+@pytest.mark.parametrize("when", ["before the file gets its name", "before the sidecar is written"])
+def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_path, when):
+    """The process is killed between writing and naming the file, or between the file and its sidecar."""
+    code = """
+import os, sys
+from jobs.batch.storage import Storage
+from tests.jobs.batch import example
+one = example.item(sys.argv[1])
+if "sidecar" in sys.argv[2]:
+    Storage.write = lambda *_: os.kill(os.getpid(), 9)
+else:
+    example.sidecar_of = lambda *_: os.kill(os.getpid(), 9)
+example.publish(one)
+"""
+    killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), when], cwd=ROOT, timeout=60)
+    assert killed.returncode == -9
+    from jobs.batch.known import survey
+    from jobs.batch.publish import ATTEMPTS
+    from tests.jobs.batch.example import publish
+
+    one, storage = item(tmp_path), Storage(tmp_path)
+    assert survey(storage, [one]).finished == {}
+    assert ("sidecar" in when) == (storage.stored(one.video) is not None)
+    storage.remove(ATTEMPTS)
+    publish(one)
+    assert list(survey(storage, [one]).finished) == ["0000"]
+    check_no_debris(tmp_path)
+
+
+def test_a_poison_item_is_given_up_and_taken_up_again_by_retry(start, reference, tmp_path):
+    """One video cannot be published: where it belongs there is a directory."""
+    out = tmp_path / "out"
+    poisoned = out / "videos" / "0001-grass-s1.mp4" / "in the way"
+    poisoned.mkdir(parents=True)
+    driver = start()
+    assert driver.wait() == 3, driver.told
+    [failed] = told(out, "fail")
+    assert (failed["id"], failed["n"], failed["why"]) == ("0001", 2, "item")
+    assert "Is a directory" in failed["error"]
+    assert "publish" in (out / "failures" / "0001.txt").read_text()
+    assert {line["id"] for line in told(out, "done")} == {"0000", "0002", "0003"}
+    again = start()
+    assert again.wait() == 3 and "1 given up before (resca retry)" in again.told
+    poisoned.rmdir()
+    poisoned.parent.rmdir()
+    retry = Driver("retry", out, log=tmp_path / "retry.log")
+    assert retry.wait() == 0, retry.told
+    check_nothing_is_lost(out, reference)
+    check_no_rank_lives(retry)
+
+
+def test_a_gang_that_fits_nowhere_is_refused_and_leaves_nothing(start, cluster, tmp_path):
+    driver = start("--address", cluster.address, "--ring", 3, "--gangs", 2)
+    assert driver.wait() == 2
+    sentence = driver.told.strip().splitlines()[-1]
+    assert "2 gangs of 3 ranks asked for 6 CPUs" in sentence and "the cluster has 2 CPUs on 3 nodes" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.fixture
+def far_node(cluster) -> Iterator[str]:
+    """A third node in a network namespace of its own, one link away; the fixture's value is the link's name."""
+    if os.geteuid():
+        pytest.skip("only root can make network namespaces")
+    from tests.jobs.survival.partition import far_node
+
+    with far_node(cluster) as link:
+        yield link
+
+
+@pytest.mark.slow
+def test_a_partition_is_found_by_our_own_heartbeat(start, reference, far_node, cluster, tmp_path):
+    out = tmp_path / "out"
+    driver = start("--address", cluster.address, "--gangs", "auto", "--heartbeat", 6)
+    until(lambda: any("10.77.0.2" in (line.get("hosts") or []) for line in told(out, "gang_ready")), "the far gang")
+    until(lambda: told(out, "start"), "a video")
+    subprocess.run(["ip", "link", "set", far_node, "down"], check=True)
+    until(lambda: "No answer for 6 s from rank 0 on 10.77.0.2" in driver.told, "the heartbeat")
+    assert driver.wait() == 0, driver.told
+    assert checksums(out) == reference
