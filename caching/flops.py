@@ -1,6 +1,7 @@
 """Floating-point operations and cache of a generation, counted on the meta device by running the recipe itself."""
 
 import json
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -14,6 +15,7 @@ from caching.engine import Engine
 from caching.group import Group
 from caching.models.state import Grid
 from caching.recipe import RECIPES, Recipe
+from caching.schedule import Signals
 
 META = torch.device("meta")
 
@@ -64,11 +66,35 @@ def flops_of_prompt(
     settings = json.dumps(dict(config), sort_keys=True, default=str)
     counted = _counted_lengths(settings, method, grid, num_steps)
     if num_text_tokens not in counted and len(counted) < 3:
-        size = {"grid": grid, "num_steps": num_steps}
-        counted[num_text_tokens] = count_flops(config, method, num_text_tokens=num_text_tokens, **size)
+        counted[num_text_tokens] = _flops_by_groups(config, method, grid, num_text_tokens, num_steps)
     if num_text_tokens in counted:
         return counted[num_text_tokens]
     return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
+
+
+def _flops_by_groups(config: dict[str, Any], method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+    """`count_flops` of a fixed schedule without running what repeats.
+
+    A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
+    (but for Delta-DiT, which changes sides in the middle of the loop).
+    """
+    loop = MetaLoop(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps)
+    seen: dict[int, list[float]] = defaultdict(list)
+    total = 0.0
+    for first, length in _groups(loop.dense_steps, loop.num_steps):
+        costs = seen[length]
+        if len(costs) < 2 or costs[-1] != costs[-2] or method.feature == "delta":
+            with FlopCounterMode(display=False) as counter:
+                loop.run(first, length)
+            costs.append(float(counter.get_total_flops()))
+        total += costs[-1]
+    return total
+
+
+def _groups(dense_steps: list[int], num_steps: int) -> list[tuple[int, int]]:
+    """The first step and the length of each group."""
+    ends = [*dense_steps[1:], num_steps]
+    return [(first, end - first) for first, end in zip(dense_steps, ends, strict=True)]
 
 
 @lru_cache(maxsize=256)
@@ -113,17 +139,47 @@ def run_on_meta(
     group: Group | None = None,
 ) -> Engine:
     """Run a whole denoising loop without values, as one rank of `group`; what it took is left in the engine."""
-    with torch.device("meta"):
-        model_class = getattr(diffusers, config["_class_name"])
-        transformer = model_class.from_config(config).eval()
-    torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
-    engine = Engine(transformer, method, group)
-    num_steps = method.schedule.num_steps(num_steps)
-    engine.begin(grid, [1 - step / num_steps for step in range(num_steps)])
-    inputs = {name: value.to(dtype) for name, value in engine.adapter.example_inputs(num_text_tokens, META).items()}
-    patches = torch.empty(1, grid[0] * grid[1] * grid[2], engine.adapter.patch_values, device=META, dtype=dtype)
-    patches = engine.group.shard(patches)
-    with torch.no_grad():
-        for _ in range(num_steps):
-            engine.forward(patches, **inputs)
-    return engine
+    size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+    loop = MetaLoop(config, method, **size, dtype=dtype, group=group)
+    loop.run(0, loop.num_steps)
+    return loop.engine
+
+
+class MetaLoop:
+    """A denoising loop without values, any steps of which can be run."""
+
+    def __init__(
+        self,
+        config: dict[str, Any],
+        method: Recipe,
+        *,
+        grid: Grid,
+        num_text_tokens: int,
+        num_steps: int,
+        dtype: torch.dtype = torch.float32,
+        group: Group | None = None,
+    ) -> None:
+        with META:
+            transformer = getattr(diffusers, config["_class_name"]).from_config(config).eval()
+        torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
+        self.engine = engine = Engine(transformer, method, group)
+        self.num_steps = method.schedule.num_steps(num_steps)
+        engine.begin(grid, [1 - step / self.num_steps for step in range(self.num_steps)])
+        inputs = engine.adapter.example_inputs(num_text_tokens, META).items()
+        self.inputs = {name: value.to(dtype) for name, value in inputs}
+        patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=META, dtype=dtype)
+        self.patches = engine.group.shard(patches)
+
+    @property
+    def dense_steps(self) -> list[int]:
+        """Of a schedule that does not depend on values."""
+        clock = self.engine.recipe.schedule.start(self.num_steps)
+        nothing = Signals(input_change=lambda: None, error=lambda: None)
+        return [step for step in range(self.num_steps) if clock.is_dense(step, nothing)]
+
+    def run(self, first: int, length: int) -> None:
+        """Run some steps, as if all before them had been run."""
+        self.engine.step = first
+        with torch.no_grad():
+            for _ in range(length):
+                self.engine.forward(self.patches, **self.inputs)

@@ -21,6 +21,8 @@ from cluster.worker import RankReport, Worker, Workload
 GRACE_S = 5.0
 CLOSE_TIMEOUT_S = 10.0
 STACKS_TIMEOUT_S = 3.0
+# A process that imports its libraries and loads a model may not get to answer for a while.
+START_SILENCE_S = 60.0
 
 
 class GangLost(RuntimeError):
@@ -134,7 +136,7 @@ class Gang:
         self._begin([contexts[index] for index in order], workload, patience)
 
     def _begin(self, contexts: list[RankContext], workload: Workload, patience: Patience) -> None:
-        spec, pulse = self._spec, self._pulse()
+        spec, pulse = self._spec, self._pulse(START_SILENCE_S)
         timeouts = spec.start_timeout_s, spec.collective_timeout_s
         opening = self._workers[0].open_store.remote(spec.world_size, spec.start_timeout_s)
         [address] = patience.collect([opening])
@@ -144,17 +146,18 @@ class Gang:
         ]
         patience.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(pulse))
 
-    def _pulse(self) -> Pulse:
+    def _pulse(self, least_silence_s: float = 0.0) -> Pulse:
         # The ranks' own deadline ends a wait in a collective, and names who is missing: it comes first.
         standstill_s = self._spec.collective_timeout_s + 2 * GRACE_S
-        return Pulse(self._workers, silence_s=self._spec.silence_s, standstill_s=standstill_s)
+        silence_s = max(self._spec.silence_s, least_silence_s)
+        return Pulse(self._workers, silence_s=silence_s, standstill_s=standstill_s)
 
     def _check(self, pulse: Pulse) -> None:
         """Raises GangLost for a rank that is silent or a session that stands still."""
         pulse.look()
         if silent := pulse.silent():
             names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
-            summary = f"No answer for {self._spec.silence_s:g} s from {names} (stopped, or cut off)."
+            summary = f"No answer for {pulse.silence_s:g} s from {names} (stopped, or cut off)."
             error = RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary)
             raise GangLost(error, silent_nodes=[self.node_ids[rank] for rank in silent])
         if pulse.stands_still():

@@ -37,7 +37,7 @@ class Pulse:
     def __init__(self, workers: Sequence[Any], *, silence_s: float, standstill_s: float):
         now = time.monotonic()
         self._workers = workers
-        self._silence_s = silence_s
+        self.silence_s = silence_s
         self._standstill_s = standstill_s
         self._vitals = [Vital(asked=0.0, answered=now, moved=now) for _ in workers]
 
@@ -58,7 +58,7 @@ class Pulse:
     def silent(self) -> list[int]:
         """The ranks that have not answered for too long: stopped, cut off, or their process does not get to run."""
         now = time.monotonic()
-        waiting = [vital.question is not None and now - vital.asked > self._silence_s for vital in self._vitals]
+        waiting = [vital.question is not None and now - vital.asked > self.silence_s for vital in self._vitals]
         return [rank for rank, is_silent in enumerate(waiting) if is_silent]
 
     def stands_still(self) -> bool:
@@ -67,7 +67,7 @@ class Pulse:
         return leader.beat.count is not None and leader.answered - leader.moved > self._standstill_s
 
     def _period_s(self, rank: int) -> float:
-        period_s = min(LONGEST_PERIOD_S, self._silence_s / 4)
+        period_s = min(LONGEST_PERIOD_S, self.silence_s / 4)
         return min(LEADER_PERIOD_S, period_s) if rank == 0 else period_s
 
     def _take_answer(self, vital: Vital, now: float) -> None:

@@ -23,6 +23,7 @@ from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, Infr
 from jobs.gangs import gang_spec
 from jobs.outputs import RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
+from jobs.workload import RenderWorkload
 from parallel.layout import Layout
 
 
@@ -181,10 +182,8 @@ def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:
     os._exit(INFRASTRUCTURE)
 
 
-def workload_of(plan: Plan, layout: Layout) -> Any:
+def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
     """What each rank of a gang builds."""
-    from jobs.session import RenderWorkload
-
     options = plan.options
     return RenderWorkload(
         model=plan.facts.source,

@@ -14,7 +14,6 @@ from typing import Any, TypeVar
 import torch
 
 from caching.group import LocalGroup
-from caching.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.batch.logs import attempt_log
 from jobs.batch.publish import attempt_place, publish_video
@@ -22,43 +21,14 @@ from jobs.batch.storage import Storage
 from jobs.checkpoint import Checkpoints
 from jobs.load import load_pipeline
 from jobs.machine import device_name
-from jobs.outputs import CHECKPOINTS, RenderItem, Seconds, Sidecar, World
+from jobs.outputs import RenderItem, Seconds, Sidecar, World
 from jobs.pipeline import Prompt, Renderer, Sampling
-from parallel.layout import Layout
+from jobs.workload import RenderWorkload
 
 T = TypeVar("T")
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
 VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
-
-
-@dataclass(frozen=True, kw_only=True)
-class RenderWorkload:
-    """How each rank builds its session; sent to the workers."""
-
-    model: str
-    revision: str | None
-    prompt_template: dict[str, Any] | None
-    dtype: str
-    layout: Layout
-    recipe: Recipe
-    compiled: bool = False
-    engine: str = "xfuser"
-    deadline_s: float = 600
-    shard_weights: bool = False
-    offload: bool = False
-    checkpoint_every: int | None = None
-
-    def checkpoints(self, item: RenderItem) -> Checkpoints | None:
-        """Those of one video, if any are kept; they lie in the output directory."""
-        directory = Storage(item.out).directory
-        if self.checkpoint_every is None or directory is None:
-            return None
-        deciding = f"{item.fingerprint} {self.engine} {self.compiled}"
-        return Checkpoints(directory / CHECKPOINTS / item.id, self.checkpoint_every, deciding)
-
-    def __call__(self, context: RankContext) -> "RenderSession":
-        return RenderSession(self, context)
 
 
 class RenderSession:

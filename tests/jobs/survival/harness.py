@@ -19,7 +19,7 @@ from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = ("a cat walks", "grass", "a cat on grass", "walks on grass")
-STEPS = 400  # of a tiny model: a video takes seconds, time enough to do something to it
+STEPS = 120  # of a tiny model: a gang's first video takes seconds, time enough to do something to it
 SETTINGS = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 
@@ -106,7 +106,7 @@ def checksums(out: Path) -> dict[str, str]:
 def check_nothing_is_lost(out: Path, reference: dict[str, str]) -> None:
     """Every video is there as in an undisturbed run, was finished once, and nothing half-made is left."""
     assert checksums(out) == reference
-    assert Counter(line["id"] for line in told(out, "done")) == Counter(reference)
+    assert Counter(line["id"] for line in told(out, "done")) == Counter(reference.keys())
     check_no_debris(out)
 
 

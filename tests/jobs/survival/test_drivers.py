@@ -13,6 +13,7 @@ from ray.cluster_utils import Cluster
 
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
+    STEPS,
     Driver,
     check_no_debris,
     check_no_rank_lives,
@@ -135,7 +136,7 @@ def test_a_stopped_ray_job_flushes_and_the_next_one_goes_on(model, start, refere
         url = f"http://127.0.0.1:{dashboard}"
         prompts = tmp_path / "prompts.txt"
         start(out=tmp_path / "unused").kill()  # writes the prompts
-        words = [prompts, "--out", out, "--model", model, "--dashboard", url, "--steps", 400, "--clusters", 8]
+        words = [prompts, "--out", out, "--model", model, "--dashboard", url, "--steps", STEPS, "--clusters", 8]
         words += ["--height", 32, "--width", 48, "--num-frames", 13, "--no-follow"]
         until(lambda: _answers(url), "the dashboard")
         submitted = Driver("submit", *words, log=tmp_path / "submit.log", environment={"RAY_AUTH_MODE": "disabled"})
