@@ -27,6 +27,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "doctor": (batch.DoctorOptions, "jobs.doctor"),
     "benchmark": (options.BenchmarkOptions, "jobs.benchmark"),
     "benchmark gpu": (GpuOptions, "jobs.gpu.benchmark"),
+    "benchmark overhead": (options.OverheadOptions, "jobs.overhead"),
     "flops": (options.FlopsOptions, "jobs.flops"),
     "comm": (options.CommOptions, "jobs.comm"),
     "memory": (options.MemoryOptions, "jobs.memory"),

@@ -234,3 +234,23 @@ class ScalingOptions:
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     json: File = None
     """Write the table to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class OverheadOptions:
+    """What rendering through Ray adds to the same work in a plain torchrun process, measured in turns."""
+
+    num: int = 12
+    """Videos of a turn, the first of which does not count."""
+    rounds: int = 3
+    """How often each way has its turn."""
+    num_frames: int = 25
+    """Frames of each video; decides, with the method, how long one takes."""
+    method: str = "resca"
+    """A method, or a file with a recipe."""
+    prompts: File = None
+    """Whose first prompt is rendered; by default the demo's."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    json: File = None
+    """Write the table to this file, as a list of rows."""

@@ -16,12 +16,11 @@ from jobs.batch.lock import DriverLock
 from jobs.batch.logs import logging_to, prune
 from jobs.batch.memory import remember
 from jobs.batch.plan import Plan, make_plan
-from jobs.batch.publish import ATTEMPTS
 from jobs.batch.recorder import Recorder
 from jobs.batch_options import RenderOptions
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
 from jobs.gangs import gang_spec
-from jobs.outputs import RenderItem, Sidecar
+from jobs.outputs import ATTEMPTS, RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from jobs.workload import RenderWorkload
 from parallel.layout import Layout

@@ -79,6 +79,8 @@ class RenderSession:
     def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, Any]:
         clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
         prompt, latents = self._denoise(item, clock, checkpoints)
+        if checkpoints and checkpoints.resumed_step:
+            logger.info("resumed", extra={"facts": {"step": checkpoints.resumed_step}})
         logger.info("denoised", extra={"facts": {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}})
         frames = self._counted(clock.over("decode", self.renderer.frames(latents)))
         writing = time.perf_counter()

@@ -111,12 +111,13 @@ class Account:
 def read_account(storage: Storage) -> Account:
     """How the batch stands. A line that a killed driver did not finish, or a damaged one, counts for nothing."""
     account = Account()
-    for line in _lines(storage):
+    for line in read_lines(storage):
         account.read(line)
     return account
 
 
-def _lines(storage: Storage) -> Iterator[dict[str, Any]]:
+def read_lines(storage: Storage) -> Iterator[dict[str, Any]]:
+    """What happened, in order."""
     for name in sorted(storage.folder(FOLDER)):
         for text in storage.read(f"{FOLDER}/{name}").split(b"\n"):
             try:

@@ -11,10 +11,9 @@ import torch
 from safetensors.torch import save_file
 
 from jobs.batch.storage import Storage
-from jobs.outputs import RenderItem, Sidecar
+from jobs.outputs import ATTEMPTS, RenderItem, Sidecar
 from jobs.video import probe, write_video
 
-ATTEMPTS = "attempts"
 # A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
 STORAGE_TROUBLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),

@@ -10,7 +10,6 @@ from cluster.failure import FailureKind
 from jobs.batch.gallery import Entry, Gallery
 from jobs.batch.known import Done, Known
 from jobs.batch.ledger import Ledger
-from jobs.batch.metrics import BatchMetrics
 from jobs.batch.storage import Storage
 from jobs.errors import InfrastructureError
 from jobs.outputs import CHECKPOINTS, RenderItem, Sidecar
@@ -31,15 +30,17 @@ class Recorder:
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
-        self._metrics: BatchMetrics | None = None
+        self._not_shown = {item.id: item for item in items}
+        self._known = known
+        self._metrics: Any = None
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
-        for item in items:
-            self._show(item, **_known_as(item, known))
 
     def begin(self, **facts: Any) -> None:
         """The batch is about to start, on a running Ray: `facts` go to the ledger."""
         self._ledger.add("begin", **facts)
+        from jobs.batch.metrics import BatchMetrics
+
         self._metrics = BatchMetrics(facts["todo"])
         self.flush()
 
@@ -87,6 +88,8 @@ class Recorder:
             raise InfrastructureError(f"{self._storage} cannot be written: {error.strerror or error}") from error
 
     def _draw(self, *, running: bool) -> None:
+        for item in list(self._not_shown.values()):  # Not at the start: gangs can start meanwhile.
+            self._show(item, **_known_as(item, self._known))
         try:
             self._gallery.flush(running=running)
         except OSError as error:
@@ -132,6 +135,7 @@ class Recorder:
                 self._endure(error)
 
     def _show(self, item: RenderItem, **facts: Any) -> None:
+        self._not_shown.pop(item.id, None)
         fixed = item.model_dump(include={"id", "prompt", "seed", "height", "width", "num_frames", "steps"})
         self._gallery.update(self._index[item.id], Entry(**fixed, method=item.method["name"], **facts))
 

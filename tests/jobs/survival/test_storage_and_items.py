@@ -8,8 +8,10 @@ from pathlib import Path
 
 import pytest
 
+from jobs.batch.known import survey
 from jobs.batch.storage import Storage
-from tests.jobs.batch.example import item
+from jobs.outputs import ATTEMPTS
+from tests.jobs.batch.example import item, publish
 from tests.jobs.survival.harness import (
     ROOT,
     Driver,
@@ -73,10 +75,6 @@ example.publish(one)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), when], cwd=ROOT, timeout=60)
     assert killed.returncode == -9
-    from jobs.batch.known import survey
-    from jobs.batch.publish import ATTEMPTS
-    from tests.jobs.batch.example import publish
-
     one, storage = item(tmp_path), Storage(tmp_path)
     assert survey(storage, [one]).finished == {}
     assert ("sidecar" in when) == (storage.stored(one.video) is not None)
@@ -131,8 +129,8 @@ def far_node(cluster) -> Iterator[str]:
 def test_a_partition_is_found_by_our_own_heartbeat(start, reference, far_node, cluster, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--gangs", "auto", "--heartbeat", 6)
-    until(lambda: any("10.77.0.2" in (line.get("hosts") or []) for line in told(out, "gang_ready")), "the far gang")
-    until(lambda: told(out, "start"), "a video")
+    ready = until(lambda: [line for line in told(out, "gang_ready") if line["hosts"] == ["10.77.0.2"]], "the far gang")
+    until(lambda: [line for line in told(out, "start") if line["g"] == ready[0]["g"]], "a video on the far gang")
     subprocess.run(["ip", "link", "set", far_node, "down"], check=True)
     until(lambda: "No answer for 6 s from rank 0 on 10.77.0.2" in driver.told, "the heartbeat")
     assert driver.wait() == 0, driver.told
