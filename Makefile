@@ -3,7 +3,7 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 
-.PHONY: demo test test-slow lint clean
+.PHONY: demo test test-slow soak scale lint clean
 
 demo: $(VENV)/installed
 	$(BIN)/resca render jobs/demo/prompts.txt --out out/demo --method resca --ulysses 2
@@ -13,6 +13,14 @@ test: $(VENV)/installed-test lint
 
 test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
+
+# Kills ranks, nodes and drivers at random for ten minutes.
+soak: $(VENV)/installed-test
+	$(BIN)/python -m tests.jobs.survival.soak --items 200 --gangs 3 --minutes 10
+
+# A batch of 100,000 prompts: seconds and memory.
+scale: $(VENV)/installed-test
+	$(BIN)/python -m tests.jobs.survival.hundred_thousand
 
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python

@@ -17,6 +17,7 @@ from jobs.video import publish
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
 ATTEMPTS = "attempts"  # the folder of files that are not published yet
+JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
 # Safe in a file name on every system, and in a shell.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # What decides the pixels. The number of GPUs does not (clusters are made by logical shards), nor does the model's name:

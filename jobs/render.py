@@ -20,7 +20,7 @@ from jobs.batch.recorder import Recorder
 from jobs.batch_options import RenderOptions
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
 from jobs.gangs import gang_spec
-from jobs.outputs import ATTEMPTS, RenderItem, Sidecar
+from jobs.outputs import ATTEMPTS, JOB, RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from jobs.workload import RenderWorkload
 from parallel.layout import Layout
@@ -142,7 +142,7 @@ def _first_words(plan: Plan, retry: bool) -> dict[str, Any]:
         "model": plan.facts.name,
         "gangs": options.gangs,
         "retry": retry or None,
-        "job": os.environ.get("RAY_JOB_SUBMISSION_ID"),
+        "job": os.environ.get(JOB),
     }
 
 

@@ -18,6 +18,7 @@ from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions, SubmitOptions
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
 from jobs.options import MethodOptions, VideoOptions
+from jobs.outputs import JOB
 from jobs.progress import make_console
 from jobs.prompts import Defaults, read_items
 
@@ -65,7 +66,7 @@ def _submit(client: Any, submission: str, folder: Path, options: SubmitOptions) 
         client.submit_job(
             submission_id=submission,
             entrypoint=_entrypoint(options),
-            runtime_env={"working_dir": str(folder)},
+            runtime_env={"working_dir": str(folder), "env_vars": {JOB: submission}},
             entrypoint_num_cpus=0,
             metadata={"resca_out": str(Storage(options.out))},
         )
@@ -148,8 +149,12 @@ def _exit_code(status: str, message: str, code: int | None) -> int:
 @contextmanager
 def _jobs_errors(address: str) -> Iterator[None]:
     """What Ray's client raises, in one sentence."""
+    from ray.exceptions import AuthenticationError
+
     try:
         yield
+    except AuthenticationError as error:
+        raise BadInput(f"the cluster at {address} refuses without a valid token: {TOKEN_HINT}") from error
     except ConnectionError as error:
         raise InfrastructureError(f"no Ray dashboard answers at {address}; is it reachable from here?") from error
     except RuntimeError as error:

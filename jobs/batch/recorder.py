@@ -33,6 +33,7 @@ class Recorder:
         self._not_shown = {item.id: item for item in items}
         self._known = known
         self._metrics: Any = None
+        self._has_ended = False
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
 
@@ -50,8 +51,7 @@ class Recorder:
         if self._metrics:
             self._metrics.note(event)
         if event.kind == "batch_stopping":  # Whoever stops a job may kill it 3 s later.
-            self._ledger.add("end", how="stopped")
-            self.flush()
+            self._end("stopped")
 
     def tick(self) -> None:
         """Make durable what is due. Raises InfrastructureError if the storage has refused it for too long."""
@@ -75,9 +75,14 @@ class Recorder:
 
     def close(self, how: str) -> None:
         """Write the last words, and the gallery as it stays."""
-        self._ledger.add("end", how=how)
-        self.flush()
+        self._end(how)
         self._draw(running=False)
+
+    def _end(self, how: str) -> None:
+        if not self._has_ended:
+            self._ledger.add("end", how=how)
+        self._has_ended = True
+        self.flush()
 
     def _endure(self, error: OSError) -> None:
         now = time.monotonic()

@@ -56,20 +56,25 @@ def start(model: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
 
 
 @pytest.fixture
-def cluster() -> Iterator[Cluster]:
-    """A head without CPUs, and two nodes with one each; afterwards no placement group is held."""
+def head() -> Iterator[Cluster]:
+    """A head without CPUs; afterwards no placement group is held."""
     cluster = Cluster(
         initialize_head=True, head_node_args={**NODE, "num_cpus": 0, "include_dashboard": False, "dashboard_port": 0}
     )
     try:
-        cluster.add_node(**NODE)
-        cluster.add_node(**NODE)
-        cluster.wait_for_nodes()
         yield cluster
-        if cluster.head_node is not None and cluster.head_node.any_processes_alive():
-            check_nothing_is_held(cluster.address)
+        check_nothing_is_held(cluster.address)
     finally:
         cluster.shutdown()
+
+
+@pytest.fixture
+def cluster(head: Cluster) -> Cluster:
+    """With two nodes of one CPU each."""
+    head.add_node(**NODE)
+    head.add_node(**NODE)
+    head.wait_for_nodes()
+    return head
 
 
 def check_nothing_is_held(address: str) -> None:

@@ -1,33 +1,23 @@
 """Drivers that are killed, stopped, cancelled or doubled, heads that die, and Ray jobs that are stopped."""
 
 import os
-import shutil
 import signal
-import subprocess
-import sys
-import tempfile
-import time
-from urllib.error import URLError
-from urllib.request import urlopen
 
 import pytest
 from ray.cluster_utils import Cluster
 
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
-    STEPS,
     Driver,
     check_no_debris,
     check_no_rank_lives,
     check_nothing_is_lost,
     checksums,
     is_rendering,
-    ledger,
     ranks,
     told,
     until,
 )
-from tests.ray_configs.ports import free_ports
 
 pytestmark = pytest.mark.timeout(240)
 
@@ -124,44 +114,3 @@ def test_after_a_dead_head_a_new_cluster_goes_on(start, reference, tmp_path):
         check_no_debris(out)
     finally:
         second.shutdown()
-
-
-@pytest.mark.slow
-def test_a_stopped_ray_job_flushes_and_the_next_one_goes_on(model, start, reference, tmp_path):
-    out, (gcs, dashboard, agent) = tmp_path / "out", free_ports(3)
-    ray = [sys.executable, "-m", "ray.scripts.scripts"]
-    short = tempfile.mkdtemp(prefix="ray-")  # sockets lie there, whose paths must be short
-    environment = {**os.environ, "RAY_AUTH_MODE": "disabled", "RAY_TMPDIR": short}
-    head = ["start", "--head", "--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
-    block = ["--num-cpus", "2", "--block", "--object-store-memory", str(80 << 20)]
-    node = subprocess.Popen([*ray, *map(str, [*head, *block])], env=environment, stdout=subprocess.DEVNULL)
-    try:
-        url = f"http://127.0.0.1:{dashboard}"
-        prompts = tmp_path / "prompts.txt"
-        start(out=tmp_path / "unused").kill()  # writes the prompts
-        words = [prompts, "--out", out, "--model", model, "--dashboard", url, "--steps", STEPS, "--clusters", 8]
-        words += ["--height", 32, "--width", 48, "--num-frames", 13, "--no-follow"]
-        until(lambda: _answers(url), "the dashboard")
-        submitted = Driver("submit", *words, log=tmp_path / "submit.log", environment={"RAY_AUTH_MODE": "disabled"})
-        assert submitted.wait() == 0, submitted.told
-        until(lambda: told(out, "done") and is_rendering(out), "the second video")
-        job = told(out, "begin")[0]["job"]
-        stopped = time.time()
-        subprocess.run([*ray, "job", "stop", job, "--address", url], env=environment, check=True, timeout=60)
-        [end] = until(lambda: told(out, "end"), "the last words")
-        assert end["how"] == "stopped" and end["t"] - stopped < 60
-    finally:
-        node.terminate()
-        node.wait(60)
-        shutil.rmtree(short, ignore_errors=True)
-    again = start()
-    assert again.wait() == 0, again.told
-    assert checksums(out) == reference
-    assert ledger(out)[-1]["how"] == "done"
-
-
-def _answers(url: str) -> bool:
-    try:
-        return urlopen(f"{url}/api/version", timeout=2).status == 200
-    except (URLError, OSError):
-        return False

@@ -1,0 +1,111 @@
+"""Batches that are submitted to a Ray with token authentication, followed, refused and stopped."""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from urllib.error import URLError
+from urllib.request import urlopen
+
+import pytest
+
+from tests.jobs.survival.harness import (
+    PROMPTS,
+    SETTINGS,
+    STEPS,
+    Driver,
+    check_nothing_is_lost,
+    checksums,
+    is_rendering,
+    ledger,
+    told,
+    until,
+)
+from tests.ray_configs.ports import free_ports
+
+pytestmark = pytest.mark.timeout(240)
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
+TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_AUTH_TOKEN_PATH": ""}
+
+
+@pytest.fixture(scope="module")
+def dashboard() -> Iterator[str]:
+    """The job interface of a local Ray that asks for a token."""
+    gcs, dashboard, agent = free_ports(3)
+    place = tempfile.mkdtemp(prefix="ray-")  # sockets lie there, whose paths must be short
+    head = ["start", "--head", "--port", gcs, "--dashboard-port", dashboard, "--dashboard-agent-listen-port", agent]
+    head += ["--num-cpus", 2, "--block", "--object-store-memory", 80 << 20, "--temp-dir", place]
+    node = subprocess.Popen([*RAY, *map(str, head)], env={**os.environ, **TOKEN}, stdout=subprocess.DEVNULL)
+    try:
+        url = f"http://127.0.0.1:{dashboard}"
+        until(lambda: _answers(url), "the dashboard")
+        yield url
+    finally:
+        node.terminate()
+        node.wait(60)
+        shutil.rmtree(place, ignore_errors=True)
+
+
+@pytest.fixture
+def submit(dashboard: str, model: Path, tmp_path: Path) -> Callable[..., Driver]:
+    def submit(*options: object, environment: dict[str, str] = TOKEN) -> Driver:
+        prompts = tmp_path / "prompts.txt"
+        prompts.write_text("\n".join(PROMPTS))
+        words = [prompts, "--out", tmp_path / "out", "--model", model, "--steps", STEPS, *SETTINGS, "--clusters", 8]
+        log = tmp_path / "submit.log"
+        return Driver("submit", *words, "--dashboard", dashboard, *options, log=log, environment=environment)
+
+    return submit
+
+
+def test_a_batch_is_submitted_with_the_token_and_followed_to_its_end(submit, reference, tmp_path):
+    done = submit()
+    assert done.wait() == 0, done.told
+    assert "uploading 0." in done.told or "uploading 1." in done.told  # MiB: the demo model stays here
+    assert "done in" in done.told and "finished before" not in done.told
+    assert told(tmp_path / "out", "begin")[0]["job"] in done.told
+    check_nothing_is_lost(tmp_path / "out", reference)
+
+
+def test_without_the_token_it_is_refused_with_a_remedy(submit, tmp_path):
+    for environment in ({"RAY_AUTH_MODE": "disabled"}, {**TOKEN, "RAY_AUTH_TOKEN": "f" * 64}):
+        refused = submit(environment=environment)
+        assert refused.wait() == 2, refused.told
+        sentence = refused.told.strip().splitlines()[-1]
+        assert sentence.startswith("resca: the cluster at http://") and "set RAY_AUTH_MODE=token" in sentence
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_dashboard_that_is_not_there_is_infrastructure(submit):
+    [port] = free_ports(1)
+    lost = submit("--dashboard", f"http://127.0.0.1:{port}")
+    assert lost.wait() == 33, lost.told
+    assert "no Ray dashboard answers" in lost.told.strip().splitlines()[-1]
+
+
+@pytest.mark.slow
+def test_a_stopped_job_flushes_and_the_next_one_goes_on(submit, dashboard, start, reference, tmp_path):
+    out = tmp_path / "out"
+    accepted = submit("--no-follow")
+    assert accepted.wait() == 0, accepted.told
+    until(lambda: told(out, "done") and is_rendering(out), "the second video")
+    stop = [*RAY, "job", "stop", told(out, "begin")[0]["job"], "--address", dashboard]
+    asked = time.time()
+    subprocess.run(stop, env={**os.environ, **TOKEN}, check=True, timeout=60, capture_output=True)
+    [end] = until(lambda: told(out, "end"), "the last words")
+    assert end["how"] == "stopped" and end["t"] > asked
+    again = start()
+    assert again.wait() == 0, again.told
+    assert checksums(out) == reference
+    assert ledger(out)[-1]["how"] == "done"
+
+
+def _answers(url: str) -> bool:
+    try:
+        return urlopen(f"{url}/api/version", timeout=2).status == 200
+    except (URLError, OSError) as error:
+        return getattr(error, "code", None) in (401, 403)
