@@ -244,7 +244,7 @@ class OverheadOptions:
     """Videos of a turn, the first of which does not count."""
     rounds: int = 3
     """How often each way has its turn."""
-    num_frames: int = 25
+    num_frames: int = 33
     """Frames of each video; decides, with the method, how long one takes."""
     method: str = "resca"
     """A method, or a file with a recipe."""

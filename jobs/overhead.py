@@ -21,6 +21,8 @@ from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options import OverheadOptions
 from jobs.progress import make_console, print_rows, write_rows
 
+LONGEST_TURN_S = 3600
+
 
 def run(options: OverheadOptions) -> int:
     """Print what a video takes in both ways. The first of each turn pays for first times and does not count."""
@@ -61,7 +63,7 @@ def make_rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
 
 def _plain(folder: Path, options: OverheadOptions) -> list[float]:
     times = folder / "times.json"
-    words = ["-m", "torch.distributed.run", "--nproc-per-node", "1", "--master-port", "0", "-m", "jobs.plain"]
+    words = ["-m", "torch.distributed.run", "--standalone", "--nproc-per-node", "1", "-m", "jobs.plain"]
     _call([*words, str(_prompts(folder, options)), str(folder / "out"), str(times), *_settings(options)])
     return json.loads(times.read_text())
 
@@ -86,6 +88,8 @@ def _prompts(folder: Path, options: OverheadOptions) -> Path:
 
 def _call(words: list[str]) -> None:
     environment = {**os.environ, "RAY_ADDRESS": ""}
-    done = subprocess.run([sys.executable, *words], capture_output=True, text=True, env=environment)
+    done = subprocess.run(
+        [sys.executable, *words], capture_output=True, text=True, env=environment, timeout=LONGEST_TURN_S
+    )
     if done.returncode:
         raise InfrastructureError(f"{' '.join(words[:4])} failed: {done.stderr.strip().splitlines()[-1]}")

@@ -42,7 +42,7 @@ class Soak:
     minutes: float = 10
     every_s: tuple[float, float] = (3, 9)
     """Seconds between two faults, at least and at most."""
-    steps: int = 300
+    steps: int = 200
     """Denoising steps of a video; decides how long one takes."""
     seed: int = 0
     report: tyro.conf.OmitArgPrefixes[Path] | None = None
