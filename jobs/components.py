@@ -44,7 +44,7 @@ def load_component(
         stored = _stored(model, folder)
     except CannotStream as reason:
         log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
-        model = _class_of(folder).from_pretrained(folder, dtype=dtype)
+        model = _class_of(folder).from_pretrained(folder, dtype=dtype, use_safetensors=True)
         split(model)
         return model.to(device).eval()
     split(model)

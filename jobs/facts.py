@@ -20,6 +20,8 @@ PIPELINE_MULTIPLE = 16
 HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+MODELS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+LIBRARIES = ("diffusers", "transformers")
 Dtype = Literal["float32", "bfloat16", "float16"]
 Positive = Annotated[int, Field(ge=1)]
 
@@ -109,6 +111,7 @@ def read_facts(model: str) -> ModelFacts:
     if model == "demo" or (model and Path(model).exists()):
         directory = DEMO if model == "demo" else Path(model)
         source = model if model == "demo" else str(directory.resolve())
+        _read_json(directory / "model_index.json")
         _check_weights(directory)
         return _facts(model, source, _content_hash(directory), directory, _stored_dtype(directory / "transformer"))
     if not (hub := HUB_ID.fullmatch(model)):
@@ -126,6 +129,7 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
     index = _read_json(directory / "model_index.json")
     if index.get("_class_name") != PIPELINE:
         raise BadInput(f"model {name} is a {index.get('_class_name')}, not a {PIPELINE}")
+    _check_own_code(name, index, directory)
     transformer = _read_json(directory / "transformer" / "config.json")
     vae = _read_json(directory / "vae" / "config.json")
     defaults = _read_defaults(directory / "resca.json")
@@ -169,21 +173,30 @@ def _read_defaults(path: Path) -> GenerationDefaults:
 
 
 def _weights(component: Path) -> list[Path]:
-    return sorted([*component.glob("*.safetensors"), *component.glob("*.bin")])
+    return sorted(component.glob("*.safetensors"))
 
 
 def _check_weights(directory: Path) -> None:
-    _read_json(directory / "model_index.json")
-    for component in ("transformer", "vae", "text_encoder", "text_encoder_2"):
-        if not _weights(directory / component):
-            raise BadInput(f"model directory {directory} has no weights in {component}/")
+    for component in MODELS:
+        if _weights(directory / component):
+            continue
+        pickles = [*(directory / component).glob("*.bin"), *(directory / component).glob("*.pt")]
+        why = ": pickles such as .bin are never read, convert them to .safetensors" if pickles else ""
+        raise BadInput(f"model directory {directory} has no weights in {component}/{why}")
+
+
+def _check_own_code(name: str, index: dict[str, Any], directory: Path) -> None:
+    """Classes are those of diffusers and transformers; code that a model brings is never run."""
+    for component in (*MODELS, "tokenizer", "tokenizer_2", "scheduler"):
+        library = (index.get(component) or ["diffusers"])[0]
+        config = directory / component / "config.json"
+        if library not in LIBRARIES or (config.exists() and "auto_map" in _read_json(config)):
+            raise BadInput(f"model {name} needs code of its own for its {component}, which is never run")
 
 
 def _stored_dtype(component: Path) -> str:
-    """The number format of the first tensor in the weights; HunyuanVideo's own for weights that are not safetensors."""
-    files = [path for path in _weights(component) if path.suffix == ".safetensors"]
-    if not files:
-        return "bfloat16"
+    """The number format of the first tensor in the weights."""
+    files = _weights(component)
     try:
         with files[0].open("rb") as file:
             header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))

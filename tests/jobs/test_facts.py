@@ -118,6 +118,28 @@ def test_unreadable_model_directory_is_one_sentence(tmp_path, file, text, what):
     assert "\n" not in str(caught.value)
 
 
+def test_pickled_weights_are_refused(tmp_path):
+    path = make_model(tmp_path / "m")
+    weights = path / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".bin"))
+    with pytest.raises(BadInput, match=r"no weights in vae/: pickles such as .bin are never read"):
+        read_facts(str(path))
+
+
+@pytest.mark.parametrize(
+    "file, text",
+    [
+        ("model_index.json", '{"_class_name": "HunyuanVideoPipeline", "transformer": ["my_code", "MyTransformer"]}'),
+        ("text_encoder/config.json", '{"auto_map": {"AutoModel": "modeling_mine.Mine"}}'),
+    ],
+)
+def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path, file, text):
+    path = make_model(tmp_path / "m")
+    (path / file).write_text(text)
+    with pytest.raises(BadInput, match=r"needs code of its own for its (transformer|text_encoder), which is never run"):
+        read_facts(str(path))
+
+
 @pytest.mark.parametrize("model", ["no-such-directory", "/no/such/directory", "a/b/c", ""])
 def test_model_that_is_nowhere_is_named(model):
     with pytest.raises(BadInput, match="neither demo, nor a directory, nor a hub id"):

@@ -71,18 +71,21 @@ def test_names_of_older_releases_and_of_other_heads_are_understood(directory, ca
     assert not [each for each in caplog.records if each.name == "jobs.components"]
 
 
-def test_weights_that_cannot_be_streamed_are_loaded_with_a_reason(directory, caplog):
+def test_weights_that_cannot_be_streamed_are_loaded_with_a_reason(directory, caplog, monkeypatch):
     expected = HunyuanVideoPipeline.from_pretrained(directory)
-    weights = directory / "transformer/diffusion_pytorch_model.safetensors"
-    torch.save(load_file(weights), weights.with_suffix(".bin"))
-    weights.unlink()
+    monkeypatch.setattr(type(expected.transformer), "_keep_in_fp32_modules", ["proj_out"])
     with caplog.at_level(logging.WARNING, "jobs.components"):
         check_equal(load(directory), expected)
     (record,) = (each for each in caplog.records if each.name == "jobs.components")
-    assert (
-        "the transformer is read whole by from_pretrained" in record.message
-        and "neither diffusion_pytorch_model.safetensors nor" in record.message
-    )
+    assert "the transformer is read whole by from_pretrained: proj_out stay in float32" in record.message
+
+
+def test_pickled_weights_are_never_read(directory):
+    weights = directory / "transformer/diffusion_pytorch_model.safetensors"
+    torch.save(load_file(weights), weights.with_suffix(".bin"))
+    weights.unlink()
+    with pytest.raises(OSError, match="safetensors"):
+        load(directory)
 
 
 def test_missing_weights_are_one_sentence(directory):
