@@ -71,7 +71,7 @@ def _print_estimate(
         console.print("how long is not known: nothing of this batch is finished; render some with --limit 3 first")
         return
     left = estimate(plan.facts, plan.todo, model, num_ranks=num_ranks, num_gangs=gangs)
-    unit = "GPU-hours" if on_gpus else "core-group hours"
+    unit = "GPU-hours" if on_gpus else "rank-hours"
     console.print(f"about {duration(left.wall_s)}, {left.gpu_hours:.2g} {unit} ({left.basis})", soft_wrap=True)
 
 

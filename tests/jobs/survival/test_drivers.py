@@ -54,6 +54,7 @@ def test_a_stopped_driver_flushes_at_once_and_leaves_nothing_running(start, refe
     assert checksums(out) == reference
 
 
+@pytest.mark.slow
 def test_a_batch_is_cancelled_by_its_directory_and_taken_up_by_retry(start, reference, tmp_path):
     out = tmp_path / "out"
     driver = start()
@@ -78,6 +79,7 @@ def test_of_two_drivers_that_race_one_is_refused(start, reference, tmp_path):
     check_nothing_is_lost(tmp_path / "out", reference)
 
 
+@pytest.mark.slow
 def test_a_killed_video_goes_on_from_its_checkpoint_to_the_same_bytes(start, reference, tmp_path):
     out = tmp_path / "out"
     first = start("--checkpoint-every", 2)

@@ -33,6 +33,7 @@ def rendering_ranks(cluster: Cluster, out: Path, count: int = 1) -> list:
     return until(lambda: (found := [r for pid in raylets(cluster) for r in ranks(pid)])[count - 1 :] and found, "ranks")
 
 
+@pytest.mark.slow
 def test_a_killed_rank_costs_its_gang_and_the_video_is_rendered_again(cluster, start, reference_of_pairs, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--ring", 2)
@@ -44,6 +45,7 @@ def test_a_killed_rank_costs_its_gang_and_the_video_is_rendered_again(cluster, s
     check_no_rank_lives(driver, *raylets(cluster))
 
 
+@pytest.mark.slow
 def test_a_hung_rank_is_found_by_its_silence(cluster, start, reference, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--heartbeat", 4)
@@ -66,6 +68,7 @@ def test_a_dead_node_is_left_and_the_rest_goes_on(cluster, start, reference, tmp
     check_no_rank_lives(driver, *raylets(cluster))
 
 
+@pytest.mark.slow
 def test_a_batch_waits_for_a_node_and_says_so(cluster, start, reference_of_pairs, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--ring", 2, "--heartbeat", 8)
@@ -77,6 +80,7 @@ def test_a_batch_waits_for_a_node_and_says_so(cluster, start, reference_of_pairs
     check_nothing_is_lost(out, reference_of_pairs)
 
 
+@pytest.mark.slow
 def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(cluster, start, reference, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--gangs", "auto")
@@ -95,6 +99,7 @@ def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(cluster, st
     check_no_rank_lives(driver, *raylets(cluster))
 
 
+@pytest.mark.slow
 def test_gangs_come_with_nodes(start, reference, tmp_path):
     out = tmp_path / "out"
     small = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "dashboard_port": 0})

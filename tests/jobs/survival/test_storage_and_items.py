@@ -86,6 +86,7 @@ example.publish(one)
     check_no_debris(tmp_path)
 
 
+@pytest.mark.slow
 def test_a_poison_item_is_given_up_and_taken_up_again_by_retry(start, reference, tmp_path):
     """One video cannot be published: where it belongs there is a directory."""
     out = tmp_path / "out"
