@@ -25,7 +25,7 @@ TIMES = [0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
 CPU = torch.device("cpu")
 PROXIES = TrajectoryMedoids(clusters=16, every=1)
 METHODS = {
-    **{name: with_interval(name, 3) for name in set(JOINT_RECIPES) - {"full", "resca"}},
+    **{name: with_interval(name, 3) for name in JOINT_RECIPES if name not in ("full", "resca")},
     **{f"taylorseer by {feature}": recipe("taylorseer", interval=3, feature=feature) for feature in FEATURES},
     "full": RECIPES["full"],
     "resca": replace(RECIPES["resca"], schedule=Interval(every=3), tokens=PROXIES),
