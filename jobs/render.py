@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.placement import living_nodes
 from jobs.batch.cancel import CancelWatch
 from jobs.batch.cost import LONG_S, calibrate, estimate, work
 from jobs.batch.known import Done
@@ -19,7 +20,7 @@ from jobs.batch.plan import Plan, make_plan
 from jobs.batch.recorder import Recorder
 from jobs.batch_options import RenderOptions
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
-from jobs.gangs import gang_spec
+from jobs.gangs import gang_spec, num_gangs
 from jobs.outputs import ATTEMPTS, JOB, RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from jobs.workload import RenderWorkload
@@ -37,7 +38,7 @@ def run(options: RenderOptions, *, retry: bool = False) -> int:
     """
     plan, console = make_plan(options, retry=retry), make_console()
     console.print(_headline(plan), soft_wrap=True)
-    outcomes = _render(plan, console, retry=retry) if plan.todo else []
+    plan, outcomes = _render(plan, console, retry=retry) if plan.todo else (plan, [])
     rows = _rows(plan, outcomes)
     print_table(console, rows, f"{plan.storage}/videos")
     if options.json:
@@ -61,8 +62,11 @@ def _headline(plan: Plan) -> str:
     return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
 
 
-def _render(plan: Plan, console: Console, *, retry: bool) -> list[Any]:
-    """Render what is left; everything that was started is gone when this returns or raises."""
+def _render(plan: Plan, console: Console, *, retry: bool) -> tuple[Plan, list[Any]]:
+    """Render what is left; everything that was started is gone when this returns or raises.
+
+    The plan comes back, too, as another driver may have been at work until this one got the lock.
+    """
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
@@ -70,9 +74,12 @@ def _render(plan: Plan, console: Console, *, retry: bool) -> list[Any]:
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
-        _ask(plan, console, layout.world_size)
-        with DriverLock(plan.storage) as lock, _recording(plan, lock, retry=retry) as recorder:
-            return _run_batch(plan, console, recorder, [lock.check, CancelWatch(plan.storage).check], layout, spec)
+        _ask(plan, console, spec)
+        with DriverLock(plan.storage) as lock:
+            plan = make_plan(options, retry=retry) if lock.took_over else plan
+            checks = [lock.check, CancelWatch(plan.storage).check]
+            with _recording(plan, lock, retry=retry) as recorder:
+                return plan, _run_batch(plan, console, recorder, checks, layout, spec)
 
 
 @contextmanager
@@ -146,14 +153,14 @@ def _first_words(plan: Plan, retry: bool) -> dict[str, Any]:
     }
 
 
-def _ask(plan: Plan, console: Console, num_ranks: int) -> None:
+def _ask(plan: Plan, console: Console, spec: Any) -> None:
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
     model = calibrate(plan.facts, plan.items, plan.known.finished)
     if model is None:
         return
-    num_gangs = 1 if options.gangs == "auto" else options.gangs
-    expected = estimate(plan.facts, plan.todo, model, num_ranks=num_ranks, num_gangs=num_gangs)
+    gangs = num_gangs(options, spec, living_nodes())
+    expected = estimate(plan.facts, plan.todo, model, num_ranks=spec.world_size, num_gangs=gangs)
     sentence = f"about {duration(expected.wall_s)} for {count(len(plan.todo), 'video')} ({expected.basis})"
     console.print(sentence, soft_wrap=True)
     if expected.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):

@@ -48,18 +48,18 @@ class DriverLock:
         self._me = Holder(
             token=secrets.token_hex(8), host=socket.gethostname(), pid=os.getpid(), space=_process_space()
         )
+        self.took_over = False  # from a driver that was at work until now, or has died
         self._ended = threading.Event()
         self._is_lost = False
         self._thread = threading.Thread(target=self._keep, name="driver-lock", daemon=True)
 
     def __enter__(self) -> "DriverLock":
-        took_over = False
         while not self._storage.create(NAME, _dump(self._me)):
             self._wait_for_death()
             self._storage.remove(NAME)
-            took_over = True
+            self.took_over = True
         # Of two drivers that both found a dead one's lock, the one that wrote last has it: both look once more.
-        if took_over or self._storage.directory is None:
+        if self.took_over or self._storage.directory is None:
             time.sleep(SETTLE_S)
             self._check_mine()
         self._thread.start()

@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 PROXIES = TrajectoryMedoids(clusters=16, every=1)
 METHODS = {
     **{name: with_interval(name, 3) for name in JOINT_RECIPES if name not in ("full", "resca")},
-    **{f"taylorseer by {feature}": recipe("taylorseer", interval=3, feature=feature) for feature in FEATURES},
+    **{f"taylorseer by {feature}": recipe("taylorseer", interval=3, feature=feature) for feature in sorted(FEATURES)},
     "full": RECIPES["full"],
     "resca": replace(RECIPES["resca"], schedule=Interval(every=3), tokens=PROXIES),
     "resca with a pooled context": replace(
