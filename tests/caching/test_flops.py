@@ -44,7 +44,11 @@ def test_fewer_steps_cost_what_dense_steps_cost(full_step):
     assert flops == 2 * full_step
 
 
-@pytest.mark.parametrize("name", [name for name, method in RECIPES.items() if not method.needs_cross_attention])
+QUICK = ("full", "resca", "auto", "toca", "delta-dit")
+OTHERS = [name for name, method in RECIPES.items() if not method.needs_cross_attention and name not in QUICK]
+
+
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_the_cost_of_any_prompt_follows_from_three_lengths_and_from_groups_that_repeat(name):
     config = {**HUNYUAN_VIDEO, "num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
     config |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}

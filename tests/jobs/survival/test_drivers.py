@@ -70,6 +70,7 @@ def test_a_batch_is_cancelled_by_its_directory_and_taken_up_by_retry(start, refe
     check_nothing_is_lost(out, reference)
 
 
+@pytest.mark.slow
 def test_of_two_drivers_that_race_one_is_refused(start, reference, tmp_path):
     first, second = start(), start()
     codes = sorted([first.wait(), second.wait()])
