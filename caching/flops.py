@@ -46,8 +46,7 @@ def count(
         grid: tokens along (frames, height, width).
         num_steps: of full sampling.
     """
-    settings = json.dumps(dict(config), sort_keys=True, default=str)
-    return _count(settings, method, grid, num_text_tokens, num_steps, dtype)
+    return _count(_hashable(config), method, grid, num_text_tokens, num_steps, dtype)
 
 
 def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
@@ -63,8 +62,7 @@ def flops_of_prompt(
     Linear layers cost in proportion to the number of tokens and attention to its square, so the loop's cost is a
     quadratic polynomial of the number of text tokens, which three values decide.
     """
-    settings = json.dumps(dict(config), sort_keys=True, default=str)
-    counted = _counted_lengths(settings, method, grid, num_steps)
+    counted = _counted_lengths(_hashable(config), method, grid, num_steps)
     if num_text_tokens not in counted and len(counted) < 3:
         counted[num_text_tokens] = _flops_by_groups(config, method, grid, num_text_tokens, num_steps)
     if num_text_tokens in counted:
@@ -95,6 +93,10 @@ def _groups(dense_steps: list[int], num_steps: int) -> list[tuple[int, int]]:
     """The first step and the length of each group."""
     ends = [*dense_steps[1:], num_steps]
     return [(first, end - first) for first, end in zip(dense_steps, ends, strict=True)]
+
+
+def _hashable(config: dict[str, Any]) -> str:
+    return json.dumps(dict(config), sort_keys=True, default=str)
 
 
 @lru_cache(maxsize=256)

@@ -2,7 +2,6 @@
 
 import threading
 from collections.abc import Callable
-from contextlib import suppress
 
 from cluster.backlog import Backlog
 from cluster.events import Event
@@ -110,8 +109,7 @@ class Fleet:
 
     def _serve(self, slot: Slot) -> None:
         try:
-            with suppress(SystemExit):
-                slot.serve()
+            slot.serve()
         except BaseException as error:
             self._errors.append(error)
             self._stop.set()

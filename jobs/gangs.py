@@ -31,13 +31,18 @@ def gang_spec(
     `tokens` are those of the smallest video. `nodes` are the resources of each node; Ray is asked what there is, or may
     be where it scales by itself. Raises BadInput if that is too little.
     """
-    nodes = nodes or promised_nodes() or living_nodes()
+    nodes = nodes or cluster_nodes()
     device = "GPU" if _have_gpus(nodes) else "CPU"
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
     spec = replace(
         smallest_spec(layout, nodes), collective_timeout_s=options.deadline, silence_s=float(options.heartbeat)
     )
     return layout, _with_cpus(spec, num_gangs(options, spec, nodes), nodes)
+
+
+def cluster_nodes() -> Sequence[Node]:
+    """The resources of each node that the cluster may ever have where it scales by itself, else of those it has."""
+    return promised_nodes() or living_nodes()
 
 
 def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:

@@ -11,7 +11,7 @@ from jobs.batch.cost import CostModel, calibrate, estimate
 from jobs.batch.plan import Plan, make_plan
 from jobs.batch_options import PlanOptions
 from jobs.errors import DONE
-from jobs.gangs import Node, gang_spec, num_gangs
+from jobs.gangs import Node, cluster_nodes, gang_spec, num_gangs
 from jobs.outputs import RenderItem
 from jobs.progress import count, duration, make_console, print_rows, write_rows
 from jobs.render import running_ray
@@ -80,11 +80,8 @@ def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return [_this_machine()], "this machine"
-    from cluster.nodes import promised_nodes
-    from cluster.placement import living_nodes
-
     with running_ray(address):
-        nodes = promised_nodes() or living_nodes()
+        nodes = cluster_nodes()
     return nodes, f"the cluster at {address} ({count(len(nodes), 'node')})"
 
 

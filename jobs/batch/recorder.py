@@ -39,9 +39,9 @@ class Recorder:
 
     def begin(self, **facts: Any) -> None:
         """The batch is about to start, on a running Ray: `facts` go to the ledger."""
-        self._ledger.add("begin", **facts)
         from jobs.batch.metrics import BatchMetrics
 
+        self._ledger.add("begin", **facts)
         self._metrics = BatchMetrics(facts["todo"])
         self.flush()
 
