@@ -38,6 +38,8 @@ class RenderOptions:
     """Keep text encoders and VAE in host memory while they are not used."""
     gangs: Auto = 1
     """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
+    cpus_per_rank: Auto = "auto"
+    """Cores of each rank, which are also its threads; auto shares all among the gangs."""
     deadline: int = 600
     """Seconds without progress after which a gang counts as hung; the video is then started again."""
     heartbeat: int = 60

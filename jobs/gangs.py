@@ -26,7 +26,7 @@ def layout_as_given(options: RenderOptions) -> Layout:
 def gang_spec(
     options: RenderOptions, *, heads: int, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
 ) -> tuple[Layout, GangSpec]:
-    """The layout, and what each rank gets: a GPU if the cluster has any, and an equal share of the CPUs.
+    """The layout, and what each rank gets: a GPU if the cluster has any, and the CPUs asked for, or an equal share.
 
     `tokens` are those of the smallest video. `nodes` are the resources of each node; Ray is asked what there is, or may
     be where it scales by itself. Raises BadInput if that is too little.
@@ -37,7 +37,7 @@ def gang_spec(
     spec = replace(
         smallest_spec(layout, nodes), collective_timeout_s=options.deadline, silence_s=float(options.heartbeat)
     )
-    return layout, _with_cpus(spec, num_gangs(options, spec, nodes), nodes)
+    return layout, _with_cpus(spec, options.cpus_per_rank, num_gangs(options, spec, nodes), nodes)
 
 
 def cluster_nodes() -> Sequence[Node]:
@@ -80,10 +80,11 @@ def _most_ranks(tokens: int, method: Recipe) -> int:
     return max(1, min(tokens // LEAST_TOKENS, getattr(method.tokens, "shards", tokens)))
 
 
-def _with_cpus(spec: GangSpec, gangs: int, nodes: Sequence[Node]) -> GangSpec:
-    """With as many CPUs a rank as all gangs can have."""
+def _with_cpus(spec: GangSpec, asked: int | Literal["auto"], gangs: int, nodes: Sequence[Node]) -> GangSpec:
+    """With as many CPUs a rank as were asked for, or as all gangs can have."""
+    most = max(1, int(max(node.get("CPU", 0) for node in nodes)))
     missing = None
-    for cpus in range(max(1, int(max(node.get("CPU", 0) for node in nodes))), 0, -1):
+    for cpus in range(most, 0, -1) if asked == "auto" else [asked]:
         spec = replace(spec, num_cpus_per_rank=cpus)
         missing = shortfall(spec, gangs, nodes)
         if missing is None:

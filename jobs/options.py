@@ -248,6 +248,8 @@ class OverheadOptions:
     """Frames of each video; decides, with the method, how long one takes."""
     method: str = "resca"
     """A method, or a file with a recipe."""
+    cpus_per_rank: Count = None
+    """Cores of the rank in both ways; by default all, and nothing is left for Ray's own processes."""
     prompts: File = None
     """Whose first prompt is rendered; by default the demo's."""
     model: str = "demo"

@@ -75,7 +75,8 @@ def _ray(folder: Path, options: OverheadOptions) -> list[float]:
 
 
 def _settings(options: OverheadOptions) -> list[str]:
-    return ["--model", options.model, "--method", options.method, "--num-frames", str(options.num_frames)]
+    words = ["--model", options.model, "--method", options.method, "--num-frames", str(options.num_frames)]
+    return words + (["--cpus-per-rank", str(options.cpus_per_rank)] if options.cpus_per_rank else [])
 
 
 def _prompts(folder: Path, options: OverheadOptions) -> Path:

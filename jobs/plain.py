@@ -16,7 +16,7 @@ from cluster.ranks import RankContext
 from jobs.__main__ import parse
 from jobs.batch.plan import make_plan
 from jobs.render import workload_of
-from parallel.heap import keep_freed_memory
+from parallel.heap import keep_freed_memory, uncollected
 from parallel.layout import Layout
 
 
@@ -25,14 +25,16 @@ def main(prompts: str, out: str, times: str, *options: str) -> None:
     plan = make_plan(parse(["render", prompts, "--out", out, *options]))
     rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    torch.set_num_threads(max(1, (os.cpu_count() or 1) // world_size))
+    asked, share = plan.options.cpus_per_rank, max(1, (os.cpu_count() or 1) // world_size)
+    torch.set_num_threads(share if asked == "auto" else asked)
     if device == "cpu":
         keep_freed_memory()
     else:
         torch.cuda.set_device(device)
     dist.init_process_group("gloo" if device == "cpu" else "nccl")
     workload = workload_of(plan, Layout(ulysses=world_size))
-    session = workload(RankContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device))
+    with uncollected():
+        session = workload(RankContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device))
     done_s = []
     for item in plan.todo:
         session.run(item, 1)

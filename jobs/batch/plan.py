@@ -97,7 +97,7 @@ def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
     _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "heartbeat", "limit"))
-    _check_counts(options, ("tries", "lost_gangs", "checkpoint_every"))
+    _check_counts(options, ("tries", "lost_gangs", "cpus_per_rank", "checkpoint_every"))
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install 'resca-render[deepspeed]'")
 
