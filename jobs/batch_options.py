@@ -22,6 +22,8 @@ class RenderOptions:
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
+    trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run the Python files that the model's directory brings along, if it needs them; they can do anything you can."""
     method: str = "resca"
     """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)

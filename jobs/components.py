@@ -44,12 +44,17 @@ def load_component(
         stored = _stored(model, folder)
     except CannotStream as reason:
         log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
-        model = _class_of(folder).from_pretrained(folder, dtype=dtype, use_safetensors=True)
-        split(model)
-        return model.to(device).eval()
+        return place(_class_of(folder).from_pretrained(folder, dtype=dtype, use_safetensors=True), device, split)
     split(model)
     fill(model, stored, device)
     return model.eval()
+
+
+def place(model: Any, device: torch.device, split: Callable[[nn.Module], None] | None = None) -> Any:
+    """A model that has been read whole, for inference on the device, or split over the ranks."""
+    if split is not None:
+        split(model)
+    return model.to(device).eval()
 
 
 def build(folder: Path, dtype: torch.dtype) -> Any:

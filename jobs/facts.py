@@ -101,8 +101,10 @@ class ModelFacts:
         return sides[0], sides[1], groups * self._frames + self._first_frames
 
 
-def read_facts(model: str) -> ModelFacts:
+def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
     """The facts of `demo`, of a local directory, or of a hub id (owner/name or owner/name@revision).
+
+    With `own_code` the model may bring classes of its own; nothing of them is run here.
 
     Raises:
         BadInput: the model cannot be found or read, or is not a HunyuanVideo pipeline.
@@ -113,11 +115,15 @@ def read_facts(model: str) -> ModelFacts:
         source = model if model == "demo" else str(directory.resolve())
         _read_json(directory / "model_index.json")
         _check_weights(directory)
-        return _facts(model, source, _content_hash(directory), directory, _stored_dtype(directory / "transformer"))
-    if not (hub := HUB_ID.fullmatch(model)):
+        facts = _facts(model, source, _content_hash(directory), directory, _stored_dtype(directory / "transformer"))
+    elif hub := HUB_ID.fullmatch(model):
+        directory = _download(hub["name"], hub["revision"])
+        facts = _facts(model, hub["name"], directory.name, directory, "bfloat16")
+    else:
         raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
-    directory = _download(hub["name"], hub["revision"])
-    return _facts(model, hub["name"], directory.name, directory, "bfloat16")
+    if not own_code:
+        _refuse_own_code(model, directory)
+    return facts
 
 
 def model_directory(source: str) -> str:
@@ -129,7 +135,6 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
     index = _read_json(directory / "model_index.json")
     if index.get("_class_name") != PIPELINE:
         raise BadInput(f"model {name} is a {index.get('_class_name')}, not a {PIPELINE}")
-    _check_own_code(name, index, directory)
     transformer = _read_json(directory / "transformer" / "config.json")
     vae = _read_json(directory / "vae" / "config.json")
     defaults = _read_defaults(directory / "resca.json")
@@ -185,13 +190,17 @@ def _check_weights(directory: Path) -> None:
         raise BadInput(f"model directory {directory} has no weights in {component}/{why}")
 
 
-def _check_own_code(name: str, index: dict[str, Any], directory: Path) -> None:
-    """Classes are those of diffusers and transformers; code that a model brings is never run."""
+def brings_its_class(component: Path) -> bool:
+    """Whether a component's class is neither in diffusers nor in transformers, but in a file beside its weights."""
+    index, config = _read_json(component.parent / "model_index.json"), component / "config.json"
+    library = (index.get(component.name) or ["diffusers"])[0]
+    return library not in LIBRARIES or (config.exists() and "auto_map" in _read_json(config))
+
+
+def _refuse_own_code(name: str, directory: Path) -> None:
     for component in (*MODELS, "tokenizer", "tokenizer_2", "scheduler"):
-        library = (index.get(component) or ["diffusers"])[0]
-        config = directory / component / "config.json"
-        if library not in LIBRARIES or (config.exists() and "auto_map" in _read_json(config)):
-            raise BadInput(f"model {name} needs code of its own for its {component}, which is never run")
+        if brings_its_class(directory / component):
+            raise BadInput(f"model {name} needs code of its own for its {component}: --trust-remote-code would run it")
 
 
 def _stored_dtype(component: Path) -> str:
@@ -208,7 +217,7 @@ def _stored_dtype(component: Path) -> str:
 def _content_hash(directory: Path) -> str:
     """A revision for a local directory: equal for equal copies wherever they lie, cheap for tens of gigabytes."""
     digest = hashlib.sha256()
-    kinds = {".json", ".safetensors", ".bin", ".model", ".txt"}
+    kinds = {".json", ".safetensors", ".bin", ".model", ".txt", ".py"}
     for path in sorted(path for path in directory.glob("**/*") if path.suffix in kinds and path.is_file()):
         digest.update(f"{path.relative_to(directory).as_posix()} {path.stat().st_size}\n".encode())
         digest.update(_samples(path))

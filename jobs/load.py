@@ -10,8 +10,8 @@ from diffusers import HunyuanVideoPipeline
 from torch import Tensor, nn
 
 from caching.models import adapter_for
-from jobs.components import load_component
-from jobs.facts import model_directory
+from jobs.components import load_component, place
+from jobs.facts import brings_its_class, model_directory
 from parallel.group import SequenceGroup
 from parallel.sharding import shard
 
@@ -36,6 +36,7 @@ def load_pipeline(
     with_text: bool = True,
     ranks: SequenceGroup | None = None,
     offload: bool = False,
+    own_code: bool = False,
 ) -> HunyuanVideoPipeline:
     """Load a pipeline from `demo`, a directory or the hub.
 
@@ -43,17 +44,26 @@ def load_pipeline(
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
         offload: keep text encoders and VAE in host memory; `jobs.offload.on_device` has them elsewhere for a while.
+        own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
     skipped: dict[str, Any] = {} if with_text else dict.fromkeys(TEXT)
-    directory = _directory(source, revision, skipped)
-    placed = {"dtype": getattr(torch, dtype), "device": torch.device(device)}
-    waiting = {**placed, "device": torch.device("cpu")} if offload else placed
-    models = {"transformer": load_component(directory / "transformer", **placed, split=_split(ranks, called_alone))}
-    for name in TEXT_ENCODERS if with_text else ():
-        models[name] = load_component(directory / name, **waiting, split=_split(ranks))
+    directory = _directory(source, revision, skipped | {"trust_remote_code": own_code})
+    number_format, waits_on = getattr(torch, dtype), torch.device("cpu" if offload else device)
+    places = {"transformer": {"device": torch.device(device), "split": _split(ranks, called_alone)}}
+    places |= {name: {"device": waits_on, "split": _split(ranks)} for name in TEXT_ENCODERS if with_text}
+    own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
+    models = {
+        name: load_component(directory / name, dtype=number_format, **how)
+        for name, how in places.items()
+        if name not in own
+    }
     pipeline_class = OffloadedPipeline if offload else HunyuanVideoPipeline
-    pipeline = pipeline_class.from_pretrained(directory, dtype=placed["dtype"], **skipped, **models)
-    pipeline.vae.to(waiting["device"]).enable_tiling()
+    pipeline = pipeline_class.from_pretrained(
+        directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **skipped, **models
+    )
+    for name in own:
+        place(getattr(pipeline, name), **places[name])
+    pipeline.vae.to(waits_on).enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
         _use_onednn(pipeline.vae)
@@ -70,12 +80,12 @@ def _split(ranks: SequenceGroup | None, whole: Callable[[nn.Module], Sequence[nn
     return None if ranks is None else lambda model: shard(model, ranks, whole=whole(model))
 
 
-def _directory(source: str, revision: str | None, skipped: dict[str, Any]) -> Path:
+def _directory(source: str, revision: str | None, options: dict[str, Any]) -> Path:
     """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache."""
     directory = Path(model_directory(source))
     if directory.is_dir():
         return directory
-    return Path(HunyuanVideoPipeline.download(source, revision=revision, **skipped))
+    return Path(HunyuanVideoPipeline.download(source, revision=revision, **options))
 
 
 def _use_onednn(vae: torch.nn.Module) -> None:

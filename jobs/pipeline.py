@@ -17,7 +17,7 @@ from torch import Tensor
 from caching.engine import Engine
 from caching.flops import flops_of_prompt
 from caching.group import Group, LocalGroup
-from caching.models import adapter_for
+from caching.models import adapter_for, family
 from caching.recipe import RECIPES, Recipe
 from jobs.checkpoint import Checkpoints
 from jobs.errors import BadInput
@@ -196,7 +196,7 @@ class Renderer:
 
     def _cost_of(self, prompt: Prompt, sampling: Sampling) -> dict[str, Any]:
         transformer = self.pipeline.transformer
-        config = {**transformer.config, "_class_name": type(transformer).__name__}
+        config = {**transformer.config, "_class_name": family(transformer)}
         grid = adapter_for(transformer).grid(torch.empty(self._latent_shape(sampling), device="meta"))
         return dict(config=config, grid=grid, num_text_tokens=prompt.num_tokens, num_steps=sampling.steps)
 

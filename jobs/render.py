@@ -203,6 +203,7 @@ def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
         deadline_s=options.deadline,
         shard_weights=options.shard_weights,
         offload=options.offload,
+        own_code=options.trust_remote_code,
         checkpoint_every=options.checkpoint_every,
     )
 

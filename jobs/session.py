@@ -52,6 +52,7 @@ class RenderSession:
             with_text=self.encodes,
             ranks=self.group if self.sharded else None,
             offload=workload.offload,
+            own_code=workload.own_code,
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(workload.recipe)

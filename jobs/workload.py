@@ -29,6 +29,7 @@ class RenderWorkload:
     deadline_s: float = 600
     shard_weights: bool = False
     offload: bool = False
+    own_code: bool = False
     checkpoint_every: int | None = None
 
     def checkpoints(self, item: RenderItem) -> "Checkpoints | None":

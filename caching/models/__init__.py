@@ -1,4 +1,4 @@
-"""Model adapters: one file a model family, found by the transformer's class name."""
+"""Model adapters: one file a model family, found by the name of the transformer's class or of what it derives from."""
 
 from importlib import import_module
 from typing import Any
@@ -16,8 +16,14 @@ def adapter_for(transformer: Any) -> Any:
     Raises:
         ValueError: if no adapter knows the class.
     """
-    name = type(transformer).__name__
-    if name not in ADAPTERS:
-        raise ValueError(f"no caching adapter for {name}; known: {', '.join(ADAPTERS)}")
-    module, attribute = ADAPTERS[name].split(":")
+    module, attribute = ADAPTERS[family(transformer)].split(":")
     return getattr(import_module(module), attribute)(transformer)
+
+
+def family(transformer: Any) -> str:
+    """The `diffusers` class that a transformer is of, or derives from. Raises ValueError if no adapter knows one."""
+    names = [kind.__name__ for kind in type(transformer).__mro__]
+    for name in names:
+        if name in ADAPTERS:
+            return name
+    raise ValueError(f"no caching adapter for {names[0]}; known: {', '.join(ADAPTERS)}")

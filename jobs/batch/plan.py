@@ -48,7 +48,7 @@ def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
     With `retry` what was given up is to be rendered, too. Raises BadInput.
     """
     check_numbers(options)
-    facts, storage = read_facts(options.model), Storage(options.out)
+    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), Storage(options.out)
     if options.checkpoint_every and storage.directory is None:
         raise BadInput(f"--checkpoint-every needs a directory that every rank sees, not {storage}")
     method = resolve_method(options.method, options.cache, facts.plans)

@@ -133,11 +133,12 @@ def test_pickled_weights_are_refused(tmp_path):
         ("text_encoder/config.json", '{"auto_map": {"AutoModel": "modeling_mine.Mine"}}'),
     ],
 )
-def test_a_model_that_needs_code_of_its_own_is_refused(tmp_path, file, text):
+def test_a_model_that_needs_code_of_its_own_is_refused_unless_that_is_allowed(tmp_path, file, text):
     path = make_model(tmp_path / "m")
     (path / file).write_text(text)
-    with pytest.raises(BadInput, match=r"needs code of its own for its (transformer|text_encoder), which is never run"):
+    with pytest.raises(BadInput, match=r"needs code of its own for its (transformer|text_encoder): --trust-remote"):
         read_facts(str(path))
+    assert read_facts(str(path), own_code=True).heads == read_facts(str(make_model(tmp_path / "plain"))).heads
 
 
 @pytest.mark.parametrize("model", ["no-such-directory", "/no/such/directory", "a/b/c", ""])

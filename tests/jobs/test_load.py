@@ -6,6 +6,7 @@ import logging
 import pytest
 import torch
 from diffusers import HunyuanVideoPipeline
+from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
 from caching.recipe import recipe
@@ -59,6 +60,30 @@ def test_models_are_those_of_from_pretrained(dtype, max_shard_size, directory, t
     ours, theirs = (Renderer(each, template=TEMPLATE).encode("a cat walks") for each in (pipeline, expected))
     assert torch.equal(ours.tokens, theirs.tokens) and torch.equal(ours.pooled, theirs.pooled)
     assert torch.isfinite(ours.tokens).all()
+
+
+OWN_CLASS = """
+from diffusers import HunyuanVideoTransformer3DModel
+
+class Mine(HunyuanVideoTransformer3DModel):
+    pass
+"""
+
+
+def test_a_class_that_the_model_brings_along_is_used_where_that_is_allowed(directory, tmp_path, monkeypatch):
+    monkeypatch.setattr(dynamic_modules_utils, "HF_MODULES_CACHE", str(tmp_path / "modules"))
+    expected = load(directory)
+    (directory / "transformer" / "mine.py").write_text(OWN_CLASS)
+    index = json.loads((directory / "model_index.json").read_text())
+    (directory / "model_index.json").write_text(json.dumps(index | {"transformer": ["mine", "Mine"]}))
+    pipeline = load(directory, own_code=True)
+    assert type(pipeline.transformer).__name__ == "Mine"
+    check_equal(pipeline, expected)
+    renderer = Renderer(pipeline, template=TEMPLATE)
+    renderer.use(recipe("resca"))  # by the class that it derives from
+    assert renderer.full_flops(renderer.encode("a cat walks"), SAMPLING) > 0
+    with pytest.raises(ValueError, match="trust_remote_code"):
+        load(directory)
 
 
 def test_names_of_older_releases_and_of_other_heads_are_understood(directory, caplog):
@@ -186,6 +211,6 @@ def test_files_of_a_hub_id_are_downloaded_once_for_what_is_loaded(directory, mon
     assert load("owner/name", revision="abc", with_text=False).text_encoder is None
     ((source, options),) = asked
     assert source == "owner/name" and options["revision"] == "abc"
-    assert json.dumps(sorted(set(options) - {"revision"})) == json.dumps(
+    assert json.dumps(sorted(set(options) - {"revision", "trust_remote_code"})) == json.dumps(
         ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
     )
