@@ -1,5 +1,6 @@
 """Memory that is not worth looking after: what a CPU rank has freed, and what a process keeps until its end."""
 
+import atexit
 import ctypes
 import gc
 from collections.abc import Iterator
@@ -21,6 +22,9 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 << 20)):
         mallopt(parameter, value)
+
+
+atexit.register(gc.unfreeze)  # else libraries complain of leaks at the end
 
 
 @contextmanager
