@@ -50,11 +50,6 @@ class Backlog:
         """How many items have no outcome yet."""
         return len(self._open)
 
-    def num_waiting(self) -> int:
-        """How many items no gang has at the moment."""
-        with self._changed:
-            return len(self._again) + sum(len(jobs) for jobs in self._fresh.values())
-
     def is_worth_staying(self, stop: threading.Event, wake: Callable[[], bool] = lambda: False) -> bool:
         """True when an item waits, or `wake` says so; False when every item has its outcome. Until then, blocks.
 

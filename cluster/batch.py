@@ -1,7 +1,7 @@
 """Running a batch: gangs take items from one queue until each item has an outcome."""
 
 import logging
-from collections.abc import Callable, Hashable, Iterable
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -9,7 +9,7 @@ from cluster.backlog import Backlog, Job
 from cluster.events import Event, Outcome
 from cluster.failure import Budgets, FailureKind, RankError
 from cluster.fleet import Fleet
-from cluster.nodes import HeadLost, NodeWatch, promised_nodes
+from cluster.nodes import HeadLost, NodeWatch
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
 from cluster.waiting import TICK_S
 from cluster.worker import Workload
@@ -32,16 +32,18 @@ def run_batch(
     shape_of: Callable[[Any], Hashable] = lambda item: None,
     budgets: Budgets | None = None,
     on_event: Callable[[Event], None] = lambda event: None,
-    on_tick: Callable[[int], None] = lambda num_waiting: None,
+    on_tick: Callable[[], None] = lambda: None,
     head_timeout_s: float = HEAD_TIMEOUT_S,
+    may_grow_to: Sequence[Mapping[str, float]] = (),
 ) -> list[Outcome]:
     """Runs every item once on one of `gangs` gangs; returns the outcomes in the order of the items.
 
     Needs a running Ray (`cluster.runtime.ray_runtime`). With `gangs` None there are as many as the cluster holds,
     more when nodes join and fewer when they leave. Costly items come first; a gang prefers items of the shape that it
     ran last. What fails is tried again within `budgets`; when no gang can be started any longer, the items without an
-    outcome get one with the reason. `on_event` and, several times a second, `on_tick` (with the number of items that
-    no gang has) are called in this thread; what they raise ends the batch. Tracebacks are logged (`cluster.batch`).
+    outcome get one with the reason. `on_event` and, several times a second, `on_tick` are called in this
+    thread; what they raise ends the batch. Tracebacks are logged (`cluster.batch`). `may_grow_to` are the resources of
+    all the nodes that an autoscaler may run together: a gang that fits only there is waited for.
 
     Raises ValueError for `gangs` below 1, InfeasibleGang, before anything is started, if the cluster is too small and
     will not grow, and HeadLost if its head is gone. Whatever ends this call, KeyboardInterrupt and SystemExit included,
@@ -54,7 +56,7 @@ def run_batch(
     )
     watch = NodeWatch(head_timeout_s)
     try:
-        _check_feasible(spec, gangs or 1, watch)
+        _check_feasible(spec, gangs or 1, watch, may_grow_to)
         events: SimpleQueue[Event] = SimpleQueue()
         fleet = Fleet(
             spec=spec,
@@ -72,9 +74,9 @@ def run_batch(
     return backlog.outcomes()
 
 
-def _check_feasible(spec: GangSpec, gangs: int, watch: NodeWatch) -> None:
+def _check_feasible(spec: GangSpec, gangs: int, watch: NodeWatch, may_grow_to: Sequence[Mapping[str, float]]) -> None:
     missing = shortfall(spec, gangs, watch.usable())
-    if missing and shortfall(spec, gangs, promised_nodes()):
+    if missing and shortfall(spec, gangs, may_grow_to):
         raise InfeasibleGang(missing)
 
 
@@ -84,14 +86,14 @@ def _serve(
     watch: NodeWatch,
     events: SimpleQueue[Event],
     on_event: Callable[[Event], None],
-    on_tick: Callable[[int], None],
+    on_tick: Callable[[], None],
 ) -> None:
     """Hands on what the slots tell, in this thread, until all of them have ended."""
     try:
         fleet.grow()
         while fleet.is_at_work:
             _hand_on(events, on_event, wait_s=TICK_S)
-            on_tick(backlog.num_waiting())
+            on_tick()
             watch.check_head()
             fleet.grow()
     except HeadLost:

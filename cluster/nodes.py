@@ -4,7 +4,6 @@ import socket
 import threading
 import time
 from dataclasses import dataclass, field
-from typing import Any
 
 REFRESH_S = 2.0
 PROBE_TIMEOUT_S = 2.0
@@ -51,18 +50,6 @@ def look() -> Nodes:
         if node["Alive"]
     }
     return Nodes(living=living, leaving=frozenset(state.get_draining_nodes()))
-
-
-def promised_nodes() -> list[dict[str, float]]:
-    """The resources of all nodes that the cluster's autoscaler may ever run together; none if there is no autoscaler.
-
-    By a private call of Ray 2.60, which Ray Data uses for the same question.
-    """
-    from ray._private.state import state
-
-    config: Any = state.get_cluster_config()
-    groups = config.node_group_configs if config else []
-    return [dict(group.resources) for group in groups for _ in range(max(0, min(group.max_count, 10_000)))]
 
 
 class NodeWatch:

@@ -19,7 +19,7 @@ LOOK_FOR_PLACE_S = 2.0
 
 
 class NoPlace(Exception):
-    """There is no place for this gang any more, and others do its work."""
+    """There is no place for this gang, and others do its work, or have done it."""
 
 
 class Ground(Protocol):
@@ -133,6 +133,8 @@ class Slot:
         if seconds - self._looked_s < LOOK_FOR_PLACE_S:
             return
         self._looked_s = seconds
+        if not len(self._backlog):
+            raise NoPlace
         why = self._ground.why_waiting()
         if why != self._why:
             self._why = why

@@ -40,6 +40,8 @@ class RenderOptions:
     """Keep text encoders and VAE in host memory while they are not used."""
     gangs: Auto = 1
     """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
+    nodes: Text = None
+    """What a cluster that scales by itself may grow to, as in 4xCPU=96,GPU=8; gangs then wait for their nodes."""
     cpus_per_rank: Auto = "auto"
     """Cores of each rank, which are also its threads; auto shares all among the gangs."""
     deadline: int = 600

@@ -1,17 +1,18 @@
 """What a gang is made of: how its ranks share a video, and what each of them gets."""
 
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
 from caching.recipe import Recipe
-from cluster.nodes import promised_nodes
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
 from parallel.layout import Layout, choose
 
 Node = Mapping[str, float]
+NODES = re.compile(r"([1-9]\d*)x(\w+=\d+(?:,\w+=\d+)*)")  # 4xCPU=96,GPU=8
 LEAST_TOKENS = 256  # of a rank, where the layout is chosen: with fewer it mostly waits for the others
 
 
@@ -28,10 +29,10 @@ def gang_spec(
 ) -> tuple[Layout, GangSpec]:
     """The layout, and what each rank gets: a GPU if the cluster has any, and the CPUs asked for, or an equal share.
 
-    `tokens` are those of the smallest video. `nodes` are the resources of each node; Ray is asked what there is, or may
-    be where it scales by itself. Raises BadInput if that is too little.
+    `tokens` are those of the smallest video. `nodes` are the resources of each node, by default as `cluster_nodes`
+    says. Raises BadInput if that is too little.
     """
-    nodes = nodes or cluster_nodes()
+    nodes = nodes or cluster_nodes(options)
     device = "GPU" if _have_gpus(nodes) else "CPU"
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
     spec = replace(
@@ -40,14 +41,34 @@ def gang_spec(
     return layout, _with_cpus(spec, options.cpus_per_rank, num_gangs(options, spec, nodes), nodes)
 
 
-def cluster_nodes() -> Sequence[Node]:
-    """The resources of each node that the cluster may ever have where it scales by itself, else of those it has."""
-    return promised_nodes() or living_nodes()
+def cluster_nodes(options: RenderOptions) -> Sequence[Node]:
+    """The resources of each node that the cluster may grow to, if that was given, else of each that Ray has."""
+    return nodes_as_given(options) or living_nodes()
+
+
+def nodes_as_given(options: RenderOptions) -> list[Node]:
+    """What `--nodes` promises; nothing without it. Raises BadInput for what cannot be read."""
+    if options.nodes is None:
+        return []
+    given = NODES.fullmatch(options.nodes)
+    if given is None:
+        raise BadInput(f"--nodes {options.nodes} should be a number of equal nodes, such as 4xCPU=96,GPU=8")
+    resources = dict(pair.split("=") for pair in given[2].split(","))
+    return [{name: float(amount) for name, amount in resources.items()}] * int(given[1])
 
 
 def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:
     """As many as were asked for, or as there is room for on the nodes; at least 1."""
     return max(1, room(spec, nodes)) if options.gangs == "auto" else options.gangs
+
+
+def gangs_to_ask_for(options: RenderOptions, spec: GangSpec) -> int | None:
+    """How many gangs are asked for from the beginning; None for as many as the cluster has room for at each moment.
+
+    An autoscaler starts only nodes that something waits for.
+    """
+    promised = nodes_as_given(options)
+    return None if options.gangs == "auto" and not promised else num_gangs(options, spec, promised)
 
 
 def smallest_spec(layout: Layout, nodes: Sequence[Node]) -> GangSpec:

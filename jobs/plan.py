@@ -7,11 +7,12 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.placement import living_nodes
 from jobs.batch.cost import CostModel, calibrate, estimate
 from jobs.batch.plan import Plan, make_plan
 from jobs.batch_options import PlanOptions
 from jobs.errors import DONE
-from jobs.gangs import Node, cluster_nodes, gang_spec, num_gangs
+from jobs.gangs import Node, gang_spec, nodes_as_given, num_gangs
 from jobs.outputs import RenderItem
 from jobs.progress import count, duration, make_console, print_rows, write_rows
 from jobs.render import running_ray
@@ -76,12 +77,14 @@ def _print_estimate(
 
 
 def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:
-    """What the cluster at the address has, or may have; without one this machine."""
+    """What was given, or the cluster at the address has; without one this machine."""
+    if nodes := nodes_as_given(options):
+        return nodes, count(len(nodes), "node")
     address = options.address or os.environ.get("RAY_ADDRESS")
     if not address or address == "local":
         return [_this_machine()], "this machine"
     with running_ray(address):
-        nodes = cluster_nodes()
+        nodes = living_nodes()
     return nodes, f"the cluster at {address} ({count(len(nodes), 'node')})"
 
 

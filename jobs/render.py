@@ -9,7 +9,6 @@ from typing import Any
 
 from rich.console import Console
 
-from cluster.placement import living_nodes
 from jobs.batch.cancel import CancelWatch
 from jobs.batch.cost import LONG_S, calibrate, estimate, work
 from jobs.batch.known import Done
@@ -20,7 +19,7 @@ from jobs.batch.plan import Plan, make_plan
 from jobs.batch.recorder import Recorder
 from jobs.batch_options import RenderOptions
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
-from jobs.gangs import gang_spec, num_gangs
+from jobs.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
 from jobs.outputs import ATTEMPTS, JOB, RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from jobs.workload import RenderWorkload
@@ -111,7 +110,7 @@ def _run_batch(
 
     options = plan.options
 
-    def tick(num_waiting: int) -> None:
+    def tick() -> None:
         recorder.tick()
         for check in checks:
             check()
@@ -125,7 +124,7 @@ def _run_batch(
         try:
             return run_batch(
                 spec=spec,
-                gangs=None if options.gangs == "auto" else options.gangs,
+                gangs=gangs_to_ask_for(options, spec),
                 workload=workload_of(plan, layout),
                 items=plan.todo,
                 cost_of=lambda item: work(plan.facts, item),
@@ -133,6 +132,7 @@ def _run_batch(
                 budgets=Budgets(item_failures=options.tries, gang_losses=options.lost_gangs),
                 on_event=note,
                 on_tick=tick,
+                may_grow_to=nodes_as_given(options),
             )
         except (KeyboardInterrupt, SystemExit):
             done, all_of_them = view.num_done, count(view.total, "video")
@@ -159,7 +159,7 @@ def _ask(plan: Plan, console: Console, spec: Any) -> None:
     model = calibrate(plan.facts, plan.items, plan.known.finished)
     if model is None:
         return
-    gangs = num_gangs(options, spec, living_nodes())
+    gangs = num_gangs(options, spec, cluster_nodes(options))
     expected = estimate(plan.facts, plan.todo, model, num_ranks=spec.world_size, num_gangs=gangs)
     sentence = f"about {duration(expected.wall_s)} for {count(len(plan.todo), 'video')} ({expected.basis})"
     console.print(sentence, soft_wrap=True)

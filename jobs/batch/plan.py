@@ -11,7 +11,7 @@ from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
 from jobs.facts import ModelFacts, read_facts
-from jobs.gangs import layout_as_given
+from jobs.gangs import layout_as_given, nodes_as_given
 from jobs.options import VideoOptions
 from jobs.outputs import RenderItem, check_names, check_writable
 from jobs.prompts import Defaults, Item, read_items
@@ -96,6 +96,7 @@ def guidance_for(facts: ModelFacts, video: VideoOptions) -> float:
 def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
+    nodes_as_given(options)
     _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "heartbeat", "limit"))
     _check_counts(options, ("tries", "lost_gangs", "cpus_per_rank", "checkpoint_every"))
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):

@@ -1,7 +1,6 @@
 """`resca benchmark`, for real, on a tiny pipeline."""
 
 import json
-import signal
 
 import pytest
 import torch
@@ -50,7 +49,7 @@ def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeyp
     def play(contest, tally, item, *rest):
         frames = whole(contest, tally, item, *rest)
         if item.seed >= 1000 and tally.is_full:  # the second video, half done
-            signal.raise_signal(signal.SIGINT)
+            raise KeyboardInterrupt
         return frames
 
     monkeypatch.setattr(Contest, "play", play)

@@ -14,7 +14,7 @@ from jobs.__main__ import COMMANDS, main, parse
 from jobs.batch.plan import make_plan
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
-from jobs.gangs import gang_spec
+from jobs.gangs import gang_spec, gangs_to_ask_for
 from jobs.options import BenchmarkOptions, VideoOptions
 from tests.jobs.batch.example import publish
 from tests.jobs.test_facts import make_model
@@ -134,6 +134,8 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --out good.txt", "is not a directory"),
         ("good.txt --out /proc/none", "cannot be written"),
         ("good.txt --json model", "--json model is a directory"),
+        ("good.txt --nodes 4xGPU", "such as 4xCPU=96,GPU=8"),
+        ("good.txt --cpus-per-rank 0", "--cpus-per-rank must be at least 1"),
     ],
 )
 def test_bad_option(place, capsys, arguments, what):
@@ -172,6 +174,20 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
         chosen(ulysses=4, ring=8)
     with pytest.raises(BadInput, match="fits 9 times on nodes with room for 8, 8 ranks"):
         chosen(ulysses=2, ring="auto", gangs=9)
+
+
+def test_nodes_that_are_to_come_count_as_if_they_were_there():
+    from caching.recipe import RECIPES
+
+    given = RenderOptions(prompts=Path("p.txt"), out="out", nodes="3xCPU=96,GPU=8", ulysses=4, gangs="auto")
+    layout, spec = gang_spec(given, heads=24, tokens=20_400, method=RECIPES["full"])
+    assert (layout.ulysses, spec.num_gpus_per_rank, spec.num_cpus_per_rank) == (4, 1, 12)
+    assert gangs_to_ask_for(given, spec) == 6
+    assert gangs_to_ask_for(replace(given, nodes=None), spec) is None
+    _, spec = gang_spec(replace(given, cpus_per_rank=5), heads=24, tokens=20_400, method=RECIPES["full"])
+    assert spec.num_cpus_per_rank == 5
+    with pytest.raises(BadInput, match="asked for 312 CPUs"):
+        gang_spec(replace(given, cpus_per_rank=13), heads=24, tokens=20_400, method=RECIPES["full"])
 
 
 @pytest.mark.timeout(120)
