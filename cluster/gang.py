@@ -63,16 +63,19 @@ class Gang:
         *,
         avoid: Iterable[str] = (),
         waiting: Callable[[float], None] = lambda seconds: None,
+        placed: Callable[[], None] = lambda: None,
     ) -> "Gang":
         """Places the workers, joins them in a process group and builds their sessions, all at the same time.
 
-        While there is no place yet, `waiting` is called with the seconds so far, and ends it by raising. Nodes with ids
-        in `avoid` are not taken. Raises GangLost (kind START if the workload itself raised) or Stopped; nothing is left
-        behind then.
+        While there is no place yet, `waiting` is called with the seconds so far, and once there is one `placed`, before
+        anything is started; both end it by raising. Nodes with ids in `avoid` are not taken. Raises GangLost (kind
+        START if the workload itself raised) or Stopped; nothing is left behind then.
         """
         gang = cls(spec, reserve(spec, avoid))
         try:
-            gang._build(workload, stop or threading.Event(), waiting)
+            _await_placement(gang._placement, stop or threading.Event(), waiting)
+            placed()
+            gang._build(workload, stop or threading.Event())
         except BaseException as error:
             gang.shutdown()
             if isinstance(error, RayError | TimeoutError):
@@ -123,8 +126,7 @@ class Gang:
         self._workers = []
         release(self._placement)
 
-    def _build(self, workload: Workload, stop: threading.Event, waiting: Callable[[float], None]) -> None:
-        _await_placement(self._placement, stop, waiting)
+    def _build(self, workload: Workload, stop: threading.Event) -> None:
         spec, patience = self._spec, Patience(self._spec.start_timeout_s, stop)
         self._workers = [_actor(spec, self._placement, index) for index in range(spec.world_size)]
         members = patience.collect([worker.describe.remote() for worker in self._workers])

@@ -125,16 +125,25 @@ class Slot:
     def _start(self) -> Gang:
         self._looked_s, self._why = 0.0, ""
         return Gang.start(
-            self._spec, self._workload, self._stop, avoid=self._ground.unusable(), waiting=self._wait_for_place
+            self._spec,
+            self._workload,
+            self._stop,
+            avoid=self._ground.unusable(),
+            waiting=self._wait_for_place,
+            placed=self._check_needed,
         )
+
+    def _check_needed(self) -> None:
+        """Raises NoPlace if every item has its outcome by now."""
+        if not len(self._backlog):
+            raise NoPlace
 
     def _wait_for_place(self, seconds: float) -> None:
         """Says why it takes so long. Raises NoPlace, or GangLost after the timeout if nobody else does the work."""
         if seconds - self._looked_s < LOOK_FOR_PLACE_S:
             return
         self._looked_s = seconds
-        if not len(self._backlog):
-            raise NoPlace
+        self._check_needed()
         why = self._ground.why_waiting()
         if why != self._why:
             self._why = why

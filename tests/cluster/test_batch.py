@@ -277,6 +277,22 @@ def test_an_impossible_gang_is_refused_before_anything_starts():
     assert events == []
 
 
+def test_the_batch_does_not_wait_for_nodes_whose_gangs_nobody_needs_any_more(tmp_path: Path):
+    events: list[Event] = []
+    promised = [{"CPU": 2.0}, {"CPU": 2.0}]  # the second never comes
+    outcomes = run_batch(
+        spec=PAIR,
+        gangs=2,
+        workload=ToyWorkload(tmp_path),
+        items=[{"value": 1.0}, {"value": 2.0}],
+        on_event=events.append,
+        may_grow_to=promised,
+    )
+    assert [outcome.error for outcome in outcomes] == [None, None]
+    assert len({event.gang for event in events if event.kind == "gang_starting"}) == 2
+    assert len({event.gang for event in events if event.kind == "gang_ready"}) == 1
+
+
 def test_an_interrupt_tears_everything_down(tmp_path: Path):
     def interrupt(event: Event) -> None:
         if event.kind == "item_started":
