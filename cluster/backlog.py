@@ -88,7 +88,10 @@ class Backlog:
         """Ends whatever has no outcome, for want of a gang; returns those jobs in order."""
         jobs = [self._open[index] for index in sorted(self._open)]
         for job in jobs:
-            self.finish(job, Outcome(item=job.item, attempts=job.attempts, error=error.summary, failure=error.kind))
+            outcome = Outcome(
+                item=job.item, attempts=job.attempts, error=error.summary, failure=error.kind, was_left=True
+            )
+            self.finish(job, outcome)
         return jobs
 
     def outcomes(self) -> list[Outcome]:

@@ -60,6 +60,8 @@ class Outcome:
     error: str | None = None
     traceback: str | None = None
     failure: FailureKind | None = None
+    was_left: bool = False
+    """It failed because no gang was left to run it, not because it was given up."""
 
     @property
     def is_done(self) -> bool:

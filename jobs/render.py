@@ -46,9 +46,13 @@ def run(options: RenderOptions, *, retry: bool = False) -> int:
 
 
 def exit_code(outcomes: list[Any], plan: Plan) -> int:
-    """0 without failures; 3 if a video was given up; 2 if the model cannot be loaded; 33 if a rerun may help."""
+    """0 without failures; 3 if a video was given up; 2 if the model cannot be loaded; 33 if a rerun may help.
+
+    A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
+    """
     failures = {outcome.failure.value for outcome in outcomes if outcome.failure}
-    if "item" in failures or plan.known.given_up:
+    given_up = {outcome.failure.value for outcome in outcomes if outcome.failure and not outcome.was_left}
+    if given_up & {"item", "infrastructure"} or plan.known.given_up:
         return PARTIAL
     if failures:
         return BAD_INPUT if failures == {"start"} else INFRASTRUCTURE

@@ -10,12 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from cluster.events import Outcome
+from cluster.failure import FailureKind
 from jobs.__main__ import COMMANDS, main, parse
 from jobs.batch.plan import make_plan
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
 from jobs.gangs import gang_spec, gangs_to_ask_for
 from jobs.options import BenchmarkOptions, VideoOptions
+from jobs.render import exit_code
 from tests.jobs.batch.example import publish
 from tests.jobs.test_facts import make_model
 
@@ -208,6 +211,24 @@ def test_cluster_that_does_not_answer_is_infrastructure(place, capsys):
 @pytest.mark.timeout(60)
 def test_malformed_cluster_address_is_bad_input(place, capsys):
     assert "nonsense" in complaint(capsys, "good.txt", "--address", "nonsense")
+
+
+@pytest.mark.parametrize(
+    "kinds, left, code",
+    [
+        ([None, None], False, 0),
+        ([None, "item"], False, 3),
+        ([None, "infrastructure"], False, 3),
+        ([None, "infrastructure"], True, 33),
+        ([None, "storage"], False, 33),
+        (["start", "start"], True, 2),
+    ],
+)
+def test_the_exit_code_tells_what_was_given_up_from_what_was_left(place, kinds, left, code):
+    failures = [kind and FailureKind(kind) for kind in kinds]
+    outcomes = [Outcome(item=None, attempts=1, failure=kind, was_left=left) for kind in failures]
+    plan = make_plan(parse(["render", "good.txt", "--out", "out", "--model", "model"]))
+    assert exit_code(outcomes, plan) == code
 
 
 def finish_everything(options: RenderOptions) -> None:
