@@ -50,6 +50,11 @@ class Backlog:
         """How many items have no outcome yet."""
         return len(self._open)
 
+    def has_waiting(self) -> bool:
+        """Whether there is an item that no gang has, also one whose backoff is not over; else all are being run."""
+        with self._changed:
+            return bool(self._again or self._fresh)
+
     def is_worth_staying(self, stop: threading.Event, wake: Callable[[], bool] = lambda: False) -> bool:
         """True when an item waits, or `wake` says so; False when every item has its outcome. Until then, blocks.
 

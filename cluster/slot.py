@@ -16,6 +16,8 @@ from cluster.waiting import Stopped, pause
 from cluster.worker import Workload
 
 LOOK_FOR_PLACE_S = 2.0
+# A gang that has had nothing to do for so long gives its machines back: others are running all that is left.
+LONGEST_IDLE_S = 60.0
 
 
 class NoPlace(Exception):
@@ -74,6 +76,7 @@ class Slot:
         self._shape: Hashable = None
         self._looked_s = 0.0
         self._why = ""
+        self._last_busy_s = 0.0  # of time.monotonic()
 
     @property
     def has_gang(self) -> bool:
@@ -83,10 +86,14 @@ class Slot:
         """Runs items until each has its outcome, no gang can be had, or the stop flag is set."""
         try:
             with suppress(Stopped, NoPlace):
-                while self._backlog.is_worth_staying(self._stop, wake=self._must_move):
+                while self._backlog.is_worth_staying(self._stop, wake=self._must_close):
                     if self._must_move():
                         self._close()
                         self._say("gang_closed", error="A node of it is being drained, or does not answer.")
+                    elif self._is_superfluous():
+                        self._close()
+                        self._say("gang_closed", error="Other gangs are running all that is left.")
+                        break
                     elif not self._has_gang():
                         break
                     else:
@@ -94,6 +101,14 @@ class Slot:
                 self._close()
         finally:
             self._drop()
+
+    def _must_close(self) -> bool:
+        return self._must_move() or self._is_superfluous()
+
+    def _is_superfluous(self) -> bool:
+        """Whether the gang waits in vain: what comes back of what others run, they can run again themselves."""
+        idle_s = time.monotonic() - self._last_busy_s
+        return self._gang is not None and idle_s > LONGEST_IDLE_S and not self._backlog.has_waiting()
 
     def _must_move(self) -> bool:
         """Whether a node of the gang is about to leave; there it finishes what it runs, but begins nothing."""
@@ -113,6 +128,7 @@ class Slot:
                     return False
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
+                self._last_busy_s = time.monotonic()
                 self._say("gang_ready", hosts=tuple(self._gang.hosts))
         return True
 
@@ -169,6 +185,7 @@ class Slot:
         self._shape = job.shape
         self._say("item_started", job)
         self._settle(job, self._run(job))
+        self._last_busy_s = time.monotonic()
 
     def _run(self, job: Job) -> RunReport:
         assert self._gang is not None

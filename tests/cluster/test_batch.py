@@ -76,6 +76,10 @@ class Toy:
     def linger(self) -> None:
         time.sleep(1)
 
+    def outlast(self) -> None:
+        """Runs until another gang has closed."""
+        assert eventually(lambda: list(self._folder.glob("closed-*")), patience_s=60)
+
     def _add(self, value: float) -> float:
         import torch
         import torch.distributed as dist
@@ -165,6 +169,16 @@ def test_gangs_share_one_queue(tmp_path: Path):
     assert [outcome.result["total"] for outcome in outcomes] == list(range(8))
     assert {outcome.gang for outcome in outcomes} == {0, 1}
     assert kinds(events).count("gang_ready") == 2
+
+
+def test_a_gang_gives_its_machines_back_while_others_run_the_last_items(tmp_path: Path, monkeypatch):
+    monkeypatch.setattr("cluster.slot.LONGEST_IDLE_S", 0.5)
+    items = [{"value": 1, "first": "outlast"}, {"value": 2, "first": "linger"}]
+    outcomes, events = run(tmp_path, items, spec=SINGLE, gangs=2)
+    assert [outcome.result["total"] for outcome in outcomes] == [1, 2]
+    # Its closing is what the other item has waited for.
+    assert ("gang_closed", outcomes[1].gang) in {(event.kind, event.gang) for event in events}
+    assert outcomes[0].gang != outcomes[1].gang
 
 
 def test_no_more_gangs_are_started_than_there_are_items(tmp_path: Path):
