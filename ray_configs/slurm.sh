@@ -58,7 +58,8 @@ PYTHON
 
 start_head() {
     ray start --head --block --node-ip-address="$ip" --port="$port" --dashboard-host=127.0.0.1 \
-        --metrics-export-port="${METRICS_PORT:-8080}" --disable-usage-stats &
+        --dashboard-port="${DASHBOARD_PORT:-8265}" --metrics-export-port="${METRICS_PORT:-8080}" \
+        --disable-usage-stats &
     head=$!
     until ray health-check --address "$address" >/dev/null 2>&1; do
         is_running "$head" || fail "Ray did not start on $(hostname), the first node."
@@ -79,6 +80,7 @@ start_workers() {
 await_workers() {
     local node
     while joined=$(num_nodes) && ((joined < 1 + ${#workers[@]} && SECONDS < START_TIMEOUT_S)); do
+        is_running "$head" || fail "Ray has stopped on $(hostname), the first node."
         for node in "${!workers[@]}"; do
             is_running "${workers[$node]}" && continue
             say "node $node did not start, the batch goes on without it."

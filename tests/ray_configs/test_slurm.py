@@ -93,7 +93,7 @@ def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     given = environment(home, scontrol=SCONTROL, srun=SRUN, resca=RESCA)
     given |= {
         "RAY_TMPDIR": str(sockets),
-        **dict(zip(("RAY_PORT", "METRICS_PORT"), map(str, free_ports(2)), strict=True)),
+        **dict(zip(("RAY_PORT", "METRICS_PORT", "DASHBOARD_PORT"), map(str, free_ports(3)), strict=True)),
     }
     log = home / "log"
     with log.open("w") as output:
