@@ -17,7 +17,7 @@ import numpy as np
 CODEC = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "14")
 READY_TO_STREAM = ("-movflags", "+faststart+use_metadata_tags")
 # imageio-ffmpeg would otherwise fork this process for each file that it reads, and every page that a rank writes after
-# a fork costs a fault: 5 % of the time of a 2 s video.
+# a fork costs a fault: 6 to 8 % of the time of a 2 s video.
 os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
 
 

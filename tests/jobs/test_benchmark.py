@@ -1,6 +1,7 @@
 """`resca benchmark`, for real, on a tiny pipeline."""
 
 import json
+import signal
 
 import pytest
 import torch
@@ -41,6 +42,15 @@ def test_rows_of_methods_and_peers(tmp_path):
     assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
 
 
+@pytest.fixture
+def hears_interrupts():
+    """Shells start background jobs deaf to SIGINT, and what they start inherits that."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("hears_interrupts")
 def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeypatch, capsys):
     model, prompts = save_tiny_pipeline(tmp_path / "model"), tmp_path / "prompts.txt"
     prompts.write_text("a cat\n")
@@ -49,7 +59,7 @@ def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeyp
     def play(contest, tally, item, *rest):
         frames = whole(contest, tally, item, *rest)
         if item.seed >= 1000 and tally.is_full:  # the second video, half done
-            raise KeyboardInterrupt
+            signal.raise_signal(signal.SIGINT)
         return frames
 
     monkeypatch.setattr(Contest, "play", play)

@@ -20,6 +20,7 @@ from tests.jobs.tiny_model import SIZE
 ROOT = Path(__file__).parents[3]
 PROMPTS = ("a cat walks", "grass", "a cat on grass", "walks on grass")
 STEPS = 120  # of a tiny model: a gang's first video takes seconds, time enough to do something to it
+RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 SETTINGS = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
 
 

@@ -4,7 +4,6 @@ import json
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -13,11 +12,10 @@ import psutil
 import pytest
 import ray
 
-from tests.jobs.survival.harness import check_nothing_is_lost, told, until
+from tests.jobs.survival.harness import RAY, check_nothing_is_lost, told, until
 from tests.ray_configs.ports import free_ports
 
 pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 HEAD_ID = "f" * 51 + "00000"
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
 COMMANDS = (

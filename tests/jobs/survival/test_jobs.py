@@ -3,7 +3,6 @@
 import os
 import shutil
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
@@ -15,6 +14,7 @@ import pytest
 
 from tests.jobs.survival.harness import (
     PROMPTS,
+    RAY,
     SETTINGS,
     STEPS,
     Driver,
@@ -28,7 +28,6 @@ from tests.jobs.survival.harness import (
 from tests.ray_configs.ports import free_ports
 
 pytestmark = pytest.mark.timeout(240)
-RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_AUTH_TOKEN_PATH": ""}
 
 
