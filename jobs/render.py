@@ -12,6 +12,8 @@ from rich.console import Console
 from jobs.batch.cancel import CancelWatch
 from jobs.batch.cost import LONG_S, calibrate, estimate, work
 from jobs.batch.known import Done
+from jobs.batch.ledger import FOLDER as LEDGER
+from jobs.batch.lock import NAME as LOCK
 from jobs.batch.lock import DriverLock
 from jobs.batch.logs import logging_to, prune
 from jobs.batch.memory import remember
@@ -37,7 +39,7 @@ def run(options: RenderOptions, *, retry: bool = False) -> int:
     """
     plan, console = make_plan(options, retry=retry), make_console()
     console.print(_headline(plan), soft_wrap=True)
-    plan, outcomes = _render(plan, console, retry=retry) if plan.todo else (plan, [])
+    plan, outcomes = _render(plan, console, retry=retry) if plan.todo else (_wrap_up(plan, console), [])
     rows = _rows(plan, outcomes)
     print_table(console, rows, f"{plan.storage}/videos")
     if options.json:
@@ -79,10 +81,32 @@ def _render(plan: Plan, console: Console, *, retry: bool) -> tuple[Plan, list[An
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
         _ask(plan, console, spec)
         with DriverLock(plan.storage) as lock:
-            plan = make_plan(options, retry=retry) if lock.took_over else plan
+            plan = _up_to_date(plan, lock, retry=retry)
             checks = [lock.check, CancelWatch(plan.storage).check]
             with _recording(plan, lock, retry=retry) as recorder:
                 return plan, _run_batch(plan, console, recorder, checks, layout, spec)
+
+
+def _up_to_date(plan: Plan, lock: DriverLock, *, retry: bool) -> Plan:
+    """The plan, made anew if another driver has been at work since."""
+    is_outdated = lock.took_over or plan.storage.folder(LEDGER) != plan.known.ledger
+    return make_plan(plan.options, retry=retry) if is_outdated else plan
+
+
+def _wrap_up(plan: Plan, console: Console) -> Plan:
+    """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
+    storage = plan.storage
+    if not (plan.known.untold or storage.stored(LOCK) or storage.stored(ATTEMPTS)):
+        return plan
+    try:
+        storage.check_writable()
+        with DriverLock(storage) as lock:
+            plan = _up_to_date(plan, lock, retry=False)
+            with _recording(plan, lock, retry=False):
+                return plan
+    except BadInput as reason:  # Another driver is about to do it, or nobody can: the videos are there all the same.
+        console.print(f"left as it is: {reason}", soft_wrap=True)
+        return plan
 
 
 @contextmanager

@@ -3,12 +3,12 @@
 import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.batch.ledger import Account, read_account
+from jobs.batch.ledger import FOLDER, Account, read_account
 from jobs.batch.storage import Storage, Stored
 from jobs.outputs import DECIDING, RenderItem, Sidecar
 
@@ -66,11 +66,17 @@ SHORT = {
 
 @dataclass(frozen=True, kw_only=True)
 class Known:
-    """By item id: what need not be rendered, what lies there with other settings, and why others were given up."""
+    """By item id: what need not be rendered, what lies there with other settings, and why others were given up.
+
+    `untold` are the finished videos that the ledger does not know as they lie there, because their driver was killed
+    before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
+    """
 
     finished: dict[str, Done] = field(default_factory=dict)
     changed: dict[str, Done] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
+    untold: list[Done] = field(default_factory=list)
+    ledger: dict[str, Stored] = field(default_factory=dict)
 
 
 def survey(storage: Storage, items: Sequence[RenderItem], *, verify: bool = False) -> Known:
@@ -79,9 +85,10 @@ def survey(storage: Storage, items: Sequence[RenderItem], *, verify: bool = Fals
     A video whose size and stamp are as the ledger saw them is taken for intact; any other, or with `verify` each, is
     read and its checksum compared.
     """
+    ledger = storage.folder(FOLDER)
     files, account = storage.folder("videos"), read_account(storage)
     done = read_done(storage, account, files)
-    known = Known(given_up=_given_up(account, items))
+    known = Known(given_up=_given_up(account, items), ledger=ledger)
     for item in items:
         there = done.get(item.id)
         if there is None or f"{_stem(there)}.mp4" not in files:
@@ -90,6 +97,9 @@ def survey(storage: Storage, items: Sequence[RenderItem], *, verify: bool = Fals
             known.changed[item.id] = there
         elif _is_complete(item, files) and is_intact(storage, there, files, verify=verify):
             known.finished[item.id] = there
+            stamp = files[f"{_stem(there)}.mp4"].stamp
+            if there.stamp != stamp:
+                known.untold.append(replace(there, stamp=stamp))
     return known
 
 

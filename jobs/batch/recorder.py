@@ -38,11 +38,14 @@ class Recorder:
         self._trouble_since: float | None = None
 
     def begin(self, **facts: Any) -> None:
-        """The batch is about to start, on a running Ray: `facts` go to the ledger."""
-        from jobs.batch.metrics import BatchMetrics
-
+        """The batch is about to start, on a running Ray if there is anything `todo`: `facts` go to the ledger."""
+        for done in self._known.untold:
+            self._ledger.add("done", **done.facts())
         self._ledger.add("begin", **facts)
-        self._metrics = BatchMetrics(facts["todo"])
+        if facts["todo"]:
+            from jobs.batch.metrics import BatchMetrics
+
+            self._metrics = BatchMetrics(facts["todo"])
         self.flush()
 
     def note(self, event: Event) -> None:

@@ -44,6 +44,20 @@ def test_a_published_video_is_finished_with_or_without_the_ledger(tmp_path):
     assert without is not None and (without.sha256, without.stamp) == (done.sha256, None)
 
 
+def test_a_video_is_untold_until_the_ledger_has_it_as_it_lies_there(tmp_path):
+    one, storage = item(tmp_path), Storage(tmp_path)
+    publish(one)
+    [untold] = survey(storage, [one]).untold
+    ledger = Ledger(storage)
+    ledger.add("done", **untold.facts())
+    ledger.flush()
+    known = survey(storage, [one])
+    assert (known.untold, known.finished) == ([], {"0000": untold})
+    (tmp_path / one.video).touch()  # as a copy would
+    [again] = survey(storage, [one]).untold
+    assert again.sha256 == untold.sha256 and again.stamp != untold.stamp
+
+
 @pytest.mark.parametrize("with_ledger", [True, False])
 def test_a_damaged_video_is_not_finished(tmp_path, with_ledger):
     one = item(tmp_path)

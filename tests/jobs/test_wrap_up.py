@@ -1,0 +1,67 @@
+"""What is left to do when every video is there, but the driver that rendered the last one was killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.batch.ledger import read_account, read_lines
+from jobs.batch.lock import DriverLock
+from jobs.batch.plan import make_plan
+from jobs.batch.storage import Storage
+from jobs.batch_options import RenderOptions
+from tests.jobs.batch.example import publish
+from tests.jobs.survival.harness import check_no_debris
+from tests.jobs.test_facts import make_model
+
+RENDER = ["render", "p.txt", "--out", "out", "--model", "model"]
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch) -> Path:
+    """Two videos that no ledger tells of, as if their driver had been killed at once."""
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
+    (tmp_path / "p.txt").write_text("red\ngreen\n")
+    for item in make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model")).items:
+        publish(item)
+    return tmp_path / "out"
+
+
+def leave_debris(out: Path) -> None:
+    code = (
+        "import os, sys; from jobs.batch.lock import DriverLock; from jobs.batch.storage import Storage\n"
+        "DriverLock(Storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(out)], cwd=Path(__file__).parents[2], timeout=60)
+    (out / "attempts" / "0001-torn").mkdir(parents=True)
+    (out / "attempts" / "0001-torn" / "video.mp4").write_bytes(b"half of")
+
+
+def test_videos_that_no_ledger_tells_of_are_told_by_the_next_driver(out, capsys):
+    assert main(RENDER) == 0
+    assert [line["id"] for line in read_lines(Storage(out)) if line["e"] == "done"] == ["0000", "0001"]
+    assert main(["status", "out"]) == 0
+    told = capsys.readouterr().out
+    assert "2 done, 0 running, 0 retrying, 0 waiting" in told and "the last one ended: done" in told
+    assert '"running":false' in (out / "gallery" / "manifest.js").read_text()
+
+
+def test_what_a_killed_driver_left_is_removed_and_then_nothing_is_written_any_more(out):
+    leave_debris(out)
+    assert main(RENDER) == 0
+    check_no_debris(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main(RENDER) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_living_driver_is_left_alone(out, capsys):
+    (out / "attempts" / "0001-its-own").mkdir(parents=True)
+    with DriverLock(Storage(out), lease_s=1):
+        assert main(RENDER) == 0
+    assert "left as it is: another driver works on" in capsys.readouterr().out
+    assert (out / "attempts" / "0001-its-own").exists()
+    assert read_account(Storage(out)).begun == {}
