@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import suppress
 from pathlib import Path
 
 import diffusers
@@ -22,8 +21,8 @@ import caching
 from caching.engine import Engine
 from caching.group import Group
 from caching.snapshot import Snapshot
-from jobs.outputs import write_text
-from jobs.video import publish, sha256
+from jobs.batch.storage import Storage
+from jobs.video import sha256
 from parallel.group import SequenceGroup
 
 logger = logging.getLogger(__name__)
@@ -51,7 +50,7 @@ class Marker(BaseModel):
 
 
 class Checkpoints:
-    """The checkpoints of one video, in a directory of its own that every rank sees; all ranks call the same methods.
+    """The checkpoints of one video, in a folder of a storage that every rank sees; all ranks call the same methods.
 
     One is written whenever `every` dense steps have been made since the last, whatever kind of step comes next; older
     ones are then removed. The loop waits for it. A rank writes its latents and what its cache holds, and reads that
@@ -64,10 +63,10 @@ class Checkpoints:
             prompt, the sampling, the method, the model and its number format, the attention engine, compilation.
     """
 
-    def __init__(self, directory: Path, every: int, fingerprint: str) -> None:
+    def __init__(self, storage: Storage, folder: str, every: int, fingerprint: str) -> None:
         if every < 1:
             raise ValueError(f"a checkpoint is written every 1 or more dense steps, not every {every}")
-        self.files, self.every, self.fingerprint = CheckpointFiles(directory), every, fingerprint
+        self.files, self.every, self.fingerprint = CheckpointFiles(storage, folder), every, fingerprint
         self.resumed_step = 0  # the steps that did not have to be made again
         self.saved_bytes = 0  # of this rank's part of the last checkpoint
         self._dense_steps = 0  # that the last checkpoint holds
@@ -103,8 +102,11 @@ class Checkpoints:
             self.files.complete(Marker(step=engine.step, conditions=self._conditions(engine), sha256=sha256))
 
     def discard(self) -> None:
-        """Remove all checkpoints, once the video is done; one rank is enough."""
-        self.files.remove_all_but(None)
+        """Remove all checkpoints, once the video is done; one rank is enough. A later driver removes the rest."""
+        try:
+            self.files.remove_all_but(None)
+        except OSError as error:
+            logger.warning("The checkpoints of a finished video could not be removed: %s", error)
 
     def _usable(self, engine: Engine) -> list[Marker]:
         """The complete checkpoints of this generation, the newest first, as rank 0 finds them."""
@@ -133,69 +135,70 @@ class Checkpoints:
 class CheckpointFiles:
     """Where the parts and the markers of one video's checkpoints lie: all that touches storage."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, storage: Storage, folder: str) -> None:
+        self.storage, self.folder = storage, folder
 
     def markers(self) -> Iterator[Marker]:
         """Of all complete checkpoints, the newest first; damaged ones are left out, with a warning."""
-        for path in sorted(self.directory.glob("step-*.json"), reverse=True):
+        names = self.storage.folder(self.folder)
+        for name in sorted((name for name in names if name.endswith(".json")), reverse=True):
             try:
-                yield Marker.model_validate_json(path.read_text(encoding="utf-8"))
+                yield Marker.model_validate_json(self.storage.read(f"{self.folder}/{name}"))
             except (OSError, ValidationError, UnicodeDecodeError) as error:
-                logger.warning("The checkpoint %s is not used: %s", path, error)
+                logger.warning("The checkpoint %s is not used: %s", name, error)
 
     def read(self, marker: Marker, rank: int) -> Snapshot | None:
         """A rank's part; None, with a warning, if it is missing or not what was written."""
-        path = self._part(marker.step, rank)
+        name = self._part(marker.step, rank)
         try:
-            if sha256(path) != marker.sha256[rank]:
-                raise OSError(f"{path} is damaged")
-            with safe_open(path, framework="pt") as file:
-                structure, names = json.loads(file.metadata()["structure"]), file.keys()
-                return Snapshot(tensors={name: file.get_tensor(name) for name in names}, structure=structure)
+            with self.storage.fetched(name) as path:
+                if sha256(path) != marker.sha256[rank]:
+                    raise OSError(f"{name} is damaged")
+                with safe_open(path, framework="pt") as file:
+                    structure, names = json.loads(file.metadata()["structure"]), file.keys()
+                    return Snapshot(tensors={name: file.get_tensor(name) for name in names}, structure=structure)
         except OSError as error:
             logger.warning("The checkpoint after step %d is not used: %s", marker.step, error)
             return None
 
     def write(self, step: int, rank: int, snapshot: Snapshot) -> bytes:
         """Write a rank's part; gives its SHA-256 digest, or zeros, with a warning, if that fails."""
-        path = self._part(step, rank)
-        partial = path.with_name(f".{path.name}.part")
+        name = self._part(step, rank)
         try:
-            self.directory.mkdir(parents=True, exist_ok=True)
-            save_file(snapshot.tensors, partial, metadata={"structure": json.dumps(snapshot.structure)})
-            digest = sha256(partial)
-            publish(partial, path)
+            with self.storage.workplace(f"{self.folder}/.{_name(step)}.rank-{rank}") as place:
+                save_file(snapshot.tensors, place / "part", metadata={"structure": json.dumps(snapshot.structure)})
+                digest = sha256(place / "part")
+                self.storage.publish(place / "part", name)
         except (OSError, SafetensorError) as error:
-            logger.warning("The checkpoint %s could not be written: %s", path, error)
+            logger.warning("The checkpoint %s could not be written: %s", name, error)
             return bytes(hashlib.sha256().digest_size)
         return bytes.fromhex(digest)
 
     def complete(self, marker: Marker) -> None:
         """Make a checkpoint count whose parts are all written, and remove the others."""
-        path = self.directory / f"{_name(marker.step)}.json"
+        name = f"{self.folder}/{_name(marker.step)}.json"
         try:
-            write_text(path, marker.model_dump_json(indent=2) + "\n")
+            self.storage.write(name, f"{marker.model_dump_json(indent=2)}\n".encode())
             self.remove_all_but(marker.step)
         except OSError as error:
-            logger.warning("The checkpoint %s could not be completed: %s", path, error)
+            logger.warning("The checkpoint %s could not be completed: %s", name, error)
 
     def remove_all_but(self, step: int | None) -> None:
-        """Remove checkpoints, whole or torn, and the directory if nothing is left in it.
+        """Remove checkpoints, whole or torn, and the folder if nothing is left in it.
 
         Markers go first, so that none stands for what is gone.
         """
         kept = "" if step is None else _name(step)
-        for pattern in ("step-*.json", "step-*", ".step-*"):
-            for path in self.directory.glob(pattern):
-                if path.name.lstrip(".").partition(".")[0] != kept:
-                    path.unlink(missing_ok=True)
-        if step is None:
-            with suppress(OSError):
-                self.directory.rmdir()
+        names = {*self.storage.folder(self.folder), *self.storage.folders(self.folder)}
+        ours = {name for name in names if name.lstrip(".").startswith("step-")}
+        old = {name for name in ours if name.lstrip(".").partition(".")[0] != kept}
+        for name in sorted(old, key=lambda name: not name.endswith(".json")):
+            self.storage.remove(f"{self.folder}/{name}")
+        if names <= old:
+            self.storage.remove(self.folder)
 
-    def _part(self, step: int, rank: int) -> Path:
-        return self.directory / f"{_name(step)}.rank-{rank}.safetensors"
+    def _part(self, step: int, rank: int) -> str:
+        return f"{self.folder}/{_name(step)}.rank-{rank}.safetensors"
 
 
 def _name(step: int) -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console
 
+from cluster.nodes import HeadLost
 from jobs.batch.cancel import CancelWatch
 from jobs.batch.cost import LONG_S, calibrate, estimate, work
 from jobs.batch.known import Done
@@ -22,7 +23,7 @@ from jobs.batch.recorder import Recorder
 from jobs.batch_options import RenderOptions
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
 from jobs.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
-from jobs.outputs import ATTEMPTS, JOB, RenderItem, Sidecar
+from jobs.outputs import ATTEMPTS, CHECKPOINTS, JOB, RenderItem, Sidecar
 from jobs.progress import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
 from jobs.workload import RenderWorkload
 from parallel.layout import Layout
@@ -96,7 +97,7 @@ def _up_to_date(plan: Plan, lock: DriverLock, *, retry: bool) -> Plan:
 def _wrap_up(plan: Plan, console: Console) -> Plan:
     """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
     storage = plan.storage
-    if not (plan.known.untold or storage.stored(LOCK) or storage.stored(ATTEMPTS)):
+    if not (plan.known.untold or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
         return plan
     try:
         storage.check_writable()
@@ -112,11 +113,9 @@ def _wrap_up(plan: Plan, console: Console) -> Plan:
 @contextmanager
 def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
-    from cluster.batch import HeadLost
-
     storage, how = plan.storage, "stopped"
     with _driver_log(plan):
-        storage.remove(ATTEMPTS)  # What killed ranks have left; no other driver is at work here.
+        _clear(plan)
         prune(storage)
         remember(plan)
         recorder = Recorder(storage, plan.items, plan.known, title=plan.facts.name)
@@ -129,6 +128,14 @@ def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorde
         finally:
             recorder.close(how)
             storage.remove(ATTEMPTS)
+
+
+def _clear(plan: Plan) -> None:
+    """Remove what killed ranks have left; no other driver is at work here."""
+    storage = plan.storage
+    storage.remove(ATTEMPTS)
+    for finished in storage.folders(CHECKPOINTS) & plan.known.finished.keys():
+        storage.remove(f"{CHECKPOINTS}/{finished}")
 
 
 def _run_batch(

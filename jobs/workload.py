@@ -36,11 +36,10 @@ class RenderWorkload:
         """Those of one video, if any are kept; they lie in the output directory."""
         from jobs.checkpoint import Checkpoints
 
-        directory = Storage(item.out).directory
-        if self.checkpoint_every is None or directory is None:
+        if self.checkpoint_every is None:
             return None
         deciding = f"{item.fingerprint} {self.engine} {self.compiled}"
-        return Checkpoints(directory / CHECKPOINTS / item.id, self.checkpoint_every, deciding)
+        return Checkpoints(Storage(item.out), f"{CHECKPOINTS}/{item.id}", self.checkpoint_every, deciding)
 
     def __call__(self, context: RankContext) -> "RenderSession":
         from jobs.session import RenderSession

@@ -49,8 +49,6 @@ def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
     """
     check_numbers(options)
     facts, storage = read_facts(options.model, own_code=options.trust_remote_code), Storage(options.out)
-    if options.checkpoint_every and storage.directory is None:
-        raise BadInput(f"--checkpoint-every needs a directory that every rank sees, not {storage}")
     method = resolve_method(options.method, options.cache, facts.plans)
     lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
     _check_sizes(lines, facts, options, method)

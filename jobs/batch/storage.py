@@ -1,5 +1,6 @@
 """The storage of a batch: a directory or any fsspec URL, where a small file is written whole or not at all."""
 
+import errno
 import os
 import shutil
 import tempfile
@@ -27,7 +28,7 @@ class Storage:
     """Files below one root, by names such as `videos/0000.mp4`, with '/' on every system.
 
     On local and shared file systems a file takes its name in one step, once its bytes are on disk; an object store
-    does the same by itself.
+    does the same by itself. Whatever goes wrong with a storage is an OSError.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -45,12 +46,12 @@ class Storage:
         """The bytes of a file. Raises FileNotFoundError."""
         if self.directory:
             return self._path(name).read_bytes()
-        return self._remote.cat_file(self._key(name))
+        return self._ask("cat_file", name)
 
     def write(self, name: str, data: bytes) -> None:
         """Write a small file so that it is either whole or as it was."""
         if not self.directory:
-            self._remote.pipe_file(self._key(name), data)
+            self._ask("pipe_file", name, data)
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -77,7 +78,7 @@ class Storage:
     def publish(self, file: Path, name: str) -> None:
         """Give a complete local file its name here; on a local storage it is moved."""
         if not self.directory:
-            self._remote.put_file(str(file), self._key(name))
+            self._call("put_file", str(file), self.where(name))
             return
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -96,17 +97,25 @@ class Storage:
             if self.directory:
                 with os.scandir(self._path(name)) as files:
                     return {file.name: _stored(file.stat()) for file in files if file.is_file()}
-            self._remote.invalidate_cache()
-            infos = self._remote.ls(self._key(name), detail=True)
+            return {_last(info): _remote_stored(info) for info in self._listed(name) if info["type"] == "file"}
         except (FileNotFoundError, NotADirectoryError):
             return {}
-        return {PurePosixPath(info["name"]).name: _remote_stored(info) for info in infos if info["type"] == "file"}
+
+    def folders(self, name: str) -> set[str]:
+        """The folders in a folder by their names in it; none if there is no such folder."""
+        try:
+            if self.directory:
+                with os.scandir(self._path(name)) as files:
+                    return {file.name for file in files if file.is_dir(follow_symlinks=False)}
+            return {_last(info) for info in self._listed(name) if info["type"] == "directory"}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
 
     def remove(self, name: str) -> None:
         """Remove a file or a folder with all that is in it; nothing happens if there is none."""
         if not self.directory:
             with suppress(FileNotFoundError):
-                self._remote.rm(self._key(name), recursive=True)
+                self._ask("rm", name, recursive=True)
             return
         path = self._path(name)
         if path.is_dir() and not path.is_symlink():
@@ -127,7 +136,7 @@ class Storage:
             return
         with tempfile.TemporaryDirectory(prefix="resca-") as folder:
             copy = Path(folder) / PurePosixPath(name).name
-            self._remote.get_file(self._key(name), str(copy))
+            self._ask("get_file", name, str(copy))
             yield copy
 
     @contextmanager
@@ -155,10 +164,10 @@ class Storage:
             return
         probe = ".resca-write-test"
         try:
-            self._remote.pipe_file(self._key(probe), b"")
-            self._remote.rm_file(self._key(probe))
-        except Exception as error:  # Each storage has its own exceptions.
-            raise BadInput(f"output directory {self.url} cannot be written: {error}") from error
+            self._ask("pipe_file", probe, b"")
+            self._ask("rm_file", probe)
+        except OSError as error:
+            raise BadInput(f"output directory {self.url} cannot be written: {error.strerror or error}") from error
 
     def append(self, name: str, text: bytes) -> None:
         """Add to a file of a local storage, and see it on disk. A URL has no such thing."""
@@ -179,18 +188,35 @@ class Storage:
         except (ImportError, ValueError) as error:
             raise BadInput(f"output directory {self.url} cannot be used: {error}") from error
 
+    def _ask(self, verb: str, name: str, *args: Any, **options: Any) -> Any:
+        """Let fsspec do something with a file of this storage."""
+        return self._call(verb, self.where(name), *args, **options)
+
+    def _call(self, verb: str, *args: Any, **options: Any) -> Any:
+        try:
+            return getattr(self._remote, verb)(*args, **options)
+        except (FileNotFoundError, FileExistsError, NotADirectoryError, TypeError, NotImplementedError):
+            raise
+        except Exception as error:  # Each storage has its own: no network, no permission, too many requests.
+            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+            raise OSError(errno.EIO, reason) from error
+
     def _info(self, name: str) -> Any:
         self._remote.invalidate_cache()
-        return self._remote.info(self._key(name))
+        return self._ask("info", name)
+
+    def _listed(self, name: str) -> list[dict[str, Any]]:
+        self._remote.invalidate_cache()
+        return self._ask("ls", name, detail=True)
 
     def _create_remote(self, name: str, data: bytes) -> bool:
         """Stores that know conditional writes decide it; with others the check comes before the write."""
-        if self._remote.exists(self._key(name)):
+        if self._ask("exists", name):
             return False
         try:
-            self._remote.pipe_file(self._key(name), data, mode="create")
+            self._ask("pipe_file", name, data, mode="create")
         except (TypeError, NotImplementedError):
-            self._remote.pipe_file(self._key(name), data)
+            self._ask("pipe_file", name, data)
         except FileExistsError:
             return False
         return True
@@ -198,9 +224,6 @@ class Storage:
     def _path(self, name: str) -> Path:
         assert self.directory is not None
         return self.directory / _safe(name)
-
-    def _key(self, name: str) -> str:
-        return self.where(name)
 
 
 def _absolute(root: str) -> str:
@@ -218,6 +241,10 @@ def _safe(name: str) -> str:
 
 def _stored(status: os.stat_result) -> Stored:
     return Stored(num_bytes=status.st_size, stamp=str(status.st_mtime_ns))
+
+
+def _last(info: dict[str, Any]) -> str:
+    return PurePosixPath(info["name"]).name
 
 
 def _remote_stored(info: dict[str, Any]) -> Stored:

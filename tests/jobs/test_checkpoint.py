@@ -8,6 +8,7 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from caching.recipe import recipe
+from jobs.batch.storage import Storage
 from jobs.checkpoint import Checkpoints
 from jobs.errors import BadInput
 from jobs.pipeline import Renderer, Sampling
@@ -57,7 +58,7 @@ def sample(name, checkpoints=None, *, stop=None, group=None, dtype=torch.float32
 
 
 def checkpoints_in(folder, *, every=1, fingerprint="x"):
-    return Checkpoints(folder, every, fingerprint)
+    return Checkpoints(Storage(folder.parent), folder.name, every, fingerprint)
 
 
 def stopped(name, folder, steps, **others):
@@ -103,21 +104,35 @@ def test_nothing_changes_for_a_loop_that_is_not_stopped(tmp_path):
     assert torch.equal(sample("resca", checkpoints_in(tmp_path)), sample("resca"))
 
 
+def test_they_may_lie_in_an_object_store(bucket, tmp_path):
+    def checkpoints():
+        return Checkpoints(Storage(f"{bucket}/{tmp_path.name}"), "checkpoints/0000", 1, "x")
+
+    with pytest.raises(Stopped):
+        sample("resca", checkpoints(), stop=5)
+    storage, again = Storage(f"{bucket}/{tmp_path.name}"), checkpoints()
+    assert storage.folders("checkpoints") == {"0000"}
+    assert torch.equal(sample("resca", again), sample("resca")) and again.resumed_step == 4
+    assert len(storage.folder("checkpoints/0000")) == 2
+    again.discard()
+    assert storage.folders("checkpoints") == set()
+
+
 def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_path):
     seen = []
 
     class Watched(Checkpoints):
         def step_done(self, engine, latents):
             super().step_done(engine, latents)
-            seen.append(names(tmp_path))
+            seen.append(names(tmp_path / "video") if (tmp_path / "video").exists() else [])
 
-    watched = Watched(tmp_path, 2, "x")
+    watched = Watched(Storage(tmp_path), "video", 2, "x")
     sample("taylorseer", watched)  # dense are the steps 1, 4, 7 and 10, with which it ends
     written = ["step-000004.json", "step-000004.rank-0.safetensors"]
     assert seen == [[]] * 3 + [written] * 7
-    assert 0 < watched.saved_bytes < (tmp_path / written[1]).stat().st_size
+    assert 0 < watched.saved_bytes < (tmp_path / "video" / written[1]).stat().st_size
     seen.clear()
-    sample("full", Watched(tmp_path, 3, "y"))
+    sample("full", Watched(Storage(tmp_path), "video", 3, "y"))
     assert [content[0] for content in seen] == [f"step-00000{step}.json" for step in (4, 4, 3, 3, 3, 6, 6, 6, 9, 9)]
     assert all(len(content) == 2 for content in seen)
 
@@ -125,7 +140,8 @@ def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_
 def test_discarding_leaves_nothing_of_theirs(tmp_path):
     folder = tmp_path / "video"
     stopped("full", folder, 3)
-    (folder / ".step-000009.rank-1.safetensors.part").write_bytes(b"torn")
+    (folder / ".step-000009.rank-1").mkdir()
+    (folder / ".step-000009.rank-1" / "part").write_bytes(b"torn")
     checkpoints_in(folder).discard()
     assert not folder.exists()
     stopped("full", folder, 3)
@@ -281,6 +297,6 @@ def test_ranks_of_another_layout_start_anew(left_by_ranks, new_gang, tmp_path):
 @pytest.mark.timeout(300)
 def test_a_checkpoint_that_one_rank_cannot_write_does_not_count(new_gang, tmp_path):
     new_gang.layout = LAYOUTS[0]
-    (tmp_path / ".step-000001.rank-1.safetensors.part").mkdir()
+    (tmp_path / "step-000001.rank-1.safetensors").mkdir()
     new_gang.run(sample_on_rank, "full", tmp_path, 2)
     assert [path.name for path in tmp_path.glob("*.json")] == ["step-000002.json"]

@@ -19,7 +19,7 @@ from jobs.errors import BadInput
 from jobs.gangs import gang_spec, gangs_to_ask_for
 from jobs.options import BenchmarkOptions, VideoOptions
 from jobs.render import exit_code
-from tests.jobs.batch.example import publish
+from tests.jobs.batch.example import finish
 from tests.jobs.test_facts import make_model
 
 ROOT = Path(__file__).parents[2]
@@ -232,9 +232,9 @@ def test_the_exit_code_tells_what_was_given_up_from_what_was_left(place, kinds, 
 
 
 def finish_everything(options: RenderOptions) -> None:
-    """Put an intact video and its sidecar where each item of the batch belongs."""
+    """Put an intact video and its sidecar where each item of the batch belongs, and write it down."""
     for item in make_plan(options).items:
-        publish(item)
+        finish(item)
 
 
 def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, capsys):

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from jobs.batch.known import Done
+from jobs.batch.ledger import Ledger
 from jobs.batch.publish import attempt_place, publish_video
 from jobs.batch.storage import Storage
 from jobs.outputs import RenderItem, Seconds, Sidecar, World
@@ -35,3 +37,16 @@ def publish(item: RenderItem) -> Sidecar:
     with attempt_place(storage, item) as place:
         frames = iter([np.zeros(shape, np.uint8)])
         return publish_video(storage, place, item, frames, latents, lambda *facts: sidecar_of(item, *facts))
+
+
+def finish(one: RenderItem) -> Done:
+    """As a driver does: published, then written down."""
+    storage = Storage(one.out)
+    sidecar = publish(one)
+    stored = storage.stored(one.video)
+    assert stored is not None
+    done = Done.of_sidecar(sidecar, one.name, stored.stamp)
+    ledger = Ledger(storage)
+    ledger.add("done", **done.facts())
+    ledger.flush()
+    return done

@@ -8,20 +8,7 @@ from jobs.batch.known import Done, difference, survey
 from jobs.batch.ledger import Ledger
 from jobs.batch.storage import Storage
 from jobs.outputs import RenderItem
-from tests.jobs.batch.example import item, publish
-
-
-def finish(one: RenderItem) -> Done:
-    """As a driver does: published, then written down."""
-    storage = Storage(one.out)
-    sidecar = publish(one)
-    stored = storage.stored(one.video)
-    assert stored is not None
-    done = Done.of_sidecar(sidecar, one.name, stored.stamp)
-    ledger = Ledger(storage)
-    ledger.add("done", **done.facts())
-    ledger.flush()
-    return done
+from tests.jobs.batch.example import finish, item, publish
 
 
 def finished(one: RenderItem, **options) -> Done | None:

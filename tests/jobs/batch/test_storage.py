@@ -1,38 +1,19 @@
 """Files of a batch, in a directory and in an S3 bucket behind a real HTTP server."""
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from moto.server import ThreadedMotoServer
 
 from jobs.batch.known import Done, survey
 from jobs.batch.ledger import Ledger, read_account
 from jobs.batch.lock import DriverLock
+from jobs.batch.publish import STORAGE_TROUBLE
 from jobs.batch.storage import Storage
 from jobs.errors import BadInput
 from tests.jobs.batch.example import item, publish
 
 pytestmark = pytest.mark.timeout(120)
-KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": "us-east-1"}
-
-
-@pytest.fixture(scope="module")
-def bucket() -> Iterator[str]:
-    """The URL of a bucket that s3fs finds through the environment, as users have it."""
-    import s3fs
-
-    server = ThreadedMotoServer(ip_address="127.0.0.1", port=0)
-    server.start()
-    host, port = server.get_host_and_port()
-    before = dict(os.environ)
-    os.environ.update(KEYS, AWS_ENDPOINT_URL=f"http://{host}:{port}")
-    s3fs.S3FileSystem().mkdir("videos")
-    yield "s3://videos"
-    os.environ.clear()
-    os.environ.update(before)
-    server.stop()
 
 
 @pytest.fixture(params=["directory", "bucket"])
@@ -48,7 +29,9 @@ def test_what_is_written_is_read(storage: Storage):
     assert storage.read("a/b.json") == b"three"
     stored = storage.stored("a/b.json")
     assert stored is not None and stored.num_bytes == 5
-    assert storage.folder("a") == {"b.json": stored}
+    assert storage.folder("a") == {"b.json": stored} and storage.folders("a") == set()
+    storage.write("a/c/d.json", b"")
+    assert storage.folders("a") == {"c"} and set(storage.folder("a")) == {"b.json"}
     storage.remove("a")
     assert storage.stored("a/b.json") is None and storage.folder("a") == {}
     with pytest.raises(FileNotFoundError):
@@ -79,7 +62,7 @@ def test_a_published_file_is_here_and_whole(storage: Storage, tmp_path: Path):
 
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../../b", "", ".", "a\\..\\b", "a\0b"])
 def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
-    for act in (storage.where, storage.read, storage.stored, storage.remove, storage.folder):
+    for act in (storage.where, storage.read, storage.stored, storage.remove, storage.folder, storage.folders):
         with pytest.raises(ValueError, match="not a name below"):
             act(name)
     with pytest.raises(ValueError, match="not a name below"):
@@ -103,6 +86,28 @@ def test_a_batch_lives_on_either(storage: Storage):
     assert read_account(storage).counts()["done"] == 1
     assert list(survey(storage, [one], verify=True).finished) == ["0000"]
     assert storage.digest(one.video) == sidecar.sha256
+
+
+@pytest.fixture
+def lost_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """One whose server does not listen; s3fs keeps its clients, those of the other one, too."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield Storage("s3://elsewhere/x")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_the_system(lost_bucket):
+    """Whatever the library calls it: drivers wait for such a storage, and no video is blamed for it."""
+    storage = lost_bucket
+    with pytest.raises(OSError, match="Could not connect") as error:
+        storage.write("a", b"one")
+    assert error.value.errno in STORAGE_TROUBLE
+    with pytest.raises(BadInput, match=r"s3://elsewhere/x cannot be written: Could not connect"):
+        storage.check_writable()
 
 
 def test_what_cannot_be_written_is_said_in_one_sentence():

@@ -40,6 +40,7 @@ class Soak:
     items: int = 200
     gangs: int = 3
     minutes: float = 10
+    """For so long there are faults; the batch that is under way then is finished without."""
     every_s: tuple[float, float] = (3, 9)
     """Seconds between two faults, at least and at most."""
     steps: int = 200
@@ -57,8 +58,14 @@ def main(soak: Soak) -> int:
         _write_prompts(soak, place / "prompts.txt")
         calm_s = _calm(soak, model, place)
         print(f"undisturbed: {calm_s:.0f} s", flush=True)
-        stormy_s = _stormy(soak, model, place)
-        figures = _check(soak, place) | {"undisturbed_s": round(calm_s), "disturbed_s": round(stormy_s)}
+        storms = _storms(soak, model, place)
+    figures = {
+        "items": soak.items,
+        "gangs": soak.gangs,
+        "faults": dict(soak.faults),
+        "undisturbed_s": round(calm_s),
+        "batches": storms,
+    }
     print(json.dumps(figures, indent=2))
     if soak.report:
         soak.report.write_text(json.dumps(figures, indent=2) + "\n")
@@ -97,30 +104,41 @@ def _calm(soak: Soak, model: Path, place: Path) -> float:
         cluster.shutdown()
 
 
-def _stormy(soak: Soak, model: Path, place: Path) -> float:
-    """Seconds until everything was there, faults for the first minutes of it."""
-    cluster, chance, number = _cluster(soak), random.Random(soak.seed), 0
-    started = time.monotonic()
-    ends = started + 60 * soak.minutes
+def _storms(soak: Soak, model: Path, place: Path) -> list[dict[str, Any]]:
+    """The batch again and again, from the start, until the minutes are over; faults all the time."""
+    cluster, chance, batches = _cluster(soak), random.Random(soak.seed), []
+    ends = time.monotonic() + 60 * soak.minutes
     try:
-        driver = _driver(soak, model, place, "stormy", cluster.address)
-        while driver.process.poll() is None or driver.process.returncode != 0:
-            if driver.process.poll() is not None:
-                number += 1
-                driver = _driver(soak, model, place, "stormy", cluster.address, number)
-            if time.monotonic() > ends:
-                driver.process.wait(3600)
-                continue
-            time.sleep(chance.uniform(*soak.every_s))
-            _strike(soak, cluster, driver, chance)
-            done = len({line["id"] for line in told(place / "stormy", "done")})
-            print(f"{time.monotonic() - started:.0f} s: {done} of {soak.items}; {dict(soak.faults)}", flush=True)
-        took_s = time.monotonic() - started
-        check_no_rank_lives(driver, *(node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes))
+        while time.monotonic() < ends:
+            out = f"stormy-{len(batches)}"
+            took_s = _storm(soak, model, place, out, cluster, chance, ends)
+            batches.append(_check(soak, place / "calm", place / out) | {"seconds": round(took_s)})
         check_nothing_is_held(cluster.address)
-        return took_s
+        return batches
     finally:
         cluster.shutdown()
+
+
+def _storm(
+    soak: Soak, model: Path, place: Path, out: str, cluster: Cluster, chance: random.Random, ends: float
+) -> float:
+    """Seconds until everything was there. A driver that was killed is started again."""
+    started, number = time.monotonic(), 0
+    driver = _driver(soak, model, place, out, cluster.address)
+    while driver.process.poll() is None or driver.process.returncode != 0:
+        if driver.process.poll() is not None:
+            number += 1
+            driver = _driver(soak, model, place, out, cluster.address, number)
+        if time.monotonic() > ends:
+            driver.process.wait(3600)
+            continue
+        time.sleep(chance.uniform(*soak.every_s))
+        _strike(soak, cluster, driver, chance)
+        done = len({line["id"] for line in told(place / out, "done")})
+        print(f"{out}, {time.monotonic() - started:.0f} s: {done} of {soak.items}; {dict(soak.faults)}", flush=True)
+    took_s = time.monotonic() - started
+    check_no_rank_lives(driver, *(node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes))
+    return took_s
 
 
 def _strike(soak: Soak, cluster: Cluster, driver: Driver, chance: random.Random) -> None:
@@ -140,21 +158,17 @@ def _strike(soak: Soak, cluster: Cluster, driver: Driver, chance: random.Random)
     soak.faults[fault] += 1
 
 
-def _check(soak: Soak, place: Path) -> dict[str, Any]:
+def _check(soak: Soak, calm_out: Path, out: Path) -> dict[str, Any]:
     """Raises AssertionError if anything was lost, done twice, or is not as in the undisturbed run."""
-    calm, stormy = checksums(place / "calm"), checksums(place / "stormy")
+    calm, stormy = checksums(calm_out), checksums(out)
     assert len(calm) == soak.items and stormy == calm
-    check_no_debris(place / "stormy")
-    starts, done = told(place / "stormy", "start"), Counter(line["id"] for line in told(place / "stormy", "done"))
+    check_no_debris(out)
+    done = Counter(line["id"] for line in told(out, "done"))
     # What a driver had no time to tell, because it was killed behind a video's publication, the next one tells.
-    assert done == Counter(stormy.keys()) and not told(place / "stormy", "fail")
+    assert done == Counter(stormy.keys()) and not told(out, "fail")
     return {
-        "items": soak.items,
-        "gangs": soak.gangs,
-        "minutes": soak.minutes,
-        "faults": dict(soak.faults),
-        "drivers": len(told(place / "stormy", "begin")),
-        "starts": len(starts),
+        "drivers": len(told(out, "begin")),
+        "starts": len(told(out, "start")),
         "done": len(stormy),
         "done_twice": sum(count - 1 for count in done.values()),
         "lost": soak.items - len(stormy),
