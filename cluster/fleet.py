@@ -30,7 +30,9 @@ class Fleet:
         self._backlog, self._budgets, self._tell, self._watch = backlog, budgets, tell, watch
         self._stop = threading.Event()
         self._num_slots = 0
-        self._threads: dict[Slot, threading.Thread] = {}
+        self._threads: dict[Slot, threading.Thread] = {}  # of slots that serve, leave, or have given up
+        self._leaving: set[Slot] = set()
+        self._leaving_lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._last_error: RankError | None = None
 
@@ -49,8 +51,9 @@ class Fleet:
         """Fills the cluster with gangs, as far as there are items for them. Never waits."""
         for slot in [slot for slot, thread in self._threads.items() if not thread.is_alive()]:
             self._last_error = slot.last_error or self._last_error
-            if self._gangs is None and slot.last_error is None:
+            if self._gangs is None and not slot.has_given_up:
                 del self._threads[slot]
+                self._leaving.discard(slot)
         wanted = self._gangs if self._gangs is not None else max(1, room(self._spec, self._watch.usable()))
         while len(self._threads) < min(wanted, len(self._backlog)) and not self._has_given_up():
             self._add()
@@ -78,14 +81,21 @@ class Fleet:
         missing = shortfall(self._spec, 1, self._watch.usable())
         return missing or "The cluster has room for it, but others are using it."
 
-    def may_leave(self) -> bool:
-        return self._gangs is None and len(self._living()) > max(1, room(self._spec, self._watch.usable()))
+    def may_leave(self, slot: Slot) -> bool:
+        if self._gangs is not None:
+            return False
+        with self._leaving_lock:  # Two that look at the same time must not leave to each other.
+            if len(self._living()) <= max(1, room(self._spec, self._watch.usable())):
+                return False
+            self._leaving.add(slot)
+            return True
 
     def others_run(self, slot: Slot) -> bool:
         return any(other.has_gang for other in self._living() if other is not slot)
 
     def _living(self) -> list[Slot]:
-        return [slot for slot, thread in list(self._threads.items()) if thread.is_alive()]
+        threads = list(self._threads.items())
+        return [slot for slot, thread in threads if thread.is_alive() and slot not in self._leaving]
 
     def _has_given_up(self) -> bool:
         """A fleet without a number would otherwise start anew for ever what cannot be started."""

@@ -72,9 +72,11 @@ def _attach(address: str) -> None:
 
 def _probe(address: str) -> None:
     """Asks for an answer first: Ray itself tries for many minutes, or ends the process."""
-    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if address.startswith("ray://"):
+        raise ValueError(f"{address} is for Ray clients, which cannot place gangs; submit the batch as a job instead.")
+    host, _, port = address.rpartition(":")
     if not host or not port.isdigit():
-        raise ValueError(f"The Ray address {address!r} is malformed; give host:port, ray://host:port or auto.")
+        raise ValueError(f"The Ray address {address!r} is malformed; give host:port or auto.")
     try:
         with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S) as connection:
             speaks_grpc = _speaks_grpc(connection)

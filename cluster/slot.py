@@ -39,8 +39,8 @@ class Ground(Protocol):
         """Why a gang finds no place."""
         ...
 
-    def may_leave(self) -> bool:
-        """Whether other gangs do the work, so that one without a place need not wait for it."""
+    def may_leave(self, slot: "Slot") -> bool:
+        """Whether other gangs do the work, so that this one need not wait for a place; if so, it counts as gone."""
         ...
 
     def others_run(self, slot: "Slot") -> bool:
@@ -65,6 +65,7 @@ class Slot:
     ):
         self.index = index
         self.last_error: RankError | None = None
+        self.has_given_up = False  # no gang can be started any more
         self._spec = spec
         self._workload = workload
         self._backlog = backlog
@@ -86,7 +87,7 @@ class Slot:
         """Runs items until each has its outcome, no gang can be had, or the stop flag is set."""
         try:
             with suppress(Stopped, NoPlace):
-                while self._backlog.is_worth_staying(self._stop, wake=self._must_close):
+                while not self.has_given_up and self._backlog.is_worth_staying(self._stop, wake=self._must_close):
                     if self._must_move():
                         self._close()
                         self._say("gang_closed", error="A node of it is being drained, or does not answer.")
@@ -94,9 +95,7 @@ class Slot:
                         self._close()
                         self._say("gang_closed", error="Other gangs are running all that is left.")
                         break
-                    elif not self._has_gang():
-                        break
-                    else:
+                    elif self._has_gang():
                         self._run_next()
                 self._close()
         finally:
@@ -125,6 +124,7 @@ class Slot:
                 starts += 1
                 self._lose(loss)
                 if self._is_hopeless(loss.error.kind, starts):
+                    self.has_given_up = True
                     return False
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
@@ -164,7 +164,7 @@ class Slot:
         if why != self._why:
             self._why = why
             self._say("gang_waiting", error=why)
-        if self._ground.may_leave():
+        if self._ground.may_leave(self):
             self._say("gang_closed", error=why)
             raise NoPlace
         timeout_s = self._spec.start_timeout_s
@@ -177,15 +177,21 @@ class Slot:
         if job is None:
             return
         assert self._gang is not None
-        if job.needs_fresh_gang and self._gang.num_runs:
-            self._close()
-            if not self._has_gang():
-                self._backlog.put_back(replace(job, attempts=job.attempts - 1))
-                return
+        if job.needs_fresh_gang and self._gang.num_runs and not self._renew_gang(job):
+            return
         self._shape = job.shape
         self._say("item_started", job)
         self._settle(job, self._run(job))
         self._last_busy_s = time.monotonic()
+
+    def _renew_gang(self, job: Job) -> bool:
+        """Puts a fresh gang in place of this one; if there is none, however that ends, the job goes back."""
+        self._close()
+        try:
+            return self._has_gang()
+        finally:
+            if self._gang is None:
+                self._backlog.put_back(replace(job, attempts=job.attempts - 1))
 
     def _run(self, job: Job) -> RunReport:
         assert self._gang is not None

@@ -167,6 +167,13 @@ def check_writable(path: Path, what: str) -> None:
         raise BadInput(f"{what} {path} cannot be written: {error.strerror} in {place}") from error
 
 
+def check_file(path: Path, option: str) -> None:
+    """Raises BadInput if the file that an option names cannot be written."""
+    if path.is_dir():
+        raise BadInput(f"{option} {path} is a directory; name a file")
+    check_writable(path.parent, f"the directory of {option}")
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is either whole or as it was."""
     partial = path.with_name(f".{path.name}.part")

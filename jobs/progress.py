@@ -21,10 +21,27 @@ PLAIN_WIDTH = 200
 Row = dict[str, Any]
 
 
+class PlainConsole(Console):
+    """Prints text as it is, and nothing that would steer a terminal: prompts and errors may hold anything."""
+
+    def __init__(self, **options: Any):
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(visible(each) if isinstance(each, str) else each for each in objects), **options)
+
+
 def make_console() -> Console:
     """Standard output; wide lines where it is a file or a pipe."""
-    console = Console(highlight=False, markup=False, emoji=False)
-    return console if console.is_terminal else Console(width=PLAIN_WIDTH, highlight=False, markup=False, emoji=False)
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=PLAIN_WIDTH)
+
+
+def visible(text: str) -> str:
+    """The text with what has no shape of its own (escape sequences, say) shown as a replacement character."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
 
 
 class BatchView:
@@ -130,7 +147,7 @@ def print_table(console: Console, rows: Sequence[Row], place: str) -> None:
     table = Table("video", "status", "dense/sparse", "seconds", "FLOPs ratio")
     for row in shown:
         if row["video"] is None:
-            table.add_row(row["id"], f"{row['status']}: {row['error']}", "", "", "")
+            table.add_row(row["id"], visible(f"{row['status']}: {row['error']}"), "", "", "")
             continue
         steps = f"{row['dense_steps']}/{row['sparse_steps']}"
         ratio = "" if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x"

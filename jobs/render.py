@@ -15,7 +15,7 @@ from jobs.batch.cost import LONG_S, calibrate, estimate, work
 from jobs.batch.known import Done
 from jobs.batch.ledger import FOLDER as LEDGER
 from jobs.batch.lock import NAME as LOCK
-from jobs.batch.lock import DriverLock
+from jobs.batch.lock import DriverLock, LockLost
 from jobs.batch.logs import logging_to, prune
 from jobs.batch.memory import remember
 from jobs.batch.plan import Plan, make_plan
@@ -49,17 +49,15 @@ def run(options: RenderOptions, *, retry: bool = False) -> int:
 
 
 def exit_code(outcomes: list[Any], plan: Plan) -> int:
-    """0 without failures; 3 if a video was given up; 2 if the model cannot be loaded; 33 if a rerun may help.
+    """0 without failures; 33 if a rerun would render more; 2 if the model cannot be loaded; 3 if videos were given up.
 
     A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
     """
-    failures = {outcome.failure.value for outcome in outcomes if outcome.failure}
-    given_up = {outcome.failure.value for outcome in outcomes if outcome.failure and not outcome.was_left}
-    if given_up & {"item", "infrastructure"} or plan.known.given_up:
-        return PARTIAL
-    if failures:
-        return BAD_INPUT if failures == {"start"} else INFRASTRUCTURE
-    return DONE
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    left = {each.failure.value for each in failed if each.was_left or each.failure.value in ("start", "storage")}
+    if left:
+        return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
+    return PARTIAL if failed or plan.known.given_up else DONE
 
 
 def _headline(plan: Plan) -> str:
@@ -81,7 +79,7 @@ def _render(plan: Plan, console: Console, *, retry: bool) -> tuple[Plan, list[An
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
         _ask(plan, console, spec)
-        with DriverLock(plan.storage) as lock:
+        with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock, retry=retry)
             checks = [lock.check, CancelWatch(plan.storage).check]
             with _recording(plan, lock, retry=retry) as recorder:
@@ -101,7 +99,7 @@ def _wrap_up(plan: Plan, console: Console) -> Plan:
         return plan
     try:
         storage.check_writable()
-        with DriverLock(storage) as lock:
+        with storage.trouble(), DriverLock(storage) as lock:
             plan = _up_to_date(plan, lock, retry=False)
             with _recording(plan, lock, retry=False):
                 return plan
@@ -113,7 +111,7 @@ def _wrap_up(plan: Plan, console: Console) -> Plan:
 @contextmanager
 def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
-    storage, how = plan.storage, "stopped"
+    storage, how, is_ours = plan.storage, "stopped", True
     with _driver_log(plan):
         _clear(plan)
         prune(storage)
@@ -123,11 +121,15 @@ def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorde
         try:
             yield recorder
             how = "done"
+        except LockLost:
+            is_ours = False
+            raise
         except HeadLost as error:
             _leave_at_once(str(error), recorder, lock)
         finally:
-            recorder.close(how)
-            storage.remove(ATTEMPTS)
+            if is_ours:
+                recorder.close(how)
+                storage.remove(ATTEMPTS)
 
 
 def _clear(plan: Plan) -> None:
@@ -141,14 +143,14 @@ def _clear(plan: Plan) -> None:
 def _run_batch(
     plan: Plan, console: Console, recorder: Recorder, checks: list[Any], layout: Layout, spec: Any
 ) -> list[Any]:
-    from cluster.batch import Budgets, run_batch
+    from cluster.batch import Budgets, InfeasibleGang, run_batch
 
     options = plan.options
 
     def tick() -> None:
-        recorder.tick()
         for check in checks:
             check()
+        recorder.tick()
 
     with BatchView(console, len(plan.todo)) as view:
 
@@ -169,6 +171,8 @@ def _run_batch(
                 on_tick=tick,
                 may_grow_to=nodes_as_given(options),
             )
+        except InfeasibleGang as error:  # It did fit a moment ago.
+            raise InfrastructureError(str(error)) from error
         except (KeyboardInterrupt, SystemExit):
             done, all_of_them = view.num_done, count(view.total, "video")
             console.print(f"stopped after {done} of {all_of_them}; run it again for the rest")

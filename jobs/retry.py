@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.batch.memory import PROMPTS, recall
+from jobs.batch.memory import recall
 from jobs.batch.storage import Storage
 from jobs.batch_options import RetryOptions
 from jobs.render import run as render
@@ -14,8 +14,6 @@ def run(options: RetryOptions) -> int:
     """The exit code of the rendering. Raises BadInput if the directory holds no batch."""
     storage = Storage(options.out)
     with tempfile.TemporaryDirectory(prefix="resca-") as folder:
-        prompts = Path(folder) / PROMPTS
-        asked = recall(storage, prompts)
-        prompts.write_bytes(storage.read(PROMPTS))
+        asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs
         return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes), retry=True)

@@ -57,7 +57,11 @@ def _driver(account: Account, holder: Holder | None) -> str:
     where = f"process {holder.pid} on {holder.host}"
     if holder.is_certainly_dead():
         return f"the driver ({where}) was killed; run the same command again, or resca retry"
-    return f"driver: {where}, last heard of {duration(time.time() - account.last_s)} ago"
+    silence_s = time.time() - max(account.last_s, holder.written_s)
+    told = f"driver: {where}, last heard of {duration(silence_s)} ago"
+    return (
+        f"{told}; it may be dead or cut off: the same command, run again, takes over" if silence_s > SILENT_S else told
+    )
 
 
 def _pace(account: Account) -> str | None:

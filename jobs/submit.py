@@ -6,6 +6,7 @@ import re
 import secrets
 import shlex
 import shutil
+import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -21,11 +22,13 @@ from jobs.options import MethodOptions, VideoOptions
 from jobs.outputs import JOB
 from jobs.progress import make_console
 from jobs.prompts import Defaults, read_items
+from jobs.recipes import SUFFIXES, read_recipe
 
 ROOT = Path(__file__).parent.parent
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "results")
 DEFAULT = "http://127.0.0.1:8265"
+NOT_FOLLOWED = "the job is not followed any more, but goes on; how to follow and stop it stands above"
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the cluster's token to ~/.ray/auth_token"
 
 
@@ -41,12 +44,18 @@ def run(options: SubmitOptions) -> int:
         size = sum(path.stat().st_size for path in folder.rglob("*") if path.is_file())
         console.print(f"uploading {size / 2**20:.1f} MiB as {submission}")
         _submit(client, submission, folder, options)
-    console.print(f"accepted; it is stopped by: resca cancel {options.out}", soft_wrap=True)
+    address = client.get_address()
+    console.print(f"accepted; follow it: ray job logs -f {submission} --address {address}", soft_wrap=True)
+    console.print(f"stop it: ray job stop {submission} --address {address}", soft_wrap=True)
     return _follow(client, submission) if options.follow else DONE
 
 
 def _check_reachable_later(options: SubmitOptions) -> None:
-    """What the cluster will look for must be there, too."""
+    """What the cluster will look for must be there, too, and what goes with the job must be here."""
+    if options.json or options.address:
+        raise BadInput("--json and --address are for render; the job attaches to the cluster that it is submitted to")
+    for recipe in [path for path in _files(options).values() if path != options.prompts]:
+        read_recipe(recipe)
     if Path(options.model).exists() and options.model != "demo" and not Path(options.model).is_absolute():
         raise BadInput(f"--model {options.model} is a relative path; give one that every node sees, or a hub id")
     if "://" not in options.out and not Path(options.out).is_absolute():
@@ -57,6 +66,8 @@ def _client(address: str | None) -> Any:
     from ray.job_submission import JobSubmissionClient
 
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT
+    if "://" not in address:
+        raise BadInput(f"--dashboard {address} should be a URL, such as http://{address}")
     with _jobs_errors(address):
         return JobSubmissionClient(address)
 
@@ -89,10 +100,11 @@ def _package(options: SubmitOptions) -> Iterator[Path]:
 def _files(options: SubmitOptions) -> dict[str, Path]:
     """Local files that go with the job, by their names there."""
     files = {f"prompts{options.prompts.suffix}": options.prompts}
-    if options.cache.plan:
-        files["plan.yaml"] = options.cache.plan
-    if options.method.endswith((".yaml", ".yml")):
-        files["recipe.yaml"] = Path(options.method)
+    if plan := options.cache.plan:
+        files[f"plan{plan.suffix}"] = plan
+    if options.method.endswith(SUFFIXES):
+        recipe = Path(options.method)
+        files[f"recipe{recipe.suffix}"] = recipe
     return files
 
 
@@ -116,15 +128,20 @@ def _flag(name: str, value: Any) -> list[str]:
 
 
 def _follow(client: Any, submission: str) -> int:
-    """Print what the job says until it ends. Ctrl-C leaves the job running."""
+    """Print what the job says until it ends. Ctrl-C and a connection that is cut leave the job running."""
 
     async def tail() -> None:
         async for text in client.tail_job_logs(submission):
             print(text, end="", flush=True)
 
-    with _jobs_errors(client.get_address()):
+    try:
         asyncio.run(tail())
         info = _ended(client, submission)
+    except (OSError, RuntimeError) as error:
+        raise InfrastructureError(f"{NOT_FOLLOWED} ({_first_line(error)})") from error
+    except KeyboardInterrupt:
+        print(f"\n{NOT_FOLLOWED}", file=sys.stderr)
+        raise
     return _exit_code(info.status.value, info.message or "", info.driver_exit_code)
 
 
@@ -155,12 +172,14 @@ def _jobs_errors(address: str) -> Iterator[None]:
         yield
     except AuthenticationError as error:
         raise BadInput(f"the cluster at {address} refuses without a valid token: {TOKEN_HINT}") from error
-    except ConnectionError as error:
+    except OSError as error:
         raise InfrastructureError(f"no Ray dashboard answers at {address}; is it reachable from here?") from error
     except RuntimeError as error:
         text = str(error)
         if re.search(r"\b40[13]\b|[Uu]nauthorized|[Aa]uthentication|token", text):
             raise BadInput(f"the cluster at {address} refuses without a valid token: {TOKEN_HINT}") from error
-        raise InfrastructureError(
-            f"the cluster at {address} refuses the job: {text.strip().splitlines()[0]}"
-        ) from error
+        raise InfrastructureError(f"the cluster at {address} refuses the job: {_first_line(error)}") from error
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0]

@@ -19,7 +19,7 @@ from jobs.errors import BadInput
 from jobs.facts import read_facts
 from jobs.judge import Judge, calibration_items
 from jobs.options import TuneOptions
-from jobs.outputs import write_text
+from jobs.outputs import check_file, write_text
 from jobs.progress import make_console
 from jobs.rollout import Rollouts
 
@@ -47,6 +47,7 @@ class Candidate:
 def run(options: TuneOptions) -> int:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
     target = _target(options)
+    check_file(options.out, "--out")
     facts = read_facts(options.model)
     items = calibration_items(options, facts)
     if options.budget_dense and options.budget_dense > items[0].steps:

@@ -2,6 +2,7 @@
 
 import json
 import time
+from contextlib import suppress
 
 from jobs.batch.storage import Storage
 from jobs.errors import TERMINATED, JobError
@@ -24,12 +25,14 @@ class CancelWatch:
         storage.remove(NAME)
 
     def check(self) -> None:
-        """Raises Cancelled."""
+        """Raises Cancelled. A storage that does not answer is asked again later."""
         now = time.monotonic()
         if now < self._due_s:
             return
         self._due_s = now + LOOK_S
-        if self._storage.stored(NAME):
+        with suppress(OSError):
+            if not self._storage.stored(NAME):
+                return
             self._storage.remove(NAME)
             raise Cancelled(f"the batch in {self._storage} was cancelled; what is finished stays")
 

@@ -6,7 +6,8 @@ import secrets
 import socket
 import threading
 import time
-from dataclasses import asdict, dataclass
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jobs.batch.storage import Storage
@@ -34,6 +35,7 @@ class Holder:
     pid: int
     space: str
     beats: int = 0
+    written_s: float = 0.0  # since 1970, by the holder's clock; for people to read, nothing is decided by it
 
     def is_certainly_dead(self) -> bool:
         """Whether it ran on this machine, and does not any more."""
@@ -46,7 +48,11 @@ class DriverLock:
     def __init__(self, storage: Storage, *, lease_s: float = LEASE_S) -> None:
         self._storage, self._lease_s = storage, lease_s
         self._me = Holder(
-            token=secrets.token_hex(8), host=socket.gethostname(), pid=os.getpid(), space=_process_space()
+            token=secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            space=_process_space(),
+            written_s=time.time(),
         )
         self.took_over = False  # from a driver that was at work until now, or has died
         self._ended = threading.Event()
@@ -69,9 +75,10 @@ class DriverLock:
         self._ended.set()
         if self._thread.is_alive():
             self._thread.join(BEAT_S)
-        holder = read_holder(self._storage)
-        if holder is not None and holder.token == self._me.token:
-            self._storage.remove(NAME)
+        with suppress(OSError):  # It is a dead driver's then.
+            holder = read_holder(self._storage)
+            if holder is not None and holder.token == self._me.token:
+                self._storage.remove(NAME)
 
     def check(self) -> None:
         """Raises LockLost if the lock is another's by now."""
@@ -102,7 +109,7 @@ class DriverLock:
                 if holder is None or holder.token != self._me.token:
                     self._is_lost = True
                     return
-                self._storage.write(NAME, _dump(Holder(**{**asdict(self._me), "beats": beats})))
+                self._storage.write(NAME, _dump(replace(self._me, beats=beats, written_s=time.time())))
             except OSError:  # The storage may come back; if it does not, whatever else is written fails, too.
                 continue
 

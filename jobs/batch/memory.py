@@ -11,51 +11,55 @@ from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput
 from jobs.options import MethodOptions, VideoOptions
+from jobs.recipes import SUFFIXES
 
-OPTIONS, PROMPTS = "batch.json", "prompts.jsonl"
+OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
 PROMPT_FIELDS = {"id", "prompt", "seed", "height", "width", "num_frames", "steps"}
 # Of one run, not of the batch.
-PASSING = ("limit", "replace", "verify", "yes", "json", "address")
+PASSING = ("limit", "verify", "yes", "json", "address")
 
 
 def remember(plan: Plan) -> None:
-    """Write the options and the complete prompts."""
-    options = _absolute(plan.options)
+    """Write the options, the complete prompts, and a recipe that came from a file: that may be gone by then."""
+    options, storage = plan.options, plan.storage
+    if options.cache.plan or options.method.endswith(SUFFIXES):
+        storage.write(RECIPE, json.dumps(plan.method.describe(), indent=2).encode())
+        options = replace(options, method=RECIPE, cache=MethodOptions())
+    if options.model != "demo" and Path(options.model).exists():
+        options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
-    plan.storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
+    storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
     lines = (item.model_dump_json(include=PROMPT_FIELDS) for item in plan.items)
-    plan.storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
+    storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
 
 
-def recall(storage: Storage, prompts: Path) -> RenderOptions:
-    """The options of the batch in a storage, with its prompts read from the local file `prompts`.
+def recall(storage: Storage, folder: Path) -> RenderOptions:
+    """The options of the batch in a storage, with its prompts and its recipe copied to a local folder.
 
     Raises BadInput if there is no batch.
     """
+    text = _read(storage, OPTIONS)
     try:
-        given = json.loads(storage.read(OPTIONS))
-    except FileNotFoundError:
-        raise BadInput(f"{storage} holds no batch: there is no {OPTIONS}") from None
+        given = json.loads(text)
     except ValueError as error:
         raise BadInput(f"{storage.where(OPTIONS)} is damaged: {error}") from error
-    given |= {"out": str(storage), "prompts": prompts}
+    given |= {"out": str(storage), "prompts": _copy(storage, PROMPTS, folder)}
+    if given["method"] == RECIPE:
+        given["method"] = str(_copy(storage, RECIPE, folder))
     cache, video = _typed(MethodOptions, given.pop("cache")), _typed(VideoOptions, given.pop("video"))
     return RenderOptions(**_known(RenderOptions, given), cache=cache, video=video)
 
 
-def _absolute(options: RenderOptions) -> RenderOptions:
-    """Files that were named relative to where the driver runs."""
-    plan = options.cache.plan
-    return replace(
-        options,
-        cache=replace(options.cache, plan=plan.absolute() if plan else None),
-        model=_absolute_if(options.model != "demo", options.model),
-        method=_absolute_if(options.method.endswith((".yaml", ".yml")), options.method),
-    )
+def _read(storage: Storage, name: str) -> bytes:
+    try:
+        return storage.read(name)
+    except FileNotFoundError:
+        raise BadInput(f"{storage} holds no batch: there is no {name}") from None
 
 
-def _absolute_if(may_be_file: bool, name: str) -> str:
-    return str(Path(name).absolute()) if may_be_file and Path(name).exists() else name
+def _copy(storage: Storage, name: str, folder: Path) -> Path:
+    (folder / name).write_bytes(_read(storage, name))
+    return folder / name
 
 
 def _typed(kind: type, given: Mapping[str, Any]) -> Any:

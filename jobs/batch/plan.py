@@ -13,7 +13,7 @@ from jobs.errors import BadInput
 from jobs.facts import ModelFacts, read_facts
 from jobs.gangs import layout_as_given, nodes_as_given
 from jobs.options import VideoOptions
-from jobs.outputs import RenderItem, check_names, check_writable
+from jobs.outputs import RenderItem, check_names
 from jobs.prompts import Defaults, Item, read_items
 from jobs.recipes import resolve_method
 from parallel.heap import uncollected
@@ -65,7 +65,8 @@ def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
         items=items,
         known=replace(known, given_up={}) if retry else known,
     )
-    _check_places(plan)
+    if plan.todo:  # A batch that is finished may lie where nothing can be written.
+        storage.check_writable()
     return plan
 
 
@@ -173,13 +174,3 @@ def _refusal(storage: Storage, items: list[RenderItem], known: Known) -> str:
         f"{there.name}.mp4 in {storage} was rendered with other settings "
         f"({difference(storage, first, there)}){others}; choose another --out, or render anew with --replace"
     )
-
-
-def _check_places(plan: Plan) -> None:
-    """A batch that is finished may lie where nothing can be written."""
-    if plan.todo:
-        plan.storage.check_writable()
-    if path := plan.options.json:
-        if path.is_dir():
-            raise BadInput(f"--json {path} is a directory; name a file")
-        check_writable(path.parent, "the directory of --json")

@@ -1,6 +1,5 @@
 """How a video gets its name: written in a place of its own, looked at, and only then given out; the sidecar last."""
 
-import errno
 import secrets
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -14,21 +13,11 @@ from jobs.batch.storage import Storage
 from jobs.outputs import ATTEMPTS, RenderItem, Sidecar
 from jobs.video import probe, write_video
 
-# A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
-STORAGE_TROUBLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
-    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
-}
-
-
-class StorageError(OSError):
-    """The output directory cannot be written at the moment."""
-
 
 @contextmanager
 def attempt_place(storage: Storage, item: RenderItem) -> Iterator[Path]:
     """The attempt's own folder. What the storage refuses in the block becomes a StorageError."""
-    with _storage_trouble(storage), storage.workplace(f"{ATTEMPTS}/{item.id}-{secrets.token_hex(4)}") as place:
+    with storage.trouble(), storage.workplace(f"{ATTEMPTS}/{item.id}-{secrets.token_hex(4)}") as place:
         yield place
 
 
@@ -65,15 +54,3 @@ def verify(file: Path, item: RenderItem) -> None:
     asked = item.num_frames, item.height, item.width
     if found != asked:
         raise OSError(f"the MP4 has frames, height and width {found}, not {asked}")
-
-
-@contextmanager
-def _storage_trouble(storage: Storage) -> Iterator[None]:
-    try:
-        yield
-    except StorageError:
-        raise
-    except OSError as error:
-        if error.errno in STORAGE_TROUBLE:
-            raise StorageError(f"{storage} cannot be written: {error.strerror or error}") from error
-        raise

@@ -113,7 +113,7 @@ class Recorder:
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
                 if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
-                    self._storage.remove(f"{CHECKPOINTS}/{item.id}")
+                    self._forget_checkpoints(item)
                 self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
                 self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
             case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
@@ -127,13 +127,27 @@ class Recorder:
                 pass
 
     def _finish(self, item: RenderItem, sidecar: Sidecar, about: Mapping[str, Any]) -> None:
-        stored = self._storage.stored(item.video)
-        done = Done.of_sidecar(sidecar, item.name, stored.stamp if stored else None)
+        done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
         self._ledger.add("done", **about, **done.facts())
         self._show(item, status="done", attempts=about["n"], gang=about["g"], **_shown(done))
 
+    def _stamp(self, item: RenderItem) -> str | None:
+        """Of its file, so that it is known again; without one the next driver compares its checksum."""
+        try:
+            stored = self._storage.stored(item.video)
+        except OSError as error:
+            self._endure(error)
+            return None
+        return stored.stamp if stored else None
+
+    def _forget_checkpoints(self, item: RenderItem) -> None:
+        try:
+            self._storage.remove(f"{CHECKPOINTS}/{item.id}")
+        except OSError as error:
+            self._endure(error)
+
     def _give_up(self, item: RenderItem, event: Event, about: Mapping[str, Any]) -> None:
-        self._storage.remove(f"{CHECKPOINTS}/{item.id}")
+        self._forget_checkpoints(item)
         self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
         self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
         if event.traceback:

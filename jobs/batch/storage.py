@@ -11,9 +11,19 @@ from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from jobs.errors import BadInput
+from jobs.errors import BadInput, InfrastructureError
 from jobs.outputs import check_writable
 from jobs.video import publish, sha256
+
+# A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
+TROUBLE = {
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
+}
+
+
+class StorageError(InfrastructureError, OSError):
+    """The output directory cannot be written at the moment."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,7 +38,7 @@ class Storage:
     """Files below one root, by names such as `videos/0000.mp4`, with '/' on every system.
 
     On local and shared file systems a file takes its name in one step, once its bytes are on disk; an object store
-    does the same by itself. Whatever goes wrong with a storage is an OSError.
+    does the same by itself. Whatever goes wrong with a storage is an OSError, with an object store a StorageError.
     """
 
     def __init__(self, root: str | Path) -> None:
@@ -42,10 +52,25 @@ class Storage:
         """The full path or URL of a file."""
         return f"{self.url.rstrip('/')}/{_safe(name)}"
 
+    @contextmanager
+    def trouble(self) -> Iterator[None]:
+        """What the storage refuses in the block, through no fault of who asks, becomes a StorageError."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except OSError as error:
+            if error.errno in TROUBLE:
+                raise StorageError(f"{self} cannot be written: {_reason(error)}") from error
+            raise
+
     def read(self, name: str) -> bytes:
         """The bytes of a file. Raises FileNotFoundError."""
         if self.directory:
-            return self._path(name).read_bytes()
+            try:
+                return self._path(name).read_bytes()
+            except NotADirectoryError as error:
+                raise FileNotFoundError(*error.args) from error
         return self._ask("cat_file", name)
 
     def write(self, name: str, data: bytes) -> None:
@@ -95,8 +120,7 @@ class Storage:
         """The files of a folder by their names in it; none if there is no such folder."""
         try:
             if self.directory:
-                with os.scandir(self._path(name)) as files:
-                    return {file.name: _stored(file.stat()) for file in files if file.is_file()}
+                return dict(_scan(self._path(name)))
             return {_last(info): _remote_stored(info) for info in self._listed(name) if info["type"] == "file"}
         except (FileNotFoundError, NotADirectoryError):
             return {}
@@ -167,17 +191,22 @@ class Storage:
             self._ask("pipe_file", probe, b"")
             self._ask("rm_file", probe)
         except OSError as error:
-            raise BadInput(f"output directory {self.url} cannot be written: {error.strerror or error}") from error
+            raise BadInput(f"output directory {self} cannot be written: {_reason(error.__cause__ or error)}") from error
 
     def append(self, name: str, text: bytes) -> None:
         """Add to a file of a local storage, and see it on disk. A URL has no such thing."""
         assert self.directory is not None
         path = self._path(name)
         path.parent.mkdir(parents=True, exist_ok=True)
-        with path.open("ab") as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
+        with path.open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while text:  # An unbuffered file may take less than it is given.
+                    text = text[file.write(text) :]
+                os.fsync(file.fileno())
+            except OSError:  # A disk that got full may have taken half a line, which would spoil the next.
+                file.truncate(whole)
+                raise
 
     @cached_property
     def _remote(self) -> Any:
@@ -198,8 +227,7 @@ class Storage:
         except (FileNotFoundError, FileExistsError, NotADirectoryError, TypeError, NotImplementedError):
             raise
         except Exception as error:  # Each storage has its own: no network, no permission, too many requests.
-            reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-            raise OSError(errno.EIO, reason) from error
+            raise StorageError(f"{self} cannot be used: {_reason(error)}") from error
 
     def _info(self, name: str) -> Any:
         self._remote.invalidate_cache()
@@ -241,6 +269,19 @@ def _safe(name: str) -> str:
 
 def _stored(status: os.stat_result) -> Stored:
     return Stored(num_bytes=status.st_size, stamp=str(status.st_mtime_ns))
+
+
+def _scan(folder: Path) -> Iterator[tuple[str, Stored]]:
+    """The files of a folder, but those that are gone, or have got their final name, before they are looked at."""
+    with os.scandir(folder) as files:
+        for file in files:
+            with suppress(FileNotFoundError):
+                if file.is_file():
+                    yield file.name, _stored(file.stat())
+
+
+def _reason(error: BaseException) -> str:
+    return getattr(error, "strerror", None) or str(error) or type(error).__name__
 
 
 def _last(info: dict[str, Any]) -> str:

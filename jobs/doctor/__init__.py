@@ -7,8 +7,7 @@ from typing import Any
 from jobs.batch_options import DoctorOptions
 from jobs.doctor import cluster, files, gpus, machine, network, packages
 from jobs.doctor.finding import PROBLEM, WARNING, Finding, warning
-from jobs.errors import BAD_INPUT, DONE, BadInput
-from jobs.outputs import check_writable
+from jobs.errors import BAD_INPUT, DONE
 from jobs.progress import count, make_console, print_rows, write_rows
 
 CHECKS: dict[str, Callable[[DoctorOptions], Iterable[Finding]]] = {
@@ -31,11 +30,7 @@ CHECKS: dict[str, Callable[[DoctorOptions], Iterable[Finding]]] = {
 
 
 def run(options: DoctorOptions) -> int:
-    """Print a table of findings. Returns 0, or 2 if one is a problem.
-
-    Raises BadInput if --json cannot be written.
-    """
-    _check_json(options)
+    """Print a table of findings. Returns 0, or 2 if one is a problem."""
     # Most of them wait: for a process, a server or a disk.
     with ThreadPoolExecutor(len(CHECKS)) as pool:
         rows = [row for rows in pool.map(lambda name: _rows(name, options), CHECKS) for row in rows]
@@ -55,10 +50,3 @@ def _rows(name: str, options: DoctorOptions) -> list[dict[str, Any]]:
         found = f"the check itself failed: {type(error).__name__}: {error}"
         findings = [warning(found, "look at this by hand, and report it")]
     return [{"check": name, **vars(finding)} for finding in findings]
-
-
-def _check_json(options: DoctorOptions) -> None:
-    if path := options.json:
-        if path.is_dir():
-            raise BadInput(f"--json {path} is a directory; name a file")
-        check_writable(path.parent, "the directory of --json")

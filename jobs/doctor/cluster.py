@@ -21,7 +21,8 @@ SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs"
 TOKEN_DOCUMENTATION = "https://docs.ray.io/en/latest/ray-security/token-auth.html"
 # By what the error says.
 REMEDIES = {
-    "malformed": "--address and RAY_ADDRESS take HOST:6379, ray://HOST:10001 or auto",
+    "ray clients": "leave out ray:// on a machine of the cluster, or use resca submit from elsewhere",
+    "malformed": "--address and RAY_ADDRESS take HOST:6379 or auto",
     "no ray cluster": "start one (ray start --head), name the right address, or look at the firewall between",
     "not ray": "name the head's port: 6379, or that of ray start --port",
     "version mismatch": "install the same Ray and Python on this machine and on all nodes",

@@ -5,6 +5,7 @@ import socket
 import subprocess
 import sys
 from dataclasses import replace
+from importlib.metadata import version
 from importlib.util import find_spec
 from pathlib import Path
 
@@ -231,6 +232,13 @@ def test_the_exit_code_tells_what_was_given_up_from_what_was_left(place, kinds, 
     assert exit_code(outcomes, plan) == code
 
 
+def test_what_a_rerun_would_render_outweighs_what_was_given_up(place):
+    given_up = Outcome(item=None, attempts=2, failure=FailureKind.ITEM)
+    left = Outcome(item=None, attempts=1, failure=FailureKind.INFRASTRUCTURE, was_left=True)
+    plan = make_plan(parse(["render", "good.txt", "--out", "out", "--model", "model"]))
+    assert exit_code([given_up, left], plan) == 33
+
+
 def finish_everything(options: RenderOptions) -> None:
     """Put an intact video and its sidecar where each item of the batch belongs, and write it down."""
     for item in make_plan(options).items:
@@ -281,3 +289,21 @@ def test_limit_takes_the_first_prompts_and_leaves_their_seeds(place):
     options = parse(["render", "good.txt", "--out", "out", "--model", "model", "--limit", "1", "--seed", "5"])
     assert isinstance(options, RenderOptions)
     assert [(item.id, item.seed, item.steps) for item in make_plan(options).items] == [("0000", 5, 12)]
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["status", "nothing", "--json", "."], "--json . is a directory; name a file"),
+        (["benchmark", "--report", "good.txt"], "good.txt is not a directory"),
+        (["tune", "--target", "psnr=40", "--out", "."], "--out . is a directory; name a file"),
+    ],
+)
+def test_results_that_could_not_be_written_are_refused_before_any_work(place, capsys, words, told):
+    assert main(words) == 2
+    assert told in capsys.readouterr().err
+
+
+def test_the_version_is_told(capsys):
+    assert main(["--version"]) == 0
+    assert capsys.readouterr().out == f"resca {version('resca-render')}\n"

@@ -107,3 +107,9 @@ def test_rows_read_back_as_json(tmp_path):
 def test_standard_output_in_a_pipe_has_room_for_file_names(monkeypatch):
     monkeypatch.delenv("FORCE_COLOR", raising=False)
     assert make_console().width >= 120
+
+
+def test_what_would_steer_a_terminal_is_shown_and_not_sent(capsys):
+    console = make_console()
+    console.print("\x1b[31ma red ball\x07 für \u4f60")
+    assert capsys.readouterr().out == "\ufffd[31ma red ball\ufffd für \u4f60\n"

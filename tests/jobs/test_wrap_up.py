@@ -8,10 +8,12 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.batch.ledger import read_account, read_lines
-from jobs.batch.lock import DriverLock
+from jobs.batch.lock import DriverLock, LockLost
+from jobs.batch.memory import recall, remember
 from jobs.batch.plan import make_plan
 from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions
+from jobs.render import _recording
 from tests.jobs.batch.example import publish
 from tests.jobs.survival.harness import check_no_debris
 from tests.jobs.test_facts import make_model
@@ -65,3 +67,29 @@ def test_a_living_driver_is_left_alone(out, capsys):
     assert "left as it is: another driver works on" in capsys.readouterr().out
     assert (out / "attempts" / "0001-its-own").exists()
     assert read_account(Storage(out)).begun == {}
+
+
+def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):
+    plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
+    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), _recording(plan, lock, retry=False):
+        (out / "attempts" / "0001-of-the-other").mkdir(parents=True)
+        raise LockLost("another driver has taken over")
+    assert (out / "attempts" / "0001-of-the-other").exists()
+    assert "end" not in [line["e"] for line in read_lines(plan.storage)]
+
+
+def test_retry_needs_no_recipe_file_but_its_own(out, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\nschedule: {kind: places, dense: [0, 4, 8, 11], steps: 12}\n")
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", method=str(recipe)))
+    remember(plan)
+    recipe.unlink()
+    (tmp_path / "copy").mkdir()
+    again = make_plan(recall(plan.storage, tmp_path / "copy"))
+    assert [item.fingerprint for item in again.items] == [item.fingerprint for item in plan.items]
+
+
+def test_retry_goes_on_replacing(out, tmp_path):
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", replace=True))
+    remember(plan)
+    assert recall(plan.storage, tmp_path).replace

@@ -1,5 +1,8 @@
 """Files of a batch, in a directory and in an S3 bucket behind a real HTTP server."""
 
+import subprocess
+import sys
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -8,8 +11,7 @@ import pytest
 from jobs.batch.known import Done, survey
 from jobs.batch.ledger import Ledger, read_account
 from jobs.batch.lock import DriverLock
-from jobs.batch.publish import STORAGE_TROUBLE
-from jobs.batch.storage import Storage
+from jobs.batch.storage import Storage, StorageError
 from jobs.errors import BadInput
 from tests.jobs.batch.example import item, publish
 
@@ -100,12 +102,41 @@ def lost_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storag
     s3fs.S3FileSystem.clear_instance_cache()
 
 
+def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
+    code = (
+        "import resource, signal, sys; from jobs.batch.storage import Storage\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 100))\n"
+        "storage = Storage(sys.argv[1]); storage.append('log', b'first\\n')\n"
+        "try: storage.append('log', b'second\\n')\n"
+        "except OSError: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); storage.append('log', b'third\\n')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[3], timeout=60)
+    assert (tmp_path / "log").read_bytes() == b"first\nthird\n"
+
+
+def test_a_folder_is_told_while_files_in_it_get_their_names(tmp_path: Path):
+    storage, ended = Storage(tmp_path), threading.Event()
+    storage.write("videos/first", b"")
+
+    def keep_writing() -> None:
+        while not ended.is_set():
+            storage.write("videos/second", b"")
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        assert all("first" in storage.folder("videos") for _ in range(300))
+    finally:
+        ended.set()
+        writer.join()
+
+
 def test_a_store_that_does_not_answer_is_an_error_of_the_system(lost_bucket):
     """Whatever the library calls it: drivers wait for such a storage, and no video is blamed for it."""
     storage = lost_bucket
-    with pytest.raises(OSError, match="Could not connect") as error:
+    with pytest.raises(StorageError, match="s3://elsewhere/x cannot be used: Could not connect"):
         storage.write("a", b"one")
-    assert error.value.errno in STORAGE_TROUBLE
     with pytest.raises(BadInput, match=r"s3://elsewhere/x cannot be written: Could not connect"):
         storage.check_writable()
 
@@ -115,3 +146,9 @@ def test_what_cannot_be_written_is_said_in_one_sentence():
         Storage("/proc/resca").check_writable()
     with pytest.raises(BadInput, match="cannot be used: Protocol not known: nowhere"):
         Storage("nowhere://bucket").check_writable()
+
+
+def test_below_a_file_there_is_nothing_to_read(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError):
+        Storage(tmp_path / "file").read("driver.lock")

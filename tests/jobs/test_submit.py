@@ -1,0 +1,40 @@
+"""What `resca submit` refuses before it uploads anything, and what it sends along."""
+
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main, parse
+from jobs.submit import _entrypoint, _package
+
+
+@pytest.fixture
+def place(tmp_path, monkeypatch) -> Path:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "p.txt").write_text("red\n")
+    (tmp_path / "mine.json").write_text('{"name": "mine", "schedule": {"kind": "interval", "every": 3}}')
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["--out", "videos"], "--out videos is a relative path"),
+        (["--dashboard", "127.0.0.1:8265"], "should be a URL, such as http://127.0.0.1:8265"),
+        (["--method", "none.yaml"], "cannot read the recipe none.yaml"),
+        (["--method", "auto", "--plan", "none.yaml"], "cannot read the recipe none.yaml"),
+        (["--json", "rows.json"], "--json and --address are for render"),
+        (["--address", "auto"], "--json and --address are for render"),
+    ],
+)
+def test_bad_input_is_one_sentence(place, capsys, words, told):
+    assert main(["submit", "p.txt", "--out", "/shared/videos", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+
+
+def test_recipes_go_with_the_job_under_their_kind_of_file(place):
+    options = parse(["submit", "p.txt", "--out", "/shared/videos", "--method", "mine.json", "--ring", "2"])
+    with _package(options) as folder:
+        assert {"prompts.txt", "recipe.json", "jobs", "cluster"} <= {path.name for path in folder.iterdir()}
+    assert "--method recipe.json" in _entrypoint(options) and "--ring 2" in _entrypoint(options)
