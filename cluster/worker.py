@@ -154,10 +154,13 @@ def _join(store: Any, context: RankContext, timeout_s: float, num_threads: int) 
 
     torch.set_num_threads(num_threads)
     _use_interface_of(ray.util.get_node_ip_address())
-    if context.device != "cpu":
+    on_cpu = context.device == "cpu"
+    if not on_cpu:
         torch.cuda.set_device(context.device)
     dist.init_process_group(
-        backend="gloo" if context.device == "cpu" else "nccl",
+        backend="gloo" if on_cpu else "nccl",
+        # NCCL then connects at once, and sends between two ranks need no communicator of their own.
+        device_id=None if on_cpu else torch.device(context.device),
         store=store,
         rank=context.rank,
         world_size=context.world_size,

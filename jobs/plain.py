@@ -31,7 +31,8 @@ def main(prompts: str, out: str, times: str, *options: str) -> None:
         keep_freed_memory()
     else:
         torch.cuda.set_device(device)
-    dist.init_process_group("gloo" if device == "cpu" else "nccl")
+    device_id = None if device == "cpu" else torch.device(device)
+    dist.init_process_group("gloo" if device == "cpu" else "nccl", device_id=device_id)
     workload = workload_of(plan, Layout(ulysses=world_size))
     with uncollected():
         session = workload(RankContext(rank=rank, world_size=world_size, local_rank=local_rank, device=device))

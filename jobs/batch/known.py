@@ -8,11 +8,9 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.batch.ledger import FOLDER, Account, read_account
+from jobs.batch.ledger import FOLDER, READERS, Account, read_account
 from jobs.batch.storage import Storage, Stored
 from jobs.outputs import DECIDING, RenderItem, Sidecar
-
-READERS = 16  # sidecars that are read at the same time
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

@@ -4,13 +4,16 @@ import json
 import time
 from collections import Counter
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from itertools import chain
 from typing import Any, Literal
 
 from jobs.batch.storage import Storage
 from parallel.heap import uncollected
 
 FOLDER = "ledger"
+READERS = 16  # small files that are read at the same time
 REMOTE_SEGMENT_BYTES = 1 << 18  # an object store cannot append: the last segment is written anew each time
 Status = Literal["waiting", "running", "retrying", "done", "failed"]
 
@@ -120,8 +123,10 @@ def read_account(storage: Storage) -> Account:
 
 def read_lines(storage: Storage) -> Iterator[dict[str, Any]]:
     """What happened, in order."""
-    for name in sorted(storage.folder(FOLDER)):
-        for text in storage.read(f"{FOLDER}/{name}").split(b"\n"):
+    names = [f"{FOLDER}/{name}" for name in sorted(storage.folder(FOLDER))]
+    with ThreadPoolExecutor(READERS) as pool:  # An object store answers each request in its own time.
+        segments = pool.map(storage.read, names)
+        for text in chain.from_iterable(segment.split(b"\n") for segment in segments):
             try:
                 line = json.loads(text)
                 if isinstance(line["e"], str) and isinstance(line["t"], float | int):
