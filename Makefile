@@ -25,8 +25,11 @@ scale: $(VENV)/installed-test
 lint: $(VENV)/installed-test
 	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
 
-# On a machine without a GPU a plain `torch` may bring gigabytes of CUDA; the pinned version comes first.
+# PyPI's torch brings gigabytes of CUDA. Where there is no GPU, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu:
+# pip prefers 2.13.0+cpu, which is there, to 2.13.0.
 $(VENV)/installed: pyproject.toml
+	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || \
+		{ echo "$(PYTHON) is not Python 3.11 or 3.12; name one that is, as in: make demo PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet torch==2.13.0
 	$(BIN)/python -m pip install --quiet -e .

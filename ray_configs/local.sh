@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # One machine: a Ray head that answers on loopback only, and only to those who have the token.
-#   ray_configs/local.sh start [options of `ray start`]     then: resca submit prompts.txt --out DIR --dashboard URL
+#   ray_configs/local.sh start [options of `ray start`]
+#   RAY_AUTH_MODE=token resca submit prompts.txt --out "$PWD/videos" --dashboard http://127.0.0.1:8265
 #   ray_configs/local.sh stop
 # Ports and places can be set: RAY_PORT, DASHBOARD_PORT, AGENT_PORT, CLIENT_PORT, METRICS_PORT, RESCA_RAY_DIR.
 # Tokens are not encryption: over a network, reach the head through an SSH tunnel.
@@ -42,8 +43,10 @@ start() {
         --metrics-export-port="${METRICS_PORT:-8080}" "$@" </dev/null >"$log" 2>&1 &
     echo $! >"$pid_file"
     await_jobs
-    echo "Ray runs: $dashboard, metrics at http://127.0.0.1:${METRICS_PORT:-8080}, token in ~/.ray/auth_token."
-    echo "  RAY_AUTH_MODE=token resca submit prompts.txt --out \"\$PWD/videos\" --dashboard $dashboard"
+    cat <<TEXT
+Ray runs: $dashboard, metrics at http://127.0.0.1:${METRICS_PORT:-8080}, token in ~/.ray/auth_token.
+  RAY_AUTH_MODE=token resca submit prompts.txt --out "\$PWD/videos" --dashboard $dashboard
+TEXT
 }
 
 # Ready is when someone with the token is answered.

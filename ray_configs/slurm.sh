@@ -1,22 +1,30 @@
 #!/usr/bin/env bash
 # On Slurm: a Ray of the job's own on all its nodes, and the batch on the first of them.
-#   sbatch --nodes=4 --gpus-per-node=8 ray_configs/slurm.sh prompts.txt /shared/videos --ulysses 8 --gangs auto
-# What follows prompts and output goes to `resca render`. Submit from a checkout on storage that all nodes share.
+#   sbatch --nodes=4 --gpus-per-node=8 ray_configs/slurm.sh prompts.txt /shared/videos \
+#       --model hunyuanvideo-community/HunyuanVideo --ulysses 8 --gangs auto
+# What follows prompts and output goes to `resca render`. Submit from the root of a checkout on storage that all nodes
+# share; its .venv is used, or else what is in PATH. Nodes are taken whole, also their memory (--mem=0), and need as many
+# CPUs as the first one has.
 # A node that does not start is left out. Before its time limit the job is told to stop, and what is finished stays:
 # submit the same again and it goes on. RESCA_INTERFACE (ib0, say) chooses the network where nodes have several.
 # The token is made for this job and readable by its owner only, but it is not encryption: use it on a private network.
 #SBATCH --job-name=resca
 #SBATCH --exclusive
+#SBATCH --mem=0
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:TERM@60
 set -euo pipefail
 if (($# < 2)); then
-    echo "usage: sbatch --nodes=N --gpus-per-node=8 slurm.sh PROMPTS OUT [options of resca render]" >&2
+    echo "usage: sbatch --nodes=N --gpus-per-node=8 ray_configs/slurm.sh PROMPTS OUT [options of resca render]" >&2
     exit 2
 fi
 cd "${SLURM_SUBMIT_DIR:-.}"
 # shellcheck source=/dev/null
 [[ -f .venv/bin/activate ]] && source .venv/bin/activate
+if ! type -P ray resca >/dev/null; then
+    echo "slurm.sh: no ray and resca in $PWD/.venv or in PATH; submit from the root of a checkout that has them." >&2
+    exit 2
+fi
 
 prompts=$1 out=$2
 shift 2
@@ -71,7 +79,9 @@ start_head() {
 start_workers() {
     local node
     for node in "$@"; do
-        srun --nodes=1 --ntasks=1 --nodelist="$node" ray start --address="$address" --block &
+        # The one task of a step would be bound to one core.
+        srun --nodes=1 --ntasks=1 --nodelist="$node" --cpus-per-task="$SLURM_CPUS_ON_NODE" --cpu-bind=none \
+            ray start --address="$address" --block &
         workers[$node]=$!
     done
 }

@@ -1,6 +1,9 @@
 """The KubeRay files against KubeRay's fields and Kubernetes' own schemas: misspelt fields would be dropped silently."""
 
 import copy
+import os
+import shlex
+import subprocess
 from pathlib import Path
 
 import jsonschema
@@ -94,6 +97,16 @@ def test_rules_of_deletion_exclude_the_older_way_of_shutting_down():
 def test_the_token_is_asked_for_and_no_secret_is_in_a_runtime_environment(kind):
     assert CLUSTERS[kind]["authOptions"] == {"mode": "token"}
     assert "runtimeEnvYAML" not in DOCUMENTS[kind]["spec"]
+
+
+@pytest.mark.parametrize(("code", "told"), [(0, 0), (2, 0), (3, 0), (33, 33), (143, 143)])
+def test_kuberay_hears_only_of_failures_that_a_repetition_may_mend(tmp_path, code, told):
+    """Two shells read the entrypoint: the submitter's, and the head's what `ray job submit` has quoted anew."""
+    (tmp_path / "resca").write_text(f"#!/bin/sh\nexit {code}\n")
+    (tmp_path / "resca").chmod(0o755)
+    entrypoint = shlex.join(shlex.split(DOCUMENTS["RayJob"]["spec"]["entrypoint"]))
+    environment = {**os.environ, "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+    assert subprocess.run(entrypoint, shell=True, env=environment).returncode == told
 
 
 def test_the_dashboard_is_on_loopback_but_where_the_operator_must_reach_it():

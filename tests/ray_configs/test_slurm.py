@@ -20,6 +20,7 @@ SCONTROL = """#!/usr/bin/env bash
 tr , '\\n' <<<"$3"
 """
 SRUN = """#!/usr/bin/env bash
+echo "srun $*"
 while [[ $1 == --* ]]; do
     [[ $1 == --nodelist=broken ]] && echo "srun: error: broken does not answer" >&2 && exit 1
     shift
@@ -65,8 +66,9 @@ def environment(folder: Path, **stand_ins: str) -> dict[str, str]:
         (folder / name).chmod(0o755)
     clean = {name: value for name, value in os.environ.items() if not name.startswith(("RAY_", "SLURM_"))}
     path = f"{folder}:{Path(sys.executable).parent}:{os.environ['PATH']}"
-    slurm = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "first,second,broken", "SLURM_SUBMIT_DIR": str(folder)}
-    return {**clean, **slurm, "PATH": path, "HOME": str(folder)}
+    job = {"SLURM_JOB_ID": "7", "SLURM_JOB_NODELIST": "first,second,broken"}
+    node = {"SLURM_CPUS_ON_NODE": "96", "SLURM_SUBMIT_DIR": str(folder)}
+    return {**clean, **job, **node, "PATH": path, "HOME": str(folder)}
 
 
 def address() -> list[str]:
@@ -122,6 +124,12 @@ def test_a_node_that_does_not_start_is_named_and_left_out(ended):
     assert "rendering on 2 of 3 nodes" in ended.log
 
 
+def test_the_job_has_all_memory_and_every_step_all_cores_of_its_node(ended):
+    assert "#SBATCH --exclusive\n#SBATCH --mem=0\n" in SCRIPT.read_text()
+    for node in ("second", "broken"):
+        assert f"srun --nodes=1 --ntasks=1 --nodelist={node} --cpus-per-task=96 --cpu-bind=none ray" in ended.log
+
+
 def test_what_follows_prompts_and_output_reaches_the_render(ended):
     arguments = ended.report["arguments"]
     assert arguments[:4] == ["render", "prompts.txt", "--out", "/shared/videos"]
@@ -150,6 +158,13 @@ def test_a_head_that_does_not_start_ends_the_job_as_infrastructure(tmp_path):
     assert job.returncode == 33
     assert "Ray did not start on" in job.stderr
     assert list((tmp_path / ".resca").iterdir()) == []
+
+
+def test_without_ray_the_job_ends_with_where_it_was_looked_for(tmp_path):
+    given = {"PATH": "/usr/bin:/bin", "SLURM_SUBMIT_DIR": str(tmp_path)}
+    job = subprocess.run(["bash", SCRIPT, "prompts.txt", "videos"], env=given, capture_output=True, text=True)
+    assert job.returncode == 2
+    assert job.stderr.startswith(f"slurm.sh: no ray and resca in {tmp_path}/.venv or in PATH; submit from the root")
 
 
 def test_without_an_output_the_job_ends_with_how_it_is_used(tmp_path):
