@@ -58,6 +58,8 @@ class RenderOptions:
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     limit: Count = None
     """Render only the first prompts of the file."""
+    retry: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take up again what was given up before, too."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
     """Render anew what lies there with other settings, instead of refusing."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -29,18 +29,16 @@ from jobs.workload import RenderWorkload
 from parallel.layout import Layout
 
 
-def run(options: RenderOptions, *, retry: bool = False) -> int:
+def run(options: RenderOptions) -> int:
     """Render a batch. Returns 0 if every video is there, 3 if some failed, 33 if machines failed and a rerun may help.
-
-    With `retry` what was given up before is rendered, too.
 
     Raises:
         BadInput: before anything is written; what is wrong with the request, in one sentence.
         InfrastructureError: no Ray cluster can be reached, or it is lost.
     """
-    plan, console = make_plan(options, retry=retry), make_console()
+    plan, console = make_plan(options), make_console()
     console.print(_headline(plan), soft_wrap=True)
-    plan, outcomes = _render(plan, console, retry=retry) if plan.todo else (_wrap_up(plan, console), [])
+    plan, outcomes = _render(plan, console) if plan.todo else (_wrap_up(plan, console), [])
     rows = _rows(plan, outcomes)
     print_table(console, rows, f"{plan.storage}/videos")
     if options.json:
@@ -66,7 +64,7 @@ def _headline(plan: Plan) -> str:
     return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
 
 
-def _render(plan: Plan, console: Console, *, retry: bool) -> tuple[Plan, list[Any]]:
+def _render(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
     """Render what is left; everything that was started is gone when this returns or raises.
 
     The plan comes back, too, as another driver may have been at work until this one got the lock.
@@ -80,16 +78,16 @@ def _render(plan: Plan, console: Console, *, retry: bool) -> tuple[Plan, list[An
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
         _ask(plan, console, spec)
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
-            plan = _up_to_date(plan, lock, retry=retry)
+            plan = _up_to_date(plan, lock)
             checks = [lock.check, CancelWatch(plan.storage).check]
-            with _recording(plan, lock, retry=retry) as recorder:
+            with _recording(plan, lock) as recorder:
                 return plan, _run_batch(plan, console, recorder, checks, layout, spec)
 
 
-def _up_to_date(plan: Plan, lock: DriverLock, *, retry: bool) -> Plan:
+def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
     """The plan, made anew if another driver has been at work since."""
     is_outdated = lock.took_over or plan.storage.folder(LEDGER) != plan.known.ledger
-    return make_plan(plan.options, retry=retry) if is_outdated else plan
+    return make_plan(plan.options) if is_outdated else plan
 
 
 def _wrap_up(plan: Plan, console: Console) -> Plan:
@@ -100,8 +98,8 @@ def _wrap_up(plan: Plan, console: Console) -> Plan:
     try:
         storage.check_writable()
         with storage.trouble(), DriverLock(storage) as lock:
-            plan = _up_to_date(plan, lock, retry=False)
-            with _recording(plan, lock, retry=False):
+            plan = _up_to_date(plan, lock)
+            with _recording(plan, lock):
                 return plan
     except BadInput as reason:  # Another driver is about to do it, or nobody can: the videos are there all the same.
         console.print(f"left as it is: {reason}", soft_wrap=True)
@@ -109,7 +107,7 @@ def _wrap_up(plan: Plan, console: Console) -> Plan:
 
 
 @contextmanager
-def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorder]:
+def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
     storage, how, is_ours = plan.storage, "stopped", True
     with _driver_log(plan):
@@ -117,7 +115,7 @@ def _recording(plan: Plan, lock: DriverLock, *, retry: bool) -> Iterator[Recorde
         prune(storage)
         remember(plan)
         recorder = Recorder(storage, plan.items, plan.known, title=plan.facts.name)
-        recorder.begin(**_first_words(plan, retry))
+        recorder.begin(**_first_words(plan))
         try:
             yield recorder
             how = "done"
@@ -179,7 +177,7 @@ def _run_batch(
             raise
 
 
-def _first_words(plan: Plan, retry: bool) -> dict[str, Any]:
+def _first_words(plan: Plan) -> dict[str, Any]:
     options = plan.options
     return {
         "total": len(plan.items),
@@ -187,7 +185,7 @@ def _first_words(plan: Plan, retry: bool) -> dict[str, Any]:
         "method": options.method,
         "model": plan.facts.name,
         "gangs": options.gangs,
-        "retry": retry or None,
+        "retry": options.retry or None,
         "job": os.environ.get(JOB),
     }
 

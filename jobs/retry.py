@@ -16,4 +16,4 @@ def run(options: RetryOptions) -> int:
     with tempfile.TemporaryDirectory(prefix="resca-") as folder:
         asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs
-        return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes), retry=True)
+        return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes, retry=True))

@@ -16,7 +16,7 @@ from jobs.recipes import SUFFIXES
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
 PROMPT_FIELDS = {"id", "prompt", "seed", "height", "width", "num_frames", "steps"}
 # Of one run, not of the batch.
-PASSING = ("limit", "verify", "yes", "json", "address")
+PASSING = ("limit", "retry", "verify", "yes", "json", "address")
 
 
 def remember(plan: Plan) -> None:

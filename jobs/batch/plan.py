@@ -42,11 +42,8 @@ class Plan:
 
 
 @uncollected()
-def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
-    """Read and check all that can be known without a model or Ray. Leaves no trace.
-
-    With `retry` what was given up is to be rendered, too. Raises BadInput.
-    """
+def make_plan(options: RenderOptions) -> Plan:
+    """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
     check_numbers(options)
     facts, storage = read_facts(options.model, own_code=options.trust_remote_code), Storage(options.out)
     method = resolve_method(options.method, options.cache, facts.plans)
@@ -63,7 +60,7 @@ def make_plan(options: RenderOptions, *, retry: bool = False) -> Plan:
         method=method,
         storage=storage,
         items=items,
-        known=replace(known, given_up={}) if retry else known,
+        known=replace(known, given_up={}) if options.retry else known,
     )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         storage.check_writable()
@@ -99,7 +96,7 @@ def check_numbers(options: RenderOptions) -> None:
     _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "heartbeat", "limit"))
     _check_counts(options, ("tries", "lost_gangs", "cpus_per_rank", "checkpoint_every"))
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
-        raise BadInput("--sp-engine deepspeed needs a package: pip install 'resca-render[deepspeed]'")
+        raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
 
 
 def check_video(video: VideoOptions) -> None:

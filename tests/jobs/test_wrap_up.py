@@ -71,7 +71,7 @@ def test_a_living_driver_is_left_alone(out, capsys):
 
 def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):
     plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
-    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), _recording(plan, lock, retry=False):
+    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), _recording(plan, lock):
         (out / "attempts" / "0001-of-the-other").mkdir(parents=True)
         raise LockLost("another driver has taken over")
     assert (out / "attempts" / "0001-of-the-other").exists()
