@@ -1,12 +1,10 @@
 """`resca submit PROMPTS --out URL`: render on a cluster from another machine, through Ray's job interface."""
 
-import asyncio
 import os
 import re
 import secrets
 import shlex
 import shutil
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
@@ -18,6 +16,7 @@ from jobs.batch.plan import check_numbers
 from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions, SubmitOptions
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
+from jobs.follow import follow
 from jobs.options import MethodOptions, VideoOptions
 from jobs.outputs import JOB
 from jobs.progress import make_console
@@ -28,7 +27,6 @@ ROOT = Path(__file__).parent.parent
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
 LEFT_OUT = shutil.ignore_patterns("__pycache__", "*.png", "results")
 DEFAULT = "http://127.0.0.1:8265"
-NOT_FOLLOWED = "the job is not followed any more, but goes on; how to follow and stop it stands above"
 TOKEN_HINT = "set RAY_AUTH_MODE=token and RAY_AUTH_TOKEN, or write the cluster's token to ~/.ray/auth_token"
 
 
@@ -47,7 +45,10 @@ def run(options: SubmitOptions) -> int:
     address = client.get_address()
     console.print(f"accepted; follow it: ray job logs -f {submission} --address {address}", soft_wrap=True)
     console.print(f"stop it: ray job stop {submission} --address {address}", soft_wrap=True)
-    return _follow(client, submission) if options.follow else DONE
+    if not options.follow:
+        return DONE
+    info = follow(client, submission)
+    return _exit_code(info.status.value, info.message or "", info.driver_exit_code)
 
 
 def _check_reachable_later(options: SubmitOptions) -> None:
@@ -125,33 +126,6 @@ def _entrypoint(options: SubmitOptions) -> str:
 def _flag(name: str, value: Any) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     return [flag] if value is True else [flag, str(value)]
-
-
-def _follow(client: Any, submission: str) -> int:
-    """Print what the job says until it ends. Ctrl-C and a connection that is cut leave the job running."""
-
-    async def tail() -> None:
-        async for text in client.tail_job_logs(submission):
-            print(text, end="", flush=True)
-
-    try:
-        asyncio.run(tail())
-        info = _ended(client, submission)
-    except (OSError, RuntimeError) as error:
-        raise InfrastructureError(f"{NOT_FOLLOWED} ({_first_line(error)})") from error
-    except KeyboardInterrupt:
-        print(f"\n{NOT_FOLLOWED}", file=sys.stderr)
-        raise
-    return _exit_code(info.status.value, info.message or "", info.driver_exit_code)
-
-
-def _ended(client: Any, submission: str) -> Any:
-    """The log may end a moment before the job does."""
-    info = client.get_job_info(submission)
-    while not info.status.is_terminal():
-        time.sleep(0.5)
-        info = client.get_job_info(submission)
-    return info
 
 
 def _exit_code(status: str, message: str, code: int | None) -> int:

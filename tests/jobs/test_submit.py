@@ -5,6 +5,8 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main, parse
+from jobs.errors import InfrastructureError
+from jobs.follow import follow
 from jobs.submit import _entrypoint, _package
 
 
@@ -38,3 +40,17 @@ def test_recipes_go_with_the_job_under_their_kind_of_file(place):
     with _package(options) as folder:
         assert {"prompts.txt", "recipe.json", "jobs", "cluster"} <= {path.name for path in folder.iterdir()}
     assert "--method recipe.json" in _entrypoint(options) and "--ring 2" in _entrypoint(options)
+
+
+class CutOff:
+    """Ray's client when the tunnel is gone."""
+
+    async def tail_job_logs(self, submission: str):
+        yield "the first line\n"
+        raise RuntimeError("WebSocket connection closed unexpectedly")
+
+
+def test_a_job_that_cannot_be_seen_any_more_is_left_alone(capsys):
+    with pytest.raises(InfrastructureError, match=r"not followed any more, but goes on.*closed unexpectedly"):
+        follow(CutOff(), "resca-1", patience_s=-1)
+    assert capsys.readouterr().out == "the first line\n"

@@ -25,6 +25,7 @@ from tests.jobs.survival.harness import (
     told,
     until,
 )
+from tests.jobs.survival.tunnel import Tunnel
 from tests.ray_configs.ports import free_ports
 
 pytestmark = pytest.mark.timeout(240)
@@ -67,6 +68,21 @@ def test_a_batch_is_submitted_with_the_token_and_followed_to_its_end(submit, ref
     assert "uploading 0." in done.told or "uploading 1." in done.told  # MiB: the demo model stays here
     assert "done in" in done.told and "finished before" not in done.told
     assert told(tmp_path / "out", "begin")[0]["job"] in done.told
+    check_nothing_is_lost(tmp_path / "out", reference)
+
+
+@pytest.fixture
+def tunnel(dashboard: str) -> Iterator[Tunnel]:
+    with Tunnel(int(dashboard.rpartition(":")[2])) as tunnel:
+        yield tunnel
+
+
+def test_a_connection_that_is_cut_is_taken_up_again(submit, tunnel, reference, tmp_path):
+    followed = submit("--dashboard", tunnel.url)
+    until(lambda: "0000: done in" in followed.told, "the first video")
+    tunnel.cut()
+    assert followed.wait() == 0, followed.told
+    assert [followed.told.count(f"000{number}: done in") for number in range(4)] == [1] * 4
     check_nothing_is_lost(tmp_path / "out", reference)
 
 

@@ -1,0 +1,59 @@
+"""Following a Ray job from elsewhere: what it says, to its end, over connections that break."""
+
+import asyncio
+import sys
+import time
+from typing import Any
+
+from jobs.errors import InfrastructureError
+
+# Tunnels break and laptops sleep; the job goes on meanwhile.
+PATIENCE_S = 300.0
+PAUSE_S = 2.0
+LEFT_ALONE = "the job is not followed any more, but goes on; how to follow and stop it stands above"
+
+
+def follow(client: Any, submission: str, *, patience_s: float = PATIENCE_S) -> Any:
+    """Print what the job says until it ends; returns Ray's `JobDetails`. Ctrl-C leaves the job running.
+
+    Raises InfrastructureError after `patience_s` without a connection.
+    """
+    tail = Tail(client, submission)
+    while True:
+        try:
+            asyncio.run(tail.show())
+            return _ended(client, submission)
+        except (OSError, RuntimeError) as error:
+            if time.monotonic() - tail.heard_s > patience_s:
+                raise InfrastructureError(f"{LEFT_ALONE} ({error})") from error
+            time.sleep(PAUSE_S)
+        except KeyboardInterrupt:
+            print(f"\n{LEFT_ALONE}", file=sys.stderr)
+            raise
+
+
+class Tail:
+    """A job's log, which Ray sends from its beginning each time it is asked: what was printed before is passed over."""
+
+    def __init__(self, client: Any, submission: str) -> None:
+        self._client, self._submission, self._num_printed = client, submission, 0
+        self.heard_s = time.monotonic()
+
+    async def show(self) -> None:
+        """Print the log as it grows, until the job ends. Raises OSError or RuntimeError if the connection breaks."""
+        num_read = 0
+        async for text in self._client.tail_job_logs(self._submission):
+            self.heard_s = time.monotonic()
+            fresh = text[max(0, self._num_printed - num_read) :]
+            num_read += len(text)
+            self._num_printed += len(fresh)
+            print(fresh, end="", flush=True)
+
+
+def _ended(client: Any, submission: str) -> Any:
+    """The log may end a moment before the job does."""
+    info = client.get_job_info(submission)
+    while not info.status.is_terminal():
+        time.sleep(0.5)
+        info = client.get_job_info(submission)
+    return info
