@@ -1,4 +1,4 @@
-"""A tunnel to a port of this machine, as `ssh -L` makes one, whose connections can be cut."""
+"""A tunnel to a port of this machine, as `ssh -L` makes one, which can be cut for a moment or for longer."""
 
 import socket
 import threading
@@ -6,12 +6,13 @@ from contextlib import suppress
 
 
 class Tunnel:
-    """Use as a context manager; `cut` breaks what is connected, and new connections work again."""
+    """Use as a context manager. `cut` breaks what is connected; new connections work again, unless `is_down`."""
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
+        self.is_down = False
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> "Tunnel":
@@ -32,6 +33,9 @@ class Tunnel:
         with suppress(OSError):
             while True:
                 near, _ = self._listener.accept()
+                if self.is_down:
+                    near.close()
+                    continue
                 far = socket.create_connection(("127.0.0.1", self._port))
                 self._open += [near, far]
                 for ends in ((near, far), (far, near)):
