@@ -19,7 +19,7 @@ from cluster.fleet import Fleet
 from cluster.nodes import NodeWatch
 from cluster.runtime import ray_runtime
 from cluster.slot import Slot
-from tests.cluster.test_batch import SINGLE, ToyWorkload
+from tests.cluster.toy import SINGLE, ToyWorkload
 
 pytestmark = pytest.mark.timeout(180)
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}

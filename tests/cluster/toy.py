@@ -1,0 +1,111 @@
+"""Toy sessions for gangs, which do a real all_reduce and misbehave on request."""
+
+import os
+import signal
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from cluster.placement import GangSpec
+from cluster.ranks import RankContext
+
+PAIR = GangSpec(world_size=2, collective_timeout_s=60, start_timeout_s=60, env={"OMP_NUM_THREADS": "1"})
+SINGLE = GangSpec(world_size=1, start_timeout_s=60)
+
+
+class Toy:
+    """Adds up a number over the ranks, and misbehaves on request."""
+
+    def __init__(self, context: RankContext, folder: Path):
+        self.progress = 0.0
+        self.beats = 0
+        self._context = context
+        self._folder = folder
+
+    def run(self, item: dict[str, Any], attempt: int) -> dict[str, Any]:
+        self.progress = 0.5
+        self.beats += 1
+        if item.get("rank", self._context.rank) == self._context.rank:
+            getattr(self, item.get("first", "nothing"))()
+        total = self._add(item["value"])
+        self.progress = 1.0
+        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS")}
+
+    def close(self) -> None:
+        (self._folder / f"closed-{os.getpid()}").touch()
+
+    def nothing(self) -> None:
+        pass
+
+    def fail(self) -> None:
+        raise ValueError("a poison item")
+
+    def die(self) -> None:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+    def die_once(self) -> None:
+        if self._is_first_time():
+            self.die()
+
+    def stop_once(self) -> None:
+        if self._is_first_time():
+            os.kill(os.getpid(), signal.SIGSTOP)
+
+    def _is_first_time(self) -> bool:
+        marker = self._folder / "misbehaved"
+        was_there = marker.exists()
+        marker.touch()
+        return not was_there
+
+    def hang_once(self) -> None:
+        if self._is_first_time():
+            time.sleep(120)
+
+    def linger(self) -> None:
+        time.sleep(1)
+
+    def outlast(self) -> None:
+        """Runs until another gang has closed."""
+        assert eventually(lambda: list(self._folder.glob("closed-*")), patience_s=60)
+
+    def _add(self, value: float) -> float:
+        import torch
+        import torch.distributed as dist
+
+        total = torch.tensor([value * (self._context.rank + 1)])
+        dist.all_reduce(total)
+        return total.item()
+
+
+class WatchedToy(Toy):
+    """Adds up through a sequence group, which has a deadline."""
+
+    def __init__(self, context: RankContext, folder: Path):
+        super().__init__(context, folder)
+        from parallel.group import SequenceGroup
+        from parallel.layout import Layout
+
+        self._group = SequenceGroup(Layout(ulysses=context.world_size), deadline_s=5)
+
+    def _add(self, value: float) -> float:
+        import torch
+
+        return self._group.total(torch.tensor([value * (self._context.rank + 1)])).item()
+
+
+@dataclass(frozen=True)
+class ToyWorkload:
+    folder: Path
+    toy: type[Toy] = Toy
+
+    def __call__(self, context: RankContext) -> Toy:
+        (self.folder / f"pid-{os.getpid()}").touch()
+        return self.toy(context, self.folder)
+
+
+def eventually(holds: Any, patience_s: float = 20) -> bool:
+    deadline = time.monotonic() + patience_s
+    while not holds() and time.monotonic() < deadline:
+        time.sleep(0.05)
+    return holds()
