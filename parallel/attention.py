@@ -90,16 +90,21 @@ def kept_keys(layout: Layout, pieces: tuple[int, ...], rank: int, device: torch.
     return calls
 
 
-def _teach_kernels_to_skip_what_fills_up() -> None:
-    """Wrap the kernels of xfuser's registry, once in a process; without uneven pieces they work as before."""
+def _teach_kernels() -> None:
+    """Wrap the kernels of xfuser's registry, once in a process."""
     from xfuser.core.distributed.attention_backend import ATTENTION_FUNCTION_REGISTRY
 
     for backend, kernel in ATTENTION_FUNCTION_REGISTRY.items():
         if not hasattr(kernel, KEPT):
-            ATTENTION_FUNCTION_REGISTRY[backend] = _skipping(kernel)
+            ATTENTION_FUNCTION_REGISTRY[backend] = _taught(kernel)
 
 
-def _skipping(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _taught(kernel: Callable[..., Any]) -> Callable[..., Any]:
+    """A kernel that skips keys which fill up, and gives the log-sum-exp `[B, H, N]`, if any, of its queries alone.
+
+    SDPA_EFFICIENT gives that of a multiple of 32 queries on CUDA, with which Ring cannot merge.
+    """
+
     @wraps(kernel)
     def attend(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Any:
         kept = (settings.get("attention_kwargs") or {}).get(KEPT)
@@ -108,7 +113,8 @@ def _skipping(kernel: Callable[..., Any]) -> Callable[..., Any]:
             text = torch.arange(num_image_keys, key.shape[2], device=key.device)  # in Ring's last call
             index, settings = torch.cat([index, text]), {**settings, "attention_kwargs": None}
             key, value = key[:, :, index], value[:, :, index]
-        return kernel(query, key, value, **settings)
+        output, log_sum_exp = kernel(query, key, value, **settings)
+        return output, log_sum_exp if log_sum_exp is None else log_sum_exp[..., : query.shape[2]]
 
     setattr(attend, KEPT, True)
     return attend
@@ -142,7 +148,7 @@ def start(layout: Layout, ledger: Ledger) -> JointAttention:
     from xfuser.model_executor.layers.usp import USP
 
     _only_errors_on_stdout()
-    _teach_kernels_to_skip_what_fills_up()
+    _teach_kernels()
     config = _engine_config(layout, on_cpu)
     _make_groups(layout, on_cpu)
     # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.

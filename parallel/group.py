@@ -152,9 +152,8 @@ class SequenceGroup:
         with self._watch.guard():
             yield
 
-    def expect(self, collective: Collective, payload_bytes: int) -> None:
-        """Book a collective of all ranks that others call for this one; it has come to it until `arrived`."""
-        self.ledger.book(collective, payload_bytes, self.world_size)
+    def expect(self, collective: Collective) -> None:
+        """From now on, until `arrived`, this rank waits in a collective that others have called, and booked, for it."""
         self._watch.wait_in(collective)
 
     def arrived(self) -> None:

@@ -5,6 +5,7 @@ What is gathered at a time is a *unit*: a block, or an embedding. Every other we
 
 from collections.abc import Collection
 from functools import partial
+from itertools import pairwise
 from typing import Any
 
 import torch.distributed as dist
@@ -18,27 +19,52 @@ from parallel.group import SequenceGroup
 def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Module] = ()) -> None:
     """Split the weights of every unit of `module` over the ranks; each gathers a unit before it runs, and forgets it.
 
-    All ranks must then run the same units in the same order. Call it while the module is on the meta device, and fill
-    in what this rank holds with `parallel.weights.fill`. Every gathering is booked in the group's ledger.
+    While a block runs, the next of its list is gathered. All ranks must run the same units in the same order. Call it
+    while the module is on the meta device, and fill in what this rank holds with `parallel.weights.fill`. Every
+    gathering is booked in the group's ledger.
 
     Args:
         whole: parts of units that are also called by themselves, and so must not be split.
     """
     mesh = DeviceMesh.from_group(dist.group.WORLD, group.device.type)  # type: ignore[arg-type]
-    kept = _kept(whole)
+    kept, lists = _kept(whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
+    gathering = _Gathering(group)
     for unit in units(module):
-        unit_bytes = sum(share_bytes(parameter, group.world_size) for parameter in _split_of(unit, kept))
+        gathering.bytes_of[unit] = sum(share_bytes(each, group.world_size) for each in _split_of(unit, kept))
         fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
-        unit.register_forward_pre_hook(partial(_expect, group, unit_bytes), prepend=True)  # before FSDP2's own
-        unit.register_forward_pre_hook(partial(_arrived, group))
+        unit.register_forward_pre_hook(partial(gathering.need, unit), prepend=True)  # before FSDP2's own, which waits
+        unit.register_forward_pre_hook(partial(gathering.go_on, following.get(unit)))
 
 
-def _expect(group: SequenceGroup, unit_bytes: int, *_: Any) -> None:
-    group.expect("all_gather", unit_bytes)
+class _Gathering:
+    """The unit of a module that is on its way, one at a time."""
 
+    def __init__(self, group: SequenceGroup) -> None:
+        self.group = group
+        self.bytes_of: dict[nn.Module, int] = {}  # that this rank puts in
+        self.underway: Any = None
 
-def _arrived(group: SequenceGroup, *_: Any) -> None:
-    group.arrived()
+    def need(self, unit: nn.Module, *_: Any) -> None:
+        """A unit is to run: have it on its way, and nothing else."""
+        if self.underway not in (None, unit):  # the last run of blocks ended before their list did
+            self.underway.unshard()
+            self.underway.reshard()
+        if self.underway is not unit:
+            self._begin(unit)
+        self.group.expect("all_gather")
+
+    def go_on(self, later: nn.Module | None, *_: Any) -> None:
+        """What was needed has arrived: begin with what follows."""
+        self.group.arrived()
+        self.underway = None
+        if later is not None:
+            self._begin(later)
+
+    def _begin(self, unit: Any) -> None:
+        self.group.ledger.book("all_gather", self.bytes_of[unit], self.group.world_size)
+        unit.unshard(async_op=True)
+        self.underway = unit
 
 
 def units(module: nn.Module) -> list[nn.Module]:
@@ -71,9 +97,10 @@ def held_bytes(module: nn.Module, num_ranks: int = 1, *, whole: Collection[nn.Mo
 
 
 def gathered_bytes(module: nn.Module, num_ranks: int, *, whole: Collection[nn.Module] = ()) -> int:
-    """The most that a rank holds besides, while a unit runs: what it received, and the weights copied out of that.
+    """The most that a rank holds besides: what it received of a unit, and the weights that are copied out of that.
 
-    FSDP2 gives back the first when the unit has run. Both are filled up as the shares are.
+    While the unit runs, what comes in of the next takes the place of the first, which FSDP2 has given back. All of it
+    is filled up as the shares are.
     """
     if num_ranks == 1:
         return 0

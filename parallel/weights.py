@@ -104,16 +104,20 @@ def _filled(tensor: Tensor, source: Stored, device: torch.device) -> Tensor:
 
 
 def _own_rows(weight: DTensor, source: Stored, device: torch.device) -> DTensor:
-    """This rank's rows of a split weight; the memory is as large on every rank, as FSDP2 wants to have it."""
+    """This rank's rows of a split weight; the memory is as large on every rank, as FSDP2 wants to have it.
+
+    They lie on `device`, even if the ranks gather them on another one.
+    """
     mesh = weight.device_mesh
     num_rows = share_rows(len(weight), mesh.size())
     first = min(len(weight), mesh.get_local_rank() * num_rows)
     share = torch.zeros((num_rows, *weight.shape[1:]), dtype=weight.dtype, device=device)
     rows = share[: min(num_rows, len(weight) - first)]
     _read(source, rows, weight.shape, first)
-    return DTensor.from_local(
+    own: Any = DTensor.from_local(
         rows, mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
     )
+    return own.to(device)  # which `from_local` has left for that of the mesh
 
 
 def _read(source: Stored, target: Tensor, shape: torch.Size, first: int) -> None:

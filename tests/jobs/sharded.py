@@ -1,7 +1,13 @@
 """What the ranks of the tests do with a pipeline whose weights are split over them."""
 
+import torch
+from torch._dynamo.utils import counters
+from torch.distributed.tensor import DTensor
+
+from caching.engine import Engine
 from caching.recipe import recipe
 from jobs.load import load_pipeline
+from jobs.offload import on_device
 from jobs.pipeline import Prompt, Renderer
 from tests.jobs.test_layouts import METHODS, SAMPLING
 from tests.parallel.small_model import own_bytes
@@ -25,6 +31,37 @@ def latents(group, directory, names, split):
         booked = (group.ledger.rows(), group.ledger.details()) if group is not None else ([], [])
         results[name] = sampled, prompt, *booked, seen.calls
     return results
+
+
+def compiled(group, directory, name):
+    """Final latents with blocks as they are and with compiled ones, and how often dynamo broke a graph or made one."""
+    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group)
+    renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
+    prompt, results = renderer.encode(PROMPT), []
+    for compiler in (None, "eager"):
+        renderer.release()
+        renderer.engine = Engine(pipeline.transformer, recipe(name, interval=3), group, compiler=compiler)
+        results.append(renderer.denoise(prompt, SAMPLING))
+    return *results, sum(counters["graph_break"].values()), counters["stats"]["unique_graphs"]
+
+
+def offloaded(group, directory):
+    """The prompt before, and after the language model was elsewhere; the kinds of device that it was on."""
+    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group, offload=True)
+    renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
+    before = renderer.encode(PROMPT)
+    tensors = [*pipeline.text_encoder.parameters(), *pipeline.text_encoder.buffers()]
+    memories = [own_memory(each) for each in tensors]
+    with on_device(pipeline.text_encoder, torch.device("meta")):
+        there = {each.device.type for each in [*pipeline.text_encoder.parameters(), *pipeline.text_encoder.buffers()]}
+    after = renderer.encode(PROMPT)
+    tensors = [*pipeline.text_encoder.parameters(), *pipeline.text_encoder.buffers()]
+    return before, after, there, memories == [own_memory(each) for each in tensors]
+
+
+def own_memory(tensor):
+    """Where this rank keeps a tensor."""
+    return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
 
 
 def allocated(group, directory):

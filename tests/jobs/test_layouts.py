@@ -129,6 +129,17 @@ def test_bfloat16_stays_within_its_bound(gang_of, ulysses, ring):
             assert difference(latents, name, SAMPLING, torch.bfloat16) < BFLOAT16_BOUND, name
 
 
+def test_nothing_stays_cached_once_the_latents_are_there():
+    renderer = Renderer(build_tiny_pipeline(), None, {"template": "{}", "crop_start": 0})
+    renderer.pipeline.set_progress_bar_config(disable=True)
+    engine = renderer.use(recipe("resca", **METHODS["resca"]))
+    prompt = renderer.encode("a cat walks on grass")
+    first, second = (renderer.denoise(prompt, SAMPLING) for _ in range(2))
+    assert engine.feature is engine.proxies is None and engine.cache_bytes == 0 < engine.peak_cache_bytes
+    assert engine.dense_steps + engine.sparse_steps == SAMPLING.steps and renderer.flops(prompt, SAMPLING)[0] > 0
+    assert torch.equal(first, second)
+
+
 def test_the_methods_differ_so_that_their_agreement_means_something():
     cached = latents_of_one_process("resca", SAMPLING, torch.float32)
     assert difference(cached, "full", SAMPLING) > 1e-3

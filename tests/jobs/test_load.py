@@ -194,6 +194,33 @@ def test_an_offloaded_model_is_elsewhere_only_while_it_is_used(directory):
     assert after == before
 
 
+def test_what_waits_is_decided_weight_by_weight(directory):
+    """The first weight is there already, as the rows of a split embedding can be."""
+    encoder, elsewhere = load(directory, offload=True).text_encoder, torch.device("meta")
+    encoder.embed_tokens.to(elsewhere)
+    with on_device(encoder, elsewhere):
+        assert {each.device for each in [*encoder.parameters(), *encoder.buffers()]} == {elsewhere}
+    assert {each.device.type for each in encoder.layers.parameters()} == {"cpu"}
+    assert encoder.embed_tokens.weight.is_meta
+
+
+@pytest.mark.timeout(300)
+def test_an_offloaded_model_that_is_split_is_elsewhere_only_while_it_is_used(directory, tmp_path):
+    with Gang(Layout(ulysses=2), tmp_path) as gang:
+        for before, after, there, same_memory in gang.run(sharded.offloaded, directory):
+            assert there == {"meta"} and same_memory
+            assert torch.equal(before.tokens, after.tokens) and torch.equal(before.pooled, after.pooled)
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", ["resca", "taylorseer"])
+def test_blocks_whose_weights_are_split_can_be_compiled(name, directory, tmp_path):
+    with Gang(Layout(ulysses=2), tmp_path) as gang:
+        for plain, compiled, breaks, graphs in gang.run(sharded.compiled, directory, name):
+            assert (compiled - plain).norm() / plain.norm() < 1e-5
+            assert graphs > 0 and breaks == 0
+
+
 def test_an_offloaded_pipeline_runs_where_its_transformer_is(directory):
     pipeline = load(directory, offload=True)
     pipeline.transformer.to("meta")

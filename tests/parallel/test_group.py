@@ -120,6 +120,12 @@ def test_a_group_can_be_closed_and_made_again(gang: Gang):
     torch.testing.assert_close(torch.cat([piece for piece, _ in outputs], dim=2), image, rtol=0, atol=1e-5)
 
 
+@pytest.mark.parametrize("num_queries", [364, 384])
+def test_ring_gets_a_log_sum_exp_for_each_query(tmp_path: Path, num_queries: int):
+    with Gang(Layout(), tmp_path) as gang:
+        assert gang.run(work.log_sum_exp_shape, num_queries) == [(1, 2, num_queries)]
+
+
 def test_a_cuda_build_of_torch_works_on_a_machine_without_gpu(tmp_path: Path):
     with Gang(Layout(ulysses=2), tmp_path, before=work.pretend_a_cuda_build) as gang:
         outputs = gang.run(work.attend)

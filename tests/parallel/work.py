@@ -102,6 +102,15 @@ def raises(group: SequenceGroup, function: Callable[[SequenceGroup], Any]) -> st
     return ""
 
 
+def log_sum_exp_shape(group: SequenceGroup, num_queries: int) -> tuple[int, ...]:
+    """Of what xfuser's kernel for float32 on CUDA gives, on the meta device."""
+    from xfuser.core.distributed.attention_backend import ATTENTION_FUNCTION_REGISTRY, AttentionBackendType
+
+    query, key = (torch.empty(1, 2, count, 8, device="meta") for count in (num_queries, 40))
+    kernel = ATTENTION_FUNCTION_REGISTRY[AttentionBackendType.SDPA_EFFICIENT]
+    return tuple(kernel(query, key, key, dropout_p=0.0, is_causal=False)[1].shape)
+
+
 def shard_of_seven(group: SequenceGroup) -> None:
     group.divide([4] * group.world_size)
     group.shard(torch.zeros(1, 7, 2))
