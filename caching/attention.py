@@ -14,6 +14,8 @@ from torch import Tensor, nn
 Attend = Callable[[int, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
 Triple = tuple[Tensor, Tensor, Tensor]
 
+MAX_TURNED_AT_ONCE = 1024  # tokens: few cost kernel launches, many the memory of copies in float32
+
 
 class Router:
     """Where the processor sends layer, query, key, value, text query, text key and text value, `[B, H, N or L, D]`.
@@ -34,6 +36,10 @@ class Router:
         """Send the attention of the blocks, from the first on, to `attend`; the text has `num_text` tokens."""
         self.attend, self.num_text, self.layer = attend, num_text, 0
 
+    def forget(self) -> None:
+        """Let go of where attention was sent, and of what is kept there."""
+        self.send(_nowhere, 0)
+
     def route(self, *states: Tensor) -> tuple[Tensor, Tensor]:
         """The next layer's attention outputs, image `[B, H, N, D]` and text `[B, H, L, D]`."""
         return torch.ops.resca.attend(self.handle, *states) if self.opaque else self.pass_on(*states)
@@ -42,6 +48,10 @@ class Router:
         """Attend now; layers are counted as they run."""
         layer, self.layer = self.layer, self.layer + 1
         return self.attend(layer, *states)
+
+
+def _nowhere(*_: Any) -> tuple[Tensor, Tensor]:
+    raise RuntimeError("attention outside of a generation: nobody has said where it goes")
 
 
 ROUTERS: WeakValueDictionary[int, Router] = WeakValueDictionary()
@@ -134,5 +144,7 @@ def rotate(image: Triple, rotary: tuple[Tensor, Tensor] | None) -> Triple:
     if rotary is None:
         return image
     turn: Any = apply_rotary_emb  # its annotations do not admit the pair of tables that it documents
-    query, key = turn(torch.cat([query, key]), rotary).chunk(2)
-    return query, key, value
+    if query.shape[2] <= MAX_TURNED_AT_ONCE:
+        query, key = turn(torch.cat([query, key]), rotary).chunk(2)
+        return query, key, value
+    return turn(query, rotary), turn(key, rotary), value

@@ -31,28 +31,28 @@ class Chunks:
 
     columns: Tensor  # the heaviest keys of each chunk [B, H, c, K]
     rest: Tensor  # attention to all other keys [B, H, c, m, D]
-    weight: Tensor  # the log-sum-exp of their logits [B, H, c, m]
+    weight: Tensor  # the log-sum-exp of their logits [B, H, c, m], in float32
 
     @classmethod
     def split(cls, query: Tensor, key: Tensor, value: Tensor, length: int, count: int) -> "Chunks":
         """Find the `count` heaviest keys for each `length` queries of `[B, H, n, D]` among `[B, H, T, D]`."""
         queries = _chunked(query, length)
-        logits = (queries.flatten(2, 3) @ key.transpose(2, 3) / sqrt(query.shape[-1])).unflatten(2, (-1, length))
+        logits = _logits(queries.flatten(2, 3), key).unflatten(2, (-1, length))
         real = torch.arange(logits.shape[2] * length, device=query.device) < query.shape[2]
         columns = (logits.softmax(-1) * real.view(-1, length, 1)).sum(3).topk(count, dim=-1).indices
         others = logits.scatter(4, columns[:, :, :, None].expand(-1, -1, -1, length, -1), float("-inf"))
-        rest = others.softmax(-1).nan_to_num().flatten(2, 3) @ value
+        rest = others.softmax(-1).nan_to_num().to(value.dtype).flatten(2, 3) @ value
         return cls(columns=columns, rest=rest.unflatten(2, (-1, length)), weight=others.logsumexp(-1))
 
     def attend(self, query: Tensor, key: Tensor, value: Tensor) -> Tensor:
         """Attention `[B, H, n, D]`: fresh to the heaviest keys, as it was to the others."""
         queries = _chunked(query, self.weight.shape[3])
         keys, values = (self._heaviest(states) for states in (key, value))
-        logits = queries @ keys.transpose(3, 4) / sqrt(query.shape[-1])
-        fresh, weight = logits.softmax(-1) @ values, logits.logsumexp(-1)
+        logits = _logits(queries, keys)
+        fresh, weight = logits.softmax(-1).to(values.dtype) @ values, logits.logsumexp(-1)
         total = torch.logaddexp(weight, self.weight)
         output = fresh * (weight - total).exp()[..., None] + self.rest * (self.weight - total).exp()[..., None]
-        return output.flatten(2, 3)[:, :, : query.shape[2]]
+        return output.flatten(2, 3)[:, :, : query.shape[2]].to(query.dtype)
 
     def _heaviest(self, states: Tensor) -> Tensor:
         """Of keys or values `[B, H, T, D]` those of each chunk's columns `[B, H, c, K, D]`."""
@@ -62,6 +62,21 @@ class Chunks:
     @property
     def nbytes(self) -> int:
         return self.columns.nbytes + self.rest.nbytes + self.weight.nbytes
+
+
+def _logits(queries: Tensor, keys: Tensor) -> Tensor:
+    """Of queries `[..., n, D]` and keys `[..., k, D]` the logits `[..., n, k]`, in float32.
+
+    In half precision they would be rounded so that attention is off by percents. On CUDA the product of matrices in
+    half precision can be had in float32, many times as fast as that of matrices in float32.
+    """
+    keys = keys.transpose(-1, -2)
+    if queries.is_cuda and queries.dtype != torch.float32:
+        pairs = torch.bmm(queries.flatten(0, -3), keys.flatten(0, -3), out_dtype=torch.float32)
+        products = pairs.unflatten(0, queries.shape[:-2])
+    else:
+        products = queries.float() @ keys.float()
+    return products / sqrt(queries.shape[-1])
 
 
 def _chunked(query: Tensor, length: int) -> Tensor:
@@ -115,7 +130,9 @@ class ColumnFeature(OutputFeature):
     def detach(self) -> None:
         for module in self.hooked:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
-        self.hooked = []
+        self.hooked, self.layers = [], []
+        for hook in self.hooks:  # they form cycles, which would keep all this until a collection
+            hook.forget()
 
     @property
     def cache_bytes(self) -> int:
@@ -150,13 +167,18 @@ class Up(ModelHook):
             output = compute(states)
             if self.feature.keep:
                 change = output if self.output is None else output - self.output
-                self.columns = change.abs().sum((0, 1)).topk(self.count).indices
+                change = change.abs().sum((0, 1), dtype=torch.float32)  # beyond the range of float16
+                self.columns = change.topk(self.count).indices
                 self.output = output
             return output
         assert self.output is not None and self.columns is not None
         fresh = F.linear(states, module.weight[self.columns], module.bias[self.columns])
         self.output = self.output.index_copy(2, self.columns, fresh)
         return self.output
+
+    def forget(self) -> None:
+        """Let go of the last output."""
+        self.output = self.columns = None
 
     @property
     def cache_bytes(self) -> int:
@@ -187,9 +209,13 @@ class Down(ModelHook):
         assert self.input is not None and self.output is not None and self.up.columns is not None
         leading = torch.arange(self.leading, device=states.device)
         columns = torch.cat([leading, self.leading + self.up.columns])
-        change = (states - self.input).index_select(2, columns)
+        change = states.index_select(2, columns) - self.input.index_select(2, columns)
         self.input, self.output = states, self.output + F.linear(change, module.weight[:, columns])
         return self.output
+
+    def forget(self) -> None:
+        """Let go of the last input and output."""
+        self.input = self.output = None
 
     @property
     def cache_bytes(self) -> int:

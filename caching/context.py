@@ -22,10 +22,10 @@ class Context:
     def __init__(self, shards: ShardMap, max_runs: int, device: torch.device) -> None:
         length = -(-shards.num_tokens // max_runs)
         self.run_of, runs = shards.segments(length, device)
-        self.run_sizes, self.all_run_sizes = runs[shards.rank], torch.cat(runs)  # of this rank, of all
+        self.all_run_sizes = torch.cat(runs)
         self.first_run = sum(map(len, runs[: shards.rank]))
         self.num_runs = list(map(len, runs))
-        self.pooled = length > 1
+        self.length, self.shard_sizes = length, shards.sizes
         self.recording: list[tuple[Tensor, Pair]] = []  # image and text of each layer, until they are gathered
         self.older: list[Tensor] = []  # of each layer [2 (keys, values), B, H, M + L, D]
         self.newest: list[Tensor] = []
@@ -99,8 +99,16 @@ class Context:
         self.num_kept, self.num_text = self.num_kept + 1, text[0].shape[2]
 
     def _pool(self, states: Tensor) -> Tensor:
-        """The mean over each run, `[B, H, N, D]` to `[B, H, runs, D]`."""
-        if not self.pooled:
+        """The mean over each run, `[B, H, N, D]` to `[B, H, runs, D]`; summed in float32, in one order always."""
+        if self.length == 1:
             return states
-        sums = states.new_zeros(*states.shape[:2], len(self.run_sizes), states.shape[3])
-        return sums.index_add(2, self.run_of, states) / self.run_sizes[:, None].to(states.dtype)
+        means = [mean for shard in states.split(self.shard_sizes, dim=2) for mean in _means(shard, self.length)]
+        return torch.cat(means, dim=2).to(states.dtype)
+
+
+def _means(shard: Tensor, length: int) -> list[Tensor]:
+    """Of the whole runs of a shard `[B, H, n, D]`, and of what is left at its end, if anything is; in float32."""
+    num_whole, left = divmod(shard.shape[2], length)
+    whole, rest = shard.split([num_whole * length, left], dim=2)
+    means = [whole.unflatten(2, (num_whole, length)).mean(3, dtype=torch.float32)]
+    return [*means, rest.mean(2, keepdim=True, dtype=torch.float32)] if left else means

@@ -26,6 +26,7 @@ from caching.schedule import ErrorEstimate, InputChange, Places, Signals
 from caching.shards import ShardMap
 from caching.site import Site
 from caching.snapshot import Snapshot, capture, restore
+from caching.text import TextTrimmer
 from caching.tokens import TrajectoryMedoids
 
 # What a step changes and later ones read.
@@ -34,10 +35,16 @@ MAX_VARIANTS = 64  # of a compiled block: dense and sparse steps differ in shape
 
 
 class Engine:
-    """One recipe on one transformer. Call `begin` before each generation; `detach` restores the transformer.
+    """One recipe on one transformer. Call `begin` before each generation, and `end` after it to free what it cached.
 
-    `compiler` names the backend by which `torch.compile` compiles the blocks; None leaves them as they are.
+    `detach` restores the transformer. `compiler` names the backend by which `torch.compile` compiles the blocks; None
+    leaves them as they are.
     """
+
+    feature: OutputFeature | None = None  # this and what follows: of the generation that `begin` began, until its `end`
+    proxies: Proxies | None = None
+    last_input: Tensor | None = None
+    peak_cache_bytes = 0
 
     def __init__(
         self, transformer: nn.Module, recipe: Recipe, group: Group | None = None, *, compiler: str | None = None
@@ -49,41 +56,44 @@ class Engine:
         self.originals = [attention.processor for attention in self.adapter.attentions]
         for attention in self.adapter.attentions:
             attention.set_processor(self.adapter.processor(self.router))
+        patched = [transformer, *(self.adapter.block_list if compiler is not None else ())]
+        self.forwards = [(module, vars(module).get("forward")) for module in patched]  # of the instance, if it has one
         if compiler is not None:
             self._compile(compiler)
         transformer.forward = self.forward
-        self.feature: OutputFeature | None = None
-        self.peak_cache_bytes = 0
 
     def detach(self) -> None:
         """Give the transformer back exactly as it was; a second call does nothing."""
         if self.transformer.__dict__.get("forward") != self.forward:
             return
-        del self.transformer.forward
-        if self.feature is not None:
-            self.feature.detach()
+        self.end()
+        for module, forward in self.forwards:
+            vars(module).pop("forward", None)
+            if forward is not None:
+                module.forward = forward
         for attention, processor in zip(self.adapter.attentions, self.originals, strict=True):
             attention.set_processor(processor)
-        for block in self.adapter.block_list:
-            block._compiled_call_impl = None
 
     def _compile(self, backend: str) -> None:
-        """Compile the blocks, without graph breaks unless modules inside them are cached."""
+        """Compile the blocks, without graph breaks unless modules inside them are cached.
+
+        Their forward alone, not their call: hooks, such as those that gather split weights, run as they are.
+        """
         torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
         for block in self.adapter.block_list:
-            block.compile(backend=backend, fullgraph=self.recipe.feature not in ("module", "attention"))
+            whole = self.recipe.feature not in ("module", "attention")
+            block.forward = torch.compile(block.forward, backend=backend, fullgraph=whole)
 
     def begin(self, grid: tuple[int, int, int], times: list[float]) -> None:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step."""
+        self.end()
         self.grid, self.times, self.step = grid, times, 0
         schedule = self.recipe.schedule
         if isinstance(schedule, InputChange):
             schedule = schedule.fitted(self.adapter.teacache_fit)
         self.clock = schedule.start(len(times))
         self.dense: list[bool] = []  # the steps so far
-        self.last_input: Tensor | None = None
-        if self.feature is not None:
-            self.feature.detach()
+        self.text = TextTrimmer()
         self.group.divide(self._pieces(prod(grid)))
         cosines, sines = self.adapter.rotary(grid, next(self.transformer.parameters()).device)
         self.rotary = (self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0])
@@ -95,6 +105,13 @@ class Engine:
         self.error = ExtrapolationError(self.recipe.predictor.order)
         self.proxies = self._make_proxies()
         self.peak_cache_bytes = 0
+
+    def end(self) -> None:
+        """Let go of what is cached, after the last step; what was counted stays. A second call does nothing."""
+        if self.feature is not None:
+            self.feature.detach()
+        self.router.forget()
+        self.feature = self.proxies = self.last_input = None
 
     def _pieces(self, num_tokens: int) -> list[int]:
         """The tokens of each rank: whole logical shards where the recipe has any, else as evenly as can be."""
@@ -113,15 +130,15 @@ class Engine:
             inputs: what else the transformer's forward takes.
 
         Raises:
-            RuntimeError: before `begin`, or after the last step.
+            RuntimeError: before `begin`, after the last step, or after `end`.
         """
-        if not hasattr(self, "times") or self.step >= len(self.times):
+        if self.feature is None or self.step >= len(self.times):
             raise RuntimeError("call begin() with the grid and the noise levels before each generation")
         if hidden_states.ndim == 3:
-            output = self._advance(hidden_states, trim_text(inputs))
+            output = self._advance(hidden_states, self.text.trim(inputs))
         else:
             patches = self.group.shard(self.adapter.unfold(hidden_states))
-            output = self.adapter.fold(self.group.gather(self._advance(patches, trim_text(inputs))), self.grid)
+            output = self.adapter.fold(self.group.gather(self._advance(patches, self.text.trim(inputs))), self.grid)
         return Transformer2DModelOutput(sample=output) if return_dict else (output,)
 
     def snapshot(self, latents: Tensor) -> Snapshot:
@@ -235,7 +252,9 @@ class Engine:
         value = self.adapter.modulated(state)
         last, self.last_input = value if self.last_input is None else self.last_input, value
         self.group.mark("decision", self.step)
-        change, size = self.group.total(torch.stack([(value - last).abs().sum(), last.abs().sum()])).tolist()
+        # Many tokens add up to more than float16 can hold.
+        sums = [each.abs().sum(dtype=torch.float32) for each in (value - last, last)]
+        change, size = self.group.total(torch.stack(sums)).tolist()
         return change / size
 
     def _measure_error(self, time: float, truth: Tensor, tokens: Tensor | slice = slice(None)) -> None:
@@ -243,7 +262,7 @@ class Engine:
         assert self.feature is not None
         if isinstance(self.recipe.schedule, ErrorEstimate) and self.error.ready and truth.device.type != "meta":
             self.group.mark("decision", self.step)
-            self.error.measure(time, self.feature.taylor.predict(time)[:, tokens], truth, self.group)
+            self.error.measure(time, self.feature.taylor.predict(time, (slice(None), tokens)), truth, self.group)
 
     def _expected_error(self, time: float, span: float) -> float | None:
         """What a sparse step of `span` would add to the error of the latents, in units of the velocity."""
@@ -277,15 +296,3 @@ class Engine:
     def cache_bytes(self) -> int:
         caches = [cache for cache in (self.feature, self.proxies) if cache is not None]
         return sum(cache.cache_bytes for cache in caches)
-
-
-def trim_text(inputs: dict[str, Any]) -> dict[str, Any]:
-    """Drop padded text tokens, so that attention needs no mask; at least one token stays."""
-    mask = inputs.get("encoder_attention_mask")
-    if mask is None or mask.device.type == "meta":
-        return inputs
-    if len(mask) > 1 and not torch.equal(mask, mask[:1].expand_as(mask)):
-        raise ValueError("prompts of one batch must have the same number of tokens; render them one by one")
-    length = max(1, int(mask[0].sum()))
-    text = inputs["encoder_hidden_states"][:, :length]
-    return {**inputs, "encoder_hidden_states": text, "encoder_attention_mask": torch.ones_like(mask[:, :length])}

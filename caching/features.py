@@ -168,6 +168,8 @@ class BlockFeature(OutputFeature):
         for module in self.hooked:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
         self.hooked = []
+        for unit in [*self.units, *self.part_units]:  # hooks form cycles, which would keep them until a collection
+            unit.outputs = []
 
     @property
     def cache_bytes(self) -> int:

@@ -34,12 +34,16 @@ class Match:
 
     def __init__(self, kept: Tensor, place: Tensor) -> None:
         self.kept, self.place = kept, place
-        self.sizes = torch.zeros(len(kept), device=kept.device).index_add(0, place, torch.ones_like(place).float())
+        self.sizes = torch.zeros_like(kept).index_add(0, place, torch.ones_like(place))  # exact in whole numbers
+        self.by_place = place.argsort(stable=True)
 
     def merge(self, tokens: Tensor) -> Tensor:
-        """Means over those that each token stands for, `[B, N, D]` to `[B, M, D]`."""
-        sums = tokens.new_zeros(tokens.shape[0], len(self.kept), tokens.shape[2])
-        return sums.index_add(1, self.place, tokens) / self.sizes[:, None].to(tokens.dtype)
+        """Means over those that each token stands for, `[1, N, D]` to `[1, M, D]`.
+
+        Bags of an embedding, because these add up in float32 and in one order always, on a GPU as well.
+        """
+        first = self.sizes.cumsum(0) - self.sizes
+        return F.embedding_bag(self.by_place, tokens[0], first, mode="mean")[None]
 
     def pick(self, tokens: Tensor) -> Tensor:
         """The tokens that stay, as they are."""

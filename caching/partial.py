@@ -86,8 +86,8 @@ class PartialFeature(OutputFeature):
 
     def _attend(self, time: float, index: Tensor):
         def attend(layer: int, *_: Tensor) -> tuple[Tensor, Tensor]:
-            image, text = self.attentions[layer].predict(time)
-            return image[:, :, index], text
+            image, text = self.attentions[layer].outputs
+            return image.predict(time, (slice(None), slice(None), index)), text.predict(time)
 
         return attend
 
@@ -97,13 +97,17 @@ class PartialFeature(OutputFeature):
         chosen = State(state.tokens[:, index], self.adapter.text_for_some(state.text), state.modulation, rotary)
         true = self.adapter.run(block, chosen).tokens - chosen.tokens
         cached, text = self.blocks[block].predict(time)
-        tokens = self._spread(cached, true).index_copy(1, index, true)
+        tokens = self._renewed(cached, true, index)
         if self.order == 0:
             self.blocks[block].outputs[0].derivatives = [tokens]
         return add(state, (tokens, text))
 
-    def _spread(self, cached: Tensor, true: Tensor) -> Tensor:
-        """What the other tokens `[B, N, D]` learn from those computed `[B, K, D]`: nothing, but for ClusCa."""
+    def _renewed(self, cached: Tensor, true: Tensor, index: Tensor) -> Tensor:
+        """What a block adds to each token `[B, N, D]`, given what it adds to those computed `[B, K, D]`.
+
+        The others learn nothing from them, but for ClusCa.
+        """
         if not isinstance(self.selector, ClusterSelector):
-            return cached
-        return torch.lerp(cached, true[:, self.selector.cluster_of()], self.selector.settings.gain)
+            return cached.index_copy(1, index, true)
+        moved = torch.lerp(cached, true[:, self.selector.cluster_of], self.selector.settings.gain)
+        return moved.index_copy_(1, index, true)

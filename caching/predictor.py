@@ -5,6 +5,7 @@ taken by (sigma or the step index); a dense history needs no equal spacing.
 """
 
 from math import factorial
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,12 +13,17 @@ from torch import Tensor
 Derivatives = list[Tensor]  # the value and its derivatives, orders 0 to O
 
 
+def extrapolate(derivatives: Derivatives, span: float) -> Tensor:
+    """The value after `span` by its Taylor expansion; the very tensor where only the value is known."""
+    value = derivatives[0]
+    for order, derivative in enumerate(derivatives[1:], 1):
+        value = torch.add(value, derivative, alpha=span**order / factorial(order))
+    return value
+
+
 def drift(derivatives: Derivatives, span: float) -> Derivatives:
     """Carry a value and its derivatives over `span` along their own Taylor expansion."""
-    return [
-        sum((derivatives[m + j] * (span**j / factorial(j)) for j in range(1, len(derivatives) - m)), derivatives[m])
-        for m in range(len(derivatives))
-    ]
+    return [extrapolate(derivatives[order:], span) for order in range(len(derivatives))]
 
 
 def differentiate(value: Tensor, previous: Derivatives, span: float, order: int) -> Derivatives:
@@ -49,9 +55,9 @@ class TaylorPredictor:
         self.derivatives = differentiate(value, self.derivatives, time - self.time, self.order)
         self.time = time
 
-    def predict(self, time: float) -> Tensor:
-        """The value at `time`, `[B, N, C]`."""
-        return drift(self.derivatives, time - self.time)[0]
+    def predict(self, time: float, part: Any = ...) -> Tensor:
+        """The value at `time`, `[B, N, C]`, or a part of it, as an index says."""
+        return extrapolate([derivative[part] for derivative in self.derivatives], time - self.time)
 
     @property
     def cache_bytes(self) -> int:
@@ -95,7 +101,7 @@ class ProxySimulation:
         """
         if truth is not None:
             self._learn(time, truth)
-        own = drift(self.start, time - self.start_time)[0]
+        own = extrapolate(self.start, time - self.start_time)
         return own + self._taught_to_tokens(time, self.gain) if self.taught else own
 
     def correction(self, time: float) -> Tensor:
@@ -103,7 +109,7 @@ class ProxySimulation:
         return self._taught_to_tokens(time, 1.0)
 
     def _taught_to_tokens(self, time: float, gain: Tensor | float) -> Tensor:
-        return (gain * drift(self.lesson, time - self.time)[0])[:, self.proxy_of]
+        return (gain * extrapolate(self.lesson, time - self.time))[:, self.proxy_of]
 
     def _learn(self, time: float, truth: Tensor) -> None:
         span = time - self.time

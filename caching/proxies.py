@@ -126,7 +126,8 @@ class Proxies:
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
             keys, values = self.context.at(layer, time, key, value)
             queries = torch.cat([query, text_query], dim=2)
-            output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=self.bias)
+            bias = self.bias[: queries.shape[2]]  # no row for a text token in models whose text asks for nothing
+            output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
         self.router.send(attend, self.text.shape[1])

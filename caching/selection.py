@@ -105,6 +105,7 @@ class ClusterSelector:
         if self.per_shard > shards.smallest:
             raise ValueError(f"{settings.clusters} clusters are too many for {site.num_tokens} tokens")
         self.clusters: Tensor | None = None  # of each token in its shard [S, n]
+        self.cluster_of: Tensor | None = None  # the place of each local token's among all of this rank's [N]
 
     def begin_dense(self) -> None:
         """Nothing: a dense step's clusters replace those before."""
@@ -116,6 +117,10 @@ class ClusterSelector:
         """Cluster the features `[1, N, D]` after the last block."""
         features = F.normalize(tokens[0].float(), dim=-1)[self.padded]
         self.clusters = k_medoids(features, self.valid, self.per_shard)[1]
+        first = torch.arange(len(self.clusters), device=self.clusters.device)[:, None] * self.per_shard
+        places = ((self.clusters + first) * self.valid).flatten()
+        self.cluster_of = self.clusters.new_zeros(self.site.local_tokens)
+        self.cluster_of = self.cluster_of.scatter_reduce(0, self.padded.flatten(), places, "amax")
 
     def choose(self, step: int) -> Tensor:
         """One token of each cluster `[S * K]`."""
@@ -124,13 +129,6 @@ class ClusterSelector:
         member = F.one_hot(self.clusters, self.per_shard).bool() & self.valid[..., None]
         chosen = scores[..., None].expand_as(member).masked_fill(~member, NEVER).argmax(1)
         return self.padded.gather(1, chosen).flatten()
-
-    def cluster_of(self) -> Tensor:
-        """The place of each local token's cluster among all of this rank's `[N]`."""
-        assert self.clusters is not None
-        first = torch.arange(len(self.clusters), device=self.clusters.device)[:, None] * self.per_shard
-        places = ((self.clusters + first) * self.valid).flatten()
-        return self.clusters.new_zeros(self.site.local_tokens).scatter_reduce(0, self.padded.flatten(), places, "amax")
 
 
 def random_scores(step: int, site: Site) -> Tensor:

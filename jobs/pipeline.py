@@ -114,6 +114,7 @@ class Renderer:
         patches = self.group.shard(adapter.unfold(noise)) if patches is None else patches
         on_step_end = _step_callback(self.engine, on_progress, checkpoints)
         patches = self._loop(patches, prompt, sampling, steps, on_step_end, done=self.engine.step)
+        self.engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
         return adapter.fold(self.group.gather(patches), grid).float()
 

@@ -1,11 +1,14 @@
 """Sparse steps that compute the heaviest columns (Chipmunk)."""
 
+from types import SimpleNamespace
+
 import pytest
 import torch
+from diffusers.hooks import HookRegistry
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from caching.columns import Chunks
+from caching.columns import Chunks, Up
 from caching.engine import Engine
 from caching.flops import count_flops
 from caching.recipe import Recipe, Taylor, recipe
@@ -39,6 +42,29 @@ def test_the_heaviest_keys_are_chosen():
     chosen = Chunks.split(query, key, value, 2, 3).columns
     for chunk, queries in enumerate(weights.split(2, dim=2)):
         assert torch.equal(chosen[:, :, chunk], queries.sum(2).topk(3).indices)
+
+
+def test_half_precision_costs_attention_no_more_than_its_inputs():
+    """Keys in 32 groups and norms as of a real model: logits of up to 18, which bfloat16 knows to 0.06."""
+    generator = torch.Generator().manual_seed(0)
+    query, key, value = (torch.randn(1, 2, count, 128, generator=generator) for count in (192, 1024, 1024))
+    centres = torch.randn(1, 2, 32, 128, generator=generator)
+    query, key = (states + centres.repeat(1, 1, states.shape[2] // 32, 1) for states in (query, key))
+    query, key = (1.5 * 128**0.5 * F.normalize(states, dim=-1) for states in (query, key))
+    half = [states.bfloat16() for states in (query, key, value)]
+    expected = F.scaled_dot_product_attention(*(states.float() for states in half))
+    output = Chunks.split(*half, 192, 200).attend(*half)
+    assert output.dtype == torch.bfloat16
+    assert (output.float() - expected).norm() / expected.norm() < 0.006
+
+
+def test_neurons_are_chosen_by_sums_that_float16_cannot_hold():
+    layer = torch.nn.Linear(3, 3, bias=False).half()
+    layer.weight.data = torch.tensor([30.0, 50.0, 40.0]).diag().half()
+    hook = Up(SimpleNamespace(dense=True, keep=True), 2)  # type: ignore[arg-type]
+    HookRegistry.check_if_exists_or_initialize(layer).register_hook(hook, "columns")
+    layer(torch.ones(1, 4000, 3).half())
+    assert hook.columns is not None and hook.columns.tolist() == [1, 2]
 
 
 def test_spans_do_not_matter(transformer, sample, inputs, monkeypatch):

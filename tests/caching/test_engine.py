@@ -1,4 +1,6 @@
+import gc
 from dataclasses import replace
+from functools import partial
 from typing import get_args
 
 import pytest
@@ -184,6 +186,15 @@ def test_teacache_is_dense_when_its_input_has_changed_enough(transformer, sample
     assert counts[2] == 2  # the first and the last step
 
 
+def test_teacache_sees_a_change_whose_sum_float16_cannot_hold(transformer, sample, inputs):
+    shift = transformer.transformer_blocks[0].norm1.linear.bias
+    shift.data[: len(shift) // 6] = 100  # times 96 tokens and 24 channels
+    half = {name: value.half() if name != "timestep" else value for name, value in inputs.items()}
+    engine = Engine(transformer.half(), recipe("teacache", threshold=1e-9))
+    run(engine, sample.half(), half)
+    assert engine.dense_steps == len(TIMES)
+
+
 def test_what_teacache_chose_can_be_repeated(transformer, sample, inputs):
     engine = Engine(transformer, recipe("teacache", threshold=1.0))
     expected = run(engine, sample, inputs)
@@ -202,7 +213,50 @@ def compare_with_compiled(transformer, sample, inputs, method, compiler):
     for velocity, true in zip(run(engine, sample, inputs), expected, strict=True):
         assert_close(velocity, true, rtol=1e-3, atol=1e-4)
     engine.detach()
-    assert all(block._compiled_call_impl is None for block in engine.adapter.block_list)
+    assert not any("forward" in vars(block) for block in engine.adapter.block_list)
+
+
+def test_detach_gives_back_what_others_have_put_on_the_instances(transformer):
+    block = transformer.single_transformer_blocks[0]
+    patched = [partial(module.forward) for module in (transformer, block)]
+    transformer.forward, block.forward = patched
+    block.compile(backend="eager")
+    call = block._compiled_call_impl
+    engine = Engine(transformer, recipe("full"), compiler="eager")
+    assert block.forward is not patched[1]
+    engine.detach()
+    assert transformer.forward is patched[0] and block.forward is patched[1] and block._compiled_call_impl is call
+
+
+def bytes_alive():
+    """The memory of every tensor that Python knows of, unreachable ones too: a GPU cannot wait for a collection."""
+    known = [each.untyped_storage() for each in gc.get_objects() if type(each) in (torch.Tensor, torch.nn.Parameter)]
+    return sum({storage.data_ptr(): storage.nbytes() for storage in known}.values())
+
+
+@pytest.mark.parametrize("name", JOINT_RECIPES)
+def test_after_its_end_a_generation_holds_no_cache_but_its_counts(transformer, sample, inputs, name):
+    engine = Engine(transformer, BUSY if name == "resca" else with_interval(name, 3))
+    run(engine, sample, inputs)  # what every generation leaves: rotary tables
+    engine.end()
+    gc.collect()
+    before = bytes_alive()
+    run(engine, sample, inputs)
+    dense, held = engine.dense, engine.peak_cache_bytes
+    engine.end()
+    engine.end()
+    assert bytes_alive() <= before + 1024
+    assert (engine.dense, engine.peak_cache_bytes) == (dense, held)
+    assert engine.dense_steps + engine.sparse_steps == len(engine.times) and engine.settled.name == engine.recipe.name
+    with pytest.raises(RuntimeError, match="begin"):
+        engine.forward(sample, **inputs)
+
+
+def test_after_its_end_another_generation_can_begin(transformer, sample, inputs):
+    engine = Engine(transformer, BUSY)
+    expected = run(engine, sample, inputs)
+    engine.end()
+    assert all(map(torch.equal, run(engine, sample, inputs), expected))
 
 
 BUSY = replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=8, every=1))

@@ -67,6 +67,15 @@ def test_a_merged_token_is_the_mean_of_those_that_it_stands_for():
     assert match.spread(match.merge(tokens)).flatten().tolist() == [2.0, 2.0, 5.0]
 
 
+def test_means_in_bfloat16_are_off_by_its_rounding_alone():
+    place = torch.randint(5, (1000,), generator=torch.Generator().manual_seed(0))
+    tokens = (4 + torch.randn(1, 1000, 8, generator=torch.Generator().manual_seed(1))).bfloat16()
+    expected = torch.stack([tokens[0, place == group].double().mean(0) for group in range(5)])
+    merged = Match(torch.arange(5), place).merge(tokens)
+    assert merged.dtype == torch.bfloat16
+    assert_close(merged[0].double(), expected, rtol=2**-7, atol=0.0)
+
+
 def test_the_least_important_tokens_go():
     kept, _ = keep_best(features(6), torch.tensor([0.1, 0.9, 0.2, 0.8, 0.7, 0.3]), 3)
     assert kept.tolist() == [1, 3, 4]

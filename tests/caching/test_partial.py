@@ -85,7 +85,7 @@ def test_random_tokens_differ_from_step_to_step():
 def test_one_token_of_each_cluster_is_chosen():
     made = ClusterSelector(ClusteredTokens(clusters=16), site())
     made.end_dense(torch.randn(1, NUM_TOKENS, 24))
-    assert made.cluster_of()[made.choose(1)].tolist() == list(range(16))
+    assert made.cluster_of[made.choose(1)].tolist() == list(range(16))
     assert made.choose(1).tolist() != made.choose(2).tolist()
 
 

@@ -30,6 +30,15 @@ def test_a_higher_order_is_closer_on_a_smooth_curve():
     assert errors[0] > errors[1] > errors[2]
 
 
+@pytest.mark.parametrize("order", [0, 1, 2])
+def test_a_part_is_extrapolated_like_the_whole(order):
+    predictor = TaylorPredictor(order)
+    for time in (0.9, 0.7, 0.4):
+        predictor.observe(time, torch.randn(1, 5, 3))
+    part = (slice(None), torch.tensor([4, 1]))
+    assert torch.equal(predictor.predict(0.1, part), predictor.predict(0.1)[part])
+
+
 def simulate(rate, num_steps, span, implicit):
     """Driven tokens under `y' = rate * y`; their proxy is truly denoised, by a backward Euler step of its own."""
     value = torch.ones(1, 2, 1, dtype=torch.float64)

@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count
-from caching.recipe import RECIPES, recipe
-from caching.schedule import Until
+from caching.recipe import RECIPES, ProxyTaylor, Recipe, recipe
+from caching.schedule import Interval, Places, Until
+from caching.tokens import TrajectoryMedoids
 
 from .test_engine import with_interval
 
@@ -96,6 +97,42 @@ def test_every_recipe_comes_near_full_sampling(pipeline, name):
     full = generate(pipeline)
     error = (cached(pipeline, short(name, 3)) - full).norm() / full.norm()
     assert 1e-6 < error < 0.5
+
+
+def test_proxies_are_computed_in_every_sparse_step(pipeline):
+    tokens = TrajectoryMedoids(clusters=8, every=1)
+    sizes = []
+    pipeline.transformer.blocks[0].register_forward_hook(lambda _, given, __: sizes.append(given[0].shape[1]))
+    full = generate(pipeline)
+    sizes.clear()
+    latents = cached(pipeline, replace(RECIPES["resca"], schedule=Interval(every=3), tokens=tokens))
+    assert sizes == [72, 72, 8, 8, 72, 8, 8]  # dense steps are 0, 3 and 6; proxies begin after the second
+    assert 1e-6 < (latents - full).norm() / full.norm() < 0.5
+
+
+@pytest.mark.parametrize("context", [72, 24])
+def test_a_sparse_step_with_all_tokens_as_proxies_is_a_dense_step(pipeline, context):
+    everyone = TrajectoryMedoids(clusters=72, shards=1, context=context, every=1)
+    predictor = ProxyTaylor(order=0, gain=1.0)
+    method = Recipe(name="resca", schedule=Places(dense=(0, 1)), tokens=everyone, predictor=predictor)
+    engine = Engine(pipeline.transformer, method)
+    engine.begin(GRID, [0.8, 0.7, 0.7])
+    generator = torch.Generator().manual_seed(1)
+    latents, text = torch.randn(1, 4, 3, 8, 12, generator=generator), torch.randn(1, 5, 16, generator=generator)
+    given = {"timestep": torch.tensor([700.0]), "encoder_hidden_states": text}
+    with torch.no_grad():
+        _, dense, sparse = (engine.forward(latents, **given).sample for _ in range(3))
+    assert_close(sparse, dense, rtol=1e-4, atol=1e-5)
+
+
+def test_proxies_can_be_counted():
+    config = {**CONFIG, "_class_name": "WanTransformer3DModel"}
+    size: dict[str, Any] = dict(grid=GRID, num_text_tokens=5, num_steps=STEPS)
+    few, many = (
+        replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=clusters, every=1))
+        for clusters in (8, 16)
+    )
+    assert count(config, few, **size).flops < count(config, many, **size).flops
 
 
 def test_t_gate_looks_at_the_text_until_the_gate(pipeline):
