@@ -1,6 +1,7 @@
 """An object store for tests: an S3 bucket behind a real HTTP server."""
 
 import os
+import secrets
 from collections.abc import Iterator
 
 import pytest
@@ -19,8 +20,10 @@ def bucket() -> Iterator[str]:
     host, port = server.get_host_and_port()
     before = dict(os.environ)
     os.environ.update(KEYS, AWS_ENDPOINT_URL=f"http://{host}:{port}")
-    s3fs.S3FileSystem().mkdir("videos")
-    yield "s3://videos"
+    s3fs.S3FileSystem.clear_instance_cache()  # it may know the server of another module
+    name = f"videos-{secrets.token_hex(4)}"  # and moto, within one process, that one's buckets
+    s3fs.S3FileSystem().mkdir(name)
+    yield f"s3://{name}"
     os.environ.clear()
     os.environ.update(before)
     server.stop()

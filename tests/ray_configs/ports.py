@@ -1,10 +1,23 @@
-"""Ports that nobody listens on."""
+"""Ports that nobody listens on, and that nobody is given before the test uses them."""
 
+import os
+import random
 import socket
-from contextlib import ExitStack
+from collections.abc import Iterator
+from contextlib import suppress
+from itertools import islice
+
+# Above those of Ray's workers (10002 to 19999), below those that the system gives away (32768 and more on Linux): between
+# the test's look and its use, another test's Ray would take one of those. Each of two test processes has its own half.
+FIRST, SIZE = {"gw1": 26000}.get(os.environ.get("PYTEST_XDIST_WORKER", ""), 20000), 6000
 
 
 def free_ports(number: int) -> list[int]:
-    with ExitStack() as sockets:
-        held = [sockets.enter_context(socket.create_server(("", 0))) for _ in range(number)]
-        return [server.getsockname()[1] for server in held]
+    return list(islice(_free(), number))
+
+
+def _free() -> Iterator[int]:
+    for port in random.sample(range(FIRST, FIRST + SIZE), SIZE):
+        with suppress(OSError):
+            socket.create_server(("", port)).close()
+            yield port
