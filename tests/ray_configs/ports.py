@@ -7,8 +7,8 @@ from collections.abc import Iterator
 from contextlib import suppress
 from itertools import islice
 
-# Above those of Ray's workers (10002 to 19999), below those that the system gives away (from 32768 on Linux): between the
-# test's look and its use, another test's Ray would take one of those. Each of two test processes has its own half.
+# Above those of Ray's workers (10002 to 19999) and below those that the system gives away (from 32768 on Linux), which
+# another test's Ray might take between the test's look and its use. Each of two test processes has its own half.
 FIRST, SIZE = {"gw1": 26000}.get(os.environ.get("PYTEST_XDIST_WORKER", ""), 20000), 6000
 
 
