@@ -18,13 +18,15 @@ def follow(client: Any, submission: str, *, patience_s: float = PATIENCE_S) -> A
 
     Raises InfrastructureError after `patience_s` without a connection.
     """
-    tail = Tail(client, submission)
+    tail, lost_s = Tail(client, submission), time.monotonic()
     while True:
         try:
             asyncio.run(tail.show())
             return _ended(client, submission)
         except (OSError, RuntimeError) as error:
-            if time.monotonic() - tail.heard_s > patience_s:
+            if tail.is_heard:  # Until now, however quiet the job was.
+                lost_s = time.monotonic()
+            if time.monotonic() - lost_s > patience_s:
                 raise InfrastructureError(f"{LEFT_ALONE} ({error})") from error
             time.sleep(PAUSE_S)
         except KeyboardInterrupt:
@@ -37,13 +39,13 @@ class Tail:
 
     def __init__(self, client: Any, submission: str) -> None:
         self._client, self._submission, self._num_printed = client, submission, 0
-        self.heard_s = time.monotonic()
+        self.is_heard = False  # on the last connection
 
     async def show(self) -> None:
         """Print the log as it grows, until the job ends. Raises OSError or RuntimeError if the connection breaks."""
-        num_read = 0
+        num_read, self.is_heard = 0, False
         async for text in self._client.tail_job_logs(self._submission):
-            self.heard_s = time.monotonic()
+            self.is_heard = True
             fresh = text[max(0, self._num_printed - num_read) :]
             num_read += len(text)
             self._num_printed += len(fresh)

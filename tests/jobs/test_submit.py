@@ -1,8 +1,10 @@
 """What `resca submit` refuses before it uploads anything, and what it sends along."""
 
+import asyncio
 from pathlib import Path
 
 import pytest
+from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import main, parse
 from jobs.errors import InfrastructureError
@@ -54,3 +56,27 @@ def test_a_job_that_cannot_be_seen_any_more_is_left_alone(capsys):
     with pytest.raises(InfrastructureError, match=r"not followed any more, but goes on.*closed unexpectedly"):
         follow(CutOff(), "resca-1", patience_s=-1)
     assert capsys.readouterr().out == "the first line\n"
+
+
+class Quiet:
+    """Ray's client for a job that says nothing for longer than the patience, whose connection then breaks once."""
+
+    def __init__(self):
+        self.num_asked = 0
+
+    async def tail_job_logs(self, submission: str):
+        self.num_asked += 1
+        yield "the first line\n"
+        if self.num_asked == 1:
+            await asyncio.sleep(0.6)
+            raise RuntimeError("WebSocket connection closed unexpectedly")
+        yield "the last line\n"
+
+    def get_job_info(self, submission: str) -> JobDetails:
+        return JobDetails(type=JobType.SUBMISSION, entrypoint="", status=JobStatus.SUCCEEDED)
+
+
+def test_a_quiet_job_has_the_whole_patience_when_its_connection_breaks(capsys, monkeypatch):
+    monkeypatch.setattr("jobs.follow.PAUSE_S", 0.0)
+    assert follow(Quiet(), "resca-1", patience_s=0.5).status is JobStatus.SUCCEEDED
+    assert capsys.readouterr().out == "the first line\nthe last line\n"
