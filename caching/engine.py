@@ -13,21 +13,21 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attention import Router
-from caching.correction import Correction
-from caching.error import ExtrapolationError
-from caching.features import OutputFeature
+from caching.features.blocks import OutputFeature
+from caching.features.registry import make_feature
 from caching.group import Group, LocalGroup
-from caching.make_feature import make_feature
 from caching.models import adapter_for
 from caching.models.state import State
-from caching.proxies import Proxies
-from caching.recipe import ProxyTaylor, Recipe
-from caching.schedule import ErrorEstimate, InputChange, Places, Signals
+from caching.predict.correction import Correction
+from caching.predict.error import ExtrapolationError
+from caching.proxies.proxies import Proxies
+from caching.recipe.recipe import ProxyTaylor, Recipe
+from caching.recipe.schedule import ErrorEstimate, InputChange, Places, Signals
+from caching.recipe.tokens import TrajectoryMedoids
 from caching.shards import ShardMap
 from caching.site import Site
 from caching.snapshot import Snapshot, capture, restore
 from caching.text import TextTrimmer
-from caching.tokens import TrajectoryMedoids
 
 # What a step changes and later ones read.
 STATE = ("step", "dense", "clock", "last_input", "feature", "correction", "error", "proxies", "peak_cache_bytes")

@@ -14,8 +14,8 @@ from torch.utils.flop_counter import FlopCounterMode
 from caching.engine import Engine
 from caching.group import Group
 from caching.models.state import Grid
-from caching.recipe import RECIPES, Recipe
-from caching.schedule import Signals
+from caching.recipe.recipe import RECIPES, Recipe
+from caching.recipe.schedule import Signals
 
 META = torch.device("meta")
 

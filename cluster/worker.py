@@ -14,9 +14,9 @@ from datetime import timedelta
 from typing import Any, Protocol
 
 from cluster.failure import RankError, classify
+from cluster.heap import keep_freed_memory, uncollected
 from cluster.pulse import Beat
 from cluster.ranks import Member, RankContext
-from parallel.heap import keep_freed_memory, uncollected
 
 
 class Session(Protocol):

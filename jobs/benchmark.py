@@ -10,8 +10,9 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from caching.recipe import Multistep, Recipe, Taylor
-from caching.schedule import Interval
+from caching.recipe.recipe import Multistep, Recipe, Taylor
+from caching.recipe.schedule import Interval
+from cluster.heap import keep_freed_memory
 from jobs.batch.plan import defaults_for, guidance_for
 from jobs.contestants import Contestant, PeerContestant, RecipeContestant, Run
 from jobs.demo import PROMPTS_FILE
@@ -29,7 +30,6 @@ from jobs.progress import make_console, print_rows, write_rows
 from jobs.prompts import Item, read_items
 from jobs.recipes import read_recipe, resolve_method
 from jobs.report import write_report
-from parallel.heap import keep_freed_memory
 
 SHOWN = 4  # videos on a report's page
 

@@ -7,7 +7,7 @@ from jobs.errors import BadInput
 from jobs.full_size import read_request
 from jobs.options import CommOptions
 from jobs.progress import make_console, print_rows, write_rows
-from parallel.ledger import Ledger
+from parallel.collectives import Ledger
 
 
 def run(options: CommOptions) -> int:

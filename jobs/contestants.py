@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode, sdpa_flop_count
 
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
 from jobs.measure import peak_memory
 from jobs.peers import Peer
 from jobs.pipeline import Prompt, Renderer, Sampling

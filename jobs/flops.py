@@ -3,7 +3,7 @@
 from typing import Any
 
 from caching.flops import Cost, count
-from caching.recipe import RECIPES, Recipe
+from caching.recipe.recipe import RECIPES, Recipe
 from jobs.full_size import DTYPE, Request, read_request
 from jobs.options import FlopsOptions
 from jobs.progress import make_console, print_rows, write_rows

@@ -7,7 +7,7 @@ import torch
 
 from caching.engine import Engine
 from caching.flops import run_on_meta
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.options import FullSizeOptions
 from jobs.recipes import resolve_method

@@ -5,7 +5,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.batch_options import RenderOptions
 from jobs.errors import BadInput

@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
 from jobs.batch.plan import defaults_for
 from jobs.benchmark import Contest
 from jobs.demo.items import drawn_items

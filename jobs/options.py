@@ -89,7 +89,7 @@ class ComparedOptions:
 
         All are those that work on the model; some need its cross-attention.
         """
-        from caching.recipe import RECIPES
+        from caching.recipe.recipe import RECIPES
 
         if self.wants_all:
             return [name for name, method in RECIPES.items() if cross_attention or not method.needs_cross_attention]
@@ -109,7 +109,7 @@ class ComparedOptions:
 
 
 def _options_of(method: str) -> tuple[str, ...]:
-    from caching.recipe import RECIPES, options_of
+    from caching.recipe.recipe import RECIPES, options_of
 
     own = options_of(RECIPES[method]) if method in RECIPES else ()
     return (*own, *(("plan",) if method == "auto" else ()))

@@ -18,7 +18,7 @@ from caching.engine import Engine
 from caching.flops import flops_of_prompt
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for, family
-from caching.recipe import RECIPES, Recipe
+from caching.recipe.recipe import RECIPES, Recipe
 from jobs.checkpoint import Checkpoints
 from jobs.errors import BadInput
 from jobs.offload import on_device

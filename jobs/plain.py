@@ -12,11 +12,11 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from cluster.heap import keep_freed_memory, uncollected
 from cluster.ranks import RankContext
 from jobs.__main__ import parse
 from jobs.batch.plan import make_plan
 from jobs.render import workload_of
-from parallel.heap import keep_freed_memory, uncollected
 from parallel.layout import Layout
 
 

@@ -7,7 +7,7 @@ from types import MappingProxyType
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from caching.recipe import Recipe, recipe
+from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options import MethodOptions
 

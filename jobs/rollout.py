@@ -9,8 +9,8 @@ from itertools import pairwise
 
 from torch import Tensor
 
-from caching.multistep import Row, combine, fit_weights, solver_weights
 from caching.places import Steps
+from caching.predict.multistep import Row, combine, fit_weights, solver_weights
 from jobs.judge import Judge, latent_psnr_db
 
 MAX_KNOWN = 512  # velocities that are kept, of all prompts together: a search moves one dense step at a time

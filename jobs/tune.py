@@ -10,10 +10,10 @@ from dataclasses import asdict, dataclass
 
 import yaml
 
-from caching.multistep import Row
 from caching.places import Steps, improve, spread
-from caching.recipe import Multistep, Recipe
-from caching.schedule import Places
+from caching.predict.multistep import Row
+from caching.recipe.recipe import Multistep, Recipe
+from caching.recipe.schedule import Places
 from jobs.benchmark import Contest
 from jobs.errors import BadInput
 from jobs.facts import read_facts

@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.batch.storage import Storage
 from jobs.outputs import CHECKPOINTS, RenderItem

@@ -15,8 +15,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parallel import cpu
+from parallel.collectives import Ledger
 from parallel.layout import Layout
-from parallel.ledger import Ledger
 
 KEPT = "resca_kept_keys"  # what we hand to the kernel, in xfuser's settings for it
 

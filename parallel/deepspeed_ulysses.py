@@ -14,8 +14,8 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parallel.attention import kept_keys, lengthen
+from parallel.collectives import Ledger
 from parallel.layout import Layout
-from parallel.ledger import Ledger
 
 
 @dataclass(frozen=True, kw_only=True)

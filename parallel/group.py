@@ -15,8 +15,8 @@ from torch import Tensor
 
 from parallel import attention, deepspeed_ulysses
 from parallel.attention import lengthen
+from parallel.collectives import Collective, Ledger
 from parallel.layout import Layout
-from parallel.ledger import Collective, Ledger
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0

@@ -7,8 +7,8 @@ import torch
 from torch import Tensor
 
 from parallel.attention import book_attention
+from parallel.collectives import Ledger
 from parallel.layout import Layout
-from parallel.ledger import Ledger
 
 
 class ImaginedGroup:

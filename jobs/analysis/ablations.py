@@ -6,8 +6,8 @@ from dataclasses import replace
 from itertools import groupby
 from typing import Any
 
-from caching.recipe import RECIPES, Recipe, recipe
-from caching.tokens import SelectedTokens, TrajectoryMedoids
+from caching.recipe.recipe import RECIPES, Recipe, recipe
+from caching.recipe.tokens import SelectedTokens, TrajectoryMedoids
 from jobs.analysis.study import Analysis, Row, Study
 
 

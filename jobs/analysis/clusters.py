@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from caching.medoids import k_medoids
-from caching.trajectory import Trajectory
+from caching.proxies.trajectory import Trajectory
 
 NUM_CLUSTERS = 16
 INTERVAL = 6

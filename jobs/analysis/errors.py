@@ -6,9 +6,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.recipe import RECIPES, Recipe
-from caching.schedule import Interval
-from caching.tokens import SelectedTokens
+from caching.recipe.recipe import RECIPES, Recipe
+from caching.recipe.schedule import Interval
+from caching.recipe.tokens import SelectedTokens
 from jobs.analysis.study import Analysis, Study
 
 

@@ -8,9 +8,9 @@ from typing import Any
 import torch
 
 from caching.engine import Engine
-from caching.predictor import ProxySimulation
-from caching.proxies import Proxies
-from caching.recipe import RECIPES
+from caching.predict.taylor import ProxySimulation
+from caching.proxies.proxies import Proxies
+from caching.recipe.recipe import RECIPES
 from jobs.analysis.study import Analysis, Study
 
 PARTS = {

@@ -7,9 +7,9 @@ from typing import Any
 import torch
 
 from caching.medoids import k_medoids
-from caching.proxies import FIRST_ITERATIONS
-from caching.tokens import TrajectoryMedoids
-from caching.trajectory import Trajectory
+from caching.proxies.proxies import FIRST_ITERATIONS
+from caching.proxies.trajectory import Trajectory
+from caching.recipe.tokens import TrajectoryMedoids
 from jobs.analysis.study import Analysis, Study
 from jobs.measure import peak_memory
 

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.recipe import RECIPES, Recipe
+from caching.recipe.recipe import RECIPES, Recipe
 from jobs.judge import Judge
 
 Row = dict[str, Any]

@@ -5,7 +5,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.recipe import RECIPES
+from caching.recipe.recipe import RECIPES
 from jobs.analysis.clusters import INTERVAL, clusters_of
 from jobs.analysis.study import Analysis, Row, Study
 

@@ -9,8 +9,8 @@ from dataclasses import dataclass, field
 from itertools import chain
 from typing import Any, Literal
 
+from cluster.heap import uncollected
 from jobs.batch.storage import Storage
-from parallel.heap import uncollected
 
 FOLDER = "ledger"
 READERS = 16  # small files that are read at the same time

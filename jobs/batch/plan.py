@@ -5,7 +5,8 @@ from dataclasses import dataclass, replace
 from functools import cache, cached_property
 from importlib.util import find_spec
 
-from caching.recipe import Recipe
+from caching.recipe.recipe import Recipe
+from cluster.heap import uncollected
 from jobs.batch.known import Known, difference, survey
 from jobs.batch.storage import Storage
 from jobs.batch_options import RenderOptions
@@ -16,7 +17,6 @@ from jobs.options import VideoOptions
 from jobs.outputs import RenderItem, check_names
 from jobs.prompts import Defaults, Item, read_items
 from jobs.recipes import resolve_method
-from parallel.heap import uncollected
 
 
 @dataclass(frozen=True, kw_only=True)

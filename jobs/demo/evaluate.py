@@ -11,7 +11,7 @@ import torch
 import tyro
 from rich.console import Console
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.demo.oracle import look
 from jobs.demo.scenes import sample_scenes
 from jobs.facts import read_facts

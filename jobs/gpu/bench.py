@@ -15,7 +15,7 @@ import torch
 
 from caching.engine import Engine
 from caching.group import LocalGroup
-from caching.schedule import Clock, Signals
+from caching.recipe.schedule import Clock, Signals
 from jobs.full_size import Size as ModelSize
 from jobs.gpu.attention import KernelGroup
 from jobs.gpu.model import noise_levels, random_inputs, random_latents, random_transformer

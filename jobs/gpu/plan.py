@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from caching.recipe import Recipe
-from caching.schedule import Signals
+from caching.recipe.recipe import Recipe
+from caching.recipe.schedule import Signals
 from jobs.errors import BadInput
 from jobs.gpu.attention import KERNELS
 from jobs.gpu.model import MODELS, SIZES, Video, read_video

@@ -4,7 +4,7 @@ import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
-from caching.recipe import RECIPES
+from caching.recipe.recipe import RECIPES
 
 GRID = (4, 4, 6)
 JOINT_RECIPES = sorted(name for name, method in RECIPES.items() if not method.needs_cross_attention)

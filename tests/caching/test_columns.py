@@ -8,12 +8,12 @@ from diffusers.hooks import HookRegistry
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from caching.columns import Chunks, Up
 from caching.engine import Engine
+from caching.features.columns import Chunks, Up
 from caching.flops import count_flops
-from caching.recipe import Recipe, Taylor, recipe
-from caching.schedule import Interval
-from caching.tokens import SparseColumns
+from caching.recipe.recipe import Recipe, Taylor, recipe
+from caching.recipe.schedule import Interval
+from caching.recipe.tokens import SparseColumns
 
 from .test_engine import run
 
@@ -72,7 +72,7 @@ def test_spans_do_not_matter(transformer, sample, inputs, monkeypatch):
     whole = Engine(transformer, method)
     expected = run(whole, sample, inputs)
     whole.detach()
-    monkeypatch.setattr("caching.columns.MAX_LOGITS", 1)
+    monkeypatch.setattr("caching.features.columns.MAX_LOGITS", 1)
     for velocity, true in zip(run(Engine(transformer, method), sample, inputs), expected, strict=True):
         assert_close(velocity, true)
 

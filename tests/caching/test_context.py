@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from caching.context import Context
 from caching.group import LocalGroup
+from caching.proxies.context import Context
 from caching.shards import ShardMap
 
 

@@ -3,8 +3,8 @@
 import pytest
 import torch
 
-from caching.correction import Correction
-from caching.predictor import TaylorPredictor
+from caching.predict.correction import Correction
+from caching.predict.taylor import TaylorPredictor
 
 
 def integrate(velocity, order, gain, steps=40, every=5):

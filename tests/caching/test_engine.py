@@ -8,9 +8,9 @@ import torch
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
-from caching.schedule import Interval, Places
-from caching.tokens import TrajectoryMedoids
+from caching.recipe.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
+from caching.recipe.schedule import Interval, Places
+from caching.recipe.tokens import TrajectoryMedoids
 
 from .conftest import GRID, JOINT_RECIPES
 

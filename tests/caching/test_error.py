@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from caching.engine import Engine
-from caching.error import ExtrapolationError
 from caching.group import LocalGroup
-from caching.predictor import TaylorPredictor
-from caching.recipe import Recipe, Taylor
-from caching.schedule import ErrorEstimate
+from caching.predict.error import ExtrapolationError
+from caching.predict.taylor import TaylorPredictor
+from caching.recipe.recipe import Recipe, Taylor
+from caching.recipe.schedule import ErrorEstimate
 
 from .test_engine import TIMES, run
 

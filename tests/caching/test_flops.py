@@ -5,8 +5,8 @@ from dataclasses import replace
 import pytest
 
 from caching.flops import count_flops, count_full_flops, flops_of_prompt
-from caching.recipe import RECIPES, recipe
-from caching.schedule import Places
+from caching.recipe.recipe import RECIPES, recipe
+from caching.recipe.schedule import Places
 
 HUNYUAN_VIDEO = {"_class_name": "HunyuanVideoTransformer3DModel"}  # the defaults of its class are the full size
 GRID = (17, 30, 40)  # 480 x 640, 65 frames

@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count_flops
-from caching.recipe import recipe
-from caching.schedule import Interval, Places, Signals
-from caching.tokens import SelectedTokens
+from caching.recipe.recipe import recipe
+from caching.recipe.schedule import Interval, Places, Signals
+from caching.recipe.tokens import SelectedTokens
 
 from .conftest import JOINT_RECIPES
 from .test_engine import with_interval

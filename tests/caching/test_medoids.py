@@ -2,7 +2,7 @@ import kmedoids
 import torch
 
 from caching.medoids import k_medoids
-from caching.trajectory import Trajectory
+from caching.proxies.trajectory import Trajectory
 
 
 def blobs(num_shards=3, num_clusters=4, per_cluster=6):

@@ -6,10 +6,10 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.merging import Match, keep_best, merge_most_alike
-from caching.recipe import RECIPES, Recipe, Taylor, recipe
-from caching.schedule import Interval
-from caching.tokens import MergedTokens
+from caching.features.merging import Match, keep_best, merge_most_alike
+from caching.recipe.recipe import RECIPES, Recipe, Taylor, recipe
+from caching.recipe.schedule import Interval
+from caching.recipe.tokens import MergedTokens
 
 from .test_engine import NUM_TOKENS, TIMES, run
 

@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from caching.engine import Engine
-from caching.multistep import fit_weights, solver_weights
-from caching.recipe import RECIPES, Multistep, Recipe, Taylor
-from caching.schedule import Interval, Places
+from caching.predict.multistep import fit_weights, solver_weights
+from caching.recipe.recipe import RECIPES, Multistep, Recipe, Taylor
+from caching.recipe.schedule import Interval, Places
 
 from .test_engine import TIMES, run
 

@@ -8,12 +8,12 @@ from torch.testing import assert_close
 
 from caching.attention import Router
 from caching.engine import Engine
+from caching.features.selection import ClusterSelector, Selector
 from caching.group import LocalGroup
-from caching.recipe import Recipe, Taylor, recipe
-from caching.schedule import Interval
-from caching.selection import ClusterSelector, Selector
+from caching.recipe.recipe import Recipe, Taylor, recipe
+from caching.recipe.schedule import Interval
+from caching.recipe.tokens import ClusteredTokens, SelectedTokens
 from caching.site import Site
-from caching.tokens import ClusteredTokens, SelectedTokens
 
 from .test_engine import NUM_TOKENS, TIMES, run
 

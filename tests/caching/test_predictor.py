@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from caching.predictor import ProxySimulation, TaylorPredictor, implicit_step
+from caching.predict.taylor import ProxySimulation, TaylorPredictor, implicit_step
 
 
 def observe(function, times, order):

@@ -2,7 +2,7 @@
 
 import pytest
 
-from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Signals
+from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Signals
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):

@@ -10,11 +10,11 @@ from diffusers import WanTransformer3DModel
 from safetensors.torch import load, save
 
 from caching.engine import Engine
-from caching.features import Unit
-from caching.recipe import RECIPES, Recipe, Taylor, recipe
-from caching.schedule import ErrorEstimate, InputChange, Interval, Places
+from caching.features.blocks import Unit
+from caching.recipe.recipe import RECIPES, Recipe, Taylor, recipe
+from caching.recipe.schedule import ErrorEstimate, InputChange, Interval, Places
+from caching.recipe.tokens import TrajectoryMedoids
 from caching.snapshot import Snapshot, capture, restore
-from caching.tokens import TrajectoryMedoids
 
 from .conftest import GRID, JOINT_RECIPES, make_transformer
 from .test_engine import FEATURES, with_interval
@@ -176,7 +176,7 @@ def test_what_cannot_be_taken_down_is_refused_by_its_place(odd):
 
 
 @pytest.mark.parametrize(
-    "name", ["pathlib:Path", "caching.snapshot:Tensor", "caching.nowhere:Unit", "caching.features:run_blocks"]
+    "name", ["pathlib:Path", "caching.snapshot:Tensor", "caching.nowhere:Unit", "caching.features.blocks:run_blocks"]
 )
 def test_only_classes_of_the_package_are_made(name):
     structure = {"object": name, "fields": {}, "number": 0}
@@ -186,5 +186,5 @@ def test_only_classes_of_the_package_are_made(name):
 
 def test_a_fixed_part_that_is_not_there_is_an_error():
     snapshot = capture({"part": Interval()})
-    with pytest.raises(ValueError, match=r"needs a caching\.schedule:Interval"):
+    with pytest.raises(ValueError, match=r"needs a caching\.recipe\.schedule:Interval"):
         restore(snapshot, {"part": Places(dense=(1,))}, CPU)

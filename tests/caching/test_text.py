@@ -5,7 +5,7 @@ import torch
 
 from caching import text
 from caching.engine import Engine
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from caching.text import count_text
 
 from .conftest import GRID

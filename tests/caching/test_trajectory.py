@@ -2,7 +2,7 @@ import torch
 from torch.nn import functional as F
 from torch.testing import assert_close
 
-from caching.trajectory import Trajectory
+from caching.proxies.trajectory import Trajectory
 
 
 def accumulate(steps, smoothing):

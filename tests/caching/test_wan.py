@@ -10,9 +10,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count
-from caching.recipe import RECIPES, ProxyTaylor, Recipe, recipe
-from caching.schedule import Interval, Places, Until
-from caching.tokens import TrajectoryMedoids
+from caching.recipe.recipe import RECIPES, ProxyTaylor, Recipe, recipe
+from caching.recipe.schedule import Interval, Places, Until
+from caching.recipe.tokens import TrajectoryMedoids
 
 from .test_engine import with_interval
 

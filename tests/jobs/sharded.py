@@ -5,7 +5,7 @@ from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
 
 from caching.engine import Engine
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.load import load_pipeline
 from jobs.offload import on_device
 from jobs.pipeline import Prompt, Renderer

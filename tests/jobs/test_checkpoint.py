@@ -7,7 +7,7 @@ import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.batch.storage import Storage
 from jobs.checkpoint import Checkpoints
 from jobs.errors import BadInput

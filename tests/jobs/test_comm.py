@@ -7,7 +7,7 @@ import torch
 
 from caching.flops import run_on_meta
 from caching.models import adapter_for
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.__main__ import main
 from jobs.pipeline import Renderer
 from parallel.imagined import ImaginedGroup

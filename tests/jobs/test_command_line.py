@@ -159,7 +159,7 @@ def test_every_command_has_its_module():
 
 
 def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
-    from caching.recipe import RECIPES
+    from caching.recipe.recipe import RECIPES
 
     def chosen(method="full", tokens=20_400, **options):
         given = RenderOptions(prompts=Path("p.txt"), out="out", **options)
@@ -181,7 +181,7 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
 
 
 def test_nodes_that_are_to_come_count_as_if_they_were_there():
-    from caching.recipe import RECIPES
+    from caching.recipe.recipe import RECIPES
 
     given = RenderOptions(prompts=Path("p.txt"), out="out", nodes="3xCPU=96,GPU=8", ulysses=4, gangs="auto")
     layout, spec = gang_spec(given, heads=24, tokens=20_400, method=RECIPES["full"])

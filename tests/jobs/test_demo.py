@@ -7,7 +7,7 @@ from collections import Counter
 import pytest
 import torch
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.demo import MODEL_DIRECTORY
 from jobs.demo.oracle import look
 from jobs.demo.scenes import (

@@ -4,7 +4,7 @@ import json
 
 import pytest
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.__main__ import main
 from jobs.flops import published
 

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 from caching.flops import count
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.__main__ import main, parse
 from jobs.full_size import DTYPE
 from jobs.gpu import bench

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.pipeline import Prompt, Renderer, Sampling
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline

@@ -9,7 +9,7 @@ from diffusers import HunyuanVideoPipeline
 from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.load import load_pipeline
 from jobs.memory import Models, make_row
 from jobs.offload import on_device

@@ -5,8 +5,8 @@ import json
 import pytest
 import yaml
 
-from caching.recipe import RECIPES, Multistep, recipe
-from caching.schedule import Places
+from caching.recipe.recipe import RECIPES, Multistep, recipe
+from caching.recipe.schedule import Places
 from jobs.errors import BadInput
 from jobs.options import MethodOptions
 from jobs.recipes import read_recipe, resolve_method

@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from caching.places import spread
-from caching.recipe import Multistep, Recipe
-from caching.schedule import Places
+from caching.recipe.recipe import Multistep, Recipe
+from caching.recipe.schedule import Places
 from jobs.benchmark import Contest
 from jobs.facts import read_facts
 from jobs.judge import Judge, calibration_items

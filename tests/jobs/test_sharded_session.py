@@ -3,7 +3,7 @@
 import pytest
 from safetensors.torch import load_file
 
-from caching.recipe import recipe
+from caching.recipe.recipe import recipe
 from jobs.__main__ import main
 from jobs.load import load_pipeline
 from jobs.pipeline import Renderer, Sampling

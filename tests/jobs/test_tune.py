@@ -5,7 +5,7 @@ import json
 import pytest
 
 from caching.places import spread
-from caching.schedule import Places
+from caching.recipe.schedule import Places
 from jobs.__main__ import main
 from jobs.benchmark import Contest
 from jobs.facts import read_facts

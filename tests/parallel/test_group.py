@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
+from parallel.collectives import sent_bytes
 from parallel.layout import Layout
-from parallel.ledger import sent_bytes
 from tests.parallel import work
 from tests.parallel.gang import Gang
 

@@ -8,7 +8,7 @@ import pytest
 PROGRAM = """
 import resource
 import torch
-from parallel.heap import keep_freed_memory
+from cluster.heap import keep_freed_memory
 
 def faults_of_a_tensor():
     for _ in range(20):  # until what is kept is large enough

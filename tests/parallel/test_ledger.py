@@ -2,7 +2,7 @@
 
 import pytest
 
-from parallel.ledger import Ledger, sent_bytes
+from parallel.collectives import Ledger, sent_bytes
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4, 8])

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Literal, Protocol
 
-from caching.strict import Strict
+from caching.recipe.strict import Strict
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.context import Context
-from caching.features import OutputFeature, run_blocks
+from caching.features.blocks import OutputFeature, run_blocks
 from caching.medoids import k_medoids
-from caching.predictor import ProxySimulation
-from caching.recipe import ProxyTaylor
+from caching.predict.taylor import ProxySimulation
+from caching.proxies.context import Context
+from caching.proxies.trajectory import Trajectory
+from caching.recipe.recipe import ProxyTaylor
+from caching.recipe.tokens import TrajectoryMedoids
 from caching.site import Site
-from caching.tokens import TrajectoryMedoids
-from caching.trajectory import Trajectory
 
 GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted
 FIRST_ITERATIONS, NEXT_ITERATIONS = 5, 2  # of k-medoids, which begins with the medoids of the dense step before

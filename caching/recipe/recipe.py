@@ -7,9 +7,16 @@ from collections.abc import Callable
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, get_args
 
-from caching.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
-from caching.strict import Strict
-from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns, Tokens, TrajectoryMedoids
+from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
+from caching.recipe.strict import Strict
+from caching.recipe.tokens import (
+    ClusteredTokens,
+    MergedTokens,
+    SelectedTokens,
+    SparseColumns,
+    Tokens,
+    TrajectoryMedoids,
+)
 
 # From the velocity down to attention and feed-forward. delta: two thirds of the blocks; attention: nothing but that;
 # cross_attention: nothing but that to the text, in models that keep the two apart.

@@ -17,10 +17,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features import HOOK, OutputFeature, run_blocks
+from caching.features.blocks import HOOK, OutputFeature, run_blocks
 from caching.models.state import State
+from caching.recipe.tokens import SparseColumns
 from caching.site import Site
-from caching.tokens import SparseColumns
 
 MAX_LOGITS = 2**24  # that are held at a time
 

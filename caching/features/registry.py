@@ -2,13 +2,13 @@
 
 from typing import Any
 
-from caching.columns import ColumnFeature
-from caching.features import BlockFeature, DeltaFeature, FittedOutput, OutputFeature, StackFeature
-from caching.merging import MergingFeature
-from caching.partial import PartialFeature
-from caching.recipe import Multistep, Recipe
+from caching.features.blocks import BlockFeature, DeltaFeature, FittedOutput, OutputFeature, StackFeature
+from caching.features.columns import ColumnFeature
+from caching.features.merging import MergingFeature
+from caching.features.partial import PartialFeature
+from caching.recipe.recipe import Multistep, Recipe
+from caching.recipe.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns
 from caching.site import Site
-from caching.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns
 
 
 def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:

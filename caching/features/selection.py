@@ -14,8 +14,8 @@ from torch.nn import functional as F
 
 from caching.attention import Triple
 from caching.medoids import NEVER, k_medoids
+from caching.recipe.tokens import ClusteredTokens, SelectedTokens
 from caching.site import Site
-from caching.tokens import ClusteredTokens, SelectedTokens
 
 BASE_PART = 0.1  # of the chosen tokens: those that the similarity score compares with
 

@@ -6,7 +6,7 @@ No torch here: the command line reads this file to answer `--help`.
 from dataclasses import dataclass
 from typing import Literal
 
-from caching.strict import Strict
+from caching.recipe.strict import Strict
 
 
 @dataclass(frozen=True, kw_only=True)

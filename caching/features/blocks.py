@@ -11,8 +11,8 @@ from torch import Tensor, nn
 
 from caching.attention import Triple
 from caching.models.state import State
-from caching.multistep import MultistepPredictor, Row
-from caching.predictor import TaylorPredictor
+from caching.predict.multistep import MultistepPredictor, Row
+from caching.predict.taylor import TaylorPredictor
 
 HOOK = "resca"
 

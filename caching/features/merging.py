@@ -15,11 +15,11 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features import OutputFeature
+from caching.features.blocks import OutputFeature
+from caching.features.selection import measure, random_scores
 from caching.models.state import State
-from caching.selection import measure, random_scores
+from caching.recipe.tokens import MergedTokens
 from caching.site import Site
-from caching.tokens import MergedTokens
 
 DESTINATIONS = 0.25  # of the tokens can have others merged into them, where these are random (ToMeSD: one in 2 x 2)
 

@@ -13,11 +13,11 @@ import torch
 from torch import Tensor
 
 from caching.attention import Triple
-from caching.features import OutputFeature, Unit, add, added
+from caching.features.blocks import OutputFeature, Unit, add, added
+from caching.features.selection import ClusterSelector, Selector
 from caching.models.state import State
-from caching.selection import ClusterSelector, Selector
+from caching.recipe.tokens import ClusteredTokens, SelectedTokens
 from caching.site import Site
-from caching.tokens import ClusteredTokens, SelectedTokens
 
 
 class PartialFeature(OutputFeature):
