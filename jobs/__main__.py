@@ -11,30 +11,30 @@ from typing import Annotated, Any, Union
 
 import tyro
 
-from jobs import batch_options as batch
-from jobs import options
 from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.gpu.options import GpuOptions
+from jobs.options import batch
+from jobs.options import measure as options
+from jobs.options.gpu import GpuOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
-    "render": (batch.RenderOptions, "jobs.render"),
-    "plan": (batch.PlanOptions, "jobs.plan"),
-    "submit": (batch.SubmitOptions, "jobs.submit"),
-    "status": (batch.StatusOptions, "jobs.status"),
-    "retry": (batch.RetryOptions, "jobs.retry"),
-    "cancel": (batch.CancelOptions, "jobs.cancel"),
-    "export vbench": (batch.VBenchOptions, "jobs.vbench"),
+    "render": (batch.RenderOptions, "jobs.driver.drive"),
+    "plan": (batch.PlanOptions, "jobs.commands.plan"),
+    "submit": (batch.SubmitOptions, "jobs.commands.submit"),
+    "status": (batch.StatusOptions, "jobs.commands.status"),
+    "retry": (batch.RetryOptions, "jobs.commands.retry"),
+    "cancel": (batch.CancelOptions, "jobs.commands.cancel"),
+    "export vbench": (batch.VBenchOptions, "jobs.commands.export_vbench"),
     "doctor": (batch.DoctorOptions, "jobs.doctor"),
-    "benchmark": (options.BenchmarkOptions, "jobs.benchmark"),
-    "benchmark gpu": (GpuOptions, "jobs.gpu.benchmark"),
-    "benchmark overhead": (options.OverheadOptions, "jobs.overhead"),
-    "flops": (options.FlopsOptions, "jobs.flops"),
-    "comm": (options.CommOptions, "jobs.comm"),
-    "memory": (options.MemoryOptions, "jobs.memory"),
-    "scaling": (options.ScalingOptions, "jobs.scaling"),
-    "tune": (options.TuneOptions, "jobs.tune"),
-    "analyze": (options.AnalyzeOptions, "jobs.analyze"),
+    "benchmark": (options.BenchmarkOptions, "jobs.commands.benchmark"),
+    "benchmark gpu": (GpuOptions, "jobs.commands.benchmark_gpu"),
+    "benchmark overhead": (options.OverheadOptions, "jobs.commands.overhead"),
+    "flops": (options.FlopsOptions, "jobs.commands.flops"),
+    "comm": (options.CommOptions, "jobs.commands.comm"),
+    "memory": (options.MemoryOptions, "jobs.commands.memory"),
+    "scaling": (options.ScalingOptions, "jobs.commands.scaling"),
+    "tune": (options.TuneOptions, "jobs.commands.tune"),
+    "analyze": (options.AnalyzeOptions, "jobs.commands.analyze"),
 }
 
 
@@ -98,7 +98,7 @@ def _check_results(given: Any) -> None:
     """What a command is to write at its end can be written, so that no hour of work is lost. Raises BadInput."""
     table, report = getattr(given, "json", None), getattr(given, "report", None)
     if table or report:
-        from jobs.outputs import check_file, check_writable
+        from jobs.store.items import check_file, check_writable
 
         if table:
             check_file(table, "--json")

@@ -14,10 +14,10 @@ from rich.console import Console
 from caching.recipe.recipe import recipe
 from jobs.demo.oracle import look
 from jobs.demo.scenes import sample_scenes
-from jobs.facts import read_facts
-from jobs.load import load_pipeline
-from jobs.pipeline import Renderer, Sampling
-from jobs.progress import write_rows
+from jobs.driver.view import write_rows
+from jobs.models.facts import read_facts
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Renderer, Sampling
 
 FIRST_SEED = 10_000
 

@@ -2,7 +2,7 @@
 
 from jobs.demo import PROMPTS_FILE
 from jobs.demo.scenes import sample_scenes
-from jobs.prompts import Defaults, Item, read_items
+from jobs.request.prompts import Defaults, Item, read_items
 
 UNSEEN_SEED = 700_000
 

@@ -4,11 +4,11 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
-from jobs.batch_options import DoctorOptions
 from jobs.doctor import cluster, files, gpus, machine, network, packages
 from jobs.doctor.finding import PROBLEM, WARNING, Finding, warning
+from jobs.driver.view import count, make_console, print_rows, write_rows
 from jobs.errors import BAD_INPUT, DONE
-from jobs.progress import count, make_console, print_rows, write_rows
+from jobs.options.batch import DoctorOptions
 
 CHECKS: dict[str, Callable[[DoctorOptions], Iterable[Finding]]] = {
     "python": packages.check_python,

@@ -11,10 +11,10 @@ from typing import Any
 
 import psutil
 
-from jobs.batch.storage import Storage
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.finding import Finding, ok, problem, warning
 from jobs.doctor.machine import existing
+from jobs.options.batch import DoctorOptions
+from jobs.store.storage import Storage
 
 ATTACH_TIMEOUT_S = 30
 SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "glusterfs", "afs")

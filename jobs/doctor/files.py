@@ -8,13 +8,13 @@ from pathlib import Path
 import numpy as np
 import psutil
 
-from jobs.batch.storage import Storage
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.finding import OK, Finding, ok, problem, size
 from jobs.doctor.machine import existing
 from jobs.errors import BadInput
-from jobs.facts import DEMO, HUB_ID, read_facts
-from jobs.video import probe, write_video
+from jobs.models.facts import DEMO, HUB_ID, read_facts
+from jobs.options.batch import DoctorOptions
+from jobs.store.mp4 import probe, write_video
+from jobs.store.storage import Storage
 
 HUB_TIMEOUT_S = 5
 

@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
+from jobs.options.batch import DoctorOptions
 
 SMI_TIMEOUT_S = 30
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import psutil
 
-from jobs.batch.storage import Storage
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.finding import Finding, ok, problem, size, warning
+from jobs.options.batch import DoctorOptions
+from jobs.store.storage import Storage
 
 LITTLE_BYTES = 2 * 2**30
 SHARED_BYTES = 2**30

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 
 import psutil
 
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.finding import Finding, ok, problem, warning
+from jobs.options.batch import DoctorOptions
 
 # Bridges of containers and virtual machines: no other machine is reached by them.
 INTERNAL = ("docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "vmnet", "lxc", "podman")

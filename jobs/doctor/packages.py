@@ -9,8 +9,8 @@ from pathlib import Path
 from packaging.requirements import Requirement
 from packaging.specifiers import SpecifierSet
 
-from jobs.batch_options import DoctorOptions
 from jobs.doctor.finding import Finding, ok, problem
+from jobs.options.batch import DoctorOptions
 
 PROJECT = "resca-render"
 PYPROJECT = Path(__file__).parents[2] / "pyproject.toml"

@@ -6,9 +6,9 @@ from torch.distributed.tensor import DTensor
 
 from caching.engine import Engine
 from caching.recipe.recipe import recipe
-from jobs.load import load_pipeline
-from jobs.offload import on_device
-from jobs.pipeline import Prompt, Renderer
+from jobs.rank.load import load_pipeline
+from jobs.rank.offload import on_device
+from jobs.rank.renderer import Prompt, Renderer
 from tests.jobs.test_layouts import METHODS, SAMPLING
 from tests.parallel.small_model import own_bytes
 from tests.parallel.work import SeenCollectives

@@ -7,11 +7,11 @@ import pytest
 import torch
 
 from jobs.__main__ import main
-from jobs.analysis import scale
-from jobs.analysis.clusters import distances_within
-from jobs.analysis.study import residuals
-from jobs.analysis.trajectories import project
 from jobs.errors import BAD_INPUT
+from jobs.measure.analysis import scale
+from jobs.measure.analysis.clusters import distances_within
+from jobs.measure.analysis.study import residuals
+from jobs.measure.analysis.trajectories import project
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)

@@ -7,10 +7,10 @@ import pytest
 import torch
 
 from jobs.__main__ import main
-from jobs.benchmark import Contest
-from jobs.contestants import PeerContestant
-from jobs.peers import PEERS, Peer
-from jobs.pipeline import Renderer, Sampling
+from jobs.commands.benchmark import Contest
+from jobs.measure.contestants import PeerContestant
+from jobs.measure.peers import PEERS, Peer
+from jobs.rank.renderer import Renderer, Sampling
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)

@@ -8,10 +8,10 @@ import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from caching.recipe.recipe import recipe
-from jobs.batch.storage import Storage
-from jobs.checkpoint import Checkpoints
 from jobs.errors import BadInput
-from jobs.pipeline import Renderer, Sampling
+from jobs.rank.checkpoint import Checkpoints
+from jobs.rank.renderer import Renderer, Sampling
+from jobs.store.storage import Storage
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.parallel.gang import Gang

@@ -9,7 +9,7 @@ from caching.flops import run_on_meta
 from caching.models import adapter_for
 from caching.recipe.recipe import recipe
 from jobs.__main__ import main
-from jobs.pipeline import Renderer
+from jobs.rank.renderer import Renderer
 from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout
 from tests.jobs.test_layouts import METHODS, SAMPLING, latents_of

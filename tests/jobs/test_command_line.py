@@ -14,12 +14,12 @@ import pytest
 from cluster.events import Outcome
 from cluster.failure import FailureKind
 from jobs.__main__ import COMMANDS, main, parse
-from jobs.batch.plan import make_plan
-from jobs.batch_options import RenderOptions
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.drive import exit_code
 from jobs.errors import BadInput
-from jobs.gangs import gang_spec, gangs_to_ask_for
-from jobs.options import BenchmarkOptions, VideoOptions
-from jobs.render import exit_code
+from jobs.options.batch import RenderOptions
+from jobs.options.measure import BenchmarkOptions, VideoOptions
+from jobs.request.gangs import gang_spec, gangs_to_ask_for
 from tests.jobs.batch.example import finish
 from tests.jobs.test_facts import make_model
 

@@ -24,8 +24,8 @@ from jobs.demo.scenes import (
 )
 from jobs.demo.train import Training, main
 from jobs.demo.train_transformer import Course
-from jobs.load import load_pipeline
-from jobs.pipeline import Renderer, Sampling
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Renderer, Sampling
 
 
 def test_the_oracle_sees_what_is_drawn():

@@ -15,12 +15,12 @@ from ray.cluster_utils import Cluster
 
 from cluster.runtime import ClusterUnavailable
 from jobs.__main__ import main
-from jobs.batch_options import DoctorOptions
 from jobs.doctor import CHECKS, gpus, machine, network, packages
 from jobs.doctor.attach import sentence
 from jobs.doctor.cluster import check_token, remedy_for
 from jobs.doctor.files import check_model
 from jobs.doctor.finding import Finding
+from jobs.options.batch import DoctorOptions
 from tests.jobs.test_facts import make_model
 
 pytestmark = pytest.mark.timeout(120)

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import BadInput
-from jobs.facts import model_directory, read_facts
+from jobs.models.facts import model_directory, read_facts
 
 
 def make_model(directory: Path, transformer: dict | None = None, vae: dict | None = None, **defaults) -> Path:
@@ -150,7 +150,7 @@ def test_model_that_is_nowhere_is_named(model):
 def test_facts_are_read_without_torch_ray_or_diffusers(tmp_path):
     path = make_model(tmp_path / "m")
     code = (
-        "import sys; from jobs.facts import read_facts; read_facts(sys.argv[1]); "
+        "import sys; from jobs.models.facts import read_facts; read_facts(sys.argv[1]); "
         "assert not {'torch', 'ray', 'diffusers', 'transformers'} & set(sys.modules)"
     )
     root = Path(__file__).parents[2]

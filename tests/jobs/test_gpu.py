@@ -12,14 +12,14 @@ import torch
 from caching.flops import count
 from caching.recipe.recipe import recipe
 from jobs.__main__ import main, parse
-from jobs.full_size import DTYPE
-from jobs.gpu import bench
-from jobs.gpu.bench import Bench
-from jobs.gpu.model import SMALL, random_transformer
-from jobs.gpu.options import GpuOptions
-from jobs.gpu.rivals import PLAIN, RIVALS
-from jobs.gpu.timing import Step, Timing, steps_to_run, warm_up
-from jobs.options import BenchmarkOptions
+from jobs.measure.full_size import DTYPE
+from jobs.measure.gpu import bench
+from jobs.measure.gpu.bench import Bench
+from jobs.measure.gpu.model import SMALL, random_transformer
+from jobs.measure.gpu.rivals import PLAIN, RIVALS
+from jobs.measure.gpu.timing import Step, Timing, steps_to_run, warm_up
+from jobs.options.gpu import GpuOptions
+from jobs.options.measure import BenchmarkOptions
 
 ROOT = Path(__file__).parents[2]
 STEPS = 14

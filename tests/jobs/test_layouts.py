@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from caching.recipe.recipe import recipe
-from jobs.pipeline import Prompt, Renderer, Sampling
+from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.parallel.gang import Gang

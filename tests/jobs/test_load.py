@@ -10,10 +10,10 @@ from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
-from jobs.load import load_pipeline
-from jobs.memory import Models, make_row
-from jobs.offload import on_device
-from jobs.pipeline import Renderer
+from jobs.commands.memory import Models, make_row
+from jobs.rank.load import load_pipeline
+from jobs.rank.offload import on_device
+from jobs.rank.renderer import Renderer
 from parallel.layout import Layout
 from tests.jobs import sharded
 from tests.jobs.test_layouts import SAMPLING
@@ -91,17 +91,17 @@ def test_names_of_older_releases_and_of_other_heads_are_understood(directory, ca
     tensors = load_file(directory / TEXT_WEIGHTS)
     older = {f"text_model.{name}": value for name, value in tensors.items()}
     save_file({**older, "text_projection.weight": torch.ones(2, 2)}, directory / TEXT_WEIGHTS, {"format": "pt"})
-    with caplog.at_level(logging.WARNING, "jobs.components"):
+    with caplog.at_level(logging.WARNING, "jobs.rank.components"):
         check_equal(load(directory), expected)
-    assert not [each for each in caplog.records if each.name == "jobs.components"]
+    assert not [each for each in caplog.records if each.name == "jobs.rank.components"]
 
 
 def test_weights_that_cannot_be_streamed_are_loaded_with_a_reason(directory, caplog, monkeypatch):
     expected = HunyuanVideoPipeline.from_pretrained(directory)
     monkeypatch.setattr(type(expected.transformer), "_keep_in_fp32_modules", ["proj_out"])
-    with caplog.at_level(logging.WARNING, "jobs.components"):
+    with caplog.at_level(logging.WARNING, "jobs.rank.components"):
         check_equal(load(directory), expected)
-    (record,) = (each for each in caplog.records if each.name == "jobs.components")
+    (record,) = (each for each in caplog.records if each.name == "jobs.rank.components")
     assert "the transformer is read whole by from_pretrained: proj_out stay in float32" in record.message
 
 

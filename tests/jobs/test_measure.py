@@ -5,8 +5,8 @@ import sys
 import numpy as np
 import pytest
 
-from jobs import measure
-from jobs.measure import IDENTICAL_DB, lpips, psnr_db, ssim
+from jobs.measure import fidelity as measure
+from jobs.measure.fidelity import IDENTICAL_DB, lpips, psnr_db, ssim
 
 
 @pytest.fixture

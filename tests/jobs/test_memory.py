@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from jobs.load import load_pipeline
+from jobs.rank.load import load_pipeline
 from parallel.layout import Layout
 from tests.jobs.tiny_model import build_tiny_pipeline, save_tiny_pipeline
 from tests.parallel.gang import Gang

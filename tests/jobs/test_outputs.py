@@ -4,7 +4,7 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.errors import BadInput
-from jobs.outputs import check_names, check_writable, slug, video_name
+from jobs.store.items import check_names, check_writable, slug, video_name
 from tests.jobs.batch.example import item
 
 

@@ -6,9 +6,9 @@ import json
 from rich.console import Console
 
 from cluster.events import Event
-from jobs.batch.known import Done
-from jobs.outputs import RenderItem
-from jobs.progress import BatchView, done_row, failed_row, make_console, print_rows, print_table, write_rows
+from jobs.driver.view import BatchView, done_row, failed_row, make_console, print_rows, print_table, write_rows
+from jobs.store.items import RenderItem
+from jobs.store.known import Done
 from tests.jobs.batch.example import item, publish
 
 

@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from jobs.errors import BadInput
-from jobs.prompts import Defaults, read_items
+from jobs.request.prompts import Defaults, read_items
 
 DEFAULTS = Defaults(height=64, width=96, num_frames=17, steps=50, seed=100)
 

@@ -8,8 +8,8 @@ import yaml
 from caching.recipe.recipe import RECIPES, Multistep, recipe
 from caching.recipe.schedule import Places
 from jobs.errors import BadInput
-from jobs.options import MethodOptions
-from jobs.recipes import read_recipe, resolve_method
+from jobs.options.measure import MethodOptions
+from jobs.request.recipes import read_recipe, resolve_method
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))

@@ -5,7 +5,7 @@ import csv
 import imageio.v3 as imageio
 import numpy as np
 
-from jobs.report import front, write_report
+from jobs.measure.report import front, write_report
 
 
 def row(method, psnr, **more):

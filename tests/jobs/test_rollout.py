@@ -3,14 +3,14 @@
 import pytest
 import torch
 
-from caching.places import spread
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.benchmark import Contest
-from jobs.facts import read_facts
-from jobs.judge import Judge, calibration_items
-from jobs.options import TuneOptions, VideoOptions
-from jobs.rollout import Rollouts
+from jobs.commands.benchmark import Contest
+from jobs.measure.judge import Judge, calibration_items
+from jobs.measure.places import spread
+from jobs.measure.rollout import Rollouts
+from jobs.models.facts import read_facts
+from jobs.options.measure import TuneOptions, VideoOptions
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -41,7 +41,7 @@ def test_a_recipe_renders_what_was_fitted(judge):
 def test_fitted_weights_come_nearer_than_those_of_the_solver(judge, monkeypatch):
     places = (0, 2, 5, 8)
     fitted = Rollouts(judge).latent_db(places)
-    monkeypatch.setattr("jobs.rollout.fit_weights", lambda velocities, wanted, prior: prior)
+    monkeypatch.setattr("jobs.measure.rollout.fit_weights", lambda velocities, wanted, prior: prior)
     assert sum(fitted) > sum(Rollouts(judge).latent_db(places))
 
 
@@ -51,7 +51,7 @@ def test_a_common_beginning_is_sampled_once(judge, monkeypatch):
     before = judge.dense_steps
     rollouts.fit((0, 2, 5, 9))
     assert judge.dense_steps - before == len(judge.items)  # of the last step alone
-    monkeypatch.setattr("jobs.rollout.MAX_KNOWN", 20)
+    monkeypatch.setattr("jobs.measure.rollout.MAX_KNOWN", 20)
     for bend in range(40):
         rollouts.fit(spread(rollouts.levels[:-1], 5, bend / 20))
     assert len(rollouts.known) <= 20 // len(judge.items)

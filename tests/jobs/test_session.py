@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from jobs.__main__ import main
-from jobs.video import probe
+from jobs.store.mp4 import probe
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)

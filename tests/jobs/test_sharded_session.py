@@ -5,8 +5,8 @@ from safetensors.torch import load_file
 
 from caching.recipe.recipe import recipe
 from jobs.__main__ import main
-from jobs.load import load_pipeline
-from jobs.pipeline import Renderer, Sampling
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Renderer, Sampling
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 

@@ -3,13 +3,13 @@
 import pytest
 
 from jobs.__main__ import main
-from jobs.batch.known import Done
-from jobs.batch.ledger import Ledger
-from jobs.batch.lock import DriverLock
-from jobs.batch.plan import make_plan
-from jobs.batch.storage import Storage
-from jobs.batch_options import RenderOptions
-from jobs.progress import duration
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.view import duration
+from jobs.options.batch import RenderOptions
+from jobs.store.known import Done
+from jobs.store.ledger import Ledger
+from jobs.store.lock import DriverLock
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import publish
 from tests.jobs.test_facts import make_model
 

@@ -7,9 +7,9 @@ import pytest
 from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import main, parse
+from jobs.commands.follow import follow
+from jobs.commands.submit import _entrypoint, _package
 from jobs.errors import InfrastructureError
-from jobs.follow import follow
-from jobs.submit import _entrypoint, _package
 
 
 @pytest.fixture
@@ -77,6 +77,6 @@ class Quiet:
 
 
 def test_a_quiet_job_has_the_whole_patience_when_its_connection_breaks(capsys, monkeypatch):
-    monkeypatch.setattr("jobs.follow.PAUSE_S", 0.0)
+    monkeypatch.setattr("jobs.commands.follow.PAUSE_S", 0.0)
     assert follow(Quiet(), "resca-1", patience_s=0.5).status is JobStatus.SUCCEEDED
     assert capsys.readouterr().out == "the first line\nthe last line\n"

@@ -4,15 +4,15 @@ import json
 
 import pytest
 
-from caching.places import spread
 from caching.recipe.schedule import Places
 from jobs.__main__ import main
-from jobs.benchmark import Contest
-from jobs.facts import read_facts
-from jobs.judge import Judge, calibration_items
-from jobs.options import MethodOptions, TuneOptions, VideoOptions
-from jobs.recipes import resolve_method
-from jobs.tune import BENDS, Search
+from jobs.commands.benchmark import Contest
+from jobs.commands.tune import BENDS, Search
+from jobs.measure.judge import Judge, calibration_items
+from jobs.measure.places import spread
+from jobs.models.facts import read_facts
+from jobs.options.measure import MethodOptions, TuneOptions, VideoOptions
+from jobs.request.recipes import resolve_method
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -64,7 +64,7 @@ def test_a_target_is_reached(tiny_model, prompts, tmp_path, capsys):
 
 
 def test_places_are_chosen_on_the_hardest_prompts(tiny_model, prompts, monkeypatch):
-    monkeypatch.setattr("jobs.tune.MIN_HARD", 1)
+    monkeypatch.setattr("jobs.commands.tune.MIN_HARD", 1)
     video = VideoOptions(steps=STEPS, **SIZE)
     facts = read_facts(str(tiny_model))
     items = calibration_items(TuneOptions(prompts=prompts, model=str(tiny_model), num=3, video=video), facts)

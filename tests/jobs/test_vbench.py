@@ -7,12 +7,12 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from jobs.batch.ledger import Ledger
-from jobs.batch.storage import Storage
-from jobs.batch_options import VBenchOptions
+from jobs.commands.export_vbench import DIMENSIONS, run
 from jobs.errors import BadInput
-from jobs.vbench import DIMENSIONS, run
-from jobs.video import probe
+from jobs.options.batch import VBenchOptions
+from jobs.store.ledger import Ledger
+from jobs.store.mp4 import probe
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import item, publish
 
 

@@ -7,13 +7,13 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
-from jobs.batch.ledger import read_account, read_lines
-from jobs.batch.lock import DriverLock, LockLost
-from jobs.batch.memory import recall, remember
-from jobs.batch.plan import make_plan
-from jobs.batch.storage import Storage
-from jobs.batch_options import RenderOptions
-from jobs.render import _recording
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.drive import _recording
+from jobs.driver.remembered import recall, remember
+from jobs.options.batch import RenderOptions
+from jobs.store.ledger import read_account, read_lines
+from jobs.store.lock import DriverLock, LockLost
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import publish
 from tests.jobs.survival.harness import check_no_debris
 from tests.jobs.test_facts import make_model
@@ -34,7 +34,7 @@ def out(tmp_path, monkeypatch) -> Path:
 
 def leave_debris(out: Path) -> None:
     code = (
-        "import os, sys; from jobs.batch.lock import DriverLock; from jobs.batch.storage import Storage\n"
+        "import os, sys; from jobs.store.lock import DriverLock; from jobs.store.storage import Storage\n"
         "DriverLock(Storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     subprocess.run([sys.executable, "-c", code, str(out)], cwd=Path(__file__).parents[2], timeout=60)

@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import parse
-from jobs.batch_options import PlanOptions, RenderOptions
+from jobs.commands.plan import run
 from jobs.errors import DONE, BadInput
-from jobs.plan import run
+from jobs.options.batch import PlanOptions, RenderOptions
 from tests.jobs.test_facts import make_model
 
 ROOT = Path(__file__).parents[2]

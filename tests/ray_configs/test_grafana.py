@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from ray.util.metrics import Counter, Gauge, Histogram, Metric
 
-from jobs.batch.metrics import BatchMetrics
+from jobs.driver.metrics import BatchMetrics
 
 DASHBOARD = json.loads((Path(__file__).parents[2] / "ray_configs/grafana.json").read_text())
 PANELS = DASHBOARD["panels"]

@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 import torch
 
-from jobs.batch.known import Done
-from jobs.batch.ledger import Ledger
-from jobs.batch.publish import attempt_place, publish_video
-from jobs.batch.storage import Storage
-from jobs.outputs import RenderItem, Seconds, Sidecar, World
+from jobs.store.items import RenderItem, Seconds, Sidecar, World
+from jobs.store.known import Done
+from jobs.store.ledger import Ledger
+from jobs.store.publish import attempt_place, publish_video
+from jobs.store.storage import Storage
 
 
 def item(directory: Path | str, **changes: Any) -> RenderItem:

@@ -4,9 +4,9 @@ from dataclasses import replace
 
 import pytest
 
-from jobs.batch.cost import calibrate, estimate, work
-from jobs.batch.known import Done
-from jobs.facts import read_facts
+from jobs.driver.cost import calibrate, estimate, work
+from jobs.models.facts import read_facts
+from jobs.store.known import Done
 from tests.jobs.batch.example import item, sidecar_of
 from tests.jobs.test_facts import make_model
 

@@ -4,10 +4,10 @@ import json
 
 import pytest
 
-from jobs.batch.known import Done, difference, survey
-from jobs.batch.ledger import Ledger
-from jobs.batch.storage import Storage
-from jobs.outputs import RenderItem
+from jobs.store.items import RenderItem
+from jobs.store.known import Done, difference, survey
+from jobs.store.ledger import Ledger
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import finish, item, publish
 
 

@@ -1,7 +1,7 @@
 """The ledger: what is read back is what was added, whatever was torn."""
 
-from jobs.batch.ledger import Ledger, read_account
-from jobs.batch.storage import Storage
+from jobs.store.ledger import Ledger, read_account
+from jobs.store.storage import Storage
 
 
 def write(storage: Storage, *lines: tuple[str, dict]) -> None:

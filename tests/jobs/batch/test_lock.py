@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.batch.lock import NAME, DriverLock, LockLost, read_holder
-from jobs.batch.storage import Storage
 from jobs.errors import BadInput
+from jobs.store.lock import NAME, DriverLock, LockLost, read_holder
+from jobs.store.storage import Storage
 
 pytestmark = pytest.mark.timeout(60)
 LEASE_S = 2.0
@@ -48,7 +48,7 @@ def test_of_several_that_race_one_gets_it(tmp_path):
 
 def test_a_killed_driver_of_this_machine_loses_it_at_once(tmp_path):
     code = (
-        "import os, sys; from jobs.batch.lock import DriverLock; from jobs.batch.storage import Storage\n"
+        "import os, sys; from jobs.store.lock import DriverLock; from jobs.store.storage import Storage\n"
         "DriverLock(Storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[3], timeout=60)

@@ -10,7 +10,7 @@ from prometheus_client.parser import text_string_to_metric_families
 
 from cluster.events import Event
 from cluster.failure import FailureKind
-from jobs.batch.metrics import BatchMetrics
+from jobs.driver.metrics import BatchMetrics
 from tests.ray_configs.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)

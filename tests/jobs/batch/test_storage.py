@@ -8,11 +8,11 @@ from pathlib import Path
 
 import pytest
 
-from jobs.batch.known import Done, survey
-from jobs.batch.ledger import Ledger, read_account
-from jobs.batch.lock import DriverLock
-from jobs.batch.storage import Storage, StorageError
 from jobs.errors import BadInput
+from jobs.store.known import Done, survey
+from jobs.store.ledger import Ledger, read_account
+from jobs.store.lock import DriverLock
+from jobs.store.storage import Storage, StorageError
 from tests.jobs.batch.example import item, publish
 
 pytestmark = pytest.mark.timeout(120)
@@ -104,7 +104,7 @@ def lost_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storag
 
 def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
     code = (
-        "import resource, signal, sys; from jobs.batch.storage import Storage\n"
+        "import resource, signal, sys; from jobs.store.storage import Storage\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 100))\n"
         "storage = Storage(sys.argv[1]); storage.append('log', b'first\\n')\n"

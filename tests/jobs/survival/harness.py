@@ -13,8 +13,8 @@ from typing import Any
 
 import psutil
 
-from jobs.batch.storage import Storage
-from jobs.video import probe, sha256
+from jobs.store.mp4 import probe, sha256
+from jobs.store.storage import Storage
 from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]

@@ -14,9 +14,9 @@ from typing import Any
 import psutil
 import tyro
 
-from jobs.batch.known import Done
-from jobs.batch.ledger import Ledger
-from jobs.batch.storage import Storage
+from jobs.store.known import Done
+from jobs.store.ledger import Ledger
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import item, sidecar_of
 from tests.jobs.survival.harness import SETTINGS, Driver, told, until
 from tests.jobs.tiny_model import save_tiny_pipeline

@@ -8,9 +8,9 @@ from pathlib import Path
 
 import pytest
 
-from jobs.batch.known import survey
-from jobs.batch.storage import Storage
-from jobs.outputs import ATTEMPTS
+from jobs.store.items import ATTEMPTS
+from jobs.store.known import survey
+from jobs.store.storage import Storage
 from tests.jobs.batch.example import item, publish
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
@@ -66,7 +66,7 @@ def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_p
     """The process is killed between writing and naming the file, or between the file and its sidecar."""
     code = """
 import os, sys
-from jobs.batch.storage import Storage
+from jobs.store.storage import Storage
 from tests.jobs.batch import example
 one = example.item(sys.argv[1])
 if "sidecar" in sys.argv[2]:

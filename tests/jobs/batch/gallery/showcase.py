@@ -6,8 +6,8 @@ from typing import Any
 import numpy as np
 from playwright.sync_api import Page
 
-from jobs.batch.gallery import Entry, Gallery
-from jobs.video import write_video
+from jobs.driver.gallery.gallery import Entry, Gallery
+from jobs.store.mp4 import write_video
 
 
 class Batch:

@@ -7,7 +7,7 @@ from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 import pytest
 from playwright.sync_api import expect
 
-from jobs.batch.gallery import Gallery
+from jobs.driver.gallery.gallery import Gallery
 from tests.jobs.batch.gallery.showcase import done, entry, film, plays
 
 pytestmark = pytest.mark.timeout(240)
@@ -89,19 +89,19 @@ def test_batch_that_is_started_again_with_fewer_videos_replaces_the_old_one(batc
 
 
 def test_page_says_when_the_driver_may_be_gone(batch, page, monkeypatch):
-    monkeypatch.setattr("jobs.batch.gallery.time.time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr("jobs.driver.gallery.gallery.time.time", lambda: 1_700_000_000.0)
     batch.show(entry(status="running"), running=True)
     page.goto(batch.url)
     expect(page.locator("#warning")).to_contain_text("ago; the driver may be gone")
     # A driver whose clock is wrong is not gone while it writes.
-    monkeypatch.setattr("jobs.batch.gallery.time.time", lambda: 1_700_000_003.0)
+    monkeypatch.setattr("jobs.driver.gallery.gallery.time.time", lambda: 1_700_000_003.0)
     batch.gallery.flush(running=True)
     expect(page.locator("#state")).to_have_text("running")
     expect(page.locator("#warning")).to_be_hidden()
 
 
 def test_batch_that_has_ended_is_not_called_stale(batch, page, monkeypatch):
-    monkeypatch.setattr("jobs.batch.gallery.time.time", lambda: 1_700_000_000.0)
+    monkeypatch.setattr("jobs.driver.gallery.gallery.time.time", lambda: 1_700_000_000.0)
     batch.show(entry())
     page.goto(batch.url)
     expect(page.locator("#state")).to_contain_text("ended")

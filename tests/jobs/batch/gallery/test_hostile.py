@@ -3,7 +3,7 @@
 import pytest
 from playwright.sync_api import expect
 
-from jobs.batch.gallery import Gallery
+from jobs.driver.gallery.gallery import Gallery
 from tests.jobs.batch.gallery.showcase import done, entry, film
 
 pytestmark = pytest.mark.timeout(240)

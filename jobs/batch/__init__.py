@@ -1,1 +1,0 @@
-"""A durable batch: its storage, ledger, lock, logs and gallery."""

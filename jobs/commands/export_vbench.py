@@ -1,0 +1,212 @@
+"""`resca export vbench OUT --to DIR`: finished videos under the names that VBench expects, with its prompt lists.
+
+VBench finds videos by name, `{prompt}-{index}.mp4` with index 0 to 4 (prompts/README.md of github.com/Vchitect/VBench),
+in a folder that holds nothing else, as it takes the suffix from any file there (vbench/__init__.py, 0.1.5). On VBench's
+own prompts, or on other ones, grouped by prompt or each video for itself:
+
+    vbench evaluate --dimension color --videos_path DIR/videos
+    vbench evaluate --dimension temporal_style --videos_path DIR/videos --full_json_dir DIR/full_info.json
+    vbench evaluate --dimension imaging_quality --videos_path DIR/videos --mode custom_input \\
+        --prompt_file DIR/prompts.json
+"""
+
+import json
+import os
+import re
+import shutil
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from pydantic import ValidationError
+
+from jobs.driver.view import count, make_console
+from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
+from jobs.options.batch import VBenchOptions
+from jobs.store.items import Sidecar, check_writable, write_text
+from jobs.store.ledger import read_account
+from jobs.store.mp4 import sha256
+from jobs.store.storage import Storage
+
+VIDEOS = "videos"
+BATCH, PROMPTS, FULL_INFO = "batch.json", "prompts.json", "full_info.json"
+VIDEOS_PER_PROMPT = 5
+# What VBench measures on any prompt; the other seven need to know its objects, colours, scene or action.
+DIMENSIONS = [
+    *("subject_consistency", "background_consistency", "temporal_flickering", "motion_smoothness", "dynamic_degree"),
+    *("aesthetic_quality", "imaging_quality", "temporal_style", "overall_consistency"),
+]
+NAME_BYTES = 255
+# VBench-2.0 cuts prompts there (vbench2/__init__.py); VBench's own lists have none that is too long for a name.
+CUT_CHARACTERS = 180
+NOT_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
+THREADS = 8
+
+
+@dataclass(frozen=True, kw_only=True)
+class Exported:
+    """One video: where it lies in the batch, what it is, and the name that VBench looks for."""
+
+    source: str
+    sidecar: Sidecar
+    name: str
+
+    @property
+    def named_by_prompt(self) -> bool:
+        """Whether VBench finds it by its prompt alone."""
+        return self.name.rpartition("-")[0] == self.sidecar.prompt
+
+
+def run(options: VBenchOptions) -> int:
+    """Lay the videos out. Returns 0, or 3 if the batch is not done, or some of its videos are missing or damaged.
+
+    Videos of one prompt are numbered by seed. A rerun gives the same, with what the batch has finished since.
+
+    Raises:
+        BadInput: nothing is finished, two prompts have one name, or the directory holds something else.
+    """
+    batch = Storage(options.out)
+    found, num_broken = _finished(batch)
+    if not found:
+        raise BadInput(f"{batch} has no finished videos; nothing to export")
+    videos = _named(found)
+    _prepare(options.to, batch, videos)
+    with ThreadPoolExecutor(THREADS) as pool:
+        list(pool.map(lambda video: _place(batch, video, options.to), videos))
+    _write_prompts(options.to, videos)
+    unfinished = read_account(batch).counts()
+    del unfinished["done"]
+    _report(videos, num_broken, unfinished, options.to)
+    return PARTIAL if num_broken or unfinished else DONE
+
+
+def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
+    """The whole videos with their sidecars, by name in the batch, and how many sidecars have none."""
+    sizes = {name: stored.num_bytes for name, stored in batch.folder(VIDEOS).items()}
+    names = sorted(name for name in sizes if name.endswith(".json") and not name.startswith("."))
+    with ThreadPoolExecutor(THREADS) as pool:
+        sidecars = pool.map(lambda name: _sidecar(batch, name), names)
+    videos = [(f"{name.removesuffix('.json')}.mp4", sidecar) for name, sidecar in zip(names, sidecars, strict=True)]
+    whole = [(f"{VIDEOS}/{name}", sidecar) for name, sidecar in videos if sidecar and sizes.get(name) == sidecar.bytes]
+    return whole, len(names) - len(whole)
+
+
+def _sidecar(batch: Storage, name: str) -> Sidecar | None:
+    with suppress(ValidationError):
+        return Sidecar.model_validate_json(batch.read(f"{VIDEOS}/{name}"))
+    return None
+
+
+def _named(found: Sequence[tuple[str, Sidecar]]) -> list[Exported]:
+    """Every video with its name. Raises BadInput for two prompts of one name."""
+    by_prompt: defaultdict[str, list[tuple[str, Sidecar]]] = defaultdict(list)
+    for source, sidecar in sorted(found, key=lambda video: (video[1].prompt, video[1].seed, video[1].id)):
+        by_prompt[sidecar.prompt].append((source, sidecar))
+    owners: dict[str, str] = {}
+    for prompt, videos in by_prompt.items():
+        stem = _stem(prompt, f"-{len(videos) - 1}.mp4")
+        if (other := owners.setdefault(stem, prompt)) != prompt:
+            raise BadInput(f"the prompts {other[:60]!r} and {prompt[:60]!r} would have one file name, {stem[:60]!r}")
+    return [
+        Exported(source=source, sidecar=sidecar, name=f"{stem}-{index}.mp4")
+        for stem, prompt in owners.items()
+        for index, (source, sidecar) in enumerate(by_prompt[prompt])
+    ]
+
+
+def _stem(prompt: str, ending: str) -> str:
+    """The prompt as it can stand in a file name: without '/' and control characters, cut if it is too long."""
+    stem = NOT_IN_NAMES.sub("_", prompt)
+    room = NAME_BYTES - len(ending)
+    if len(stem.encode()) > room:
+        stem = stem[:CUT_CHARACTERS].encode()[:room].decode(errors="ignore")
+    return stem
+
+
+def _prepare(to: Path, batch: Storage, videos: Sequence[Exported]) -> None:
+    """Make the directory, or empty an older export of what is not part of it any more. Raises BadInput for others."""
+    check_writable(to, "export directory")
+    old = _exported_before(to, batch)
+    keep = {video.name for video in videos}
+    for name in old - keep:
+        (to / VIDEOS / name).unlink(missing_ok=True)
+    (to / VIDEOS).mkdir(parents=True, exist_ok=True)
+    rows = [_row(video) for video in videos]
+    write_text(to / BATCH, json.dumps({"batch": str(batch), "videos": rows}, indent=2) + "\n")
+
+
+def _exported_before(to: Path, batch: Storage) -> set[str]:
+    """The videos that an older export of this batch has left in the directory. Raises BadInput for other content."""
+    present = {path.relative_to(to).as_posix() for path in to.rglob("*")} if to.exists() else set()
+    if not present:
+        return set()
+    if to.is_symlink() or (to / VIDEOS).is_symlink() or BATCH not in present:
+        raise BadInput(f"{to} is not empty and holds no export of {batch}; name a new directory")
+    try:
+        record = json.loads((to / BATCH).read_text(encoding="utf-8"))
+        owner, names = record["batch"], {row["video"] for row in record["videos"]}
+    except (ValueError, KeyError, TypeError) as error:
+        raise BadInput(f"{to / BATCH} is not the record of an export; name a new directory") from error
+    if owner != str(batch):
+        raise BadInput(f"{to} holds an export of {owner}, not of {batch}; name a new directory")
+    own = {BATCH, PROMPTS, FULL_INFO, VIDEOS} | {f"{VIDEOS}/{name}" for name in names}
+    if strange := sorted(present - own):
+        raise BadInput(
+            f"{to} holds {strange[0]!r}, which is no part of an export; move it away or name a new directory"
+        )
+    return names
+
+
+def _row(video: Exported) -> dict[str, Any]:
+    """VBench asks to record the seed of every video."""
+    known = video.sidecar.model_dump(include={"id", "prompt", "seed", "sha256"})
+    return {"video": video.name, **known, "source": video.source}
+
+
+def _place(batch: Storage, video: Exported, to: Path) -> None:
+    """Link or copy one video to its name, unless it is there. Raises InfrastructureError if that cannot be done."""
+    place = to / VIDEOS / video.name
+    if place.is_file() and sha256(place) == video.sidecar.sha256:
+        return
+    try:
+        place.unlink(missing_ok=True)
+        with batch.fetched(video.source) as source:
+            _link_or_copy(source, place)
+    except OSError as error:
+        raise InfrastructureError(f"cannot put {video.source} at {place}: {error.strerror or error}") from error
+
+
+def _link_or_copy(source: Path, place: Path) -> None:
+    try:
+        os.link(source, place)
+    except OSError:  # Another file system, or one without links.
+        shutil.copyfile(source, place)
+
+
+def _write_prompts(to: Path, videos: Sequence[Exported]) -> None:
+    """The prompt of each file, and the prompts whose videos VBench finds by name with the dimensions that fit any."""
+    prompts = {video.name: video.sidecar.prompt for video in videos}
+    suite = dict.fromkeys(video.sidecar.prompt for video in videos if video.named_by_prompt)
+    full_info = [{"prompt_en": prompt, "dimension": DIMENSIONS} for prompt in suite]
+    write_text(to / PROMPTS, json.dumps(prompts, indent=2) + "\n")
+    write_text(to / FULL_INFO, json.dumps(full_info, indent=2) + "\n")
+
+
+def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str], to: Path) -> None:
+    console = make_console()
+    per_prompt = Counter(video.sidecar.prompt for video in videos)
+    renamed = {video.sidecar.prompt for video in videos if not video.named_by_prompt}
+    console.print(f"{count(len(videos), 'video')} of {count(len(per_prompt), 'prompt')} in {to}", soft_wrap=True)
+    if few := sum(number < VIDEOS_PER_PROMPT for number in per_prompt.values()):
+        console.print(f"{count(few, 'prompt')} with fewer than the {VIDEOS_PER_PROMPT} videos that VBench takes")
+    if renamed:
+        console.print(f"{count(len(renamed), 'prompt')} that no file name can hold: use --prompt_file {to / PROMPTS}")
+    if num_broken:
+        console.print(f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again")
+    if unfinished:
+        parts = ", ".join(f"{count(number, 'video')} {status}" for status, number in sorted(unfinished.items()))
+        console.print(f"the batch is not done: {parts}")

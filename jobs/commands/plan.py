@@ -1,0 +1,94 @@
+"""`resca plan PROMPTS --out DIR`: what `render` with the same options would do, on what, and for how long."""
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from typing import Any
+
+from rich.console import Console
+
+from cluster.placement import living_nodes
+from jobs.driver.batch_plan import Plan, make_plan
+from jobs.driver.cost import CostModel, calibrate, estimate
+from jobs.driver.drive import running_ray
+from jobs.driver.view import count, duration, make_console, print_rows, write_rows
+from jobs.errors import DONE
+from jobs.options.batch import PlanOptions
+from jobs.request.gangs import Node, gang_spec, nodes_as_given, num_gangs
+from jobs.store.items import RenderItem
+
+
+def run(options: PlanOptions) -> int:
+    """Print the plan. Raises BadInput for what `render` would refuse, InfrastructureError if no cluster answers."""
+    plan, console = make_plan(options), make_console()
+    model = calibrate(plan.facts, plan.items, plan.known.finished)
+    known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
+    console.print(f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {options.method}: {known}")
+    if not plan.todo:
+        return DONE
+    nodes, where = _nodes(options)
+    layout, spec = gang_spec(
+        options,
+        heads=plan.facts.heads,
+        tokens=min(map(plan.num_tokens, plan.todo)),
+        method=plan.method,
+        nodes=nodes,
+    )
+    gangs = num_gangs(options, spec, nodes)
+    each = " and ".join(f"{amount:g} {name}" for name, amount in spec.rank.items() if amount)
+    console.print(
+        f"on {where}: {count(gangs, 'gang')} of ulysses {layout.ulysses} x ring {layout.ring}, {each} a rank",
+        soft_wrap=True,
+    )
+    rows = _rows(plan, model, layout.world_size)
+    print_rows(console, rows)
+    _print_estimate(console, plan, model, layout.world_size, gangs, on_gpus=spec.num_gpus_per_rank > 0)
+    if options.json:
+        write_rows(options.json, rows)
+    return DONE
+
+
+def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[dict[str, Any]]:
+    """One row a size, the commonest first."""
+    sizes: dict[tuple[int, ...], list[RenderItem]] = defaultdict(list)
+    for item in plan.todo:
+        sizes[item.height, item.width, item.num_frames, item.steps].append(item)
+    return [
+        {
+            "size": f"{height}x{width}x{num_frames}",
+            "steps": steps,
+            "tokens": plan.num_tokens(items[0]),
+            "videos": len(items),
+            "seconds": round(model.seconds(plan.facts, items[0], num_ranks), 2) if model else None,
+        }
+        for (height, width, num_frames, steps), items in sorted(sizes.items(), key=lambda pair: -len(pair[1]))
+    ]
+
+
+def _print_estimate(
+    console: Console, plan: Plan, model: CostModel | None, num_ranks: int, gangs: int, *, on_gpus: bool
+) -> None:
+    if model is None:
+        console.print("how long is not known: nothing of this batch is finished; render some with --limit 3 first")
+        return
+    left = estimate(plan.facts, plan.todo, model, num_ranks=num_ranks, num_gangs=gangs)
+    unit = "GPU-hours" if on_gpus else "rank-hours"
+    console.print(f"about {duration(left.wall_s)}, {left.gpu_hours:.2g} {unit} ({left.basis})", soft_wrap=True)
+
+
+def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:
+    """What was given, or the cluster at the address has; without one this machine."""
+    if nodes := nodes_as_given(options):
+        return nodes, count(len(nodes), "node")
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    if not address or address == "local":
+        return [_this_machine()], "this machine"
+    with running_ray(address):
+        nodes = living_nodes()
+    return nodes, f"the cluster at {address} ({count(len(nodes), 'node')})"
+
+
+def _this_machine() -> dict[str, float]:
+    import torch
+
+    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}

@@ -1,0 +1,19 @@
+"""`resca retry DIR`: render what a batch has left, with the settings and prompts that its directory remembers."""
+
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+
+from jobs.driver.drive import run as render
+from jobs.driver.remembered import recall
+from jobs.options.batch import RetryOptions
+from jobs.store.storage import Storage
+
+
+def run(options: RetryOptions) -> int:
+    """The exit code of the rendering. Raises BadInput if the directory holds no batch."""
+    storage = Storage(options.out)
+    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
+        asked = recall(storage, Path(folder))
+        gangs = asked.gangs if options.gangs is None else options.gangs
+        return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes, retry=True))

@@ -1,0 +1,88 @@
+"""What a video will take, from what earlier ones took: a cost model fitted to the sidecars of the same directory."""
+
+import statistics
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from jobs.models.facts import ModelFacts
+from jobs.store.items import RenderItem
+from jobs.store.known import Done
+
+LONG_S = 3600.0  # what takes longer is asked for
+
+
+def work(facts: ModelFacts, item: RenderItem) -> float:
+    """The work of an item's denoising loop in an arbitrary unit: that of N tokens of width d is N * (N + 6 d) a step.
+
+    A block's linear layers take 24 N d**2 operations, its attention 4 N**2 d (a multiply-add counts 2).
+    """
+    num_tokens = facts.num_tokens(item.height, item.width, item.num_frames)
+    return item.steps * num_tokens * (num_tokens + 6.0 * facts.width)
+
+
+@dataclass(frozen=True, kw_only=True)
+class CostModel:
+    """Seconds of one rank for a unit of work and for a pixel of a frame, and what each video costs besides."""
+
+    work_s: float
+    pixel_s: float
+    other_s: float
+    num_videos: int
+    devices: tuple[str, ...]
+
+    def seconds(self, facts: ModelFacts, item: RenderItem, num_ranks: int) -> float:
+        """A video's time on a gang, as if more ranks were proportionally faster."""
+        return self.other_s + (self.work_s * work(facts, item) + self.pixel_s * pixels(item)) / num_ranks
+
+
+def pixels(item: RenderItem) -> int:
+    """Of all frames."""
+    return item.height * item.width * item.num_frames
+
+
+def calibrate(facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str, Done]) -> CostModel | None:
+    """The model by the finished ones of the items; None if there are none. Medians, so that a slow one does not count.
+
+    They were rendered by the same method, as their fingerprints are those of the items.
+    """
+    pairs = [(item, finished[item.id]) for item in items if item.id in finished]
+    if not pairs:
+        return None
+
+    def median(value: Callable[[RenderItem, Done], float]) -> float:
+        return statistics.median(value(item, done) for item, done in pairs)
+
+    return CostModel(
+        work_s=median(lambda item, done: done.seconds["denoise"] * done.world_size / work(facts, item)),
+        pixel_s=median(
+            lambda item, done: (done.seconds["decode"] + done.seconds["write"]) * done.world_size / pixels(item)
+        ),
+        other_s=median(lambda item, done: done.seconds["encode"]),
+        num_videos=len(pairs),
+        devices=tuple(sorted({done.device for _, done in pairs})),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class Estimate:
+    """What is left of a batch: seconds of all gangs together, and until the last one ends."""
+
+    gang_s: float
+    wall_s: float
+    gpu_hours: float
+    basis: str
+
+
+def estimate(
+    facts: ModelFacts, items: list[RenderItem], model: CostModel, *, num_ranks: int, num_gangs: int
+) -> Estimate:
+    """For items that are handed out to equal gangs, the longest first."""
+    each = [model.seconds(facts, item, num_ranks) for item in items]
+    gang_s = sum(each)
+    videos = "1 video" if model.num_videos == 1 else f"{model.num_videos} videos"
+    return Estimate(
+        gang_s=gang_s,
+        wall_s=max(gang_s / num_gangs, max(each, default=0.0)),
+        gpu_hours=gang_s * num_ranks / 3600,
+        basis=f"from {videos} finished here, on {', '.join(model.devices)}",
+    )

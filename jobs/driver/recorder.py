@@ -1,0 +1,179 @@
+"""What the driver writes while a batch runs: the ledger, tracebacks of failures, the gallery and the metrics."""
+
+import logging
+import time
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from cluster.events import Event
+from cluster.failure import FailureKind
+from jobs.driver.gallery.gallery import Entry, Gallery
+from jobs.errors import InfrastructureError
+from jobs.store.items import CHECKPOINTS, RenderItem, Sidecar
+from jobs.store.known import Done, Known
+from jobs.store.ledger import Ledger
+from jobs.store.storage import Storage
+
+logger = logging.getLogger(__name__)
+FLUSH_S = 1.0
+REMOTE_FLUSH_S = 5.0
+GALLERY_S = 5.0
+# A disk that is full may be emptied, a storage that is away may come back: so long a driver waits for it.
+LONGEST_TROUBLE_S = 1800.0
+
+
+class Recorder:
+    """`note` is the batch's `on_event`, `tick` its `on_tick`; `close` says how the batch has ended."""
+
+    def __init__(self, storage: Storage, items: Sequence[RenderItem], known: Known, title: str) -> None:
+        self._storage = storage
+        self._ledger = Ledger(storage)
+        self._index = {item.id: index for index, item in enumerate(items)}
+        self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
+        self._not_shown = {item.id: item for item in items}
+        self._known = known
+        self._metrics: Any = None
+        self._has_ended = False
+        self._due_s = self._gallery_due_s = 0.0
+        self._trouble_since: float | None = None
+
+    def begin(self, **facts: Any) -> None:
+        """The batch is about to start, on a running Ray if there is anything `todo`: `facts` go to the ledger."""
+        for done in self._known.untold:
+            self._ledger.add("done", **done.facts())
+        self._ledger.add("begin", **facts)
+        if facts["todo"]:
+            from jobs.driver.metrics import BatchMetrics
+
+            self._metrics = BatchMetrics(facts["todo"])
+        self.flush()
+
+    def note(self, event: Event) -> None:
+        """Take note of one event of the batch."""
+        self._write_down(event)
+        if self._metrics:
+            self._metrics.note(event)
+        if event.kind == "batch_stopping":  # Whoever stops a job may kill it 3 s later.
+            self._end("stopped")
+
+    def tick(self) -> None:
+        """Make durable what is due. Raises InfrastructureError if the storage has refused it for too long."""
+        now = time.monotonic()
+        if now >= self._due_s:
+            self._due_s = now + (FLUSH_S if self._storage.directory else REMOTE_FLUSH_S)
+            self.flush()
+        if now >= self._gallery_due_s and not self._trouble_since:
+            self._draw(running=True)
+            # A big batch's gallery takes its time; it must not take the driver's.
+            self._gallery_due_s = time.monotonic() + max(GALLERY_S, 20 * (time.monotonic() - now))
+
+    def flush(self) -> None:
+        """Make the ledger durable; a storage that refuses gets another chance later."""
+        try:
+            self._ledger.flush()
+        except OSError as error:
+            self._endure(error)
+            return
+        self._trouble_since = None
+
+    def close(self, how: str) -> None:
+        """Write the last words, and the gallery as it stays."""
+        self._end(how)
+        self._draw(running=False)
+
+    def _end(self, how: str) -> None:
+        if not self._has_ended:
+            self._ledger.add("end", how=how)
+        self._has_ended = True
+        self.flush()
+
+    def _endure(self, error: OSError) -> None:
+        now = time.monotonic()
+        if self._trouble_since is None:
+            self._trouble_since = now
+            logger.warning("%s cannot be written (%s); waiting for it", self._storage, error.strerror or error)
+        elif now - self._trouble_since > LONGEST_TROUBLE_S:
+            raise InfrastructureError(f"{self._storage} cannot be written: {error.strerror or error}") from error
+
+    def _draw(self, *, running: bool) -> None:
+        for item in list(self._not_shown.values()):  # Not at the start: gangs can start meanwhile.
+            self._show(item, **_known_as(item, self._known))
+        try:
+            self._gallery.flush(running=running)
+        except OSError as error:
+            self._endure(error)
+
+    def _write_down(self, event: Event) -> None:
+        item, about = event.item, {"n": event.attempts, "g": event.gang}
+        match event.kind:
+            case "item_started":
+                self._ledger.add("start", id=item.id, **about)
+                self._show(item, status="running", attempts=event.attempts, gang=event.gang)
+            case "item_done":
+                self._finish(item, Sidecar.model_validate(event.result), about)
+            case "item_retried":
+                if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
+                    self._forget_checkpoints(item)
+                self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
+                self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
+            case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
+                self._ledger.add("left", id=item.id, why=_kind(event), error=event.error, **about)
+                self._show(item, status="waiting", error=event.error)
+            case "item_failed":
+                self._give_up(item, event, about)
+            case "gang_ready" | "gang_lost" | "gang_closed":
+                self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
+            case _:
+                pass
+
+    def _finish(self, item: RenderItem, sidecar: Sidecar, about: Mapping[str, Any]) -> None:
+        done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
+        self._ledger.add("done", **about, **done.facts())
+        self._show(item, status="done", attempts=about["n"], gang=about["g"], **_shown(done))
+
+    def _stamp(self, item: RenderItem) -> str | None:
+        """Of its file, so that it is known again; without one the next driver compares its checksum."""
+        try:
+            stored = self._storage.stored(item.video)
+        except OSError as error:
+            self._endure(error)
+            return None
+        return stored.stamp if stored else None
+
+    def _forget_checkpoints(self, item: RenderItem) -> None:
+        try:
+            self._storage.remove(f"{CHECKPOINTS}/{item.id}")
+        except OSError as error:
+            self._endure(error)
+
+    def _give_up(self, item: RenderItem, event: Event, about: Mapping[str, Any]) -> None:
+        self._forget_checkpoints(item)
+        self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
+        self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
+        if event.traceback:
+            try:
+                self._storage.write(f"failures/{item.id}.txt", event.traceback.encode())
+            except OSError as error:
+                self._endure(error)
+
+    def _show(self, item: RenderItem, **facts: Any) -> None:
+        self._not_shown.pop(item.id, None)
+        fixed = item.model_dump(include={"id", "prompt", "seed", "height", "width", "num_frames", "steps"})
+        self._gallery.update(self._index[item.id], Entry(**fixed, method=item.method["name"], **facts))
+
+
+def _known_as(item: RenderItem, known: Known) -> dict[str, Any]:
+    if item.id in known.finished:
+        return {"status": "done", **_shown(known.finished[item.id])}
+    if item.id in known.given_up:
+        return {"status": "failed", "error": known.given_up[item.id]}
+    return {"status": "waiting"}
+
+
+def _shown(done: Done) -> dict[str, Any]:
+    steps = {"dense_steps": done.dense_steps, "sparse_steps": done.sparse_steps}
+    return {"video": f"{done.name}.mp4", "seconds": done.seconds, **steps}
+
+
+def _kind(event: Event) -> str | None:
+    return event.failure.value if event.failure else None

@@ -1,0 +1,210 @@
+"""What a person sees while a batch runs: one live bar on a terminal, plain lines elsewhere, a table at the end."""
+
+import json
+import time
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from cluster.events import Event
+from jobs.store.items import RenderItem, Sidecar, write_text
+from jobs.store.known import Done
+
+LINE_INTERVAL_S = 10.0
+LONGEST_TABLE = 100
+PLAIN_WIDTH = 200
+Row = dict[str, Any]
+
+
+class PlainConsole(Console):
+    """Prints text as it is, and nothing that would steer a terminal: prompts and errors may hold anything."""
+
+    def __init__(self, **options: Any):
+        super().__init__(highlight=False, markup=False, emoji=False, **options)
+
+    def print(self, *objects: Any, **options: Any) -> None:
+        super().print(*(visible(each) if isinstance(each, str) else each for each in objects), **options)
+
+
+def make_console() -> Console:
+    """Standard output; wide lines where it is a file or a pipe."""
+    console = PlainConsole()
+    return console if console.is_terminal else PlainConsole(width=PLAIN_WIDTH)
+
+
+def visible(text: str) -> str:
+    """The text with what has no shape of its own (escape sequences, say) shown as a replacement character."""
+    return "".join(
+        letter if letter.isprintable() or letter in "\n\t" else "\N{REPLACEMENT CHARACTER}" for letter in text
+    )
+
+
+class BatchView:
+    """Shows the events of a batch of `total` videos. Use as a context manager; `show` is the batch's `on_event`."""
+
+    def __init__(self, console: Console, total: int):
+        self.total = total
+        self.num_done = 0
+        self._num_failed = 0
+        self._console = console
+        self._fractions: dict[str, float] = {}
+        self._last_line_s = 0.0
+        self._bar: Progress | None = None
+        self._task = TaskID(0)
+
+    def __enter__(self) -> "BatchView":
+        if self._console.is_terminal:
+            self._bar = _bar(self._console)
+            self._task = self._bar.add_task("starting", total=self.total)
+            self._bar.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        if self._bar is not None:
+            self._bar.stop()
+
+    def show(self, event: Event) -> None:
+        """Take note of one event; print its line, or move the bar."""
+        self._follow(event)
+        if self._bar is not None:
+            running = " ".join(sorted(self._fractions)) or ("" if self.num_done else "starting")
+            completed = self.num_done + self._num_failed + sum(self._fractions.values())
+            self._bar.update(self._task, completed=completed, description=running)
+        if (line := self._line(event)) and (self._bar is None or event.kind in LASTING):
+            self._last_line_s = time.monotonic()
+            self._console.print(line, soft_wrap=True)
+
+    def _follow(self, event: Event) -> None:
+        """Which videos are running, and how far they are."""
+        name = event.item.id if event.item else ""
+        if event.kind in ("item_started", "item_progress"):
+            self._fractions[name] = event.fraction or 0.0
+        else:
+            self._fractions.pop(name, None)
+        self.num_done += event.kind == "item_done"
+        self._num_failed += event.kind == "item_failed"
+
+    def _line(self, event: Event) -> str | None:
+        match event.kind:
+            case "gang_starting":
+                return f"gang {event.gang}: starting"
+            case "gang_ready":
+                return f"gang {event.gang}: ready, {count(len(event.hosts or ()), 'rank')} on {_hosts(event.hosts)}"
+            case "gang_waiting":
+                return f"gang {event.gang}: waiting for a place: {event.error}"
+            case "gang_lost":
+                return f"gang {event.gang}: lost: {event.error}"
+            case "gang_closed":
+                return f"gang {event.gang}: closed: {event.error}"
+            case "item_started":
+                again = f" (attempt {event.attempts})" if (event.attempts or 1) > 1 else ""
+                return f"{event.item.id}: {event.item.prompt[:60]}{again}"
+            case "item_progress" if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
+                return f"{event.item.id}: {event.fraction or 0:.0%}"
+            case "item_done":
+                seconds = Sidecar.model_validate(event.result).seconds.total
+                return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total})"
+            case "item_retried":
+                return f"{event.item.id}: to be tried again: {event.error}"
+            case "item_failed":
+                return f"{event.item.id}: failed: {event.error}"
+        return None
+
+
+# Lines that stay on a terminal, above the bar.
+LASTING = ("gang_waiting", "gang_lost", "gang_closed", "item_done", "item_retried", "item_failed")
+
+
+def done_row(item: RenderItem, where: str, done: Done, status: str) -> Row:
+    """A video's row: its place, seconds over all stages, TFLOPs spent, and full sampling's FLOPs over those spent."""
+    return {
+        "id": item.id,
+        "video": where,
+        "status": status,
+        "method": item.method["name"],
+        "dense_steps": done.dense_steps,
+        "sparse_steps": done.sparse_steps,
+        "seconds": round(sum(done.seconds.values()), 3),
+        "tflops": done.flops / 1e12,
+        "flops_ratio": done.flops_full / done.flops if done.flops else None,
+        "sha256": done.sha256,
+    }
+
+
+def failed_row(item: RenderItem, error: str, status: str) -> Row:
+    """The row of a video that is not there, with the reason."""
+    return {"id": item.id, "video": None, "status": status, "method": item.method["name"], "error": error}
+
+
+def print_table(console: Console, rows: Sequence[Row], place: str) -> None:
+    """The table at the end, of a big batch only what failed and the first ones; and where the files are."""
+    shown = sorted(rows, key=lambda row: row["video"] is not None)[:LONGEST_TABLE] if is_big(rows) else rows
+    table = Table("video", "status", "dense/sparse", "seconds", "FLOPs ratio")
+    for row in shown:
+        if row["video"] is None:
+            table.add_row(row["id"], visible(f"{row['status']}: {row['error']}"), "", "", "")
+            continue
+        steps = f"{row['dense_steps']}/{row['sparse_steps']}"
+        ratio = "" if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x"
+        table.add_row(row["video"].rpartition("/")[2], row["status"], steps, f"{row['seconds']:.1f}", ratio)
+    console.print(table)
+    if is_big(rows):
+        statuses = Counter(row["status"] for row in rows)
+        told = ", ".join(f"{number} {status}" for status, number in statuses.items())
+        console.print(f"and {len(rows) - len(shown)} more; in all: {told}")
+    console.print(f"videos: {place}", soft_wrap=True)
+
+
+def is_big(rows: Sequence[Row]) -> bool:
+    """Whether nobody would read all of them."""
+    return len(rows) > LONGEST_TABLE
+
+
+def print_rows(console: Console, rows: Sequence[Row]) -> None:
+    """Any rows as a table: one column a key, without what is nested and what no row knows."""
+    known = {key for row in rows for key, value in row.items() if value is not None and not isinstance(value, dict)}
+    keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key in known]
+    table = Table(*keys)
+    for row in rows:
+        table.add_row(*(_cell(row.get(key)) for key in keys))
+    console.print(table)
+
+
+def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+    """Write the rows of a table as JSON, whole or not at all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_text(path, json.dumps(rows, indent=2) + "\n")
+
+
+def duration(seconds: float) -> str:
+    """`40 s`, `12 min`, `5.5 hours`, `3.2 days`."""
+    for unit, length in (("days", 86400.0), ("hours", 3600.0), ("min", 60.0)):
+        if seconds >= 2 * length:
+            amount = seconds / length
+            return f"{amount:.0f} {unit}" if unit == "min" or amount >= 10 else f"{amount:.1f} {unit}"
+    return f"{seconds:.0f} s"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 video`, `2 videos`."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return ""
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
+
+
+def _bar(console: Console) -> Progress:
+    columns = TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    return Progress(*columns, console=console, transient=True)
+
+
+def _hosts(hosts: Sequence[str] | None) -> str:
+    return ", ".join(dict.fromkeys(hosts or ()))

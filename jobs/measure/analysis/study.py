@@ -1,0 +1,77 @@
+"""What the analyses share: a loaded model, full samplings to compare with, and what can be seen on the way.
+
+Legend: T steps, N tokens, D hidden width, P values of a patch.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from caching.recipe.recipe import RECIPES, Recipe
+from jobs.measure.judge import Judge
+
+Row = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Analysis:
+    """What an analysis found: a table, and how to draw it on a matplotlib figure."""
+
+    rows: list[Row]
+    draw: Callable[[Any], None]
+
+
+@dataclass
+class Study:
+    """One model and a few prompts, all of one size."""
+
+    judge: Judge
+    _features: dict[int, Tensor] = field(default_factory=dict)
+
+    @property
+    def num_prompts(self) -> int:
+        return len(self.judge.items)
+
+    @property
+    def steps(self) -> int:
+        return self.judge.items[0].steps
+
+    def features(self, prompt: int) -> Tensor:
+        """Hidden states after the last block in full sampling `[T, N, D]`."""
+        if prompt not in self._features:
+            norm = self.judge.contest.renderer.pipeline.transformer.norm_out
+            seen = self._watch(norm, lambda given, _: given[0], RECIPES["full"], prompt)
+            self._features[prompt] = torch.stack(seen)[:, 0].float()
+        return self._features[prompt]
+
+    def trajectory(self, method: Recipe, prompt: int) -> Tensor:
+        """The patches of the latents before each step `[T, N, P]`."""
+        transformer = self.judge.contest.renderer.pipeline.transformer
+        seen = self._watch(transformer, lambda _, named: named["hidden_states"], method, prompt)
+        return torch.stack(seen)[:, 0].float()
+
+    def _watch(
+        self, module: torch.nn.Module, pick: Callable[[Any, Any], Tensor], method: Recipe, prompt: int
+    ) -> list[Tensor]:
+        """Sample a prompt and pick a tensor out of each call of a module."""
+        seen: list[Tensor] = []
+        renderer = self.judge.contest.renderer
+        renderer.use(method)
+        handle = module.register_forward_pre_hook(
+            lambda _, given, named: seen.append(pick(given, named).clone()), with_kwargs=True
+        )
+        try:
+            renderer.denoise(self.judge.prompts[prompt], self.judge.contest.sampling(self.judge.items[prompt]))
+        finally:
+            handle.remove()
+        return seen
+
+
+def residuals(values: Tensor, order: int) -> Tensor:
+    """Differences between successive steps, `order` times over: `[T, ...]` to `[T - order, ...]` (ResCa, Eq. S4)."""
+    for _ in range(order):
+        values = values[1:] - values[:-1]
+    return values

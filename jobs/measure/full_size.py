@@ -1,0 +1,119 @@
+"""Full-size models without their weights: what can be asked of them on the meta device."""
+
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from caching.engine import Engine
+from caching.flops import run_on_meta
+from caching.recipe.recipe import Recipe
+from jobs.errors import BadInput
+from jobs.options.measure import FullSizeOptions
+from jobs.request.recipes import resolve_method
+from parallel.imagined import ImaginedGroup
+from parallel.layout import Layout
+
+DTYPE = torch.bfloat16
+
+
+@dataclass(frozen=True, kw_only=True)
+class Size:
+    """A full-size model, and the size at which its papers measure."""
+
+    config: dict[str, Any]
+    side: int  # pixels of a token
+    temporal: int  # frames of a latent frame
+    num_text_tokens: int
+    height: int
+    width: int
+    num_frames: int
+    cross_attention: bool = False
+
+    def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
+        """Tokens along (frames, height, width). Raises BadInput for a size that does not divide."""
+        if height % self.side or width % self.side or (num_frames - 1) % self.temporal:
+            raise BadInput(
+                f"height and width must be multiples of {self.side} and num_frames a multiple of {self.temporal} "
+                f"plus 1, not {height}, {width}, {num_frames}"
+            )
+        return (num_frames - 1) // self.temporal + 1, height // self.side, width // self.side
+
+
+MODELS = {
+    "hunyuanvideo": Size(
+        config={"_class_name": "HunyuanVideoTransformer3DModel"},  # the defaults of its class are the full size
+        side=16,
+        temporal=4,
+        num_text_tokens=256,
+        height=480,
+        width=640,
+        num_frames=65,
+    ),
+    "flux": Size(
+        config={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
+        side=16,
+        temporal=1,
+        num_text_tokens=512,
+        height=1024,
+        width=1024,
+        num_frames=1,
+    ),
+    "wan": Size(
+        config={"_class_name": "WanTransformer3DModel", "num_attention_heads": 40},  # 14B, Wan 2.1 and 2.2
+        side=16,
+        temporal=4,
+        num_text_tokens=512,
+        height=720,
+        width=1280,
+        num_frames=81,
+        cross_attention=True,
+    ),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class Request:
+    """What was asked: a model, a token grid, methods, steps, and the ranks that share a video."""
+
+    size: Size
+    grid: tuple[int, int, int]
+    methods: list[Recipe]
+    num_steps: int
+    layout: Layout
+
+    def send(self, method: Recipe) -> tuple[Engine, ImaginedGroup]:
+        """A method's denoising loop on one rank; the group's ledger holds what it sent.
+
+        Raises ValueError for a method that works on one rank only.
+        """
+        group = ImaginedGroup(self.layout)
+        engine = run_on_meta(
+            self.size.config,
+            method,
+            grid=self.grid,
+            num_text_tokens=self.size.num_text_tokens,
+            num_steps=self.num_steps,
+            dtype=DTYPE,
+            group=group,
+        )
+        return engine, group
+
+
+def read_request(options: FullSizeOptions) -> Request:
+    """Raises BadInput for a model, size, method, number of steps or layout that does not work."""
+    if options.model not in MODELS:
+        raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
+    size = MODELS[options.model]
+    grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
+    cross = size.cross_attention
+    names = options.method_names(cross_attention=cross)
+    methods = [resolve_method(name, options.cache_for(name), cross_attention=cross) for name in names]
+    if options.steps < 1:
+        raise BadInput(f"--steps must be at least 1, not {options.steps}")
+    try:
+        layout = Layout(ulysses=options.ulysses, ring=options.ring)
+        layout.check(heads=size.config.get("num_attention_heads", 24), tokens=grid[0] * grid[1] * grid[2])
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+    return Request(size=size, grid=grid, methods=methods, num_steps=options.steps, layout=layout)

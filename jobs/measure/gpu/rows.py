@@ -1,0 +1,86 @@
+"""What was measured of each contestant, as rows of a table."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from caching.flops import Cost
+from jobs.measure.gpu.cases import Contestant
+from jobs.measure.gpu.timing import Timing
+
+Row = dict[str, Any]
+OK = "ok"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Yardstick:
+    """What a contestant is compared with."""
+
+    num_steps: int  # of full sampling
+    step_flops: float  # of one of its steps
+    matmul_flops_per_s: float
+    full_loop_s: float | None  # None until full sampling was timed
+
+
+@dataclass(frozen=True, kw_only=True)
+class Loop:
+    """A whole denoising loop, run to its end or put together from the times of its steps; None if neither can be."""
+
+    dense_steps: int | None = None
+    sparse_steps: int | None = None
+    seconds: float | None = None
+    origin: str | None = None
+
+
+def loop_of(timing: Timing, dense_steps: int, sparse_steps: int) -> Loop:
+    """The loop with so many steps of each kind."""
+    kinds = ((dense_steps, timing.step_s(dense=True)), (sparse_steps, timing.step_s(dense=False)))
+    seconds = sum(number * (each or 0.0) for number, each in kinds)
+    return Loop(dense_steps=dense_steps, sparse_steps=sparse_steps, seconds=seconds, origin="derived")
+
+
+def loop_run(timing: Timing, num_steps: int) -> Loop:
+    """The loop itself, if all of it was run."""
+    if len(timing.steps) < num_steps:
+        return Loop()
+    dense = sum(step.dense for step in timing.steps)
+    return Loop(dense_steps=dense, sparse_steps=num_steps - dense, seconds=timing.total_s, origin="measured")
+
+
+def bare_row(contestant: Contestant, status: str) -> Row:
+    """The row of a contestant without times, with the reason."""
+    return {
+        "size": contestant.video.name,
+        "method": contestant.name,
+        "attention": contestant.attention,
+        "compiled": contestant.compiled,
+        "status": status,
+    }
+
+
+def make_row(contestant: Contestant, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> Row:
+    """Everything known of a contestant; its FLOPs, `cost`, are not known of a peer."""
+    dense_s = timing.step_s(dense=True)
+    full_flops = yardstick.num_steps * yardstick.step_flops
+    flops_ratio = full_flops / cost.flops if cost else None
+    speedup = yardstick.full_loop_s / loop.seconds if yardstick.full_loop_s and loop.seconds else None
+    stopped = f"stopped after {len(timing.steps)} of {yardstick.num_steps} steps, {timing.total_s:.0f} s"
+    return {
+        **bare_row(contestant, OK if loop.seconds else stopped),
+        "dense_steps": loop.dense_steps,
+        "sparse_steps": loop.sparse_steps,
+        "timed_dense": timing.num_measured(dense=True),
+        "timed_sparse": timing.num_measured(dense=False),
+        "dense_s": dense_s,
+        "sparse_s": timing.step_s(dense=False),
+        "clustering_s": timing.clustering_s,
+        "first_step_s": timing.steps[0].seconds,
+        "loop_s": loop.seconds,
+        "loop_is": loop.origin,
+        "speedup": speedup,
+        "tflops": cost.flops / 1e12 if cost else None,
+        "flops_ratio": flops_ratio,
+        "realised": speedup / flops_ratio if speedup and flops_ratio else None,
+        "mfu": yardstick.step_flops / dense_s / yardstick.matmul_flops_per_s if dense_s else None,
+        "peak_bytes": timing.peak_bytes,
+        "cache_bytes": timing.cache_bytes,
+    }

@@ -1,0 +1,85 @@
+"""Full sampling of a few prompts, and how near a method comes to it."""
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+from caching.recipe.recipe import Recipe
+from jobs.commands.benchmark import Contest
+from jobs.demo.items import drawn_items
+from jobs.driver.batch_plan import defaults_for
+from jobs.errors import BadInput
+from jobs.measure.fidelity import psnr_db
+from jobs.models.facts import ModelFacts
+from jobs.options.measure import AnalyzeOptions, TuneOptions
+from jobs.rank.renderer import Prompt
+from jobs.request.prompts import Item, read_items
+
+FIRST_SEED = 500_000
+
+
+@dataclass
+class Judge:
+    """Samples the calibration prompts with any recipe and compares with full sampling; counts what it spends.
+
+    `trajectories` are the latents of full sampling, of each prompt `[T + 1, C, F, H, W]`.
+    """
+
+    contest: Contest
+    items: list[Item]
+    prompts: list[Prompt] = field(default_factory=list)
+    trajectories: list[Tensor] = field(default_factory=list)
+    dense_steps: int = 0
+
+    def __post_init__(self) -> None:
+        self.prompts = [self.contest.renderer.encode(item.prompt) for item in self.items]
+        for item, prompt in zip(self.items, self.prompts, strict=True):
+            self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
+            self.dense_steps += item.steps
+
+    @property
+    def references(self) -> list[Tensor]:
+        """Final latents of each prompt in full sampling `[1, C, F, H, W]`."""
+        return [trajectory[-1:] for trajectory in self.trajectories]
+
+    def sample(self, method: Recipe) -> list[Tensor]:
+        """Final latents of every calibration prompt."""
+        engine, latents = self.contest.renderer.use(method), []
+        for item, prompt in zip(self.items, self.prompts, strict=True):
+            latents.append(self.contest.renderer.denoise(prompt, self.contest.sampling(item)))
+            self.dense_steps += engine.dense_steps
+        return latents
+
+    def latent_db(self, method: Recipe) -> list[float]:
+        """PSNR of each prompt's latents; the peak is the reference's range."""
+        pairs = zip(self.sample(method), self.references, strict=True)
+        return [latent_psnr_db(mine.cpu(), full) for mine, full in pairs]
+
+    def video_db(self, method: Recipe) -> list[float]:
+        """PSNR of each prompt's decoded video."""
+        decode = self.contest.renderer.decode
+        pairs = zip(self.sample(method), self.references, strict=True)
+        return [psnr_db(decode(mine), decode(full.to(mine.device))) for mine, full in pairs]
+
+
+def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
+    """The prompts to measure on: the user's, or for the demo model some of its training captions."""
+    defaults = defaults_for(facts, options.video)
+    if options.prompts is not None:
+        items = read_items(options.prompts, defaults)[: options.num]
+    elif options.model == "demo":
+        items = drawn_items(options.num, defaults, first_seed=FIRST_SEED, held_out=False)
+    else:
+        raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
+    for item in items:
+        facts.check_size(item.height, item.width, item.num_frames)
+    if len({item.steps for item in items}) > 1:
+        raise BadInput("calibration prompts must all have the same number of steps")
+    return items
+
+
+def latent_psnr_db(mine: Tensor, full: Tensor) -> float:
+    """PSNR of latents; the peak is the range of `full`."""
+    error = (mine - full).square().mean()
+    return 100.0 if error == 0 else float(10 * torch.log10((full.max() - full.min()) ** 2 / error))

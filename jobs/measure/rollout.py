@@ -1,0 +1,74 @@
+"""Few dense steps on all calibration prompts at once; the weights of each stage are fitted before the next begins.
+
+So each stage also makes good what the earlier ones did wrong, which no fit of single predictions can.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+
+from torch import Tensor
+
+from caching.predict.multistep import Row, combine, fit_weights, solver_weights
+from jobs.measure.judge import Judge, latent_psnr_db
+from jobs.measure.places import Steps
+
+MAX_KNOWN = 512  # velocities that are kept, of all prompts together: a search moves one dense step at a time
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rollout:
+    """A sampling at its end: the latents of each prompt `[1, C, F, H, W]`, and the weights of each stage."""
+
+    latents: list[Tensor]
+    weights: tuple[Row, ...]
+
+
+class Rollouts:
+    """Samples the prompts of a judge, or `only` those with some numbers, by any places of dense steps."""
+
+    def __init__(self, judge: Judge, only: Sequence[int] | None = None) -> None:
+        self.judge, self.steps = judge, judge.items[0].steps
+        self.numbers = range(len(judge.items)) if only is None else only
+        self.levels = [*judge.contest.renderer.noise_levels(self.steps), 0.0]
+        self.known: dict[Steps, list[Tensor]] = {}
+
+    def fit(self, places: Steps) -> Rollout:
+        """The sampling with these dense steps; `places` begin with 0."""
+        weights: list[Row] = []
+        latents = self._full_at(0)
+        velocities: list[list[Tensor]] = [[] for _ in latents]
+        for number, (begin, end) in enumerate(pairwise((*places, self.steps)), 1):
+            for values, new in zip(velocities, self._velocities(places[:number], latents), strict=True):
+                values.append(new)
+            span = self.levels[end] - self.levels[begin]
+            wanted = [(goal - now) / span for goal, now in zip(self._full_at(end), latents, strict=True)]
+            prior = solver_weights([self.levels[node] for node in places[:number]], self.levels[begin : end + 1])
+            weights.append(fit_weights(velocities, wanted, prior))
+            moved = [combine(weights[-1], values) for values in velocities]
+            latents = [now + span * velocity for now, velocity in zip(latents, moved, strict=True)]
+        return Rollout(latents=latents, weights=tuple(weights))
+
+    def latent_db(self, places: Steps) -> list[float]:
+        """PSNR of each prompt's final latents."""
+        pairs = zip(self.fit(places).latents, self._full_at(self.steps), strict=True)
+        return [latent_psnr_db(mine, full) for mine, full in pairs]
+
+    def _full_at(self, step: int) -> list[Tensor]:
+        """Where full sampling is before a step, or at the end."""
+        return [self.judge.trajectories[number][step : step + 1] for number in self.numbers]
+
+    def _velocities(self, places: Steps, latents: list[Tensor]) -> list[Tensor]:
+        """What the model says at the last of these places, to which the ones before it have led."""
+        if places not in self.known:
+            pairs = zip(self.numbers, latents, strict=True)
+            self.known[places] = [self._velocity(number, now, places[-1]) for number, now in pairs]
+            while len(self.known) * len(latents) > MAX_KNOWN and len(self.known) > 1:
+                del self.known[next(iter(self.known))]
+        self.known[places] = self.known.pop(places)  # what was used last goes last
+        return self.known[places]
+
+    def _velocity(self, number: int, latents: Tensor, step: int) -> Tensor:
+        contest, self.judge.dense_steps = self.judge.contest, self.judge.dense_steps + 1
+        guidance = contest.sampling(self.judge.items[number]).guidance
+        return contest.renderer.velocity(latents, self.levels[step], self.judge.prompts[number], guidance).cpu()

@@ -1,0 +1,145 @@
+"""The options of the commands around a batch: before it, while it runs and after it. They cost nothing to import."""
+
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, Literal
+
+import tyro
+
+from jobs.options.measure import Count, File, MethodOptions, Text, VideoOptions
+
+Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
+Place = tyro.conf.Positional[str]
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions:
+    """Render every prompt of a file to an MP4, on Ray."""
+
+    prompts: tyro.conf.Positional[Path]
+    """A .txt (one prompt a line), .csv or .jsonl file (prompt; optional id, seed, height, ...), or an OpenAI batch."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
+    """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
+    model: str = "demo"
+    """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id (owner/name or owner/name@revision)."""
+    trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Run the Python files that the model's directory brings along, if it needs them; they can do anything you can."""
+    method: str = "resca"
+    """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
+    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
+    ulysses: Auto = 1
+    """Ranks that split the attention heads, all on one node; auto takes as many as the nodes and the model allow."""
+    ring: Auto = 1
+    """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
+    sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
+    """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
+    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
+    offload: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep text encoders and VAE in host memory while they are not used."""
+    gangs: Auto = 1
+    """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
+    nodes: Text = None
+    """What a cluster that scales by itself may grow to, as in 4xCPU=96,GPU=8; gangs then wait for their nodes."""
+    cpus_per_rank: Auto = "auto"
+    """Cores of each rank, which are also its threads; auto shares all among the gangs."""
+    deadline: int = 600
+    """Seconds without progress after which a gang counts as hung; the video is then started again."""
+    heartbeat: int = 60
+    """Seconds without an answer after which a rank counts as lost."""
+    tries: int = 2
+    """How often a video may fail by itself before it is given up, the last time on a fresh gang."""
+    lost_gangs: int = 3
+    """How often a video may lose the machines under it before it is given up."""
+    checkpoint_every: Count = None
+    """Keep the state of a running video after so many dense steps, so that it need not start over."""
+    address: Text = None
+    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    limit: Count = None
+    """Render only the first prompts of the file."""
+    retry: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Take up again what was given up before, too."""
+    replace: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Render anew what lies there with other settings, instead of refusing."""
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compare the checksums of all finished videos, also of those that look untouched."""
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start long batches without asking."""
+    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the final latents as .safetensors beside each MP4."""
+    json: File = None
+    """Write the final table to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlanOptions(RenderOptions):
+    """Say what `render` with the same options would do, on what, and for how long; nothing is started or written."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitOptions(RenderOptions):
+    """Render on a cluster from another machine, through Ray's job interface; the job is followed to its end."""
+
+    dashboard: Text = None
+    """The job interface, http://HOST:8265; by default RAY_API_SERVER_ADDRESS."""
+    follow: bool = True
+    """Show what the job says and end with its exit code; without it, return as soon as it is accepted."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class StatusOptions:
+    """Say how a batch stands, from what lies in its directory; it may be running, anywhere."""
+
+    out: Place
+    """The batch's output directory: a path or a URL such as s3://bucket/videos."""
+    verify: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Also read every video and compare its checksum."""
+    json: File = None
+    """Write what is known of each video to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RetryOptions:
+    """Render what a batch has left: videos that failed, were given up, or were never begun."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    gangs: Annotated[int | Literal["auto"] | None, tyro.conf.arg(metavar="INT|auto")] = None
+    """Videos rendered at the same time; by default as many as before."""
+    address: Text = None
+    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    yes: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Start long batches without asking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class CancelOptions:
+    """Ask the driver of a running batch to stop; what is finished stays, and `render` or `retry` go on later."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class VBenchOptions:
+    """Lay finished videos out under the names that VBench expects, with its list of prompts."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    to: Path
+    """The directory to make; videos are linked where they can be, and copied elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DoctorOptions:
+    """Look over this machine and the cluster; each finding comes with its remedy."""
+
+    out: Text = None
+    """Also try to write to this output directory: a path or a URL."""
+    model: str = "demo"
+    """The model whose files are looked for."""
+    address: Text = None
+    """Ray cluster to look at; by default RAY_ADDRESS, or else only this machine."""
+    json: File = None
+    """Write the findings to this file, as a list of rows."""

@@ -1,0 +1,104 @@
+"""Loading a pipeline: each model read straight onto its device, whole or this rank's part of it."""
+
+from collections.abc import Callable, Sequence
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+from diffusers import HunyuanVideoPipeline
+from torch import Tensor, nn
+
+from caching.models import adapter_for
+from jobs.models.facts import brings_its_class, model_directory
+from jobs.rank.components import load_component, place
+from parallel.group import SequenceGroup
+from parallel.sharding import shard
+
+TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
+TEXT = (*TEXT_ENCODERS, "tokenizer", "tokenizer_2")
+
+
+class OffloadedPipeline(HunyuanVideoPipeline):
+    """A pipeline whose text encoders and VAE wait in host memory: it runs where its transformer is."""
+
+    @property
+    def _execution_device(self) -> torch.device:
+        return self.transformer.device
+
+
+def load_pipeline(
+    source: str,
+    *,
+    dtype: str,
+    device: str,
+    revision: str | None = None,
+    with_text: bool = True,
+    ranks: SequenceGroup | None = None,
+    offload: bool = False,
+    own_code: bool = False,
+) -> HunyuanVideoPipeline:
+    """Load a pipeline from `demo`, a directory or the hub.
+
+    Args:
+        with_text: False leaves out the text encoders, where prompts arrive encoded.
+        ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
+        offload: keep text encoders and VAE in host memory; `jobs.rank.offload.on_device` has them elsewhere for a while.
+        own_code: run the Python files that lie beside the weights, where a model names classes of its own.
+    """
+    skipped: dict[str, Any] = {} if with_text else dict.fromkeys(TEXT)
+    directory = _directory(source, revision, skipped | {"trust_remote_code": own_code})
+    number_format, waits_on = getattr(torch, dtype), torch.device("cpu" if offload else device)
+    places = {"transformer": {"device": torch.device(device), "split": _split(ranks, called_alone)}}
+    places |= {name: {"device": waits_on, "split": _split(ranks)} for name in TEXT_ENCODERS if with_text}
+    own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
+    models = {
+        name: load_component(directory / name, dtype=number_format, **how)
+        for name, how in places.items()
+        if name not in own
+    }
+    pipeline_class = OffloadedPipeline if offload else HunyuanVideoPipeline
+    pipeline = pipeline_class.from_pretrained(
+        directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **skipped, **models
+    )
+    for name in own:
+        place(getattr(pipeline, name), **places[name])
+    pipeline.vae.to(waits_on).enable_tiling()
+    pipeline.set_progress_bar_config(disable=True)
+    if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
+        _use_onednn(pipeline.vae)
+    return pipeline
+
+
+def called_alone(model: nn.Module) -> list[nn.Module]:
+    """The parts of a transformer's blocks that are also called without their block: what TeaCache watches."""
+    return [adapter_for(model).block_list[0].norm1]
+
+
+def _split(ranks: SequenceGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:
+    """What splits a model's weights but for the parts that `whole` names, if there are ranks to split them over."""
+    return None if ranks is None else lambda model: shard(model, ranks, whole=whole(model))
+
+
+def _directory(source: str, revision: str | None, options: dict[str, Any]) -> Path:
+    """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache."""
+    directory = Path(model_directory(source))
+    if directory.is_dir():
+        return directory
+    return Path(HunyuanVideoPipeline.download(source, revision=revision, **options))
+
+
+def _use_onednn(vae: torch.nn.Module) -> None:
+    """Have oneDNN compute every 3-D convolution, channels last: for small ones PyTorch takes a slow kernel of its own.
+
+    Decoding a video of the demo model takes 60% of the time.
+    """
+    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for layer in vae.modules():
+        if isinstance(layer, torch.nn.Conv3d):
+            layer.forward = partial(_convolve, layer)
+
+
+def _convolve(layer: torch.nn.Conv3d, input: Tensor) -> Tensor:
+    settings = (layer.padding, layer.stride, layer.dilation, layer.groups)
+    return torch.ops.aten.mkldnn_convolution(input, layer.weight, layer.bias, *settings)

@@ -1,0 +1,190 @@
+"""What a gang's ranks run: one pipeline, loaded once, that renders prompt after prompt."""
+
+import logging
+import socket
+import time
+from collections import deque
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from dataclasses import dataclass, field, fields
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+
+from caching.group import LocalGroup
+from cluster.ranks import RankContext
+from jobs.machine import device_name
+from jobs.rank.checkpoint import Checkpoints
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Prompt, Renderer, Sampling
+from jobs.rank.workload import RenderWorkload
+from jobs.store.items import RenderItem, Seconds, Sidecar, World
+from jobs.store.logs import attempt_log
+from jobs.store.publish import attempt_place, publish_video
+from jobs.store.storage import Storage
+
+T = TypeVar("T")
+logger = logging.getLogger(__name__)
+HOST = socket.gethostname()
+VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
+
+
+class RenderSession:
+    """One rank's part of the rendering.
+
+    `progress` is the fraction of the denoising steps that are done, `beats` counts steps and decoded pieces.
+    """
+
+    def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
+        self.workload, self.context, self.progress, self.beats = workload, context, 0.0, 0
+        self.device_name = device_name()
+        self.layout = workload.layout
+        self.group = self._join()
+        self.sharded = workload.shard_weights and self.group.world_size > 1
+        self.encodes = context.rank == 0 or self.sharded  # split text encoders run on all ranks, or on none
+        pipeline = load_pipeline(
+            workload.model,
+            dtype=workload.dtype,
+            device=context.device,
+            revision=workload.revision,
+            with_text=self.encodes,
+            ranks=self.group if self.sharded else None,
+            offload=workload.offload,
+            own_code=workload.own_code,
+        )
+        self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
+        self.engine = self.renderer.use(workload.recipe)
+
+    def run(self, item: RenderItem, attempt: int) -> dict[str, Any] | None:
+        """Render one item; rank 0 publishes the video and returns its sidecar."""
+        with self.group.guard() if self.group.world_size > 1 else nullcontext():
+            if self.context.rank == 0:
+                return self._lead(item, attempt)
+            frames = self.renderer.frames(self._denoise(item, Stopwatch(), self.workload.checkpoints(item))[1])
+            deque(frames, maxlen=0)  # They go to rank 0.
+            return None
+
+    def _lead(self, item: RenderItem, attempt: int) -> dict[str, Any]:
+        """Rank 0's part, with a place and a log of its own."""
+        storage = Storage(item.out)
+        with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
+            logger.info("started", extra={"facts": {"layout": str(self.layout), "device": self.device_name}})
+            try:
+                return self._render(item, storage, place)
+            except Exception:
+                logger.exception("failed")
+                raise
+
+    def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, Any]:
+        clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
+        prompt, latents = self._denoise(item, clock, checkpoints)
+        if checkpoints and checkpoints.resumed_step:
+            logger.info("resumed", extra={"facts": {"step": checkpoints.resumed_step}})
+        logger.info("denoised", extra={"facts": {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}})
+        frames = self._counted(clock.over("decode", self.renderer.frames(latents)))
+        writing = time.perf_counter()
+
+        def sidecar_of(digest: str, num_bytes: int) -> Sidecar:
+            clock.seconds["write"] = time.perf_counter() - writing - clock.seconds["decode"]
+            return self._sidecar(item, prompt, clock, digest, num_bytes)
+
+        sidecar = publish_video(storage, place, item, frames, latents, sidecar_of)
+        if checkpoints:
+            checkpoints.discard()
+        logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
+        return sidecar.model_dump(mode="json")
+
+    def _denoise(
+        self, item: RenderItem, clock: "Stopwatch", checkpoints: Checkpoints | None
+    ) -> tuple[Prompt, torch.Tensor]:
+        """The encoded prompt, and the final latents, which are the same on every rank."""
+        self.progress = 0.0
+        self.beats += 1
+        with clock.stage("encode"):
+            prompt = self._encode(item.prompt)
+        self.beats += 1
+        with clock.stage("denoise"):
+            latents = self.renderer.denoise(prompt, sampling_of(item), self._step, checkpoints)
+        return prompt, latents
+
+    def _step(self, part: float) -> None:
+        self.progress = part
+        self.beats += 1
+
+    def _counted(self, pieces: Iterator[T]) -> Iterator[T]:
+        for piece in pieces:
+            self.beats += 1
+            yield piece
+
+    def close(self) -> None:
+        """Leave the sequence group."""
+        self.engine.detach()
+        if self.group.world_size > 1:
+            self.group.close()
+
+    def _join(self) -> Any:
+        if self.layout.world_size == 1:
+            return LocalGroup()
+        from parallel.group import SequenceGroup
+
+        return SequenceGroup(self.layout, engine=self.workload.engine, deadline_s=self.workload.deadline_s)
+
+    def _encode(self, text: str) -> Prompt:
+        """Encode on the ranks that can; all take the result of rank 0."""
+        self.group.mark("encode")
+        prompt = self.renderer.encode(text) if self.encodes else None
+        if self.group.world_size == 1:
+            assert prompt is not None
+            return prompt
+        tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
+        return Prompt(tokens=tokens, pooled=pooled)
+
+    def _sidecar(self, item: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str, num_bytes: int) -> Sidecar:
+        flops, flops_full = self.renderer.flops(prompt, sampling_of(item))
+        layout = self.layout
+        return Sidecar(
+            **item.model_dump(include=set(Sidecar.model_fields) & set(RenderItem.model_fields)),
+            dense_steps=self.engine.dense_steps,
+            sparse_steps=self.engine.sparse_steps,
+            flops=flops,
+            flops_full=flops_full,
+            seconds=Seconds(**clock.seconds),
+            layout=World(ulysses=layout.ulysses, ring=layout.ring, world_size=layout.world_size),
+            device=self.device_name,
+            versions={package: version(package) for package in VERSIONED},
+            sha256=digest,
+            bytes=num_bytes,
+            fingerprint=item.fingerprint,
+        )
+
+
+def sampling_of(item: RenderItem) -> Sampling:
+    """The part of an item that the denoising loop needs."""
+    return Sampling(**item.model_dump(include={field.name for field in fields(Sampling)}))
+
+
+@dataclass
+class Stopwatch:
+    """Seconds by stage; work on a GPU is waited for."""
+
+    seconds: dict[str, float] = field(default_factory=dict)
+
+    @contextmanager
+    def stage(self, name: str):
+        """Time the block."""
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
+
+    def over(self, name: str, pieces: Iterator[T]) -> Iterator[T]:
+        """The same pieces; the time that they take to make counts for the stage."""
+        while True:
+            with self.stage(name):
+                piece = next(pieces, None)
+            if piece is None:
+                return
+            yield piece

@@ -1,0 +1,113 @@
+"""What a gang is made of: how its ranks share a video, and what each of them gets."""
+
+import re
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Literal
+
+from caching.recipe.recipe import Recipe
+from cluster.placement import GangSpec, living_nodes, room, shortfall
+from jobs.errors import BadInput
+from jobs.options.batch import RenderOptions
+from parallel.layout import Layout, choose
+
+Node = Mapping[str, float]
+NODES = re.compile(r"([1-9]\d*)x(\w+=\d+(?:,\w+=\d+)*)")  # 4xCPU=96,GPU=8
+LEAST_TOKENS = 256  # of a rank, where the layout is chosen: with fewer it mostly waits for the others
+
+
+def layout_as_given(options: RenderOptions) -> Layout:
+    """The degrees that were given, 1 for what is to be chosen. Raises BadInput for what no cluster can do."""
+    layout = Layout(ulysses=_given(options.ulysses) or 1, ring=_given(options.ring) or 1)
+    if options.sp_engine == "deepspeed" and (layout.ring > 1 or options.ring == "auto"):
+        raise BadInput(f"--sp-engine deepspeed has no Ring: --ring must be 1, not {options.ring}")
+    return layout
+
+
+def gang_spec(
+    options: RenderOptions, *, heads: int, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
+) -> tuple[Layout, GangSpec]:
+    """The layout, and what each rank gets: a GPU if the cluster has any, and the CPUs asked for, or an equal share.
+
+    `tokens` are those of the smallest video. `nodes` are the resources of each node, by default as `cluster_nodes`
+    says. Raises BadInput if that is too little.
+    """
+    nodes = nodes or cluster_nodes(options)
+    device = "GPU" if _have_gpus(nodes) else "CPU"
+    layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
+    spec = replace(
+        smallest_spec(layout, nodes), collective_timeout_s=options.deadline, silence_s=float(options.heartbeat)
+    )
+    return layout, _with_cpus(spec, options.cpus_per_rank, num_gangs(options, spec, nodes), nodes)
+
+
+def cluster_nodes(options: RenderOptions) -> Sequence[Node]:
+    """The resources of each node that the cluster may grow to, if that was given, else of each that Ray has."""
+    return nodes_as_given(options) or living_nodes()
+
+
+def nodes_as_given(options: RenderOptions) -> list[Node]:
+    """What `--nodes` promises; nothing without it. Raises BadInput for what cannot be read."""
+    if options.nodes is None:
+        return []
+    given = NODES.fullmatch(options.nodes)
+    if given is None:
+        raise BadInput(f"--nodes {options.nodes} should be a number of equal nodes, such as 4xCPU=96,GPU=8")
+    resources = dict(pair.split("=") for pair in given[2].split(","))
+    return [{name: float(amount) for name, amount in resources.items()}] * int(given[1])
+
+
+def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:
+    """As many as were asked for, or as there is room for on the nodes; at least 1."""
+    return max(1, room(spec, nodes)) if options.gangs == "auto" else options.gangs
+
+
+def gangs_to_ask_for(options: RenderOptions, spec: GangSpec) -> int | None:
+    """How many gangs are asked for from the beginning; None for as many as the cluster has room for at each moment.
+
+    An autoscaler starts only nodes that something waits for.
+    """
+    promised = nodes_as_given(options)
+    return None if options.gangs == "auto" and not promised else num_gangs(options, spec, promised)
+
+
+def smallest_spec(layout: Layout, nodes: Sequence[Node]) -> GangSpec:
+    """A GPU a rank if the cluster has any, and one CPU; a Ulysses group shares a node."""
+    gpus = 1 if _have_gpus(nodes) else 0
+    return GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=gpus)
+
+
+def _have_gpus(nodes: Sequence[Node]) -> bool:
+    return any(node.get("GPU", 0) for node in nodes)
+
+
+def _layout(options: RenderOptions, heads: int, most: int, slots: list[int]) -> Layout:
+    given = {"ulysses": _given(options.ulysses), "ring": _given(options.ring)}
+    if all(given.values()):
+        return layout_as_given(options)
+    gangs = 1 if options.gangs == "auto" else options.gangs
+    try:
+        return choose(heads=heads, slots=slots, most=most, gangs=gangs, **given)
+    except ValueError as error:
+        raise BadInput(str(error)) from error
+
+
+def _given(degree: int | Literal["auto"]) -> int | None:
+    return None if degree == "auto" else degree
+
+
+def _most_ranks(tokens: int, method: Recipe) -> int:
+    """As many as can share a video, for the number of its tokens and for the method."""
+    return max(1, min(tokens // LEAST_TOKENS, getattr(method.tokens, "shards", tokens)))
+
+
+def _with_cpus(spec: GangSpec, asked: int | Literal["auto"], gangs: int, nodes: Sequence[Node]) -> GangSpec:
+    """With as many CPUs a rank as were asked for, or as all gangs can have."""
+    most = max(1, int(max(node.get("CPU", 0) for node in nodes)))
+    missing = None
+    for cpus in range(most, 0, -1) if asked == "auto" else [asked]:
+        spec = replace(spec, num_cpus_per_rank=cpus)
+        missing = shortfall(spec, gangs, nodes)
+        if missing is None:
+            return spec
+    raise BadInput(missing)

@@ -1,0 +1,112 @@
+"""Read a prompt file (.txt, .csv, .jsonl) into items that are checked before anything starts."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+
+from jobs.errors import BadInput
+from jobs.request.prompt_lines import READERS
+
+# A NUL cannot stand in an MP4's tags.
+Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
+Positive = Annotated[int, Field(ge=1)]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Defaults:
+    """What an item takes where its line says nothing; `seed` is that of the first item.
+
+    `fps` is used for lines that give seconds instead of frames.
+    """
+
+    height: int
+    width: int
+    num_frames: int
+    steps: int
+    seed: int = 0
+    fps: int = 24
+
+
+class Item(BaseModel):
+    """One video to render: its line, with the defaults filled in. `where` names the file and line."""
+
+    model_config = ConfigDict(strict=True, frozen=True)
+
+    prompt: Prompt
+    id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+    seed: Annotated[int, Field(ge=0, lt=2**63)]
+    height: Positive
+    width: Positive
+    num_frames: Positive
+    steps: Positive
+    where: str
+
+
+# What a line may say.
+FIELDS = dict.fromkeys(name for name in Item.model_fields if name != "where")
+
+
+def read_items(path: Path, defaults: Defaults) -> list[Item]:
+    """The items of a prompt file, in order.
+
+    An item without an id is called by its place in the file: 0000, 0001, ... Item number i without a seed takes
+    `defaults.seed + i`, so that equal prompts give different videos.
+
+    Raises:
+        BadInput: naming the file, and the line where there is one.
+    """
+    if path.suffix not in READERS:
+        raise BadInput(f"{path} must end in {', '.join(list(READERS)[:-1])} or {list(READERS)[-1]}")
+    fallback = {name: value for name, value in vars(defaults).items() if name in FIELDS}
+    lines = READERS[path.suffix](_text(path), path, defaults.fps)
+    items = [_item(index, where, given, fallback) for index, (where, given) in enumerate(lines)]
+    if not items:
+        raise BadInput(f"{path} has no prompts; write one a line")
+    _check_ids(items)
+    return items
+
+
+def _text(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise BadInput(f"prompt file {path} does not exist") from None
+    except UnicodeDecodeError:
+        raise BadInput(f"{path} is not UTF-8 text") from None
+    except OSError as error:
+        raise BadInput(f"cannot read prompt file {path}: {error.strerror}") from error
+
+
+def _item(index: int, where: str, given: dict[str, Any], fallback: dict[str, int]) -> Item:
+    if unknown := [name for name in given if name not in FIELDS]:
+        raise BadInput(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
+    own = {name: value for name, value in given.items() if value is not None}
+    numbered = {"id": f"{index:04d}", "seed": fallback["seed"] + index}
+    try:
+        return Item.model_validate(fallback | numbered | own | {"where": where})
+    except ValidationError as error:
+        raise BadInput(f"{where}: {_first_complaint(error)}") from None
+
+
+def _first_complaint(error: ValidationError) -> str:
+    """One sentence out of pydantic's report."""
+    detail = error.errors()[0]
+    field, value = detail["loc"][0], detail["input"]
+    if detail["type"] == "missing":
+        return f"field {field!r} is missing"
+    if detail["type"] == "string_pattern_mismatch" and field == "prompt":
+        return f"prompt {value!r} has a NUL character"
+    if detail["type"] == "string_pattern_mismatch":
+        return f"{field} {value!r} is not safe in a file name; use up to 64 letters, digits, '.', '_' and '-'"
+    return f"{field} {value!r}: {detail['msg']}"
+
+
+def _check_ids(items: list[Item]) -> None:
+    """Ids that differ only in case are the same file name on some file systems."""
+    seen: dict[str, Item] = {}
+    for item in items:
+        other = seen.setdefault(item.id.casefold(), item)
+        if other is not item:
+            raise BadInput(f"{item.where}: duplicate id {item.id!r}; it was first used in {other.where}")

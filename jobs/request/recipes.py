@@ -1,0 +1,69 @@
+"""Methods by name or from a file, with what the command line says on top."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from types import MappingProxyType
+
+import yaml
+from pydantic import TypeAdapter, ValidationError
+
+from caching.recipe.recipe import Recipe, recipe
+from jobs.errors import BadInput
+from jobs.options.measure import MethodOptions
+
+SUFFIXES = (".yaml", ".yml", ".json")
+
+
+def resolve_method(
+    name: str,
+    options: MethodOptions,
+    plans: Mapping[str, Path] = MappingProxyType({}),
+    *,
+    cross_attention: bool = False,
+) -> Recipe:
+    """The recipe called `name`, or in the file `name`, with the options that were given. Raises BadInput.
+
+    Args:
+        plans: further recipe files by name, those that lie beside a model.
+        cross_attention: whether the model has any; without it, methods that cache it are refused.
+    """
+    method = _find(name, options, plans)
+    if method.needs_cross_attention and not cross_attention:
+        raise BadInput(
+            f"{method.name} caches cross-attention, which this model does not have: its tokens attend to each other "
+            "and to the text at once"
+        )
+    return method
+
+
+def _find(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Recipe:
+    if name in plans:
+        name = str(plans[name])
+    given = options.given()
+    if plan := given.pop("plan", None):
+        if name != "auto":
+            raise BadInput(f"--plan is for the method auto, not for {name}")
+        return _find(str(plan), MethodOptions(**given), {})
+    if not name.endswith(SUFFIXES):
+        try:
+            return recipe(name, **given)
+        except ValueError as error:
+            raise BadInput(str(error)) from error
+    if given:
+        raise BadInput(f"the recipe {name} has its own settings; leave out --{next(iter(given))} or change the file")
+    return read_recipe(Path(name))
+
+
+def read_recipe(path: Path) -> Recipe:
+    """The recipe in a YAML or JSON file: what `Recipe.describe` gives, or less of it. Raises BadInput."""
+    try:
+        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return TypeAdapter(Recipe).validate_python(settings)
+    except OSError as error:
+        raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
+    except (yaml.YAMLError, UnicodeDecodeError) as error:
+        raise BadInput(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
+    except ValidationError as error:
+        detail = error.errors()[0]
+        place = ".".join(str(part) for part in detail["loc"])
+        raise BadInput(f"the recipe {path}: {place + ': ' if place else ''}{detail['msg']}") from error

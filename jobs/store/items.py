@@ -1,0 +1,184 @@
+"""What a batch is made of: an item, the name of its files, and the sidecar that says what a finished one is."""
+
+import hashlib
+import json
+import re
+import tempfile
+import unicodedata
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Any
+
+from pydantic import BaseModel, ConfigDict, Field
+
+from jobs.errors import BadInput
+from jobs.store.mp4 import publish
+
+SLUG_LENGTH = 40
+CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
+ATTEMPTS = "attempts"  # the folder of files that are not published yet
+JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
+# Safe in a file name on every system, and in a shell.
+Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# What decides the pixels. The number of GPUs does not (clusters are made by logical shards), nor does the model's name:
+# its revision is a commit or a hash of its files.
+DECIDING = (
+    *("prompt", "seed", "height", "width", "num_frames", "fps"),
+    *("steps", "guidance", "revision", "method", "dtype"),
+)
+
+
+class RenderItem(BaseModel):
+    """One video to render, complete: what the driver sends to every rank of a gang."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    id: Id
+    prompt: str
+    seed: int
+    height: int
+    width: int
+    num_frames: int
+    fps: int
+    steps: int
+    guidance: float
+    model: str
+    revision: str
+    method: dict[str, Any]
+    dtype: str
+    out: str
+    save_latents: bool
+
+    @property
+    def fingerprint(self) -> str:
+        """A hash of everything that decides the pixels."""
+        deciding = self.model_dump(mode="json", include=set(DECIDING))
+        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
+
+    @property
+    def name(self) -> str:
+        """The name of its files below the output directory, without the suffix."""
+        return f"videos/{video_name(self.id, self.prompt, self.seed)}"
+
+    @property
+    def video(self) -> str:
+        """The MP4; the sidecar and the latents lie beside it."""
+        return f"{self.name}.mp4"
+
+    @property
+    def sidecar(self) -> str:
+        """The JSON that is written last, so that its presence means the rest is there."""
+        return f"{self.name}.json"
+
+    @property
+    def latents(self) -> str:
+        """The final latents, where they are kept."""
+        return f"{self.name}.safetensors"
+
+
+class Seconds(BaseModel):
+    """Seconds by stage; encoding was done once for all ranks."""
+
+    encode: float
+    denoise: float
+    decode: float
+    write: float
+
+    @property
+    def total(self) -> float:
+        """From prompt to file."""
+        return self.encode + self.denoise + self.decode + self.write
+
+
+class World(BaseModel):
+    """How the ranks were laid out."""
+
+    ulysses: int
+    ring: int
+    world_size: int
+
+
+class Sidecar(BaseModel):
+    """What a finished video is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching."""
+
+    model_config = ConfigDict(extra="forbid")
+
+    id: str
+    prompt: str
+    seed: int
+    model: str
+    revision: str
+    method: dict[str, Any]
+    height: int
+    width: int
+    num_frames: int
+    fps: int
+    steps: int
+    dense_steps: int
+    sparse_steps: int
+    flops: float
+    flops_full: float
+    seconds: Seconds
+    layout: World
+    device: str
+    dtype: str
+    guidance: float
+    versions: dict[str, str]
+    sha256: str
+    bytes: int
+    fingerprint: str
+
+
+def slug(prompt: str) -> str:
+    """A prompt as lower-case ASCII words joined by hyphens, at most 40 characters; `video` if nothing is left."""
+    ascii_text = unicodedata.normalize("NFKD", prompt).encode("ascii", "ignore").decode().lower()
+    words = re.findall(r"[a-z0-9]+", ascii_text)
+    short = "-".join(words)[: SLUG_LENGTH + 1]
+    if len(short) > SLUG_LENGTH:
+        short = short.rpartition("-")[0] or short[:SLUG_LENGTH]
+    return short or "video"
+
+
+def video_name(item_id: str, prompt: str, seed: int) -> str:
+    """The file name without its suffix."""
+    return f"{item_id}-{slug(prompt)}-s{seed}"
+
+
+def check_names(items: Sequence[RenderItem]) -> None:
+    """Raises BadInput if two items would be written to the same file."""
+    seen: dict[str, RenderItem] = {}
+    for item in items:
+        other = seen.setdefault(item.name.casefold(), item)
+        if other is not item:
+            raise BadInput(f"items {other.id!r} and {item.id!r} would both be written to {item.video}")
+
+
+def check_writable(path: Path, what: str) -> None:
+    """Raises BadInput if the directory `path` neither is writable nor could be made. Leaves nothing behind."""
+    place = path.absolute()
+    while not place.exists():
+        place = place.parent
+    if not place.is_dir():
+        raise BadInput(f"{what} {path} cannot be written: {place} is not a directory")
+    try:
+        # Permission bits do not tell: root passes them, read-only and virtual file systems refuse in spite of them.
+        tempfile.TemporaryDirectory(prefix=".resca-", dir=place).cleanup()
+    except OSError as error:
+        raise BadInput(f"{what} {path} cannot be written: {error.strerror} in {place}") from error
+
+
+def check_file(path: Path, option: str) -> None:
+    """Raises BadInput if the file that an option names cannot be written."""
+    if path.is_dir():
+        raise BadInput(f"{option} {path} is a directory; name a file")
+    check_writable(path.parent, f"the directory of {option}")
+
+
+def write_text(path: Path, text: str) -> None:
+    """Write a small file so that it is either whole or as it was."""
+    partial = path.with_name(f".{path.name}.part")
+    try:
+        partial.write_text(text, encoding="utf-8")
+        publish(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

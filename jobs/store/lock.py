@@ -1,0 +1,144 @@
+"""One driver an output directory: a lock that a dead driver does not hold for ever."""
+
+import json
+import os
+import secrets
+import socket
+import threading
+import time
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+
+from jobs.errors import BadInput, JobError
+from jobs.store.storage import Storage
+
+NAME = "driver.lock"
+BEAT_S = 5.0
+# A lock that has not been written for so long is a dead driver's. No clocks are compared: whoever wants it watches it.
+LEASE_S = 30.0
+SETTLE_S = 1.0
+
+
+class LockLost(JobError):
+    """Another driver has taken the batch over, because this one did not show signs of life."""
+
+    exit_code = 33
+
+
+@dataclass(frozen=True, kw_only=True)
+class Holder:
+    """Who holds a lock, and how often it has said so."""
+
+    token: str
+    host: str
+    pid: int
+    space: str
+    beats: int = 0
+    written_s: float = 0.0  # since 1970, by the holder's clock; for people to read, nothing is decided by it
+
+    def is_certainly_dead(self) -> bool:
+        """Whether it ran on this machine, and does not any more."""
+        return self.space == _process_space() and not Path(f"/proc/{self.pid}").exists()
+
+
+class DriverLock:
+    """Use as a context manager around all that a driver writes. Raises BadInput if another driver has the batch."""
+
+    def __init__(self, storage: Storage, *, lease_s: float = LEASE_S) -> None:
+        self._storage, self._lease_s = storage, lease_s
+        self._me = Holder(
+            token=secrets.token_hex(8),
+            host=socket.gethostname(),
+            pid=os.getpid(),
+            space=_process_space(),
+            written_s=time.time(),
+        )
+        self.took_over = False  # from a driver that was at work until now, or has died
+        self._ended = threading.Event()
+        self._is_lost = False
+        self._thread = threading.Thread(target=self._keep, name="driver-lock", daemon=True)
+
+    def __enter__(self) -> "DriverLock":
+        while not self._storage.create(NAME, _dump(self._me)):
+            self._wait_for_death()
+            self._storage.remove(NAME)
+            self.took_over = True
+        # Of two drivers that both found a dead one's lock, the one that wrote last has it: both look once more.
+        if self.took_over or self._storage.directory is None:
+            time.sleep(SETTLE_S)
+            self._check_mine()
+        self._thread.start()
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self._ended.set()
+        if self._thread.is_alive():
+            self._thread.join(BEAT_S)
+        with suppress(OSError):  # It is a dead driver's then.
+            holder = read_holder(self._storage)
+            if holder is not None and holder.token == self._me.token:
+                self._storage.remove(NAME)
+
+    def check(self) -> None:
+        """Raises LockLost if the lock is another's by now."""
+        if self._is_lost:
+            raise LockLost(f"another driver has taken over {self._storage}")
+
+    def _wait_for_death(self) -> None:
+        """Returns when the lock's holder is dead. Raises BadInput as soon as it shows that it is not."""
+        first = read_holder(self._storage)
+        ends = time.monotonic() + self._lease_s
+        while first is not None and not first.is_certainly_dead() and time.monotonic() < ends:
+            now = read_holder(self._storage)
+            if now != first:
+                raise BadInput(_taken(self._storage, now or first))
+            time.sleep(0.2)
+
+    def _check_mine(self) -> None:
+        holder = read_holder(self._storage)
+        if holder is None or holder.token != self._me.token:
+            raise BadInput(_taken(self._storage, holder or self._me))
+
+    def _keep(self) -> None:
+        beats = 0
+        while not self._ended.wait(min(BEAT_S, self._lease_s / 4)):
+            beats += 1
+            try:
+                holder = read_holder(self._storage)
+                if holder is None or holder.token != self._me.token:
+                    self._is_lost = True
+                    return
+                self._storage.write(NAME, _dump(replace(self._me, beats=beats, written_s=time.time())))
+            except OSError:  # The storage may come back; if it does not, whatever else is written fails, too.
+                continue
+
+
+def read_holder(storage: Storage) -> Holder | None:
+    """Who holds the lock, or held it and died; None for nobody. A lock that is being written counts as someone's."""
+    try:
+        return Holder(**json.loads(storage.read(NAME)))
+    except FileNotFoundError:
+        return None
+    except (ValueError, TypeError):
+        return Holder(token="", host="unknown", pid=0, space="")
+
+
+def _dump(holder: Holder) -> bytes:
+    return json.dumps(asdict(holder)).encode()
+
+
+def _process_space() -> str:
+    """The machine's boot and the process namespace in which a pid means something; empty where there is none to see."""
+    try:
+        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
+        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
+    except OSError:
+        return f"unknown-{secrets.token_hex(8)}"
+
+
+def _taken(storage: Storage, holder: Holder) -> str:
+    return (
+        f"another driver works on {storage} (process {holder.pid} on {holder.host}); "
+        f"wait for it, stop it with resca cancel {storage}, or choose another --out"
+    )

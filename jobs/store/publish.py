@@ -1,0 +1,56 @@
+"""How a video gets its name: written in a place of its own, looked at, and only then given out; the sidecar last."""
+
+import secrets
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors.torch import save_file
+
+from jobs.store.items import ATTEMPTS, RenderItem, Sidecar
+from jobs.store.mp4 import probe, write_video
+from jobs.store.storage import Storage
+
+
+@contextmanager
+def attempt_place(storage: Storage, item: RenderItem) -> Iterator[Path]:
+    """The attempt's own folder. What the storage refuses in the block becomes a StorageError."""
+    with storage.trouble(), storage.workplace(f"{ATTEMPTS}/{item.id}-{secrets.token_hex(4)}") as place:
+        yield place
+
+
+def publish_video(
+    storage: Storage,
+    place: Path,
+    item: RenderItem,
+    frames: Iterator[np.ndarray],
+    latents: torch.Tensor,
+    sidecar_of: Callable[[str, int], Sidecar],
+) -> Sidecar:
+    """Encode `frames` in `place`, verify the file, and publish it: latents, MP4, and then the sidecar.
+
+    `sidecar_of` gets the file's sha256 and bytes. Raises OSError for a file that does not decode to what was asked.
+    """
+    file = place / "video.mp4"
+    digest = write_video(frames, file, fps=item.fps, metadata={"title": item.prompt, "comment": item.fingerprint})
+    verify(file, item)
+    sidecar = sidecar_of(digest, file.stat().st_size)
+    if item.save_latents:
+        save_file({"latents": latents.cpu().contiguous()}, place / "latents")
+        storage.publish(place / "latents", item.latents)
+    else:
+        storage.remove(item.latents)
+    storage.publish(file, item.video)
+    storage.write(item.sidecar, f"{sidecar.model_dump_json(indent=2)}\n".encode())
+    return sidecar
+
+
+def verify(file: Path, item: RenderItem) -> None:
+    """Raises OSError unless the file decodes to as many frames, of the size, as the item has."""
+    facts = probe(file)
+    found = facts.num_frames, facts.height, facts.width
+    asked = item.num_frames, item.height, item.width
+    if found != asked:
+        raise OSError(f"the MP4 has frames, height and width {found}, not {asked}")
