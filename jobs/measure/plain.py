@@ -1,6 +1,6 @@
 """The same rendering without Ray, driver or ledger: a loop in a process that torchrun starts, to compare with.
 
-torchrun --nproc-per-node 1 -m jobs.measure.plain PROMPTS OUT TIMES.json [--option ...]    # options as of `resca render`
+torchrun --nproc-per-node 1 -m jobs.measure.plain PROMPTS OUT TIMES.json [--option ...]  # options as of `resca render`
 """
 
 import json

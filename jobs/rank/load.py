@@ -43,7 +43,7 @@ def load_pipeline(
     Args:
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
-        offload: keep text encoders and VAE in host memory; `jobs.rank.offload.on_device` has them elsewhere for a while.
+        offload: keep text encoders and VAE in host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
     skipped: dict[str, Any] = {} if with_text else dict.fromkeys(TEXT)

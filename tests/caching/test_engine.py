@@ -11,8 +11,7 @@ from caching.engine import Engine
 from caching.recipe.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
 from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
-
-from .conftest import GRID, JOINT_RECIPES
+from tests.caching.conftest import GRID, JOINT_RECIPES
 
 TIMES = [0.9, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
 SECOND = Places(dense=(0, 1))  # proxies begin after the second dense step

@@ -15,11 +15,10 @@ from caching.recipe.recipe import RECIPES, Recipe, Taylor, recipe
 from caching.recipe.schedule import ErrorEstimate, InputChange, Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
 from caching.snapshot import Snapshot, capture, restore
-
-from .conftest import GRID, JOINT_RECIPES, make_transformer
-from .test_engine import FEATURES, with_interval
-from .test_multistep import fitted
-from .test_wan import CONFIG, short
+from tests.caching.conftest import GRID, JOINT_RECIPES, make_transformer
+from tests.caching.models.test_wan import CONFIG, short
+from tests.caching.predict.test_multistep import fitted
+from tests.caching.test_engine import FEATURES, with_interval
 
 TIMES = [0.95, 0.9, 0.8, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
 CPU = torch.device("cpu")

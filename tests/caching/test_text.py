@@ -7,9 +7,8 @@ from caching import text
 from caching.engine import Engine
 from caching.recipe.recipe import recipe
 from caching.text import count_text
-
-from .conftest import GRID
-from .test_engine import TIMES, run
+from tests.caching.conftest import GRID
+from tests.caching.test_engine import TIMES, run
 
 
 def test_text_is_counted_once_for_each_mask(transformer, sample, inputs, monkeypatch):

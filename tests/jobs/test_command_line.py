@@ -20,8 +20,8 @@ from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import BenchmarkOptions, VideoOptions
 from jobs.request.gangs import gang_spec, gangs_to_ask_for
-from tests.jobs.batch.example import finish
-from tests.jobs.test_facts import make_model
+from tests.jobs.models.test_facts import make_model
+from tests.jobs.store.example import finish
 
 ROOT = Path(__file__).parents[2]
 GOOD = "a red ball\na blue cube\n"

@@ -11,7 +11,7 @@ from jobs.__main__ import parse
 from jobs.commands.plan import run
 from jobs.errors import DONE, BadInput
 from jobs.options.batch import PlanOptions, RenderOptions
-from tests.jobs.test_facts import make_model
+from tests.jobs.models.test_facts import make_model
 
 ROOT = Path(__file__).parents[2]
 FILES = [ROOT / "README.md", *sorted(path for path in (ROOT / "ray_configs").iterdir() if path.suffix != ".json")]

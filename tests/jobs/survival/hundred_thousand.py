@@ -17,7 +17,7 @@ import tyro
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
-from tests.jobs.batch.example import item, sidecar_of
+from tests.jobs.store.example import item, sidecar_of
 from tests.jobs.survival.harness import SETTINGS, Driver, told, until
 from tests.jobs.tiny_model import save_tiny_pipeline
 

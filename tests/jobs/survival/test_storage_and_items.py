@@ -11,7 +11,7 @@ import pytest
 from jobs.store.items import ATTEMPTS
 from jobs.store.known import survey
 from jobs.store.storage import Storage
-from tests.jobs.batch.example import item, publish
+from tests.jobs.store.example import item, publish
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
     ROOT,
@@ -67,7 +67,7 @@ def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_p
     code = """
 import os, sys
 from jobs.store.storage import Storage
-from tests.jobs.batch import example
+from tests.jobs.store import example
 one = example.item(sys.argv[1])
 if "sidecar" in sys.argv[2]:
     Storage.write = lambda *_: os.kill(os.getpid(), 9)

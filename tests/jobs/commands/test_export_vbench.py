@@ -1,0 +1,191 @@
+"""A batch becomes what VBench's evaluate reads: names, prompt lists, and nothing else in the folder."""
+
+import json
+import os
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.commands.export_vbench import DIMENSIONS, run
+from jobs.errors import BadInput
+from jobs.options.batch import VBenchOptions
+from jobs.store.ledger import Ledger
+from jobs.store.mp4 import probe
+from jobs.store.storage import Storage
+from tests.jobs.store.example import item, publish
+
+
+def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
+    """Put a video, as a batch publishes it, into the batch's directory."""
+    video = item(out, id=id, prompt=prompt, seed=seed)
+    publish(video)
+    return out / video.video
+
+
+def export(out: Path, to: Path) -> int:
+    return run(VBenchOptions(out=str(out), to=to))
+
+
+def names(to: Path) -> list[str]:
+    return sorted(path.name for path in (to / "videos").iterdir())
+
+
+def content(to: Path) -> dict[str, bytes]:
+    return {path.relative_to(to).as_posix(): path.read_bytes() for path in to.rglob("*") if path.is_file()}
+
+
+def test_videos_of_a_prompt_are_numbered_by_seed(tmp_path):
+    last = finish(tmp_path / "out", "a", "A red ball, rolling.", 30)
+    finish(tmp_path / "out", "b", "A red ball, rolling.", 4)
+    finish(tmp_path / "out", "c", "a cat", 7)
+    assert export(tmp_path / "out", tmp_path / "to") == 0
+    assert names(tmp_path / "to") == ["A red ball, rolling.-0.mp4", "A red ball, rolling.-1.mp4", "a cat-0.mp4"]
+    assert (tmp_path / "to" / "videos" / "A red ball, rolling.-1.mp4").samefile(last)
+    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
+
+
+def test_prompt_lists_are_what_vbench_reads(tmp_path):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    finish(tmp_path / "out", "b", "a cat/a dog", 1)
+    export(tmp_path / "out", tmp_path / "to")
+    prompts = json.loads((tmp_path / "to" / "prompts.json").read_text())
+    assert prompts == {"a cat-0.mp4": "a cat", "a cat_a dog-0.mp4": "a cat/a dog"}
+    full_info = json.loads((tmp_path / "to" / "full_info.json").read_text())
+    assert full_info == [{"prompt_en": "a cat", "dimension": DIMENSIONS}]
+    record = json.loads((tmp_path / "to" / "batch.json").read_text())
+    assert [(row["video"], row["seed"]) for row in record["videos"]] == [("a cat-0.mp4", 1), ("a cat_a dog-0.mp4", 1)]
+
+
+@pytest.mark.parametrize(
+    "prompt, name",
+    [
+        ("../../up", ".._.._up"),
+        ("/etc/passwd", "_etc_passwd"),
+        ("..", ".."),
+        (".", "."),
+        ("a\tb\nc", "a_b_c"),
+        ("x" * 249, "x" * 249),
+        ("x" * 250, "x" * 180),
+        ("é" * 200, "é" * 124),
+        ("a cat-3", "a cat-3"),
+    ],
+)
+def test_every_prompt_becomes_a_name_below_the_directory(tmp_path, prompt, name):
+    finish(tmp_path / "out", "a", prompt, 1)
+    before = sorted(path for path in tmp_path.rglob("*"))
+    assert export(tmp_path / "out", tmp_path / "to") == 0
+    assert names(tmp_path / "to") == [f"{name}-0.mp4"]
+    assert sorted(path for path in tmp_path.rglob("*") if not path.is_relative_to(tmp_path / "to")) == before
+    assert json.loads((tmp_path / "to" / "prompts.json").read_text()) == {f"{name}-0.mp4": prompt}
+
+
+def test_two_prompts_of_one_name_are_refused(tmp_path):
+    finish(tmp_path / "out", "a", "a/b", 1)
+    finish(tmp_path / "out", "b", "a_b", 1)
+    with pytest.raises(BadInput, match="'a/b' and 'a_b' would have one file name"):
+        export(tmp_path / "out", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def test_rerun_gives_the_same_and_mends_what_is_missing(tmp_path):
+    for seed in (1, 2):
+        finish(tmp_path / "out", f"a{seed}", "a cat", seed)
+    export(tmp_path / "out", tmp_path / "to")
+    before = content(tmp_path / "to")
+    (tmp_path / "to" / "videos" / "a cat-0.mp4").unlink()
+    (tmp_path / "to" / "prompts.json").unlink()
+    assert export(tmp_path / "out", tmp_path / "to") == 0
+    assert content(tmp_path / "to") == before
+
+
+def test_rerun_follows_the_batch(tmp_path):
+    finish(tmp_path / "out", "a", "a cat", 5)
+    gone = finish(tmp_path / "out", "b", "a dog", 5)
+    export(tmp_path / "out", tmp_path / "to")
+    earlier = finish(tmp_path / "out", "c", "a cat", 2)
+    gone.with_suffix(".json").unlink()
+    export(tmp_path / "out", tmp_path / "to")
+    assert names(tmp_path / "to") == ["a cat-0.mp4", "a cat-1.mp4"]
+    assert (tmp_path / "to" / "videos" / "a cat-0.mp4").samefile(earlier)
+
+
+def test_video_that_is_missing_or_cut_short_is_left_out_and_makes_it_partial(tmp_path, capsys):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    finish(tmp_path / "out", "b", "a cat", 2).unlink()
+    cut = finish(tmp_path / "out", "c", "a cat", 3)
+    cut.write_bytes(cut.read_bytes()[:-1])
+    finish(tmp_path / "out", "d", "a cat", 4).with_suffix(".json").write_text("{")
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    assert names(tmp_path / "to") == ["a cat-0.mp4"]
+    assert "3 videos missing or damaged, left out" in capsys.readouterr().out
+
+
+def test_batch_that_is_not_done_makes_it_partial(tmp_path, capsys):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    ledger = Ledger(Storage(tmp_path / "out"))
+    ledger.add("begin", total=3)
+    ledger.add("done", id="a")
+    ledger.add("fail", id="b")
+    ledger.flush()
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    assert names(tmp_path / "to") == ["a cat-0.mp4"]
+    assert "the batch is not done: 1 video failed, 1 video waiting" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("out", ["out", "nowhere"])
+def test_batch_without_finished_videos_is_refused(tmp_path, out):
+    (tmp_path / "out" / "videos").mkdir(parents=True)
+    with pytest.raises(BadInput, match="has no finished videos"):
+        export(tmp_path / out, tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
+def refused(tmp_path: Path, to: Path) -> str:
+    before = content(tmp_path)
+    with pytest.raises(BadInput) as caught:
+        export(tmp_path / "out", to)
+    assert content(tmp_path) == before
+    return str(caught.value)
+
+
+def test_directory_with_other_content_is_refused(tmp_path):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    (tmp_path / "to").mkdir()
+    (tmp_path / "to" / "thesis.txt").write_text("mine")
+    assert "is not empty and holds no export" in refused(tmp_path, tmp_path / "to")
+    assert "is not empty and holds no export" in refused(tmp_path, tmp_path / "out")
+    assert "is not a directory" in refused(tmp_path, tmp_path / "to" / "thesis.txt")
+
+
+def test_export_of_another_batch_or_with_other_files_is_refused(tmp_path):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    finish(tmp_path / "other", "a", "a cat", 1)
+    export(tmp_path / "other", tmp_path / "to")
+    assert "holds an export of" in refused(tmp_path, tmp_path / "to")
+    export(tmp_path / "out", tmp_path / "mine")
+    (tmp_path / "mine" / "videos" / "scores.csv").write_text("1")
+    assert "holds 'videos/scores.csv'" in refused(tmp_path, tmp_path / "mine")
+
+
+def test_folder_that_leads_elsewhere_is_refused(tmp_path):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    export(tmp_path / "out", tmp_path / "to")
+    os.rename(tmp_path / "to" / "videos", tmp_path / "elsewhere")
+    (tmp_path / "to" / "videos").symlink_to(tmp_path / "elsewhere")
+    assert "holds no export" in refused(tmp_path, tmp_path / "to")
+
+
+def test_batch_in_an_object_store_is_copied(tmp_path):
+    import fsspec
+
+    finish(tmp_path / "out", "a", "a cat", 1)
+    fsspec.filesystem("memory").put(str(tmp_path / "out"), "/vbench-test", recursive=True)
+    assert run(VBenchOptions(out="memory://vbench-test", to=tmp_path / "to")) == 0
+    assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
+
+
+def test_command_line_reaches_it(tmp_path, capsys):
+    finish(tmp_path / "out", "a", "a cat", 1)
+    assert main(["export", "vbench", str(tmp_path / "out"), "--to", str(tmp_path / "to")]) == 0
+    assert "1 video of 1 prompt" in capsys.readouterr().out

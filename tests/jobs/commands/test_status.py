@@ -1,0 +1,76 @@
+"""`plan` and `status`: what is said of a batch without starting anything."""
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.view import duration
+from jobs.options.batch import RenderOptions
+from jobs.store.known import Done
+from jobs.store.ledger import Ledger
+from jobs.store.lock import DriverLock
+from jobs.store.storage import Storage
+from tests.jobs.models.test_facts import make_model
+from tests.jobs.store.example import publish
+
+
+@pytest.fixture
+def batch(tmp_path, monkeypatch) -> Storage:
+    """Four videos: one done, one running, one given up, one not begun; the driver is this process, or was."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
+    (tmp_path / "p.txt").write_text("red\ngreen\nblue\nblack\n")
+    items = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model")).items
+    storage = Storage("out")
+    ledger, sidecar = Ledger(storage), publish(items[0])
+    stored = storage.stored(items[0].video)
+    assert stored is not None
+    ledger.add("begin", total=4, todo=4, method="resca", model="model", gangs=1)
+    ledger.add("done", n=1, g=0, **Done.of_sidecar(sidecar, items[0].name, stored.stamp).facts())
+    ledger.add("start", id="0001", n=1, g=0)
+    ledger.add("fail", id="0002", n=2, why="item", error="ValueError: no <such> colour")
+    ledger.flush()
+    return storage
+
+
+def test_status_tells_counts_failures_and_the_driver(batch, capsys):
+    assert main(["status", "out"]) == 3
+    told = capsys.readouterr().out
+    assert "1 done, 1 running, 0 retrying, 1 waiting, 1 failed" in told
+    assert "failed 0002: ValueError: no <such> colour" in told and "no driver at work" in told
+    with DriverLock(batch):
+        main(["status", "out"])
+    assert "driver: process" in capsys.readouterr().out
+
+
+def test_status_verifies_what_lies_there(batch, capsys, tmp_path):
+    video = next((tmp_path / "out" / "videos").glob("*.mp4"))
+    video.write_bytes(video.read_bytes()[:-1])
+    main(["status", "out", "--verify"])
+    assert f"damaged or missing: videos/{video.name}" in capsys.readouterr().out
+
+
+def test_commands_on_a_directory_without_a_batch_are_one_sentence(tmp_path, capsys):
+    for command, what in (("status", "holds no batch"), ("retry", "holds no batch"), ("cancel", "no driver works on")):
+        assert main([command, str(tmp_path / "nothing")]) == 2
+        error = capsys.readouterr().err
+        assert what in error and len(error.splitlines()) == 1
+    assert not (tmp_path / "nothing").exists()
+
+
+def test_a_plan_says_what_is_left_on_what_and_for_how_long(batch, capsys):
+    assert main(["plan", "p.txt", "--out", "out", "--model", "model"]) == 0
+    told = capsys.readouterr().out
+    assert "1 finished, 1 given up, 2 to render" in told and "1 gang of ulysses 1 x ring 1" in told
+    assert "64x64x5" in told and "from 1 video finished here, on cpu" in told
+    assert main(["plan", "p.txt", "--out", "new", "--model", "model"]) == 0
+    assert "how long is not known" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "seconds, told",
+    [(1.4, "1 s"), (90, "90 s"), (7000, "117 min"), (9000, "2.5 hours"), (100_000, "28 hours"), (864_000, "10 days")],
+)
+def test_durations_are_told_in_their_unit(seconds, told):
+    assert duration(seconds) == told

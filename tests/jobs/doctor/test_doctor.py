@@ -1,0 +1,283 @@
+"""The doctor looks at this machine and at real Ray clusters; each finding that is not ok names a remedy."""
+
+import json
+import os
+import shutil
+import socket
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import huggingface_hub.constants
+import pytest
+import ray
+from ray.cluster_utils import Cluster
+
+from cluster.runtime import ClusterUnavailable
+from jobs.__main__ import main
+from jobs.doctor import CHECKS, gpus, machine, network, packages
+from jobs.doctor.attach import sentence
+from jobs.doctor.cluster import check_token, remedy_for
+from jobs.doctor.files import check_model
+from jobs.doctor.finding import Finding
+from jobs.options.batch import DoctorOptions
+from tests.jobs.models.test_facts import make_model
+
+pytestmark = pytest.mark.timeout(120)
+
+DOCTOR = DoctorOptions()
+
+
+@pytest.fixture(autouse=True)
+def alone(monkeypatch):
+    """No cluster is named from outside."""
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+def examine(tmp_path: Path, *arguments: str) -> tuple[int, dict[str, list[dict[str, str]]]]:
+    """The exit code, and the rows by check."""
+    rows = tmp_path / "rows.json"
+    code = main(["doctor", "--json", str(rows), *arguments])
+    by_check: dict[str, list[dict[str, str]]] = {}
+    for row in json.loads(rows.read_text()):
+        by_check.setdefault(row["check"], []).append(row)
+    return code, by_check
+
+
+def problems(rows: dict[str, list[dict[str, str]]]) -> dict[str, str]:
+    return {check: row["found"] for check, found in rows.items() for row in found if row["verdict"] == "problem"}
+
+
+def test_healthy_machine_has_a_row_a_check_and_no_problem(tmp_path, capsys):
+    code, rows = examine(tmp_path, "--out", str(tmp_path / "out"))
+    assert (code, problems(rows)) == (0, {})
+    assert set(rows) == set(CHECKS)
+    assert all((row["verdict"] == "ok") == (row["remedy"] == "") for found in rows.values() for row in found)
+    assert "0 problems" in capsys.readouterr().out
+    assert not (tmp_path / "out").exists()
+
+
+def test_check_that_crashes_is_a_finding_and_the_others_go_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(packages, "PROJECT", "resca-not-installed")
+    monkeypatch.setattr(packages, "PYPROJECT", tmp_path / "none.toml")
+    code, rows = examine(tmp_path)
+    assert code == 0
+    assert "the check itself failed: FileNotFoundError" in rows["packages"][0]["found"]
+    assert rows["ffmpeg"][0]["verdict"] == "ok"
+
+
+def test_address_where_nothing_listens(tmp_path):
+    with socket.socket() as unused:
+        unused.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{unused.getsockname()[1]}"
+        code, rows = examine(tmp_path, "--address", address)
+    assert code == 2
+    assert problems(rows) == {"ray": f"No Ray cluster answers at {address}: Connection refused."}
+    assert "ray start --head" in rows["ray"][0]["remedy"]
+
+
+@pytest.mark.parametrize("answer", [b"HTTP/1.1 400 Bad Request\r\n\r\n", None])
+def test_port_where_something_else_listens(tmp_path, answer):
+    def reply() -> None:
+        connection, _ = server.accept()
+        if answer is not None:
+            connection.sendall(answer)
+        done.wait(60)
+        connection.close()
+
+    done = threading.Event()
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        threading.Thread(target=reply, daemon=True).start()
+        code, rows = examine(tmp_path, "--address", f"127.0.0.1:{server.getsockname()[1]}")
+        done.set()
+    assert code == 2
+    assert "is not Ray" in problems(rows)["ray"] or "timed out" in problems(rows)["ray"]
+
+
+def test_malformed_address(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1")
+    code, rows = examine(tmp_path)
+    assert code == 2 and "malformed" in problems(rows)["ray"]
+    assert "HOST:6379" in rows["ray"][0]["remedy"]
+
+
+def test_output_directory_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("x")
+    code, rows = examine(tmp_path, "--out", str(tmp_path / "file" / "out"))
+    assert code == 2
+    assert "is not a directory" in problems(rows)["output"]
+
+
+def only(findings: Iterator[Finding]) -> Finding:
+    [finding] = findings
+    return finding
+
+
+def test_missing_weights_are_named(tmp_path):
+    model = make_model(tmp_path / "m")
+    weights = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors", "c": "part-2.safetensors"}}
+    (model / "transformer" / "model.safetensors.index.json").write_text(json.dumps(weights))
+    (model / "transformer" / "part-1.safetensors").write_bytes(b"weights")
+    finding = only(check_model(DoctorOptions(model=str(model))))
+    assert finding.verdict == "problem" and "part-2.safetensors is missing (1 of" in finding.found
+    (model / "transformer" / "part-2.safetensors").write_bytes(b"weights")
+    assert only(check_model(DoctorOptions(model=str(model)))).verdict == "ok"
+    (model / "transformer" / "model.safetensors.index.json").write_text("{")
+    assert "is not an index of weights" in only(check_model(DoctorOptions(model=str(model)))).found
+    shutil.rmtree(model / "vae")
+    assert only(check_model(DoctorOptions(model=str(model)))).verdict == "problem"
+
+
+def test_hub_model_that_is_nowhere_is_a_problem_and_nothing_is_downloaded(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    finding = only(check_model(DoctorOptions(model="nobody/such-a-model")))
+    assert finding.verdict == "problem" and finding.remedy
+    assert not list(tmp_path.iterdir())
+
+
+def test_hub_model_in_the_cache_is_enough(tmp_path, monkeypatch):
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
+    repository = tmp_path / "models--owner--name"
+    make_model(repository / "snapshots" / "abc")
+    (repository / "refs").mkdir()
+    (repository / "refs" / "main").write_text("abc")
+    finding = only(check_model(DoctorOptions(model="owner/name")))
+    assert finding.verdict == "ok" and finding.found.endswith("snapshots/abc")
+    shutil.rmtree(repository / "snapshots" / "abc" / "transformer")
+    assert only(check_model(DoctorOptions(model="owner/name"))).verdict == "problem"
+
+
+def test_taken_port_is_named_with_its_owner_and_a_remedy():
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        port = network.Port(number=server.getsockname()[1], what="Ray's head", option="--port")
+        finding = network.look_at(port, network.listening())
+    assert finding.verdict == "warning"
+    assert f"{port.number} (Ray's head) is taken by" in finding.found and "py" in finding.found
+    assert finding.remedy.endswith("ray start --head --port=NUMBER")
+    assert network.look_at(port, network.listening()).verdict == "ok"
+
+
+def test_interface_that_does_not_exist_is_a_problem(monkeypatch):
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "ib77")
+    first = next(network.check_interfaces(DOCTOR))
+    assert first.verdict == "problem" and first.found.startswith("GLOO_SOCKET_IFNAME=ib77 names no interface")
+    monkeypatch.setenv("GLOO_SOCKET_IFNAME", "lo")
+    assert next(network.check_interfaces(DOCTOR)).verdict != "problem"
+
+
+def test_package_in_another_version_or_missing_is_a_problem(tmp_path, monkeypatch):
+    pyproject = tmp_path / "pyproject.toml"
+    lines = '"ray[default]~=1.0", "no-such-package>=1", "numpy", "cuda-toy; sys_platform == \'toy\'"'
+    pyproject.write_text(f'[project]\nrequires-python = ">=3.11"\ndependencies = [{lines}]\n')
+    monkeypatch.setattr(packages, "PYPROJECT", pyproject)
+    monkeypatch.setattr(packages, "PROJECT", "resca-not-installed")
+    ray_row, missing = packages.check_packages(DOCTOR)
+    assert ray_row.found == f"ray is {ray.__version__}, needed is ~=1.0"
+    assert missing.found == "no-such-package is not installed"
+    assert missing.remedy == "pip install 'no-such-package>=1'"
+
+
+def test_token_is_looked_for_where_ray_does(tmp_path, monkeypatch):
+    token = tmp_path / "token"
+    monkeypatch.setenv("RAY_AUTH_TOKEN_PATH", str(token))
+    monkeypatch.delenv("RAY_AUTH_TOKEN", raising=False)
+    monkeypatch.delenv("RAY_AUTH_MODE", raising=False)
+    assert only(check_token(DOCTOR)).verdict == "ok"
+    assert only(check_token(DoctorOptions(address="10.0.0.1:6379"))).verdict == "warning"
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    assert only(check_token(DOCTOR)).verdict == "problem"
+    token.touch(mode=0o600)
+    assert only(check_token(DOCTOR)).verdict == "ok"
+    token.chmod(0o644)
+    assert list(check_token(DOCTOR))[1].remedy == f"chmod 600 {token}"
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    assert next(check_token(DoctorOptions(address="10.0.0.1:6379"))).verdict == "warning"
+
+
+def stand_in(folder: Path, monkeypatch, script: str) -> None:
+    """An nvidia-smi that prints what the real one does; there may be no GPU here."""
+    program = folder / "nvidia-smi"
+    program.write_text(f"#!/bin/sh\n{script}\n")
+    program.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{folder}:{os.environ['PATH']}")
+
+
+def test_driver_that_does_not_answer_is_a_problem(tmp_path, monkeypatch):
+    stand_in(tmp_path, monkeypatch, "echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18")
+    finding = only(gpus.check_gpus(DOCTOR))
+    assert finding.verdict == "problem" and "Failed to initialize NVML" in finding.found
+
+
+def test_more_gpus_than_torch_can_use_and_gpus_in_use(tmp_path, monkeypatch):
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    lines = "0, NVIDIA H200, 570.86.15, 143771, 4\n1, NVIDIA H200, 570.86.15, 143771, 20480\n2, A, 1, [N/A], [N/A]"
+    stand_in(tmp_path, monkeypatch, f"cat <<END\n{lines}\nEND")
+    unusable, in_use = gpus.check_gpus(DOCTOR)
+    assert unusable.verdict == "problem"
+    assert unusable.found.startswith("driver 570.86.15, 3 x NVIDIA H200, but torch")
+    assert in_use.found == "GPU 1 has 20.0 GiB of 140.4 GiB in use"
+
+
+def test_limits_of_a_container_are_the_lowest_on_the_way_up(tmp_path, monkeypatch):
+    """A tree of files as the kernel shows it: a test may not make real groups."""
+    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
+    [place] = [place for _, controllers, place in own if not controllers] or ["/"]
+    folder = tmp_path / place.lstrip("/")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text("max\n")
+    (folder / "cpu.max").write_text("150000 100000\n")
+    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
+    assert machine.cgroup_limit("memory.max", "memory/memory.limit_in_bytes") is None
+    assert machine.cgroup_limit("cpu.max", "cpu/cpu.cfs_quota_us") == 150000
+
+
+def test_differing_versions_are_named_on_one_line():
+    from ray._private.utils import check_version_info
+
+    with pytest.raises(RuntimeError) as mismatch:
+        check_version_info({"ray_version": "2.9.0", "python_version": "3.9.1"}, "this machine")
+    error = ClusterUnavailable("The Ray cluster at x cannot be used: Version mismatch: The cluster was started with:")
+    error.__cause__ = mismatch.value
+    assert "Ray: 2.9.0 Python: 3.9.1" in sentence(error) and f"Ray: {ray.__version__}" in sentence(error)
+    assert "the same Ray" in remedy_for(sentence(error))
+
+
+@pytest.fixture(scope="module")
+def real_ray() -> Iterator[tuple[str, int]]:
+    """The address of a Ray with a token, and the port of its dashboard, which is open on all interfaces."""
+    with socket.create_server(("127.0.0.1", 0)) as free:
+        port = free.getsockname()[1]
+    ray.init(address="local", num_cpus=1, dashboard_host="0.0.0.0", dashboard_port=port, include_dashboard=True)
+    yield ray.get_runtime_context().gcs_address, port
+    ray.shutdown()
+
+
+def test_real_ray_answers_and_an_open_dashboard_is_a_warning(tmp_path, real_ray):
+    address, port = real_ray
+    code, rows = examine(tmp_path, "--address", address)
+    assert (code, problems(rows)) == (0, {})
+    assert rows["ray"][0]["found"] == f"{address} answers with Ray {ray.__version__} and Python as here"
+    assert rows["ray"][1]["found"].startswith("1 node alive")
+    open_ports = [row["found"] for row in rows["dashboard"] if row["verdict"] == "warning"]
+    assert f"port {port} is open on all interfaces" in open_ports
+
+
+def test_another_token_than_the_clusters_is_a_problem(tmp_path, real_ray, monkeypatch):
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
+    code, rows = examine(tmp_path, "--address", real_ray[0])
+    assert code == 2 and "cannot be used" in problems(rows)["ray"]
+    assert "compare the tokens" in rows["ray"][0]["remedy"]
+
+
+def test_nodes_with_different_gpus_and_a_directory_that_they_may_not_share(tmp_path):
+    cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 4})
+    try:
+        cluster.add_node(num_cpus=1, num_gpus=2)
+        code, rows = examine(tmp_path, "--address", cluster.address, "--out", str(tmp_path / "out"))
+    finally:
+        cluster.shutdown()
+    answer, by_node, shared = rows["ray"]
+    assert (code, answer["verdict"]) == (0, "ok")
+    assert by_node["verdict"] == "warning" and by_node["found"].startswith("2 nodes alive; GPUs by node")
+    assert shared["verdict"] == "warning" and "2 nodes hardly share" in shared["found"]

@@ -1,0 +1,52 @@
+"""What a batch will take, judged by what is finished."""
+
+from dataclasses import replace
+
+import pytest
+
+from jobs.driver.cost import calibrate, estimate, work
+from jobs.models.facts import read_facts
+from jobs.store.known import Done
+from tests.jobs.models.test_facts import make_model
+from tests.jobs.store.example import item, sidecar_of
+
+
+@pytest.fixture
+def facts(tmp_path):
+    return read_facts(str(make_model(tmp_path / "model", {"num_attention_heads": 2, "attention_head_dim": 8})))
+
+
+def done(one, denoise_s: float, ranks: int = 1) -> Done:
+    """16x16 pixels of 5 frames: 0.3 s of decoding and 0.1 s of writing; 0.1 s of encoding."""
+    known = Done.of_sidecar(sidecar_of(one, "0" * 64, 1), one.name)
+    return replace(known, seconds={**known.seconds, "denoise": denoise_s}, world_size=ranks)
+
+
+def test_work_grows_with_steps_and_faster_than_with_tokens(facts, tmp_path):
+    one, longer, larger = (item(tmp_path, **change) for change in ({}, {"steps": 8}, {"height": 32}))
+    assert work(facts, longer) == 2 * work(facts, one)
+    assert 2 * work(facts, one) < work(facts, larger) < 4 * work(facts, one)
+
+
+def test_what_is_finished_says_what_the_rest_takes(facts, tmp_path):
+    items = [item(tmp_path, id=name) for name in "abcd"]
+    finished = {one.id: done(one, seconds) for one, seconds in zip(items[:3], (1.0, 2.0, 90.0), strict=True)}
+    model = calibrate(facts, items, finished)
+    assert model is not None and model.num_videos == 3
+    assert model.seconds(facts, items[3], 1) == pytest.approx(0.1 + 2.0 + 0.4)
+    assert model.seconds(facts, items[3], 2) == pytest.approx(0.1 + (2.0 + 0.4) / 2)
+    left = estimate(facts, items, model, num_ranks=2, num_gangs=3)
+    assert left.gang_s == pytest.approx(4 * 1.3)
+    assert left.wall_s == pytest.approx(4 * 1.3 / 3)
+    assert left.gpu_hours == pytest.approx(4 * 1.3 * 2 / 3600)
+    assert estimate(facts, items, model, num_ranks=2, num_gangs=100).wall_s == pytest.approx(1.3)
+
+
+def test_ranks_that_shared_a_video_count_for_what_they_did(facts, tmp_path):
+    one = item(tmp_path)
+    model = calibrate(facts, [one], {one.id: done(one, 1.0, ranks=4)})
+    assert model is not None and model.seconds(facts, one, 1) == pytest.approx(0.1 + 4 * (1.0 + 0.4))
+
+
+def test_nothing_finished_says_nothing(facts, tmp_path):
+    assert calibrate(facts, [item(tmp_path)], {}) is None

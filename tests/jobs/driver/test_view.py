@@ -1,0 +1,115 @@
+"""What a person sees while a batch runs, and the table at the end."""
+
+import io
+import json
+
+from rich.console import Console
+
+from cluster.events import Event
+from jobs.driver.view import BatchView, done_row, failed_row, make_console, print_rows, print_table, write_rows
+from jobs.store.items import RenderItem
+from jobs.store.known import Done
+from tests.jobs.store.example import item, publish
+
+
+def plain() -> Console:
+    return Console(file=io.StringIO(), width=120, highlight=False, markup=False)
+
+
+def events(one: RenderItem, result: dict) -> list[Event]:
+    other = one.model_copy(update={"id": "[bold]"})
+    return [
+        Event(kind="gang_starting", gang=0),
+        Event(kind="gang_ready", gang=0, hosts=("10.0.0.1", "10.0.0.1")),
+        Event(kind="item_started", gang=0, item=one, index=0, attempts=1),
+        Event(kind="item_progress", gang=0, item=one, index=0, fraction=0.5),
+        Event(kind="gang_lost", gang=0, item=one, index=0, error="Rank 1 was lost"),
+        Event(kind="item_started", gang=0, item=one, index=0, attempts=2),
+        Event(kind="item_done", gang=0, item=one, index=0, attempts=2, result=result),
+        Event(
+            kind="item_failed",
+            gang=0,
+            item=other,
+            index=1,
+            attempts=1,
+            error="ValueError: no",
+        ),
+    ]
+
+
+def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
+    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
+    console = plain()
+    with BatchView(console, total=2) as view:
+        for event in events(one, result):
+            view.show(event)
+    assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
+        "gang 0: starting",
+        "gang 0: ready, 2 ranks on 10.0.0.1",
+        "0000: a red ball",
+        "gang 0: lost: Rank 1 was lost",
+        "0000: a red ball (attempt 2)",
+        "0000: done in 2.5 s (1 of 2)",
+        "[bold]: failed: ValueError: no",
+    ]
+
+
+def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
+    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, markup=False, _environ={"TERM": "xterm"})
+    with BatchView(console, total=2) as view:
+        for event in events(one, result):
+            view.show(event)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "2/2" in text and "done in" in text and "failed: ValueError" in text
+    assert "gang 0: starting" not in text
+
+
+def rows_of(directory, sidecar) -> list[dict]:
+    """A video that is there, and one that is not."""
+    one = item(directory)
+    done = done_row(one, f"{directory}/{one.video}", Done.of_sidecar(sidecar, one.name), "rendered")
+    return [done, failed_row(item(directory, id="0001"), "[ValueError] no", "failed")]
+
+
+def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
+    done, failed = rows_of(tmp_path, publish(item(tmp_path)))
+    console = plain()
+    print_table(console, [done] * 2000 + [failed], str(tmp_path))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0001" in text and "in all: 2000 rendered, 1 failed" in text and len(text.splitlines()) < 200
+
+
+def test_table_has_steps_seconds_and_ratio_and_says_where_the_files_are(tmp_path):
+    sidecar = publish(item(tmp_path)).model_copy(update={"dense_steps": 1, "sparse_steps": 3, "flops": 2.0})
+    console = plain()
+    print_table(console, rows_of(tmp_path, sidecar), str(tmp_path))
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    for part in ("0000-a-red-ball-s0.mp4", "1/3", "2.5", "4.00x", "failed: [ValueError] no", f"videos: {tmp_path}"):
+        assert part in text
+
+
+def test_any_rows_print_as_a_table_without_what_is_nested():
+    console = plain()
+    print_rows(console, [{"method": "full", "seconds": 1.23456, "psnr_db": None, "recipe": {"name": "full"}}])
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "method" in text and "1.235" in text and "recipe" not in text
+
+
+def test_rows_read_back_as_json(tmp_path):
+    rows = rows_of(tmp_path, publish(item(tmp_path)))
+    write_rows(tmp_path / "new" / "rows.json", rows)
+    back = json.loads((tmp_path / "new" / "rows.json").read_text())
+    assert back == rows
+    assert {"method", "dense_steps", "sparse_steps", "seconds", "tflops", "flops_ratio"} <= set(back[0])
+
+
+def test_standard_output_in_a_pipe_has_room_for_file_names(monkeypatch):
+    monkeypatch.delenv("FORCE_COLOR", raising=False)
+    assert make_console().width >= 120
+
+
+def test_what_would_steer_a_terminal_is_shown_and_not_sent(capsys):
+    console = make_console()
+    console.print("\x1b[31ma red ball\x07 für \u4f60")
+    assert capsys.readouterr().out == "\ufffd[31ma red ball\ufffd für \u4f60\n"

@@ -1,0 +1,95 @@
+"""What is left to do when every video is there, but the driver that rendered the last one was killed."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from jobs.__main__ import main
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.drive import _recording
+from jobs.driver.remembered import recall, remember
+from jobs.options.batch import RenderOptions
+from jobs.store.ledger import read_account, read_lines
+from jobs.store.lock import DriverLock, LockLost
+from jobs.store.storage import Storage
+from tests.jobs.models.test_facts import make_model
+from tests.jobs.store.example import publish
+from tests.jobs.survival.harness import check_no_debris
+
+RENDER = ["render", "p.txt", "--out", "out", "--model", "model"]
+
+
+@pytest.fixture
+def out(tmp_path, monkeypatch) -> Path:
+    """Two videos that no ledger tells of, as if their driver had been killed at once."""
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
+    (tmp_path / "p.txt").write_text("red\ngreen\n")
+    for item in make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model")).items:
+        publish(item)
+    return tmp_path / "out"
+
+
+def leave_debris(out: Path) -> None:
+    code = (
+        "import os, sys; from jobs.store.lock import DriverLock; from jobs.store.storage import Storage\n"
+        "DriverLock(Storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+    )
+    subprocess.run([sys.executable, "-c", code, str(out)], cwd=Path(__file__).parents[3], timeout=60)
+    (out / "attempts" / "0001-torn").mkdir(parents=True)
+    (out / "attempts" / "0001-torn" / "video.mp4").write_bytes(b"half of")
+
+
+def test_videos_that_no_ledger_tells_of_are_told_by_the_next_driver(out, capsys):
+    assert main(RENDER) == 0
+    assert [line["id"] for line in read_lines(Storage(out)) if line["e"] == "done"] == ["0000", "0001"]
+    assert main(["status", "out"]) == 0
+    told = capsys.readouterr().out
+    assert "2 done, 0 running, 0 retrying, 0 waiting" in told and "the last one ended: done" in told
+    assert '"running":false' in (out / "gallery" / "manifest.js").read_text()
+
+
+def test_what_a_killed_driver_left_is_removed_and_then_nothing_is_written_any_more(out):
+    leave_debris(out)
+    assert main(RENDER) == 0
+    check_no_debris(out)
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main(RENDER) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_living_driver_is_left_alone(out, capsys):
+    (out / "attempts" / "0001-its-own").mkdir(parents=True)
+    with DriverLock(Storage(out), lease_s=1):
+        assert main(RENDER) == 0
+    assert "left as it is: another driver works on" in capsys.readouterr().out
+    assert (out / "attempts" / "0001-its-own").exists()
+    assert read_account(Storage(out)).begun == {}
+
+
+def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):
+    plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
+    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), _recording(plan, lock):
+        (out / "attempts" / "0001-of-the-other").mkdir(parents=True)
+        raise LockLost("another driver has taken over")
+    assert (out / "attempts" / "0001-of-the-other").exists()
+    assert "end" not in [line["e"] for line in read_lines(plan.storage)]
+
+
+def test_retry_needs_no_recipe_file_but_its_own(out, tmp_path):
+    recipe = tmp_path / "mine.yaml"
+    recipe.write_text("name: mine\nschedule: {kind: places, dense: [0, 4, 8, 11], steps: 12}\n")
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", method=str(recipe)))
+    remember(plan)
+    recipe.unlink()
+    (tmp_path / "copy").mkdir()
+    again = make_plan(recall(plan.storage, tmp_path / "copy"))
+    assert [item.fingerprint for item in again.items] == [item.fingerprint for item in plan.items]
+
+
+def test_retry_goes_on_replacing(out, tmp_path):
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", replace=True))
+    remember(plan)
+    assert recall(plan.storage, tmp_path).replace

@@ -1,0 +1,154 @@
+"""Files of a batch, in a directory and in an S3 bucket behind a real HTTP server."""
+
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from jobs.errors import BadInput
+from jobs.store.known import Done, survey
+from jobs.store.ledger import Ledger, read_account
+from jobs.store.lock import DriverLock
+from jobs.store.storage import Storage, StorageError
+from tests.jobs.store.example import item, publish
+
+pytestmark = pytest.mark.timeout(120)
+
+
+@pytest.fixture(params=["directory", "bucket"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
+    if request.param == "directory":
+        return Storage(tmp_path / "out")
+    return Storage(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+
+
+def test_what_is_written_is_read(storage: Storage):
+    storage.write("a/b.json", b"one")
+    storage.write("a/b.json", b"three")
+    assert storage.read("a/b.json") == b"three"
+    stored = storage.stored("a/b.json")
+    assert stored is not None and stored.num_bytes == 5
+    assert storage.folder("a") == {"b.json": stored} and storage.folders("a") == set()
+    storage.write("a/c/d.json", b"")
+    assert storage.folders("a") == {"c"} and set(storage.folder("a")) == {"b.json"}
+    storage.remove("a")
+    assert storage.stored("a/b.json") is None and storage.folder("a") == {}
+    with pytest.raises(FileNotFoundError):
+        storage.read("a/b.json")
+
+
+def test_a_stamp_changes_when_a_file_is_written_again(storage: Storage):
+    storage.write("x", b"one")
+    before = storage.stored("x")
+    storage.write("x", b"two")
+    assert storage.stored("x") != before
+
+
+def test_only_the_first_creates(storage: Storage):
+    assert storage.create("lock", b"mine")
+    assert not storage.create("lock", b"yours")
+    assert storage.read("lock") == b"mine"
+
+
+def test_a_published_file_is_here_and_whole(storage: Storage, tmp_path: Path):
+    with storage.workplace("attempts/x") as place:
+        (place / "file").write_bytes(b"frames")
+        storage.publish(place / "file", "videos/x.mp4")
+    assert storage.read("videos/x.mp4") == b"frames"
+    assert storage.folder("attempts") == {}
+    assert not place.exists()
+
+
+@pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../../b", "", ".", "a\\..\\b", "a\0b"])
+def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
+    for act in (storage.where, storage.read, storage.stored, storage.remove, storage.folder, storage.folders):
+        with pytest.raises(ValueError, match="not a name below"):
+            act(name)
+    with pytest.raises(ValueError, match="not a name below"):
+        storage.write(name, b"")
+
+
+def test_a_batch_lives_on_either(storage: Storage):
+    one = item(storage.url, save_latents=True)
+    storage.check_writable()
+    with DriverLock(storage):
+        with pytest.raises(BadInput, match="another driver works on"):
+            DriverLock(storage, lease_s=20).__enter__()
+        sidecar, ledger = publish(one), Ledger(storage)
+        stored = storage.stored(one.video)
+        assert stored is not None
+        ledger.add("begin", total=1)
+        ledger.flush()
+        ledger.add("done", **Done.of_sidecar(sidecar, one.name, stored.stamp).facts())
+        ledger.flush()
+    assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
+    assert read_account(storage).counts()["done"] == 1
+    assert list(survey(storage, [one], verify=True).finished) == ["0000"]
+    assert storage.digest(one.video) == sidecar.sha256
+
+
+@pytest.fixture
+def lost_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """One whose server does not listen; s3fs keeps its clients, those of the other one, too."""
+    import s3fs
+
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
+    monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
+    s3fs.S3FileSystem.clear_instance_cache()
+    yield Storage("s3://elsewhere/x")
+    s3fs.S3FileSystem.clear_instance_cache()
+
+
+def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
+    code = (
+        "import resource, signal, sys; from jobs.store.storage import Storage\n"
+        "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
+        "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 100))\n"
+        "storage = Storage(sys.argv[1]); storage.append('log', b'first\\n')\n"
+        "try: storage.append('log', b'second\\n')\n"
+        "except OSError: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); storage.append('log', b'third\\n')"
+    )
+    subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[3], timeout=60)
+    assert (tmp_path / "log").read_bytes() == b"first\nthird\n"
+
+
+def test_a_folder_is_told_while_files_in_it_get_their_names(tmp_path: Path):
+    storage, ended = Storage(tmp_path), threading.Event()
+    storage.write("videos/first", b"")
+
+    def keep_writing() -> None:
+        while not ended.is_set():
+            storage.write("videos/second", b"")
+
+    writer = threading.Thread(target=keep_writing)
+    writer.start()
+    try:
+        assert all("first" in storage.folder("videos") for _ in range(300))
+    finally:
+        ended.set()
+        writer.join()
+
+
+def test_a_store_that_does_not_answer_is_an_error_of_the_system(lost_bucket):
+    """Whatever the library calls it: drivers wait for such a storage, and no video is blamed for it."""
+    storage = lost_bucket
+    with pytest.raises(StorageError, match="s3://elsewhere/x cannot be used: Could not connect"):
+        storage.write("a", b"one")
+    with pytest.raises(BadInput, match=r"s3://elsewhere/x cannot be written: Could not connect"):
+        storage.check_writable()
+
+
+def test_what_cannot_be_written_is_said_in_one_sentence():
+    with pytest.raises(BadInput, match="cannot be written"):
+        Storage("/proc/resca").check_writable()
+    with pytest.raises(BadInput, match="cannot be used: Protocol not known: nowhere"):
+        Storage("nowhere://bucket").check_writable()
+
+
+def test_below_a_file_there_is_nothing_to_read(tmp_path: Path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(FileNotFoundError):
+        Storage(tmp_path / "file").read("driver.lock")
