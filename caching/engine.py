@@ -13,13 +13,12 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attention import Router
-from caching.features.blocks import OutputFeature
+from caching.features.output import OutputFeature
 from caching.features.registry import make_feature
 from caching.group import Group, LocalGroup
 from caching.models import adapter_for
 from caching.models.state import State
-from caching.predict.correction import Correction
-from caching.predict.error import ExtrapolationError
+from caching.predict.correction import Correction, ExtrapolationError
 from caching.proxies.proxies import Proxies
 from caching.recipe.recipe import ProxyTaylor, Recipe
 from caching.recipe.schedule import ErrorEstimate, InputChange, Places, Signals

@@ -18,7 +18,7 @@ from jobs.options.gpu import GpuOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
-    "render": (batch.RenderOptions, "jobs.driver.drive"),
+    "render": (batch.RenderOptions, "jobs.commands.render"),
     "plan": (batch.PlanOptions, "jobs.commands.plan"),
     "submit": (batch.SubmitOptions, "jobs.commands.submit"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
@@ -98,7 +98,7 @@ def _check_results(given: Any) -> None:
     """What a command is to write at its end can be written, so that no hour of work is lost. Raises BadInput."""
     table, report = getattr(given, "json", None), getattr(given, "report", None)
     if table or report:
-        from jobs.store.items import check_file, check_writable
+        from jobs.store.files import check_file, check_writable
 
         if table:
             check_file(table, "--json")

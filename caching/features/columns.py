@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features.blocks import HOOK, OutputFeature, run_blocks
+from caching.features.blocks import HOOK
+from caching.features.output import OutputFeature, run_blocks
 from caching.models.state import State
 from caching.recipe.tokens import SparseColumns
 from caching.site import Site

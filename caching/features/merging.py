@@ -15,7 +15,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features.blocks import OutputFeature
+from caching.features.output import OutputFeature
 from caching.features.selection import measure, random_scores
 from caching.models.state import State
 from caching.recipe.tokens import MergedTokens

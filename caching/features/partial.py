@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 
 from caching.attention import Triple
-from caching.features.blocks import OutputFeature, Unit, add, added
+from caching.features.blocks import Unit
+from caching.features.output import OutputFeature, add, added
 from caching.features.selection import ClusterSelector, Selector
 from caching.models.state import State
 from caching.recipe.tokens import ClusteredTokens, SelectedTokens

@@ -2,9 +2,10 @@
 
 from typing import Any
 
-from caching.features.blocks import BlockFeature, DeltaFeature, FittedOutput, OutputFeature, StackFeature
+from caching.features.blocks import BlockFeature, DeltaFeature
 from caching.features.columns import ColumnFeature
 from caching.features.merging import MergingFeature
+from caching.features.output import FittedOutput, OutputFeature, StackFeature
 from caching.features.partial import PartialFeature
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns

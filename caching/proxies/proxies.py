@@ -8,10 +8,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from caching.features.blocks import OutputFeature, run_blocks
+from caching.features.output import OutputFeature, run_blocks
 from caching.medoids import k_medoids
-from caching.predict.taylor import ProxySimulation
 from caching.proxies.context import Context
+from caching.proxies.simulation import ProxySimulation
 from caching.proxies.trajectory import Trajectory
 from caching.recipe.recipe import ProxyTaylor
 from caching.recipe.tokens import TrajectoryMedoids

@@ -1,15 +1,15 @@
 """`resca analyze`: the analyses of the ResCa and DuCa papers, repeated on a model; a plot and a CSV each."""
 
-from jobs.commands.benchmark import Contest
-from jobs.driver.view import make_console
+from jobs.console import make_console
 from jobs.errors import BadInput
 from jobs.measure.analysis import ablations, errors, latency, residuals, scale, stability, trajectories
 from jobs.measure.analysis.study import Analysis, Study
+from jobs.measure.contest import Contest
 from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.report import write_csv
 from jobs.models.facts import read_facts
 from jobs.options.measure import AnalyzeOptions
-from jobs.store.items import check_writable
+from jobs.store.files import check_writable
 
 ANALYSES = {
     "residuals": residuals.analyse,

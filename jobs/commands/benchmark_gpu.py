@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from jobs.driver.view import make_console, print_rows, write_rows
+from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.machine import describe_run
 from jobs.measure.gpu.cases import Contestant, read_contestants

@@ -4,8 +4,8 @@ import getpass
 import socket
 import time
 
+from jobs.console import make_console
 from jobs.driver.cancellation import ask
-from jobs.driver.view import make_console
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options.batch import CancelOptions
 from jobs.store.lock import read_holder

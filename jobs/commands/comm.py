@@ -3,7 +3,7 @@
 from typing import Any
 
 from caching.engine import Engine
-from jobs.driver.view import make_console, print_rows, write_rows
+from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import BadInput
 from jobs.measure.full_size import read_request
 from jobs.options.measure import CommOptions

@@ -24,12 +24,12 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.driver.view import count, make_console
+from jobs.console import count, make_console
 from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
 from jobs.options.batch import VBenchOptions
-from jobs.store.items import Sidecar, check_writable, write_text
+from jobs.store.files import check_writable, sha256, write_text
+from jobs.store.items import Sidecar
 from jobs.store.ledger import read_account
-from jobs.store.mp4 import sha256
 from jobs.store.storage import Storage
 
 VIDEOS = "videos"

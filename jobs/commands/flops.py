@@ -4,7 +4,7 @@ from typing import Any
 
 from caching.flops import Cost, count
 from caching.recipe.recipe import RECIPES, Recipe
-from jobs.driver.view import make_console, print_rows, write_rows
+from jobs.console import make_console, print_rows, write_rows
 from jobs.measure.full_size import DTYPE, Request, read_request
 from jobs.options.measure import FlopsOptions
 

@@ -9,7 +9,7 @@ import torch
 from torch import nn
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
-from jobs.driver.view import make_console, print_rows, write_rows
+from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import BadInput
 from jobs.measure.full_size import DTYPE, MODELS
 from jobs.options.measure import MemoryOptions

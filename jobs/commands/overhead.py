@@ -14,8 +14,8 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
+from jobs.console import make_console, print_rows, write_rows
 from jobs.demo import PROMPTS_FILE
-from jobs.driver.view import make_console, print_rows, write_rows
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options.measure import OverheadOptions
 from jobs.store.ledger import read_lines

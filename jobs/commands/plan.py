@@ -8,10 +8,10 @@ from typing import Any
 from rich.console import Console
 
 from cluster.placement import living_nodes
+from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cost import CostModel, calibrate, estimate
-from jobs.driver.drive import running_ray
-from jobs.driver.view import count, duration, make_console, print_rows, write_rows
+from jobs.driver.ray import running_ray
 from jobs.errors import DONE
 from jobs.options.batch import PlanOptions
 from jobs.request.gangs import Node, gang_spec, nodes_as_given, num_gangs

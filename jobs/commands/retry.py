@@ -4,7 +4,7 @@ import tempfile
 from dataclasses import replace
 from pathlib import Path
 
-from jobs.driver.drive import run as render
+from jobs.commands.render import run as render
 from jobs.driver.remembered import recall
 from jobs.options.batch import RetryOptions
 from jobs.store.storage import Storage

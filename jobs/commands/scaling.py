@@ -18,15 +18,16 @@ from cluster.batch import run_batch
 from cluster.events import Event
 from cluster.placement import GangSpec, living_nodes, shortfall
 from cluster.ranks import RankContext
+from jobs.console import make_console, print_rows, write_rows
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import make_plan
-from jobs.driver.drive import running_ray, workload_of
-from jobs.driver.view import make_console, print_rows, write_rows
+from jobs.driver.drive import workload_of
+from jobs.driver.ray import running_ray
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import ScalingOptions
 from jobs.request.gangs import smallest_spec
-from jobs.store.items import check_writable
+from jobs.store.files import check_writable
 from parallel.layout import Layout
 
 STAGES = ("encode", "denoise", "decode", "write")

@@ -6,7 +6,7 @@ from typing import Any
 
 from rich.console import Console
 
-from jobs.driver.view import count, duration, make_console, write_rows
+from jobs.console import count, duration, make_console, write_rows
 from jobs.errors import DONE, PARTIAL, BadInput
 from jobs.options.batch import StatusOptions
 from jobs.store.known import Done, is_intact

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jobs.commands.follow import follow
-from jobs.driver.batch_plan import check_numbers
-from jobs.driver.view import make_console
+from jobs.console import make_console
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
 from jobs.options.batch import RenderOptions, SubmitOptions
-from jobs.options.measure import MethodOptions, VideoOptions
+from jobs.options.shared import MethodOptions, VideoOptions
+from jobs.request.checks import check_numbers
 from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES, read_recipe
 from jobs.store.items import JOB

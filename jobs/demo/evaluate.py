@@ -12,9 +12,9 @@ import tyro
 from rich.console import Console
 
 from caching.recipe.recipe import recipe
+from jobs.console import write_rows
 from jobs.demo.oracle import look
 from jobs.demo.scenes import sample_scenes
-from jobs.driver.view import write_rows
 from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling

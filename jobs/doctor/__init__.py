@@ -4,9 +4,9 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
+from jobs.console import count, make_console, print_rows, write_rows
 from jobs.doctor import cluster, files, gpus, machine, network, packages
 from jobs.doctor.finding import PROBLEM, WARNING, Finding, warning
-from jobs.driver.view import count, make_console, print_rows, write_rows
 from jobs.errors import BAD_INPUT, DONE
 from jobs.options.batch import DoctorOptions
 

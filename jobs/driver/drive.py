@@ -1,4 +1,4 @@
-"""`resca render PROMPTS --out DIR`: check everything, then render on Ray whatever is not finished yet."""
+"""One batch from a checked plan to its end: on Ray, under the lock of its directory, with everything written down."""
 
 import logging
 import os
@@ -10,18 +10,18 @@ from typing import Any
 from rich.console import Console
 
 from cluster.nodes import HeadLost
+from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import CancelWatch
 from jobs.driver.cost import LONG_S, calibrate, estimate, work
+from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import remember
-from jobs.driver.view import BatchView, count, done_row, duration, failed_row, make_console, print_table, write_rows
-from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL, BadInput, InfrastructureError
-from jobs.options.batch import RenderOptions
+from jobs.driver.view import BatchView
+from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 from jobs.rank.workload import RenderWorkload
 from jobs.request.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
-from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem, Sidecar
-from jobs.store.known import Done
+from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
 from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
@@ -29,42 +29,7 @@ from jobs.store.logs import logging_to, prune
 from parallel.layout import Layout
 
 
-def run(options: RenderOptions) -> int:
-    """Render a batch. Returns 0 if every video is there, 3 if some failed, 33 if machines failed and a rerun may help.
-
-    Raises:
-        BadInput: before anything is written; what is wrong with the request, in one sentence.
-        InfrastructureError: no Ray cluster can be reached, or it is lost.
-    """
-    plan, console = make_plan(options), make_console()
-    console.print(_headline(plan), soft_wrap=True)
-    plan, outcomes = _render(plan, console) if plan.todo else (_wrap_up(plan, console), [])
-    rows = _rows(plan, outcomes)
-    print_table(console, rows, f"{plan.storage}/videos")
-    if options.json:
-        write_rows(options.json, rows)
-    return exit_code(outcomes, plan)
-
-
-def exit_code(outcomes: list[Any], plan: Plan) -> int:
-    """0 without failures; 33 if a rerun would render more; 2 if the model cannot be loaded; 3 if videos were given up.
-
-    A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
-    """
-    failed = [outcome for outcome in outcomes if outcome.failure]
-    left = {each.failure.value for each in failed if each.was_left or each.failure.value in ("start", "storage")}
-    if left:
-        return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
-    return PARTIAL if failed or plan.known.given_up else DONE
-
-
-def _headline(plan: Plan) -> str:
-    again = f", {len(plan.known.finished)} finished before" if plan.known.finished else ""
-    given_up = f", {len(plan.known.given_up)} given up before (resca retry)" if plan.known.given_up else ""
-    return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
-
-
-def _render(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
+def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
     """Render what is left; everything that was started is gone when this returns or raises.
 
     The plan comes back, too, as another driver may have been at work until this one got the lock.
@@ -90,7 +55,7 @@ def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
     return make_plan(plan.options) if is_outdated else plan
 
 
-def _wrap_up(plan: Plan, console: Console) -> Plan:
+def wrap_up(plan: Plan, console: Console) -> Plan:
     """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
     storage = plan.storage
     if not (plan.known.untold or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
@@ -243,36 +208,3 @@ def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
         own_code=options.trust_remote_code,
         checkpoint_every=options.checkpoint_every,
     )
-
-
-@contextmanager
-def running_ray(address: str | None) -> Iterator[None]:
-    """A running Ray; its errors at the start, in this package's terms."""
-    from cluster.runtime import ClusterUnavailable, ray_runtime
-
-    with ExitStack() as stack:
-        try:
-            stack.enter_context(ray_runtime(address))
-        except ClusterUnavailable as error:
-            raise InfrastructureError(str(error)) from error
-        except ValueError as error:
-            raise BadInput(str(error)) from error
-        yield
-
-
-def _rows(plan: Plan, outcomes: list[Any]) -> list[dict[str, Any]]:
-    """One row an item, in the order of the prompt file."""
-    rendered = {outcome.item.id: outcome for outcome in outcomes}
-    return [_row(plan, item, rendered.get(item.id)) for item in plan.items]
-
-
-def _row(plan: Plan, item: RenderItem, outcome: Any) -> dict[str, Any]:
-    known, where = plan.known, plan.storage.where(item.video)
-    if item.id in known.finished:
-        return done_row(item, where, known.finished[item.id], "finished before")
-    if item.id in known.given_up:
-        return failed_row(item, known.given_up[item.id], "given up before")
-    if outcome.failure:
-        return failed_row(item, outcome.error, "failed")
-    done = Done.of_sidecar(Sidecar.model_validate(outcome.result), item.name)
-    return done_row(item, where, done, "rendered")

@@ -9,7 +9,7 @@ from typing import Any, get_type_hints
 from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
-from jobs.options.measure import MethodOptions, VideoOptions
+from jobs.options.shared import MethodOptions, VideoOptions
 from jobs.request.recipes import SUFFIXES
 from jobs.store.storage import Storage
 

@@ -6,14 +6,14 @@ import torch
 from torch import Tensor
 
 from caching.recipe.recipe import Recipe
-from jobs.commands.benchmark import Contest
 from jobs.demo.items import drawn_items
-from jobs.driver.batch_plan import defaults_for
 from jobs.errors import BadInput
+from jobs.measure.contest import Contest
 from jobs.measure.fidelity import psnr_db
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
+from jobs.request.checks import defaults_for
 from jobs.request.prompts import Item, read_items
 
 FIRST_SEED = 500_000

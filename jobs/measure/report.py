@@ -11,7 +11,7 @@ import imageio.v3 as imageio
 import numpy as np
 
 from jobs.demo.strip import film_strip
-from jobs.store.items import write_text
+from jobs.store.files import write_text
 
 Row = dict[str, Any]
 Point = tuple[float, float]

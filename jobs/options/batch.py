@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.options.measure import Count, File, MethodOptions, Text, VideoOptions
+from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Place = tyro.conf.Positional[str]

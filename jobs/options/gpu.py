@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from typing import Literal
 
-from jobs.options.measure import File, Text
+from jobs.options.shared import File, Text
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -1,72 +1,13 @@
 """The options of each command, as plain dataclasses that cost nothing to import."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Any
 
 import tyro
 
 from jobs.errors import BadInput
-
-Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
-Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
-Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
-File = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
-
-
-@dataclass(frozen=True, kw_only=True)
-class MethodOptions:
-    """How denoising steps are skipped; an option left out takes the method's own default."""
-
-    interval: Count = None
-    """Steps from one dense step to the next."""
-    clusters: Count = None
-    """Clusters (and so proxy tokens) of the whole video."""
-    order: Count = None
-    """Highest order of the predicted residuals."""
-    update: Text = None
-    """How ResCa's tokens follow their proxies: implicit (backward Euler at order 1) or explicit."""
-    feature: Text = None
-    """What is cached: output, stack (what all blocks add), delta (what most add), block, module or attention."""
-    ratio: Number = None
-    """Part of the tokens that sparse steps do not compute."""
-    score: Text = None
-    """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
-    threshold: Number = None
-    """Change of the input at which a step is dense again."""
-    tolerance: Number = None
-    """Estimated error at which a step is dense again."""
-    plan: File = None
-    """The recipe that `resca tune` wrote, for the method auto."""
-
-    def given(self) -> dict[str, Any]:
-        """The options that were set."""
-        return {name: value for name, value in vars(self).items() if value is not None}
-
-
-@dataclass(frozen=True, kw_only=True)
-class VideoOptions:
-    """What each video looks like; an option left out takes the model's own default."""
-
-    steps: Count = None
-    """Denoising steps."""
-    height: Count = None
-    """Height in pixels."""
-    width: Count = None
-    """Width in pixels."""
-    num_frames: Count = None
-    """Frames of each video."""
-    fps: Count = None
-    """Frames per second of the MP4."""
-    guidance: Number = None
-    """Embedded guidance scale."""
-    seed: int = 0
-    """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
-    dtype: Dtype = "auto"
-    """Number format of the model; auto is the one its weights are stored in."""
-    compile: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Compile the model's blocks: minutes before the first video, faster steps after."""
+from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -75,7 +16,7 @@ class ComparedOptions:
 
     methods: str = "full,resca"
     """Methods to compare (names or recipe files), separated by commas, or all."""
-    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = MethodOptions()
+    cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
     json: File = None
     """Write the table to this file, as a list of rows."""
 
@@ -129,7 +70,7 @@ class BenchmarkOptions(ComparedOptions):
     """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -191,7 +132,7 @@ class TuneOptions:
     """How many of them."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -208,7 +149,7 @@ class AnalyzeOptions:
     """How many of them."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -227,7 +168,7 @@ class ScalingOptions:
     """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = VideoOptions()
+    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
     out: Path = Path("out/scaling")
     """Directory for the videos, which are not kept; every node has to see it."""
     address: Text = None

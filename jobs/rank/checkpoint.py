@@ -21,7 +21,7 @@ import caching
 from caching.engine import Engine
 from caching.group import Group
 from caching.snapshot import Snapshot
-from jobs.store.mp4 import sha256
+from jobs.store.files import sha256
 from jobs.store.storage import Storage
 from parallel.group import SequenceGroup
 

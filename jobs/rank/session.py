@@ -5,11 +5,11 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from dataclasses import dataclass, field, fields
+from contextlib import nullcontext
+from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any
 
 import torch
 
@@ -19,13 +19,13 @@ from jobs.machine import device_name
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
+from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
 from jobs.store.items import RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
 from jobs.store.publish import attempt_place, publish_video
 from jobs.store.storage import Storage
 
-T = TypeVar("T")
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
 VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
@@ -163,28 +163,3 @@ class RenderSession:
 def sampling_of(item: RenderItem) -> Sampling:
     """The part of an item that the denoising loop needs."""
     return Sampling(**item.model_dump(include={field.name for field in fields(Sampling)}))
-
-
-@dataclass
-class Stopwatch:
-    """Seconds by stage; work on a GPU is waited for."""
-
-    seconds: dict[str, float] = field(default_factory=dict)
-
-    @contextmanager
-    def stage(self, name: str):
-        """Time the block."""
-        started = time.perf_counter()
-        yield
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        self.seconds[name] = self.seconds.get(name, 0.0) + time.perf_counter() - started
-
-    def over(self, name: str, pieces: Iterator[T]) -> Iterator[T]:
-        """The same pieces; the time that they take to make counts for the stage."""
-        while True:
-            with self.stage(name):
-                piece = next(pieces, None)
-            if piece is None:
-                return
-            yield piece

@@ -9,7 +9,7 @@ from pydantic import TypeAdapter, ValidationError
 
 from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
-from jobs.options.measure import MethodOptions
+from jobs.options.shared import MethodOptions
 
 SUFFIXES = (".yaml", ".yml", ".json")
 

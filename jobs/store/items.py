@@ -3,16 +3,13 @@
 import hashlib
 import json
 import re
-import tempfile
 import unicodedata
 from collections.abc import Sequence
-from pathlib import Path
 from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
 from jobs.errors import BadInput
-from jobs.store.mp4 import publish
 
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
@@ -151,34 +148,3 @@ def check_names(items: Sequence[RenderItem]) -> None:
         other = seen.setdefault(item.name.casefold(), item)
         if other is not item:
             raise BadInput(f"items {other.id!r} and {item.id!r} would both be written to {item.video}")
-
-
-def check_writable(path: Path, what: str) -> None:
-    """Raises BadInput if the directory `path` neither is writable nor could be made. Leaves nothing behind."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise BadInput(f"{what} {path} cannot be written: {place} is not a directory")
-    try:
-        # Permission bits do not tell: root passes them, read-only and virtual file systems refuse in spite of them.
-        tempfile.TemporaryDirectory(prefix=".resca-", dir=place).cleanup()
-    except OSError as error:
-        raise BadInput(f"{what} {path} cannot be written: {error.strerror} in {place}") from error
-
-
-def check_file(path: Path, option: str) -> None:
-    """Raises BadInput if the file that an option names cannot be written."""
-    if path.is_dir():
-        raise BadInput(f"{option} {path} is a directory; name a file")
-    check_writable(path.parent, f"the directory of {option}")
-
-
-def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is either whole or as it was."""
-    partial = path.with_name(f".{path.name}.part")
-    try:
-        partial.write_text(text, encoding="utf-8")
-        publish(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

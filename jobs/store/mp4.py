@@ -1,7 +1,6 @@
 """Write an MP4 so that it is either whole or absent, and look at one that is there."""
 
 import errno
-import hashlib
 import os
 import subprocess
 import tempfile
@@ -12,6 +11,8 @@ from itertools import chain
 from pathlib import Path
 
 import numpy as np
+
+from jobs.store.files import publish, sha256
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
 CODEC = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "14")
@@ -54,19 +55,6 @@ def write_video(
     finally:
         partial.unlink(missing_ok=True)
     return digest
-
-
-def publish(partial: Path, path: Path) -> None:
-    """Give a complete file its name, once its bytes and then its name are on disk."""
-    _flush(partial, os.O_RDWR)
-    os.replace(partial, path)
-    _flush(path.parent, os.O_RDONLY)
-
-
-def sha256(path: Path) -> str:
-    """The hex digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def probe(path: Path) -> VideoFacts:
@@ -141,11 +129,3 @@ def _feed(encoder: subprocess.Popen, pieces: Iterable[np.ndarray], shape: tuple[
             if piece.shape[1:] != shape:
                 raise ValueError(f"frames must all be of one size, not {list(shape)} and {list(piece.shape[1:])}")
             encoder.stdin.write(np.ascontiguousarray(piece).data.cast("B"))
-
-
-def _flush(path: Path, flags: int) -> None:
-    descriptor = os.open(path, flags)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

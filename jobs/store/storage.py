@@ -12,8 +12,7 @@ from pathlib import Path, PurePosixPath
 from typing import Any
 
 from jobs.errors import BadInput, InfrastructureError
-from jobs.store.items import check_writable
-from jobs.store.mp4 import publish, sha256
+from jobs.store.files import check_writable, publish, sha256
 
 # A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
 TROUBLE = {

@@ -175,7 +175,7 @@ def test_what_cannot_be_taken_down_is_refused_by_its_place(odd):
 
 
 @pytest.mark.parametrize(
-    "name", ["pathlib:Path", "caching.snapshot:Tensor", "caching.nowhere:Unit", "caching.features.blocks:run_blocks"]
+    "name", ["pathlib:Path", "caching.snapshot:Tensor", "caching.nowhere:Unit", "caching.features.output:run_blocks"]
 )
 def test_only_classes_of_the_package_are_made(name):
     structure = {"object": name, "fields": {}, "number": 0}

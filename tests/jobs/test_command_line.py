@@ -14,11 +14,12 @@ import pytest
 from cluster.events import Outcome
 from cluster.failure import FailureKind
 from jobs.__main__ import COMMANDS, main, parse
+from jobs.commands.render import exit_code
 from jobs.driver.batch_plan import make_plan
-from jobs.driver.drive import exit_code
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
-from jobs.options.measure import BenchmarkOptions, VideoOptions
+from jobs.options.measure import BenchmarkOptions
+from jobs.options.shared import VideoOptions
 from jobs.request.gangs import gang_spec, gangs_to_ask_for
 from tests.jobs.models.test_facts import make_model
 from tests.jobs.store.example import finish

@@ -8,8 +8,8 @@ from typing import Any
 import torch
 
 from caching.engine import Engine
-from caching.predict.taylor import ProxySimulation
 from caching.proxies.proxies import Proxies
+from caching.proxies.simulation import ProxySimulation
 from caching.recipe.recipe import RECIPES
 from jobs.measure.analysis.study import Analysis, Study
 

@@ -4,7 +4,7 @@ from typing import Any
 
 import torch
 
-from caching.predict.taylor import drift, implicit_step
+from caching.proxies.simulation import drift, implicit_step
 from jobs.measure.analysis.study import Analysis, Row, Study
 
 STEPS = torch.linspace(-6, 0, 121, dtype=torch.float64)  # z = h lambda

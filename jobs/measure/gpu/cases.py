@@ -9,7 +9,7 @@ from jobs.errors import BadInput
 from jobs.measure.gpu.attention import KERNELS
 from jobs.measure.gpu.model import MODELS, SIZES, Video, read_video
 from jobs.options.gpu import GpuOptions
-from jobs.options.measure import MethodOptions
+from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES, resolve_method
 
 CORE = ("full", "resca", "auto")  # measured at every size

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from jobs.driver.view import write_rows
+from jobs.console import write_rows
 from jobs.measure.gpu.rows import Row
-from jobs.store.items import write_text
+from jobs.store.files import write_text
 
 GIB = 2**30
 Cells = dict[str, str]

@@ -8,7 +8,7 @@ import torch
 
 from caching.engine import Engine
 from caching.group import LocalGroup
-from caching.predict.error import ExtrapolationError
+from caching.predict.correction import ExtrapolationError
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import Recipe, Taylor
 from caching.recipe.schedule import ErrorEstimate

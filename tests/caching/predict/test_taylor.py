@@ -4,7 +4,8 @@ import pytest
 import torch
 from torch.testing import assert_close
 
-from caching.predict.taylor import ProxySimulation, TaylorPredictor, implicit_step
+from caching.predict.taylor import TaylorPredictor
+from caching.proxies.simulation import ProxySimulation, implicit_step
 
 
 def observe(function, times, order):

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from jobs.__main__ import main
-from jobs.commands.benchmark import Contest
+from jobs.measure.contest import Contest
 from jobs.measure.contestants import PeerContestant
 from jobs.measure.peers import PEERS, Peer
 from jobs.rank.renderer import Renderer, Sampling

@@ -3,8 +3,8 @@
 import pytest
 
 from jobs.__main__ import main
+from jobs.console import duration
 from jobs.driver.batch_plan import make_plan
-from jobs.driver.view import duration
 from jobs.options.batch import RenderOptions
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger

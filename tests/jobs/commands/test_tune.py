@@ -6,12 +6,13 @@ import pytest
 
 from caching.recipe.schedule import Places
 from jobs.__main__ import main
-from jobs.commands.benchmark import Contest
-from jobs.commands.tune import BENDS, Search
+from jobs.measure.contest import Contest
 from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.places import spread
+from jobs.measure.search import BENDS, Search
 from jobs.models.facts import read_facts
-from jobs.options.measure import MethodOptions, TuneOptions, VideoOptions
+from jobs.options.measure import TuneOptions
+from jobs.options.shared import MethodOptions, VideoOptions
 from jobs.request.recipes import resolve_method
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
@@ -64,7 +65,7 @@ def test_a_target_is_reached(tiny_model, prompts, tmp_path, capsys):
 
 
 def test_places_are_chosen_on_the_hardest_prompts(tiny_model, prompts, monkeypatch):
-    monkeypatch.setattr("jobs.commands.tune.MIN_HARD", 1)
+    monkeypatch.setattr("jobs.measure.search.MIN_HARD", 1)
     video = VideoOptions(steps=STEPS, **SIZE)
     facts = read_facts(str(tiny_model))
     items = calibration_items(TuneOptions(prompts=prompts, model=str(tiny_model), num=3, video=video), facts)

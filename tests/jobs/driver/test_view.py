@@ -6,7 +6,8 @@ import json
 from rich.console import Console
 
 from cluster.events import Event
-from jobs.driver.view import BatchView, done_row, failed_row, make_console, print_rows, print_table, write_rows
+from jobs.console import make_console, print_rows, write_rows
+from jobs.driver.view import BatchView, done_row, failed_row, print_table
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
 from tests.jobs.store.example import item, publish

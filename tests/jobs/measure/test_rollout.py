@@ -5,12 +5,13 @@ import torch
 
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.commands.benchmark import Contest
+from jobs.measure.contest import Contest
 from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.places import spread
 from jobs.measure.rollout import Rollouts
 from jobs.models.facts import read_facts
-from jobs.options.measure import TuneOptions, VideoOptions
+from jobs.options.measure import TuneOptions
+from jobs.options.shared import VideoOptions
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)

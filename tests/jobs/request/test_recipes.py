@@ -8,7 +8,7 @@ import yaml
 from caching.recipe.recipe import RECIPES, Multistep, recipe
 from caching.recipe.schedule import Places
 from jobs.errors import BadInput
-from jobs.options.measure import MethodOptions
+from jobs.options.shared import MethodOptions
 from jobs.request.recipes import read_recipe, resolve_method
 
 

@@ -4,7 +4,8 @@ import pytest
 from pydantic import ValidationError
 
 from jobs.errors import BadInput
-from jobs.store.items import check_names, check_writable, slug, video_name
+from jobs.store.files import check_writable
+from jobs.store.items import check_names, slug, video_name
 from tests.jobs.store.example import item
 
 

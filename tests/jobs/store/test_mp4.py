@@ -5,7 +5,8 @@ import os
 import numpy as np
 import pytest
 
-from jobs.store.mp4 import probe, sha256, write_video
+from jobs.store.files import sha256
+from jobs.store.mp4 import probe, write_video
 
 
 def moving_square(num_frames: int = 9, height: int = 48, width: int = 64) -> np.ndarray:

@@ -13,7 +13,8 @@ from typing import Any
 
 import psutil
 
-from jobs.store.mp4 import probe, sha256
+from jobs.store.files import sha256
+from jobs.store.mp4 import probe
 from jobs.store.storage import Storage
 from tests.jobs.tiny_model import SIZE
 

@@ -1,0 +1,65 @@
+"""`resca render PROMPTS --out DIR`: check everything, then render on Ray whatever is not finished yet."""
+
+from typing import Any
+
+from jobs.console import count, make_console, write_rows
+from jobs.driver.batch_plan import Plan, make_plan
+from jobs.driver.drive import render_what_is_left, wrap_up
+from jobs.driver.view import done_row, failed_row, print_table
+from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL
+from jobs.options.batch import RenderOptions
+from jobs.store.items import RenderItem, Sidecar
+from jobs.store.known import Done
+
+
+def run(options: RenderOptions) -> int:
+    """Render a batch. Returns 0 if every video is there, 3 if some failed, 33 if machines failed and a rerun may help.
+
+    Raises:
+        BadInput: before anything is written; what is wrong with the request, in one sentence.
+        InfrastructureError: no Ray cluster can be reached, or it is lost.
+    """
+    plan, console = make_plan(options), make_console()
+    console.print(_headline(plan), soft_wrap=True)
+    plan, outcomes = render_what_is_left(plan, console) if plan.todo else (wrap_up(plan, console), [])
+    rows = _rows(plan, outcomes)
+    print_table(console, rows, f"{plan.storage}/videos")
+    if options.json:
+        write_rows(options.json, rows)
+    return exit_code(outcomes, plan)
+
+
+def exit_code(outcomes: list[Any], plan: Plan) -> int:
+    """0 without failures; 33 if a rerun would render more; 2 if the model cannot be loaded; 3 if videos were given up.
+
+    A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
+    """
+    failed = [outcome for outcome in outcomes if outcome.failure]
+    left = {each.failure.value for each in failed if each.was_left or each.failure.value in ("start", "storage")}
+    if left:
+        return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
+    return PARTIAL if failed or plan.known.given_up else DONE
+
+
+def _headline(plan: Plan) -> str:
+    again = f", {len(plan.known.finished)} finished before" if plan.known.finished else ""
+    given_up = f", {len(plan.known.given_up)} given up before (resca retry)" if plan.known.given_up else ""
+    return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
+
+
+def _rows(plan: Plan, outcomes: list[Any]) -> list[dict[str, Any]]:
+    """One row an item, in the order of the prompt file."""
+    rendered = {outcome.item.id: outcome for outcome in outcomes}
+    return [_row(plan, item, rendered.get(item.id)) for item in plan.items]
+
+
+def _row(plan: Plan, item: RenderItem, outcome: Any) -> dict[str, Any]:
+    known, where = plan.known, plan.storage.where(item.video)
+    if item.id in known.finished:
+        return done_row(item, where, known.finished[item.id], "finished before")
+    if item.id in known.given_up:
+        return failed_row(item, known.given_up[item.id], "given up before")
+    if outcome.failure:
+        return failed_row(item, outcome.error, "failed")
+    done = Done.of_sidecar(Sidecar.model_validate(outcome.result), item.name)
+    return done_row(item, where, done, "rendered")

@@ -1,0 +1,138 @@
+"""Contestants taking turns on one loaded pipeline, and the rows of what was measured."""
+
+import statistics
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+
+from cluster.heap import keep_freed_memory
+from jobs.demo.oracle import look
+from jobs.demo.scenes import Scene, scene_of
+from jobs.measure.contestants import Contestant, Run
+from jobs.measure.fidelity import lpips, psnr_db, ssim
+from jobs.models.facts import ModelFacts
+from jobs.options.shared import VideoOptions
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Prompt, Renderer, Sampling
+from jobs.request.checks import guidance_for
+from jobs.request.prompts import Item
+
+
+@dataclass
+class Tally:
+    """What was measured of one contestant: its runs, and how they compare with full sampling."""
+
+    contestant: Contestant
+    runs: list[Run] = field(default_factory=list)
+    psnr_db: list[float] = field(default_factory=list)
+    ssim: list[float] = field(default_factory=list)
+    lpips: list[float | None] = field(default_factory=list)  # None where its weights are missing
+    oracle: list[bool | None] = field(default_factory=list)  # None where a prompt shows nothing that it knows
+
+    def keep(self, count: int) -> None:
+        """Forget what came after the first `count` videos."""
+        for values in (self.runs, self.psnr_db, self.ssim, self.lpips, self.oracle):
+            del values[count:]
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the others are measured against this one."""
+        return self.contestant.name == "full"
+
+    @property
+    def seconds(self) -> list[float]:
+        """Of the denoising loop, a value a video."""
+        return [run.seconds for run in self.runs]
+
+
+class Contest:
+    """The contestants, taking turns on one loaded pipeline."""
+
+    def __init__(self, facts: ModelFacts, video: VideoOptions) -> None:
+        device = "cuda" if torch.cuda.is_available() else "cpu"
+        if device == "cpu":
+            keep_freed_memory()
+        dtype = facts.dtype if video.dtype == "auto" else video.dtype
+        pipeline = load_pipeline(facts.source, dtype=dtype, device=device, revision=facts.revision)
+        self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
+        self.guidance = guidance_for(facts, video)
+
+    def sampling(self, item: Item) -> Sampling:
+        """What an item of the prompt file asks for."""
+        size = item.model_dump(include={"seed", "height", "width", "num_frames", "steps"})
+        return Sampling(guidance=self.guidance, **size)
+
+    def play(self, tally: Tally, item: Item, prompt: Prompt, reference: np.ndarray | None) -> np.ndarray:
+        """Render one item with one contestant and note everything about it."""
+        run = tally.contestant.run(self.renderer, prompt, self.sampling(item))
+        frames = self.renderer.decode(run.latents)
+        tally.runs.append(replace(run, latents=run.latents[:0]))
+        if reference is not None:
+            tally.psnr_db.append(psnr_db(frames, reference))
+            tally.ssim.append(ssim(frames, reference))
+            tally.lpips.append(lpips(frames, reference))
+        scene = scene_of(item.prompt)
+        tally.oracle.append(None if scene is None else _recognised(frames, scene))
+        return frames
+
+    def play_all(self, tallies: list[Tally], item: Item) -> dict[str, np.ndarray]:
+        """Render one item with every contestant, full sampling first; gives the video of each."""
+        prompt = self.renderer.encode(item.prompt)
+        reference, videos = None, {}
+        for tally in sorted(tallies, key=lambda tally: not tally.is_full):
+            videos[tally.contestant.name] = frames = self.play(tally, item, prompt, reference)
+            reference = frames if tally.is_full else reference
+        return videos
+
+    def warm_up(self, tallies: list[Tally], item: Item) -> None:
+        """A few steps of each contestant, so that first-time costs are in nobody's figures."""
+        short = replace(self.sampling(item), steps=min(item.steps, 8))
+        prompt = self.renderer.encode(item.prompt)
+        for tally in tallies:
+            tally.contestant.warm_up(self.renderer, prompt, short)
+
+
+def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:
+    """One row a method: medians of seconds, means of fidelity, and ratios to full sampling."""
+    full = next((tally for tally in tallies if tally.is_full), None)
+    return [_row(tally, statistics.median(full.seconds) if full else None) for tally in tallies]
+
+
+def _row(tally: Tally, full_seconds: float | None) -> dict[str, Any]:
+    seconds, runs = statistics.median(tally.seconds), tally.runs
+    return {
+        "method": tally.contestant.name,
+        "dense_steps": _mean([run.dense_steps for run in runs]),
+        "sparse_steps": _mean([run.sparse_steps for run in runs]),
+        "seconds": round(seconds, 4),
+        "seconds_min": round(min(tally.seconds), 4),
+        "seconds_max": round(max(tally.seconds), 4),
+        "speedup": round(full_seconds / seconds, 3) if full_seconds else None,
+        "tflops": _mean([run.flops / 1e12 for run in runs]),
+        "flops_ratio": round(sum(run.flops_full for run in runs) / sum(run.flops for run in runs), 3),
+        "psnr_db": _mean(tally.psnr_db),
+        "psnr_db_min": min(tally.psnr_db, default=None),
+        "ssim": _mean(tally.ssim),
+        "lpips": _mean(tally.lpips),
+        "oracle": _mean([float(seen) for seen in tally.oracle if seen is not None]),
+        "cache_bytes": max((run.cache_bytes for run in runs if run.cache_bytes is not None), default=None),
+        "peak_bytes": max(run.peak_bytes for run in runs),
+        "num": len(runs),
+        "recipe": tally.contestant.describe(),
+    }
+
+
+def _mean(values: Sequence[float | None]) -> float | None:
+    """The mean, an integer where it is one; None if anything is not known."""
+    known = [value for value in values if value is not None]
+    if not known or len(known) < len(values):
+        return None
+    mean = round(statistics.mean(known), 4)
+    return int(mean) if all(isinstance(value, int) for value in known) and mean == int(mean) else mean
+
+
+def _recognised(frames: np.ndarray, scene: Scene) -> bool:
+    return look(torch.from_numpy(frames).float() / 255).matches(scene)

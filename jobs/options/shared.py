@@ -1,0 +1,75 @@
+"""What the options of several commands share, as plain dataclasses that cost nothing to import."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+
+
+Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
+
+
+Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
+
+
+Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
+
+
+File = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodOptions:
+    """How denoising steps are skipped; an option left out takes the method's own default."""
+
+    interval: Count = None
+    """Steps from one dense step to the next."""
+    clusters: Count = None
+    """Clusters (and so proxy tokens) of the whole video."""
+    order: Count = None
+    """Highest order of the predicted residuals."""
+    update: Text = None
+    """How ResCa's tokens follow their proxies: implicit (backward Euler at order 1) or explicit."""
+    feature: Text = None
+    """What is cached: output, stack (what all blocks add), delta (what most add), block, module or attention."""
+    ratio: Number = None
+    """Part of the tokens that sparse steps do not compute."""
+    score: Text = None
+    """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
+    threshold: Number = None
+    """Change of the input at which a step is dense again."""
+    tolerance: Number = None
+    """Estimated error at which a step is dense again."""
+    plan: File = None
+    """The recipe that `resca tune` wrote, for the method auto."""
+
+    def given(self) -> dict[str, Any]:
+        """The options that were set."""
+        return {name: value for name, value in vars(self).items() if value is not None}
+
+
+@dataclass(frozen=True, kw_only=True)
+class VideoOptions:
+    """What each video looks like; an option left out takes the model's own default."""
+
+    steps: Count = None
+    """Denoising steps."""
+    height: Count = None
+    """Height in pixels."""
+    width: Count = None
+    """Width in pixels."""
+    num_frames: Count = None
+    """Frames of each video."""
+    fps: Count = None
+    """Frames per second of the MP4."""
+    guidance: Number = None
+    """Embedded guidance scale."""
+    seed: int = 0
+    """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
+    dtype: Dtype = "auto"
+    """Number format of the model; auto is the one its weights are stored in."""
+    compile: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Compile the model's blocks: minutes before the first video, faster steps after."""
