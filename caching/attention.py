@@ -73,7 +73,7 @@ def _(
     return query.new_empty(query.shape), text_query.new_empty(text_query.shape)
 
 
-class JointAttention:
+class JointProcessor:
     """A `diffusers` attention processor for double-stream and single-stream blocks alike."""
 
     def __init__(self, router: Router) -> None:

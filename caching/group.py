@@ -39,7 +39,7 @@ class Group(Protocol):
         ...
 
     def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows, for the ledger of collectives, and its number, for messages."""
+        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
         ...
 
 

@@ -15,18 +15,18 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parallel import cpu
-from parallel.collectives import Ledger
+from parallel.collectives import CollectiveCounter
 from parallel.layout import Layout
 
 KEPT = "resca_kept_keys"  # what we hand to the kernel, in xfuser's settings for it
 
 
 @dataclass(frozen=True, kw_only=True)
-class JointAttention:
-    """xfuser's USP on the process groups that `start` made, with its collectives booked in the ledger."""
+class UspAttention:
+    """xfuser's USP on the process groups that `start` made, with its collectives booked in the counter."""
 
     layout: Layout
-    ledger: Ledger
+    counter: CollectiveCounter
     usp: Callable[..., Tensor]
 
     @property
@@ -52,7 +52,7 @@ class JointAttention:
         kernel never sees the keys and values that do so.
         """
         length = max(pieces)
-        book_attention(self.ledger, self.layout, query, text_query, length)
+        book_attention(self.counter, self.layout, query, text_query, length)
         filled = None
         if min(pieces) < length:
             filled = {KEPT: iter(kept_keys(self.layout, tuple(pieces), dist.get_rank(), query.device))}
@@ -120,7 +120,7 @@ def _taught(kernel: Callable[..., Any]) -> Callable[..., Any]:
     return attend
 
 
-def book_attention(ledger: Ledger, layout: Layout, query: Tensor, text_query: Tensor, length: int) -> None:
+def book_attention(counter: CollectiveCounter, layout: Layout, query: Tensor, text_query: Tensor, length: int) -> None:
     """Book what USP sends: Ulysses moves query with text, key, value and output; Ring gathers key and value.
 
     `length` is the longest piece, to which every rank fills up. Text keys and values never travel. A Ulysses rank holds
@@ -130,12 +130,12 @@ def book_attention(ledger: Ledger, layout: Layout, query: Tensor, text_query: Te
     joint_bytes = image_bytes + text_query.numel() * text_query.element_size()
     if layout.ulysses > 1:
         for payload_bytes in (joint_bytes, image_bytes, image_bytes, joint_bytes):
-            ledger.book("all_to_all", payload_bytes, layout.ulysses)
+            counter.book("all_to_all", payload_bytes, layout.ulysses)
     if layout.ring > 1:
-        ledger.book("all_gather", 2 * image_bytes, layout.ring)
+        counter.book("all_gather", 2 * image_bytes, layout.ring)
 
 
-def start(layout: Layout, ledger: Ledger) -> JointAttention:
+def start(layout: Layout, counter: CollectiveCounter) -> UspAttention:
     """Makes xfuser's groups on top of the default process group, whose size must be the layout's.
 
     Every rank calls this at the same time. xfuser keeps its groups in globals: one layout at a time in a process,
@@ -153,7 +153,7 @@ def start(layout: Layout, ledger: Ledger) -> JointAttention:
     _make_groups(layout, on_cpu)
     # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.
     runtime_state._RUNTIME = runtime_state.RuntimeState(config)
-    return JointAttention(layout=layout, ledger=ledger, usp=USP)
+    return UspAttention(layout=layout, counter=counter, usp=USP)
 
 
 def _only_errors_on_stdout() -> None:

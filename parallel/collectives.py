@@ -30,7 +30,7 @@ def sent_bytes(collective: Collective, payload_bytes: int, num_ranks: int) -> in
             return payload_bytes
 
 
-class Ledger:
+class CollectiveCounter:
     """Calls and bytes sent by this rank, booked under the kind of step named last (`"setup"` before any)."""
 
     def __init__(self) -> None:

@@ -14,7 +14,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from parallel.attention import kept_keys, lengthen
-from parallel.collectives import Ledger
+from parallel.collectives import CollectiveCounter
 from parallel.layout import Layout
 
 
@@ -23,7 +23,7 @@ class UlyssesAttention:
     """DeepSpeed's DistributedAttention for image tokens; each rank attends with its own heads of the text."""
 
     layout: Layout
-    ledger: Ledger
+    counter: CollectiveCounter
     distributed_attention: Callable[..., Tensor]
     collectives: str = "all_to_all or all_gather"
 
@@ -58,8 +58,8 @@ class UlyssesAttention:
     def _book(self, query: Tensor, text_query: Tensor, length: int) -> None:
         image_bytes = query[:, :, :1].nbytes * length
         for _ in ("query", "key", "value", "output"):
-            self.ledger.book("all_to_all", image_bytes, self.layout.ulysses)
-        self.ledger.book("all_gather", text_query.nbytes // self.layout.ulysses, self.layout.ulysses)
+            self.counter.book("all_to_all", image_bytes, self.layout.ulysses)
+        self.counter.book("all_gather", text_query.nbytes // self.layout.ulysses, self.layout.ulysses)
 
 
 def _attend(
@@ -89,7 +89,7 @@ def _join_heads(own: Tensor) -> Tensor:
     return torch.cat(heads, dim=1)
 
 
-def start(layout: Layout, ledger: Ledger) -> UlyssesAttention:
+def start(layout: Layout, counter: CollectiveCounter) -> UlyssesAttention:
     """Works on the default process group, whose size must be the layout's.
 
     ValueError for a layout with Ring; ImportError if DeepSpeed is not installed.
@@ -104,7 +104,7 @@ def start(layout: Layout, ledger: Ledger) -> UlyssesAttention:
     group: Any = dist.group.WORLD
     local: Any = _attend
     attention = DistributedAttention(local, group, scatter_idx=2, gather_idx=1)
-    return UlyssesAttention(layout=layout, ledger=ledger, distributed_attention=attention)
+    return UlyssesAttention(layout=layout, counter=counter, distributed_attention=attention)
 
 
 def stop() -> None:

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from parallel import attention, deepspeed_ulysses
 from parallel.attention import lengthen
-from parallel.collectives import Collective, Ledger
+from parallel.collectives import Collective, CollectiveCounter
 from parallel.layout import Layout
 from parallel.watch import Watch
 
@@ -37,7 +37,7 @@ class SequenceGroup:
         layout: Layout,
         *,
         engine: str = "xfuser",
-        ledger: Ledger | None = None,
+        counter: CollectiveCounter | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         if layout.world_size != dist.get_world_size():
@@ -47,13 +47,13 @@ class SequenceGroup:
             )
         self.layout = layout
         self.pieces: list[int] = []
-        self.ledger = Ledger() if ledger is None else ledger
+        self.counter = CollectiveCounter() if counter is None else counter
         self.rank = dist.get_rank()
         self.world_size = layout.world_size
         on_cpu = dist.get_backend() == "gloo"
         self.device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
         self._engine = ENGINES[engine]
-        self._attention = self._engine.start(layout, self.ledger)
+        self._attention = self._engine.start(layout, self.counter)
         self._watch = Watch(deadline_s, self.device)
 
     def divide(self, pieces: list[int]) -> None:
@@ -114,7 +114,7 @@ class SequenceGroup:
     def send(self, values: Tensor) -> Callable[[], None]:
         """Begin to send a tensor to rank 0, which receives it; what is returned waits until it has arrived."""
         values = values.to(self.device).contiguous()
-        self.ledger.book("send", _num_bytes(values), self.world_size)
+        self.counter.book("send", _num_bytes(values), self.world_size)
         work = dist.isend(values, dst=0)
 
         def wait() -> None:
@@ -132,8 +132,8 @@ class SequenceGroup:
         return values
 
     def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows, for the ledger of collectives, and its number, for messages."""
-        self.ledger.mark(kind)
+        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
+        self.counter.mark(kind)
         self._watch.step = kind if step is None else f"{kind} step {step}"
 
     def close(self) -> None:
@@ -163,7 +163,7 @@ class SequenceGroup:
     @contextmanager
     def _collective(self, collective: Collective, payload_bytes: int) -> Iterator[None]:
         """The block is a collective of all ranks: booked, and with a deadline."""
-        self.ledger.book(collective, payload_bytes, self.world_size)
+        self.counter.book(collective, payload_bytes, self.world_size)
         with self._watch.over(collective):
             yield
 

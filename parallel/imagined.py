@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from parallel.attention import book_attention
-from parallel.collectives import Ledger
+from parallel.collectives import CollectiveCounter
 from parallel.layout import Layout
 
 
@@ -17,7 +17,7 @@ class ImaginedGroup:
     rank = 0
 
     def __init__(self, layout: Layout) -> None:
-        self.layout, self.ledger, self.world_size = layout, Ledger(), layout.world_size
+        self.layout, self.counter, self.world_size = layout, CollectiveCounter(), layout.world_size
         self.pieces: list[int] = []
 
     def divide(self, pieces: list[int]) -> None:
@@ -31,21 +31,21 @@ class ImaginedGroup:
     def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
         """As large as the pieces of all ranks."""
         sizes = sizes or self.pieces
-        self.ledger.book("all_gather", values.nbytes // values.shape[dim] * max(sizes), self.world_size)
+        self.counter.book("all_gather", values.nbytes // values.shape[dim] * max(sizes), self.world_size)
         return values.new_empty([*values.shape[:dim], sum(sizes), *values.shape[dim + 1 :]])
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Outputs of the shapes of the queries."""
-        book_attention(self.ledger, self.layout, query, text_query, max(self.pieces))
+        book_attention(self.counter, self.layout, query, text_query, max(self.pieces))
         return torch.empty_like(query), torch.empty_like(text_query)
 
     def total(self, values: Tensor) -> Tensor:
         """The values' own shape."""
-        self.ledger.book("all_reduce", values.nbytes, self.world_size)
+        self.counter.book("all_reduce", values.nbytes, self.world_size)
         return values
 
     def mark(self, kind: str, step: int | None = None) -> None:
         """Name the kind of step that follows."""
-        self.ledger.mark(kind)
+        self.counter.mark(kind)

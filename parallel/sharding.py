@@ -21,7 +21,7 @@ def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Modul
 
     While a block runs, the next of its list is gathered. All ranks must run the same units in the same order. Call it
     while the module is on the meta device, and fill in what this rank holds with `parallel.weights.fill`. Every
-    gathering is booked in the group's ledger.
+    gathering is booked in the group's counter.
 
     Args:
         whole: parts of units that are also called by themselves, and so must not be split.
@@ -62,7 +62,7 @@ class _Gathering:
             self._begin(later)
 
     def _begin(self, unit: Any) -> None:
-        self.group.ledger.book("all_gather", self.bytes_of[unit], self.group.world_size)
+        self.group.counter.book("all_gather", self.bytes_of[unit], self.group.world_size)
         unit.unshard(async_op=True)
         self.underway = unit
 

@@ -4,7 +4,7 @@ from typing import Any
 
 from torch import Tensor
 
-from caching.attention import JointAttention, Router
+from caching.attention import JointProcessor, Router
 from caching.models.state import State
 
 
@@ -32,9 +32,9 @@ class TwoStreamAdapter:
         """Modules where tokens look at nothing but the text: these models have none."""
         return []
 
-    def processor(self, router: Router) -> JointAttention:
+    def processor(self, router: Router) -> JointProcessor:
         """What the engine puts into `attentions`."""
-        return JointAttention(router)
+        return JointProcessor(router)
 
     def text_for_some(self, text: Tensor) -> Tensor:
         """The text `[B, L, D]` that a pass of some of the tokens needs: one token, as the blocks want one.

@@ -47,9 +47,9 @@ class WanAdapter(VideoPatches):
         """Those where tokens look at the text."""
         return [block.attn2 for block in self.block_list]
 
-    def processor(self, router: Router) -> "SelfAttention":
+    def processor(self, router: Router) -> "SelfProcessor":
         """What the engine puts into `attentions`."""
-        return SelfAttention(router)
+        return SelfProcessor(router)
 
     def parts(self, index: int) -> list[Any]:
         """The attention and feed-forward modules of a block."""
@@ -121,7 +121,7 @@ class WanAdapter(VideoPatches):
         return values.unflatten(2, (-1, model.config.out_channels)).transpose(2, 3).flatten(2)
 
 
-class SelfAttention:
+class SelfProcessor:
     """A `diffusers` attention processor that sends attention wherever the engine routes it, without any text."""
 
     def __init__(self, router: Router) -> None:

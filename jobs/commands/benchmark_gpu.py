@@ -15,7 +15,7 @@ from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.machine import describe_run
 from jobs.measure.gpu.cases import Contestant, read_contestants
 from jobs.measure.gpu.contest import Contest
-from jobs.measure.gpu.model import MODELS
+from jobs.measure.gpu.model import BENCHMARKED
 from jobs.measure.gpu.report import readable, write_report
 from jobs.measure.gpu.rows import Row, bare_row
 from jobs.measure.gpu.timing import MATMUL_SIDE, Budget
@@ -29,7 +29,7 @@ def run(options: GpuOptions) -> int:
         raise BadInput("the 13 B transformer needs a GPU, and PyTorch sees none here; --model small does without")
     budget, progress = Budget(options.minutes), Console(stderr=True, highlight=False, markup=False)
     with progress.status("making random weights"):
-        contest = Contest(MODELS[options.model], num_steps=options.steps, repeats=options.repeats, budget=budget)
+        contest = Contest(BENCHMARKED[options.model], num_steps=options.steps, repeats=options.repeats, budget=budget)
     about = _about(contest)
 
     def keep(rows: list[Row]) -> None:

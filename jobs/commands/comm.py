@@ -7,7 +7,7 @@ from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import BadInput
 from jobs.measure.full_size import read_request
 from jobs.options.measure import CommOptions
-from parallel.collectives import Ledger
+from parallel.collectives import CollectiveCounter
 
 
 def run(options: CommOptions) -> int:
@@ -19,16 +19,16 @@ def run(options: CommOptions) -> int:
                 engine, group = request.send(method)
             except ValueError as error:
                 raise BadInput(f"method {method.name}: {error}") from error
-        rows.append(make_row(method.name, engine, group.ledger))
+        rows.append(make_row(method.name, engine, group.counter))
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)
     return 0
 
 
-def make_row(name: str, engine: Engine, ledger: Ledger) -> dict[str, Any]:
+def make_row(name: str, engine: Engine, counter: CollectiveCounter) -> dict[str, Any]:
     """Bytes that one rank sends in a dense step, in a sparse step (the means), and in the whole loop; to how many."""
-    booked = ledger.rows()
+    booked = counter.rows()
     sent = {row["step"]: int(row["bytes_sent"]) for row in booked}
     peers = {row["step"]: row["peers"] for row in booked}
     return {

@@ -67,7 +67,7 @@ def _sent_bytes(request: Request, method: Recipe) -> int | None:
         _, group = request.send(method)
     except ValueError:
         return None
-    return sum(int(row["bytes_sent"]) for row in group.ledger.rows())
+    return sum(int(row["bytes_sent"]) for row in group.counter.rows())
 
 
 def make_row(

@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import BadInput
-from jobs.measure.full_size import DTYPE, MODELS
+from jobs.measure.full_size import DTYPE, FULL_SIZE
 from jobs.options.measure import MemoryOptions
 from jobs.rank.components import default_dtype
 from jobs.rank.load import called_alone
@@ -70,7 +70,7 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
 
 def full_size_models() -> Models:
     """HunyuanVideo's models on the meta device, in the number format in which they are loaded."""
-    config: dict[str, Any] = MODELS["hunyuanvideo"].config
+    config: dict[str, Any] = FULL_SIZE["hunyuanvideo"].config
     with torch.device("meta"), default_dtype(DTYPE):
         transformer = getattr(diffusers, config["_class_name"]).from_config(config)
         text_encoders = [LlamaModel(_llama()), CLIPTextModel(_clip())]

@@ -40,7 +40,7 @@ class Size:
         return (num_frames - 1) // self.temporal + 1, height // self.side, width // self.side
 
 
-MODELS = {
+FULL_SIZE = {
     "hunyuanvideo": Size(
         config={"_class_name": "HunyuanVideoTransformer3DModel"},  # the defaults of its class are the full size
         side=16,
@@ -83,7 +83,7 @@ class Request:
     layout: Layout
 
     def send(self, method: Recipe) -> tuple[Engine, ImaginedGroup]:
-        """A method's denoising loop on one rank; the group's ledger holds what it sent.
+        """A method's denoising loop on one rank; the group's counter holds what it sent.
 
         Raises ValueError for a method that works on one rank only.
         """
@@ -102,9 +102,9 @@ class Request:
 
 def read_request(options: FullSizeOptions) -> Request:
     """Raises BadInput for a model, size, method, number of steps or layout that does not work."""
-    if options.model not in MODELS:
-        raise BadInput(f"unknown model {options.model}; known: {', '.join(MODELS)}")
-    size = MODELS[options.model]
+    if options.model not in FULL_SIZE:
+        raise BadInput(f"unknown model {options.model}; known: {', '.join(FULL_SIZE)}")
+    size = FULL_SIZE[options.model]
     grid = size.grid(options.height or size.height, options.width or size.width, options.num_frames or size.num_frames)
     cross = size.cross_attention
     names = options.method_names(cross_attention=cross)

@@ -20,7 +20,7 @@ PIPELINE_MULTIPLE = 16
 HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-MODELS = ("transformer", "vae", "text_encoder", "text_encoder_2")
+COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 LIBRARIES = ("diffusers", "transformers")
 Dtype = Literal["float32", "bfloat16", "float16"]
 Positive = Annotated[int, Field(ge=1)]
@@ -182,7 +182,7 @@ def _weights(component: Path) -> list[Path]:
 
 
 def _check_weights(directory: Path) -> None:
-    for component in MODELS:
+    for component in COMPONENTS:
         if _weights(directory / component):
             continue
         pickles = [*(directory / component).glob("*.bin"), *(directory / component).glob("*.pt")]
@@ -198,7 +198,7 @@ def brings_its_class(component: Path) -> bool:
 
 
 def _refuse_own_code(name: str, directory: Path) -> None:
-    for component in (*MODELS, "tokenizer", "tokenizer_2", "scheduler"):
+    for component in (*COMPONENTS, "tokenizer", "tokenizer_2", "scheduler"):
         if brings_its_class(directory / component):
             raise BadInput(f"model {name} needs code of its own for its {component}: --trust-remote-code would run it")
 

@@ -1,8 +1,8 @@
-"""What the ledger counts, and under which kind of step."""
+"""What the counter counts, and under which kind of step."""
 
 import pytest
 
-from parallel.collectives import Ledger, sent_bytes
+from parallel.collectives import CollectiveCounter, sent_bytes
 
 
 @pytest.mark.parametrize("num_ranks", [2, 4, 8])
@@ -21,21 +21,21 @@ def test_one_rank_alone_sends_nothing(collective):
 
 
 def test_calls_are_booked_under_the_kind_of_step_named_last():
-    ledger = Ledger()
-    ledger.book("broadcast", 10, 2)
-    ledger.mark("dense")
-    ledger.book("all_to_all", 100, 2)
-    ledger.book("all_to_all", 100, 2)
-    ledger.book("all_gather", 7, 4)
-    ledger.mark("sparse")
-    ledger.mark("dense")
-    ledger.book("all_gather", 7, 4)
-    assert ledger.rows() == [
+    counter = CollectiveCounter()
+    counter.book("broadcast", 10, 2)
+    counter.mark("dense")
+    counter.book("all_to_all", 100, 2)
+    counter.book("all_to_all", 100, 2)
+    counter.book("all_gather", 7, 4)
+    counter.mark("sparse")
+    counter.mark("dense")
+    counter.book("all_gather", 7, 4)
+    assert counter.rows() == [
         {"step": "setup", "steps": 0, "calls": 1, "bytes_sent": 10, "peers": 1},
         {"step": "dense", "steps": 2, "calls": 4, "bytes_sent": 100 + 42, "peers": 3},
         {"step": "sparse", "steps": 1, "calls": 0, "bytes_sent": 0, "peers": 0},
     ]
-    assert ledger.details() == [
+    assert counter.details() == [
         {"step": "setup", "collective": "broadcast", "peers": 1, "calls": 1, "bytes_sent": 10},
         {"step": "dense", "collective": "all_to_all", "peers": 1, "calls": 2, "bytes_sent": 100},
         {"step": "dense", "collective": "all_gather", "peers": 3, "calls": 2, "bytes_sent": 42},
@@ -43,8 +43,8 @@ def test_calls_are_booked_under_the_kind_of_step_named_last():
 
 
 def test_clear_starts_over():
-    ledger = Ledger()
-    ledger.mark("dense")
-    ledger.book("all_reduce", 8, 2)
-    ledger.clear()
-    assert ledger.rows() == ledger.details() == []
+    counter = CollectiveCounter()
+    counter.mark("dense")
+    counter.book("all_reduce", 8, 2)
+    counter.clear()
+    assert counter.rows() == counter.details() == []

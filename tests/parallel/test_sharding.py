@@ -25,15 +25,15 @@ def untied(module):
 
 
 def run_split(group, folder):
-    """Output, bytes held, the ledger's rows and what was really sent; and again the bytes, after it ran."""
+    """Output, bytes held, the counter's rows and what was really sent; and again the bytes, after it ran."""
     module = untied(empty())
     shard(module, group, whole=[module.blocks[0][0]])
     fill(module, stored_tensors(folder, FILE), CPU)
     before = own_bytes(module)
-    group.ledger.clear()
+    group.counter.clear()
     with torch.inference_mode(), SeenCollectives() as seen:
         output = module(WORDS)
-    return output.clone(), before, own_bytes(module), group.ledger.details(), seen.calls
+    return output.clone(), before, own_bytes(module), group.counter.details(), seen.calls
 
 
 def run_split_until_rank_1_dies(group, folder):
@@ -79,7 +79,7 @@ def run_blocks_out_of_order(group, folder):
     module = untied(empty())
     shard(module, group)
     fill(module, stored_tensors(folder, FILE), CPU)
-    group.ledger.clear()
+    group.counter.clear()
     counts = []
     with torch.inference_mode(), SeenCollectives() as seen:
         for numbers in ((0,), (0,), (0, 1), (0,)):
@@ -87,7 +87,7 @@ def run_blocks_out_of_order(group, folder):
                 module.blocks[number](torch.zeros(1, 6))
             counts.append(len(seen.calls))
         output = module.blocks[1](torch.ones(1, 6))
-    (row,) = group.ledger.details()
+    (row,) = group.counter.details()
     return counts, row["calls"], seen.calls, output.clone()
 
 

@@ -46,13 +46,13 @@ def reference(size: tuple[int, int, int]) -> torch.Tensor:
 
 
 def decode_by_rank(group, size):
-    """The pieces that a rank gets, and the ledger's details."""
-    group.ledger.clear()
+    """The pieces that a rank gets, and the counter's details."""
+    group.counter.clear()
     group.mark("decode")
     vae = make_vae()
     pieces = list(decode(vae, latents(size), group))
     assert "forward" not in vae.decoder.__dict__
-    return pieces, group.ledger.details()
+    return pieces, group.counter.details()
 
 
 @pytest.mark.parametrize("size", SIZES, ids=str)

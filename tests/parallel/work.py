@@ -81,11 +81,11 @@ def every_collective(group: SequenceGroup) -> None:
 
 
 def booked_and_seen(group: SequenceGroup) -> tuple[list[dict], list[dict], list[tuple[str, int, int]]]:
-    """The ledger's rows and details of `every_collective`, and the calls that really reached torch.distributed."""
-    group.ledger.clear()
+    """The counter's rows and details of `every_collective`, and the calls that really reached torch.distributed."""
+    group.counter.clear()
     with SeenCollectives() as seen:
         every_collective(group)
-    return group.ledger.rows(), group.ledger.details(), seen.calls
+    return group.counter.rows(), group.counter.details(), seen.calls
 
 
 def restart(group: SequenceGroup) -> tuple[Tensor, Tensor]:

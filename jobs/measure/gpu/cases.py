@@ -7,7 +7,7 @@ from caching.recipe.recipe import Recipe
 from caching.recipe.schedule import Signals
 from jobs.errors import BadInput
 from jobs.measure.gpu.attention import KERNELS
-from jobs.measure.gpu.model import MODELS, SIZES, Video, read_video
+from jobs.measure.gpu.model import BENCHMARKED, SIZES, Video, read_video
 from jobs.options.gpu import GpuOptions
 from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES, resolve_method
@@ -37,7 +37,7 @@ class Contestant:
 def read_contestants(options: GpuOptions) -> list[Contestant]:
     """Raises BadInput for a method, size, kernel, peer or number that does not work."""
     _check(options)
-    model = MODELS[options.model]
+    model = BENCHMARKED[options.model]
     videos = [read_video(size, model) for size in _names(options.sizes or SIZES[options.model], "sizes")]
     methods = [_method(name, options.steps) for name in _names(options.methods, "methods")]
     methods.sort(key=lambda method: method.name != "full")

@@ -15,8 +15,7 @@ from torch import Tensor, nn
 from caching.models import adapter_for
 from caching.models.state import Grid
 from jobs.errors import BadInput
-from jobs.measure.full_size import DTYPE
-from jobs.measure.full_size import MODELS as FULL_SIZE
+from jobs.measure.full_size import DTYPE, FULL_SIZE
 from jobs.measure.full_size import Size as ModelSize
 
 SMALL = ModelSize(
@@ -38,7 +37,7 @@ SMALL = ModelSize(
     width=96,
     num_frames=13,
 )
-MODELS = {"hunyuanvideo": FULL_SIZE["hunyuanvideo"], "small": SMALL}
+BENCHMARKED = {"hunyuanvideo": FULL_SIZE["hunyuanvideo"], "small": SMALL}
 SIZES = {"hunyuanvideo": "480x640x65,720x1280x129", "small": "64x96x13,64x64x13"}
 INIT_STD = 0.02
 SHIFT = 7.0  # of HunyuanVideo's noise levels

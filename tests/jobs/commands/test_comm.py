@@ -20,10 +20,10 @@ KINDS = ("dense", "sparse")
 
 
 def sent_by_a_rank(group, name):
-    """Rows of the ledger of a real sampling; the rank is one of a gang."""
-    group.ledger.clear()
+    """Rows of the counter of a real sampling; the rank is one of a gang."""
+    group.counter.clear()
     latents_of(group, name)
-    return group.ledger.rows()
+    return group.counter.rows()
 
 
 def imagined(layout, name):
@@ -38,7 +38,7 @@ def imagined(layout, name):
         num_steps=SAMPLING.steps,
         group=group,
     )
-    return group.ledger.rows()
+    return group.counter.rows()
 
 
 @pytest.mark.timeout(300)

@@ -17,18 +17,18 @@ PROMPT = "a cat walks on grass"
 
 
 def latents(group, directory, names, split):
-    """Final latents of each method, the encoded prompt, and the rows and details of the ledger with what was seen."""
+    """Final latents of each method, the encoded prompt, and the rows and details of the counter with what was seen."""
     pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group if split else None)
     renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
     results = {}
     for name in names:
         if group is not None:
-            group.ledger.clear()
+            group.counter.clear()
         with SeenCollectives() as seen:
             prompt = renderer.encode(PROMPT)
             renderer.use(recipe(name, **METHODS.get(name, {})))
             sampled = renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), SAMPLING)
-        booked = (group.ledger.rows(), group.ledger.details()) if group is not None else ([], [])
+        booked = (group.counter.rows(), group.counter.details()) if group is not None else ([], [])
         results[name] = sampled, prompt, *booked, seen.calls
     return results
 
