@@ -13,6 +13,7 @@ from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
 from jobs.store.items import RenderItem, check_names
 from jobs.store.known import Known, difference, survey
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
 
@@ -42,7 +43,7 @@ class Plan:
 def make_plan(options: RenderOptions) -> Plan:
     """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
     check_numbers(options)
-    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), Storage(options.out)
+    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), open_storage(options.out)
     method = resolve_method(options.method, options.cache, facts.plans)
     lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
     _check_sizes(lines, facts, options, method)

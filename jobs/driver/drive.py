@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +25,7 @@ from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
 from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
-from jobs.store.logs import logging_to, prune
+from jobs.store.logs import driver_log, prune
 from parallel.layout import Layout
 
 
@@ -75,7 +75,7 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
 def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
     storage, how, is_ours = plan.storage, "stopped", True
-    with _driver_log(plan):
+    with driver_log(storage):
         _clear(plan)
         prune(storage)
         remember(plan)
@@ -173,11 +173,6 @@ def _ask(plan: Plan, console: Console, spec: Any) -> None:
 
 def _shape(item: RenderItem) -> tuple[int, int, int]:
     return item.height, item.width, item.num_frames
-
-
-def _driver_log(plan: Plan) -> Any:
-    directory = plan.storage.directory
-    return logging_to(directory / "logs" / "driver.jsonl") if directory else ExitStack()
 
 
 def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:

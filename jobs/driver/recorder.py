@@ -15,8 +15,6 @@ from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
 
 logger = logging.getLogger(__name__)
-FLUSH_S = 1.0
-REMOTE_FLUSH_S = 5.0
 GALLERY_S = 5.0
 # A disk that is full may be emptied, a storage that is away may come back: so long a driver waits for it.
 LONGEST_TROUBLE_S = 1800.0
@@ -60,7 +58,7 @@ class Recorder:
         """Make durable what is due. Raises InfrastructureError if the storage has refused it for too long."""
         now = time.monotonic()
         if now >= self._due_s:
-            self._due_s = now + (FLUSH_S if self._storage.directory else REMOTE_FLUSH_S)
+            self._due_s = now + self._storage.flush_period_s
             self.flush()
         if now >= self._gallery_due_s and not self._trouble_since:
             self._draw(running=True)

@@ -23,6 +23,7 @@ from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
 from jobs.store.items import RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
+from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
 from jobs.store.storage import Storage
 
@@ -68,7 +69,7 @@ class RenderSession:
 
     def _lead(self, item: RenderItem, attempt: int) -> dict[str, Any]:
         """Rank 0's part, with a place and a log of its own."""
-        storage = Storage(item.out)
+        storage = open_storage(item.out)
         with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
             logger.info("started", extra={"facts": {"layout": str(self.layout), "device": self.device_name}})
             try:

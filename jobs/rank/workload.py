@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from caching.recipe.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.store.items import CHECKPOINTS, RenderItem
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 from parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ class RenderWorkload:
         if self.checkpoint_every is None:
             return None
         deciding = f"{item.fingerprint} {self.engine} {self.compiled}"
-        return Checkpoints(Storage(item.out), f"{CHECKPOINTS}/{item.id}", self.checkpoint_every, deciding)
+        return Checkpoints(open_storage(item.out), f"{CHECKPOINTS}/{item.id}", self.checkpoint_every, deciding)
 
     def __call__(self, context: RankContext) -> "RenderSession":
         from jobs.rank.session import RenderSession

@@ -65,7 +65,7 @@ class DriverLock:
             self._storage.remove(NAME)
             self.took_over = True
         # Of two drivers that both found a dead one's lock, the one that wrote last has it: both look once more.
-        if self.took_over or self._storage.directory is None:
+        if self.took_over or not self._storage.has_exclusive_create:
             time.sleep(SETTLE_S)
             self._check_mine()
         self._thread.start()

@@ -9,8 +9,8 @@ import torch
 from jobs.store.items import RenderItem, Seconds, Sidecar, World
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
+from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
-from jobs.store.storage import Storage
 
 
 def item(directory: Path | str, **changes: Any) -> RenderItem:
@@ -32,7 +32,7 @@ def sidecar_of(item: RenderItem, digest: str, num_bytes: int) -> Sidecar:
 
 
 def publish(item: RenderItem) -> Sidecar:
-    storage, latents = Storage(item.out), torch.zeros(1, 4, 2, 2, 2)
+    storage, latents = open_storage(item.out), torch.zeros(1, 4, 2, 2, 2)
     shape = item.num_frames, item.height, item.width, 3
     with attempt_place(storage, item) as place:
         frames = iter([np.zeros(shape, np.uint8)])
@@ -41,7 +41,7 @@ def publish(item: RenderItem) -> Sidecar:
 
 def finish(one: RenderItem) -> Done:
     """As a driver does: published, then written down."""
-    storage = Storage(one.out)
+    storage = open_storage(one.out)
     sidecar = publish(one)
     stored = storage.stored(one.video)
     assert stored is not None

@@ -7,12 +7,12 @@ import pytest
 from jobs.store.items import RenderItem
 from jobs.store.known import Done, difference, survey
 from jobs.store.ledger import Ledger
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 from tests.jobs.store.example import finish, item, publish
 
 
 def finished(one: RenderItem, **options) -> Done | None:
-    return survey(Storage(one.out), [one], **options).finished.get(one.id)
+    return survey(open_storage(one.out), [one], **options).finished.get(one.id)
 
 
 def damage(path) -> None:
@@ -26,13 +26,13 @@ def test_a_published_video_is_finished_with_or_without_the_ledger(tmp_path):
     assert finished(one) is None
     done = finish(one)
     assert finished(one) == done
-    Storage(tmp_path).remove("ledger")
+    open_storage(tmp_path).remove("ledger")
     without = finished(one)
     assert without is not None and (without.sha256, without.stamp) == (done.sha256, None)
 
 
 def test_a_video_is_untold_until_the_ledger_has_it_as_it_lies_there(tmp_path):
-    one, storage = item(tmp_path), Storage(tmp_path)
+    one, storage = item(tmp_path), open_storage(tmp_path)
     publish(one)
     [untold] = survey(storage, [one]).untold
     ledger = Ledger(storage)
@@ -92,20 +92,20 @@ def test_other_settings_are_told_by_name(tmp_path):
     one = item(tmp_path)
     done = finish(one)
     other = item(tmp_path, steps=5, method={"name": "full", "schedule": {"every": 6}})
-    known = survey(Storage(tmp_path), [other])
+    known = survey(open_storage(tmp_path), [other])
     assert (known.finished, known.changed) == ({}, {"0000": done})
-    assert difference(Storage(tmp_path), other, done) == "steps 4 -> 5, method.schedule.every null -> 6"
+    assert difference(open_storage(tmp_path), other, done) == "steps 4 -> 5, method.schedule.every null -> 6"
 
 
 def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):
-    ledger = Ledger(Storage(tmp_path))
+    ledger = Ledger(open_storage(tmp_path))
     ledger.add("begin", total=1)
     ledger.add("fail", id="0000", n=2, error="ValueError: no")
     ledger.flush()
-    assert survey(Storage(tmp_path), [item(tmp_path)]).given_up == {"0000": "ValueError: no"}
+    assert survey(open_storage(tmp_path), [item(tmp_path)]).given_up == {"0000": "ValueError: no"}
     ledger.add("begin", total=1, retry=True)
     ledger.flush()
-    assert survey(Storage(tmp_path), [item(tmp_path)]).given_up == {}
+    assert survey(open_storage(tmp_path), [item(tmp_path)]).given_up == {}
 
 
 def test_ledger_facts_read_back(tmp_path):

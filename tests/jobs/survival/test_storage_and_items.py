@@ -10,7 +10,7 @@ import pytest
 
 from jobs.store.items import ATTEMPTS
 from jobs.store.known import survey
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 from tests.jobs.store.example import item, publish
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
@@ -66,18 +66,18 @@ def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_p
     """The process is killed between writing and naming the file, or between the file and its sidecar."""
     code = """
 import os, sys
-from jobs.store.storage import Storage
+from jobs.store.local import LocalStorage
 from tests.jobs.store import example
 one = example.item(sys.argv[1])
 if "sidecar" in sys.argv[2]:
-    Storage.write = lambda *_: os.kill(os.getpid(), 9)
+    LocalStorage.write = lambda *_: os.kill(os.getpid(), 9)
 else:
     example.sidecar_of = lambda *_: os.kill(os.getpid(), 9)
 example.publish(one)
 """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), when], cwd=ROOT, timeout=60)
     assert killed.returncode == -9
-    one, storage = item(tmp_path), Storage(tmp_path)
+    one, storage = item(tmp_path), open_storage(tmp_path)
     assert survey(storage, [one]).finished == {}
     assert ("sidecar" in when) == (storage.stored(one.video) is not None)
     storage.remove(ATTEMPTS)
