@@ -37,7 +37,7 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
-            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.method
+            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.settings.method
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
@@ -79,7 +79,7 @@ def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
         _clear(plan)
         prune(storage)
         remember(plan)
-        recorder = Recorder(storage, plan.items, plan.known, title=plan.facts.name)
+        recorder = Recorder(storage, plan.settings, plan.items, plan.known, title=plan.facts.name)
         recorder.begin(**_first_words(plan))
         try:
             yield recorder
@@ -189,13 +189,10 @@ def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
     """What each rank of a gang builds."""
     options = plan.options
     return RenderWorkload(
-        model=plan.facts.source,
-        revision=plan.facts.revision,
+        settings=plan.settings,
         prompt_template=plan.facts.defaults.prompt_template,
-        dtype=plan.items[0].dtype,
         layout=layout,
         engine=options.sp_engine,
-        recipe=plan.method,
         compiled=options.video.compile,
         deadline_s=options.deadline,
         shard_weights=options.shard_weights,

@@ -9,7 +9,7 @@ from cluster.events import Event
 from cluster.failure import FailureKind
 from jobs.driver.gallery.gallery import Entry, Gallery
 from jobs.errors import InfrastructureError
-from jobs.store.items import CHECKPOINTS, RenderItem, Sidecar
+from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.known import Done, Known
 from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
@@ -23,8 +23,10 @@ LONGEST_TROUBLE_S = 1800.0
 class Recorder:
     """`note` is the batch's `on_event`, `tick` its `on_tick`; `close` says how the batch has ended."""
 
-    def __init__(self, storage: Storage, items: Sequence[RenderItem], known: Known, title: str) -> None:
-        self._storage = storage
+    def __init__(
+        self, storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], known: Known, title: str
+    ) -> None:
+        self._storage, self._method = storage, settings.method.name
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
@@ -156,8 +158,7 @@ class Recorder:
 
     def _show(self, item: RenderItem, **facts: Any) -> None:
         self._not_shown.pop(item.id, None)
-        fixed = item.model_dump(include={"id", "prompt", "seed", "height", "width", "num_frames", "steps"})
-        self._gallery.update(self._index[item.id], Entry(**fixed, method=item.method["name"], **facts))
+        self._gallery.update(self._index[item.id], Entry(**item.model_dump(), method=self._method, **facts))
 
 
 def _known_as(item: RenderItem, known: Known) -> dict[str, Any]:

@@ -13,13 +13,13 @@ from jobs.options.batch import VBenchOptions
 from jobs.store.ledger import Ledger
 from jobs.store.mp4 import probe
 from jobs.store.open import open_storage
-from tests.jobs.store.example import item, publish
+from tests.jobs.store.example import item, publish, settings
 
 
 def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
     """Put a video, as a batch publishes it, into the batch's directory."""
-    video = item(out, id=id, prompt=prompt, seed=seed)
-    publish(video)
+    video = item(id=id, prompt=prompt, seed=seed)
+    publish(settings(out), video)
     return out / video.video
 
 

@@ -15,7 +15,7 @@ from jobs.store.lock import DriverLock
 from jobs.store.open import open_storage
 from jobs.store.remote import SEGMENT_BYTES
 from jobs.store.storage import Storage, StorageError
-from tests.jobs.store.example import item, publish
+from tests.jobs.store.example import item, publish, settings
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -86,12 +86,12 @@ def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
 
 
 def test_a_batch_lives_on_either(storage: Storage):
-    one = item(storage.url, save_latents=True)
+    batch, one = settings(storage.url, save_latents=True), item()
     storage.check_writable()
     with DriverLock(storage):
         with pytest.raises(BadInput, match="another driver works on"):
             DriverLock(storage, lease_s=20).__enter__()
-        sidecar, ledger = publish(one), Ledger(storage)
+        sidecar, ledger = publish(batch, one), Ledger(storage)
         stored = storage.stored(one.video)
         assert stored is not None
         ledger.add("begin", total=1)
@@ -100,7 +100,7 @@ def test_a_batch_lives_on_either(storage: Storage):
         ledger.flush()
     assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
     assert read_account(storage).counts()["done"] == 1
-    assert list(survey(storage, [one], verify=True).finished) == ["0000"]
+    assert list(survey(storage, batch, [one], verify=True).finished) == ["0000"]
     assert storage.digest(one.video) == sidecar.sha256
 
 
