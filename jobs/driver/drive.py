@@ -58,7 +58,7 @@ def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
 def wrap_up(plan: Plan, console: Console) -> Plan:
     """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
     storage = plan.storage
-    if not (plan.known.untold or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
+    if not (plan.known.unrecorded or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
         return plan
     try:
         storage.check_writable()

@@ -39,7 +39,7 @@ class Recorder:
 
     def begin(self, **facts: Any) -> None:
         """The batch is about to start, on a running Ray if there is anything `todo`: `facts` go to the ledger."""
-        for done in self._known.untold:
+        for done in self._known.unrecorded:
             self._ledger.add("done", **done.facts())
         self._ledger.add("begin", **facts)
         if facts["todo"]:

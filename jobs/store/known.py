@@ -66,14 +66,14 @@ SHORT = {
 class Known:
     """By item id: what need not be rendered, what lies there with other settings, and why others were given up.
 
-    `untold` are the finished videos that the ledger does not know as they lie there, because their driver was killed
-    before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
+    `unrecorded` are the finished videos that the ledger does not know as they lie there, because their driver was
+    killed before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
     """
 
     finished: dict[str, Done] = field(default_factory=dict)
     changed: dict[str, Done] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
-    untold: list[Done] = field(default_factory=list)
+    unrecorded: list[Done] = field(default_factory=list)
     ledger: dict[str, Stored] = field(default_factory=dict)
 
 
@@ -91,15 +91,14 @@ def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem
         there = done.get(item.id)
         if there is None or f"{_stem(there)}.mp4" not in files:
             continue
+        is_complete = _is_complete(item, files, with_latents=settings.save_latents)
         if there.fingerprint != settings.fingerprint(item):
             known.changed[item.id] = there
-        elif _is_complete(item, files, with_latents=settings.save_latents) and is_intact(
-            storage, there, files, verify=verify
-        ):
+        elif is_complete and is_intact(storage, there, files, verify=verify):
             known.finished[item.id] = there
             stamp = files[f"{_stem(there)}.mp4"].stamp
             if there.stamp != stamp:
-                known.untold.append(replace(there, stamp=stamp))
+                known.unrecorded.append(replace(there, stamp=stamp))
     return known
 
 

@@ -37,18 +37,18 @@ def test_a_published_video_is_finished_with_or_without_the_ledger(tmp_path):
     assert without is not None and (without.sha256, without.stamp) == (done.sha256, None)
 
 
-def test_a_video_is_untold_until_the_ledger_has_it_as_it_lies_there(tmp_path):
+def test_a_video_is_unrecorded_until_the_ledger_has_it_as_it_lies_there(tmp_path):
     batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
     publish(batch, one)
-    [untold] = survey(storage, batch, [one]).untold
+    [unrecorded] = survey(storage, batch, [one]).unrecorded
     ledger = Ledger(storage)
-    ledger.add("done", **untold.facts())
+    ledger.add("done", **unrecorded.facts())
     ledger.flush()
     known = survey(storage, batch, [one])
-    assert (known.untold, known.finished) == ([], {"0000": untold})
+    assert (known.unrecorded, known.finished) == ([], {"0000": unrecorded})
     (tmp_path / one.video).touch()  # as a copy would
-    [again] = survey(storage, batch, [one]).untold
-    assert again.sha256 == untold.sha256 and again.stamp != untold.stamp
+    [again] = survey(storage, batch, [one]).unrecorded
+    assert again.sha256 == unrecorded.sha256 and again.stamp != unrecorded.stamp
 
 
 @pytest.mark.parametrize("with_ledger", [True, False])
