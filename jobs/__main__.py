@@ -4,7 +4,6 @@ import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from typing import Any
 
 from jobs.errors import INTERRUPTED, JobError
 from jobs.options.command_line import COMMANDS, parse
@@ -24,13 +23,13 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return INTERRUPTED
 
 
-def _run(given: Any) -> int:
+def _run(given: object) -> int:
     _check_results(given)
     module = next(module for kind, module in COMMANDS.values() if type(given) is kind)
     return import_module(module).run(given)
 
 
-def _check_results(given: Any) -> None:
+def _check_results(given: object) -> None:
     """What a command is to write at its end can be written, so that no hour of work is lost. Raises BadInput."""
     table, report = getattr(given, "json", None), getattr(given, "report", None)
     if table or report:

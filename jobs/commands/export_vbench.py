@@ -20,7 +20,6 @@ from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from pydantic import ValidationError
 
@@ -29,7 +28,7 @@ from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
 from jobs.options.batch import VBenchOptions
 from jobs.store.files import check_writable, sha256, write_text
 from jobs.store.items import Sidecar
-from jobs.store.ledger import read_account
+from jobs.store.ledger import read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
@@ -79,7 +78,7 @@ def run(options: VBenchOptions) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda video: _place(batch, video, options.to), videos))
     _write_prompts(options.to, videos)
-    unfinished = read_account(batch).counts()
+    unfinished = read_state(batch).counts()
     del unfinished["done"]
     _report(videos, num_broken, unfinished, options.to)
     return PARTIAL if num_broken or unfinished else DONE
@@ -162,7 +161,7 @@ def _exported_before(to: Path, batch: Storage) -> set[str]:
     return names
 
 
-def _row(video: Exported) -> dict[str, Any]:
+def _row(video: Exported) -> dict[str, object]:
     """VBench asks to record the seed of every video."""
     known = video.sidecar.model_dump(include={"id", "prompt", "seed", "sha256"})
     return {"video": video.name, **known, "source": video.source}

@@ -3,9 +3,12 @@
 import asyncio
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.errors import InfrastructureError
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobDetails, JobSubmissionClient
 
 # Tunnels break and laptops sleep; the job goes on meanwhile.
 PATIENCE_S = 300.0
@@ -13,7 +16,7 @@ PAUSE_S = 2.0
 LEFT_ALONE = "the job is not followed any more, but goes on; how to follow and stop it stands above"
 
 
-def follow(client: Any, submission: str, *, patience_s: float = PATIENCE_S) -> Any:
+def follow(client: "JobSubmissionClient", submission: str, *, patience_s: float = PATIENCE_S) -> "JobDetails":
     """Print what the job says until it ends; returns Ray's `JobDetails`. Ctrl-C leaves the job running.
 
     Raises InfrastructureError after `patience_s` without a connection.
@@ -24,7 +27,7 @@ def follow(client: Any, submission: str, *, patience_s: float = PATIENCE_S) -> A
             asyncio.run(tail.show())
             return _ended(client, submission)
         except (OSError, RuntimeError) as error:
-            if tail.is_heard:  # Until now, however quiet the job was.
+            if tail.has_answered:  # Until now, however quiet the job was.
                 lost_s = time.monotonic()
             if time.monotonic() - lost_s > patience_s:
                 raise InfrastructureError(f"{LEFT_ALONE} ({error})") from error
@@ -37,22 +40,22 @@ def follow(client: Any, submission: str, *, patience_s: float = PATIENCE_S) -> A
 class Tail:
     """A job's log, which Ray sends from its beginning each time it is asked: what was printed before is passed over."""
 
-    def __init__(self, client: Any, submission: str) -> None:
+    def __init__(self, client: "JobSubmissionClient", submission: str) -> None:
         self._client, self._submission, self._num_printed = client, submission, 0
-        self.is_heard = False  # on the last connection
+        self.has_answered = False  # on the last connection
 
     async def show(self) -> None:
         """Print the log as it grows, until the job ends. Raises OSError or RuntimeError if the connection breaks."""
-        num_read, self.is_heard = 0, False
+        num_read, self.has_answered = 0, False
         async for text in self._client.tail_job_logs(self._submission):
-            self.is_heard = True
+            self.has_answered = True
             fresh = text[max(0, self._num_printed - num_read) :]
             num_read += len(text)
             self._num_printed += len(fresh)
             print(fresh, end="", flush=True)
 
 
-def _ended(client: Any, submission: str) -> Any:
+def _ended(client: "JobSubmissionClient", submission: str) -> "JobDetails":
     """The log may end a moment before the job does."""
     info = client.get_job_info(submission)
     while not info.status.is_terminal():

@@ -3,7 +3,7 @@
 import os
 from collections import defaultdict
 from collections.abc import Sequence
-from typing import Any
+from typing import TypedDict
 
 from rich.console import Console
 
@@ -16,6 +16,16 @@ from jobs.errors import DONE
 from jobs.options.batch import PlanOptions
 from jobs.request.gangs import Node, gang_spec, nodes_as_given, num_gangs
 from jobs.store.items import RenderItem
+
+
+class SizeRow(TypedDict):
+    """What is left of one size; `seconds` are those of one video, where that is known."""
+
+    size: str
+    steps: int
+    tokens: int
+    videos: int
+    seconds: float | None
 
 
 def run(options: PlanOptions) -> int:
@@ -48,9 +58,9 @@ def run(options: PlanOptions) -> int:
     return DONE
 
 
-def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[dict[str, Any]]:
+def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[SizeRow]:
     """One row a size, the commonest first."""
-    sizes: dict[tuple[int, ...], list[RenderItem]] = defaultdict(list)
+    sizes: dict[tuple[int, int, int, int], list[RenderItem]] = defaultdict(list)
     for item in plan.todo:
         sizes[item.height, item.width, item.num_frames, item.steps].append(item)
     return [

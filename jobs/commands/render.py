@@ -1,11 +1,10 @@
 """`resca render PROMPTS --out DIR`: check everything, then render on Ray whatever is not finished yet."""
 
-from typing import Any
-
+from cluster.events import Outcome
 from jobs.console import count, make_console, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.drive import render_what_is_left, wrap_up
-from jobs.driver.view import done_row, failed_row, print_table
+from jobs.driver.view import VideoRow, done_row, failed_row, print_table
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL
 from jobs.options.batch import RenderOptions
 from jobs.store.items import RenderItem, Sidecar
@@ -29,13 +28,13 @@ def run(options: RenderOptions) -> int:
     return exit_code(outcomes, plan)
 
 
-def exit_code(outcomes: list[Any], plan: Plan) -> int:
+def exit_code(outcomes: list[Outcome], plan: Plan) -> int:
     """0 without failures; 33 if a rerun would render more; 2 if the model cannot be loaded; 3 if videos were given up.
 
     A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
     """
-    failed = [outcome for outcome in outcomes if outcome.failure]
-    left = {each.failure.value for each in failed if each.was_left or each.failure.value in ("start", "storage")}
+    failed = [(outcome.failure, outcome.was_left) for outcome in outcomes if outcome.failure]
+    left = {kind.value for kind, was_left in failed if was_left or kind.value in ("start", "storage")}
     if left:
         return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
     return PARTIAL if failed or plan.known.given_up else DONE
@@ -47,18 +46,19 @@ def _headline(plan: Plan) -> str:
     return f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {plan.options.method}{again}{given_up}"
 
 
-def _rows(plan: Plan, outcomes: list[Any]) -> list[dict[str, Any]]:
+def _rows(plan: Plan, outcomes: list[Outcome]) -> list[VideoRow]:
     """One row an item, in the order of the prompt file."""
     rendered = {outcome.item.id: outcome for outcome in outcomes}
-    return [_row(plan, item, rendered.get(item.id)) for item in plan.items]
+    return [_row(plan, item, rendered) for item in plan.items]
 
 
-def _row(plan: Plan, item: RenderItem, outcome: Any) -> dict[str, Any]:
+def _row(plan: Plan, item: RenderItem, rendered: dict[str, Outcome]) -> VideoRow:
     known, method, where = plan.known, plan.settings.method.name, plan.storage.where(item.video)
     if item.id in known.finished:
         return done_row(item, method, where, known.finished[item.id], "finished before")
     if item.id in known.given_up:
         return failed_row(item, method, known.given_up[item.id], "given up before")
+    outcome = rendered[item.id]
     if outcome.failure:
         return failed_row(item, method, outcome.error, "failed")
     done = Done.of_sidecar(Sidecar.model_validate(outcome.result), item.name)

@@ -10,7 +10,7 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from jobs.commands.follow import follow
 from jobs.console import make_console
@@ -22,6 +22,9 @@ from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES, read_recipe
 from jobs.store.items import JOB
 from jobs.store.open import open_storage
+
+if TYPE_CHECKING:
+    from ray.job_submission import JobSubmissionClient
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
@@ -63,7 +66,7 @@ def _check_reachable_later(options: SubmitOptions) -> None:
         raise BadInput(f"--out {options.out} is a relative path; give one that every node sees, or a URL")
 
 
-def _client(address: str | None) -> Any:
+def _client(address: str | None) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT
@@ -73,7 +76,7 @@ def _client(address: str | None) -> Any:
         return JobSubmissionClient(address)
 
 
-def _submit(client: Any, submission: str, folder: Path, options: SubmitOptions) -> None:
+def _submit(client: "JobSubmissionClient", submission: str, folder: Path, options: SubmitOptions) -> None:
     with _jobs_errors(client.get_address()):
         client.submit_job(
             submission_id=submission,
@@ -123,7 +126,7 @@ def _entrypoint(options: SubmitOptions) -> str:
     return shlex.join(words)
 
 
-def _flag(name: str, value: Any) -> list[str]:
+def _flag(name: str, value: object) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
     return [flag] if value is True else [flag, str(value)]
 
@@ -133,8 +136,8 @@ def _exit_code(status: str, message: str, code: int | None) -> int:
         return DONE
     if status == "STOPPED":
         return TERMINATED
-    told = re.search(r"exit code (\d+)", message)
-    return code or (int(told[1]) if told else INFRASTRUCTURE)
+    said = re.search(r"exit code (\d+)", message)
+    return code or (int(said[1]) if said else INFRASTRUCTURE)
 
 
 @contextmanager

@@ -7,7 +7,7 @@ from cluster.heap import uncollected
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
-from jobs.request.checks import _check_sizes, check_numbers, defaults_for, guidance_for
+from jobs.request.checks import check_numbers, check_sizes, defaults_for, guidance_for
 from jobs.request.prompts import read_items
 from jobs.request.recipes import resolve_method
 from jobs.store.items import BatchSettings, RenderItem, check_names
@@ -45,7 +45,7 @@ def make_plan(options: RenderOptions) -> Plan:
     facts, storage = read_facts(options.model, own_code=options.trust_remote_code), open_storage(options.out)
     settings = _settings(options, facts, storage)
     lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
-    _check_sizes(lines, facts, options, settings.method)
+    check_sizes(lines, facts, options, settings.method)
     items = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines]
     check_names(items)
     known = survey(storage, settings, items, verify=options.verify)

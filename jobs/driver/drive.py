@@ -3,13 +3,14 @@
 import logging
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
 
 from rich.console import Console
 
+from cluster.events import Event, Outcome
 from cluster.nodes import HeadLost
+from cluster.placement import GangSpec
 from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import CancelWatch
@@ -29,7 +30,7 @@ from jobs.store.logs import driver_log, prune
 from parallel.layout import Layout
 
 
-def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
+def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcome]]:
     """Render what is left; everything that was started is gone when this returns or raises.
 
     The plan comes back, too, as another driver may have been at work until this one got the lock.
@@ -80,7 +81,7 @@ def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
         prune(storage)
         remember(plan)
         recorder = Recorder(storage, plan.settings, plan.items, plan.known, title=plan.facts.name)
-        recorder.begin(**_first_words(plan))
+        _begin(recorder, plan)
         try:
             yield recorder
             how = "done"
@@ -104,8 +105,13 @@ def _clear(plan: Plan) -> None:
 
 
 def _run_batch(
-    plan: Plan, console: Console, recorder: Recorder, checks: list[Any], layout: Layout, spec: Any
-) -> list[Any]:
+    plan: Plan,
+    console: Console,
+    recorder: Recorder,
+    checks: list[Callable[[], None]],
+    layout: Layout,
+    spec: GangSpec,
+) -> list[Outcome]:
     from cluster.batch import Budgets, InfeasibleGang, run_batch
 
     options = plan.options
@@ -117,7 +123,7 @@ def _run_batch(
 
     with BatchView(console, len(plan.todo)) as view:
 
-        def note(event: Any) -> None:
+        def note(event: Event) -> None:
             view.show(event)
             recorder.note(event)
 
@@ -142,20 +148,19 @@ def _run_batch(
             raise
 
 
-def _first_words(plan: Plan) -> dict[str, Any]:
-    options = plan.options
-    return {
-        "total": len(plan.items),
-        "todo": len(plan.todo),
-        "method": options.method,
-        "model": plan.facts.name,
-        "gangs": options.gangs,
-        "retry": options.retry or None,
-        "job": os.environ.get(JOB),
-    }
+def _begin(recorder: Recorder, plan: Plan) -> None:
+    recorder.begin(
+        total=len(plan.items),
+        todo=len(plan.todo),
+        method=plan.options.method,
+        model=plan.facts.name,
+        gangs=plan.options.gangs,
+        retry=plan.options.retry or None,
+        job=os.environ.get(JOB),
+    )
 
 
-def _ask(plan: Plan, console: Console, spec: Any) -> None:
+def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
     model = calibrate(plan.facts, plan.items, plan.known.finished)

@@ -1,7 +1,6 @@
 """A batch as Prometheus metrics, through Ray: on the driver's node they appear as `ray_resca_...`."""
 
-from collections.abc import Mapping
-from typing import Any
+from typing import TypedDict
 
 from ray.util.metrics import Counter, Gauge, Histogram
 
@@ -10,6 +9,14 @@ from cluster.failure import FailureKind
 
 # From a demo video's fractions of a second to the hours of a long one at full size.
 SECONDS_BOUNDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000]
+
+
+class Spent(TypedDict):
+    """What is counted of a finished video: these fields of its sidecar."""
+
+    seconds: dict[str, float]
+    dense_steps: int
+    sparse_steps: int
 
 
 class BatchMetrics:
@@ -53,12 +60,12 @@ class BatchMetrics:
             case "gang_closed":
                 self._note_gone(event.gang)
 
-    def _note_sidecar(self, sidecar: Mapping[str, Any]) -> None:
+    def _note_sidecar(self, sidecar: Spent) -> None:
         for stage, seconds in sidecar["seconds"].items():
             self.stage_seconds.observe(seconds, tags={"stage": stage})
             _add(self.seconds_spent, seconds, stage=stage)
-        for kind in ("dense", "sparse"):
-            _add(self.steps, sidecar[f"{kind}_steps"], kind=kind)
+        _add(self.steps, sidecar["dense_steps"], kind="dense")
+        _add(self.steps, sidecar["sparse_steps"], kind="sparse")
 
     def _finish_one(self) -> None:
         self._num_left -= 1

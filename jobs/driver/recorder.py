@@ -2,22 +2,45 @@
 
 import logging
 import time
-from collections.abc import Mapping, Sequence
-from typing import Any
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from cluster.events import Event
 from cluster.failure import FailureKind
-from jobs.driver.gallery.gallery import Entry, Gallery
+from jobs.driver.gallery.gallery import Entry, Gallery, Status
 from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.known import Done, Known
 from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
 
+if TYPE_CHECKING:
+    from jobs.driver.metrics import BatchMetrics
+
 logger = logging.getLogger(__name__)
 GALLERY_S = 5.0
 # A disk that is full may be emptied, a storage that is away may come back: so long a driver waits for it.
 LONGEST_TROUBLE_S = 1800.0
+
+
+class About(TypedDict):
+    """What the ledger says of every attempt: its number, and the gang."""
+
+    n: int | None
+    g: int | None
+
+
+class Shown(TypedDict):
+    """What the gallery shows of a video beside what was asked for."""
+
+    status: Status
+    video: NotRequired[str]
+    error: NotRequired[str | None]
+    seconds: NotRequired[dict[str, float]]
+    dense_steps: NotRequired[int]
+    sparse_steps: NotRequired[int]
+    attempts: NotRequired[int]
+    gang: NotRequired[int | None]
 
 
 class Recorder:
@@ -32,20 +55,20 @@ class Recorder:
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
         self._not_shown = {item.id: item for item in items}
         self._known = known
-        self._metrics: Any = None
+        self._metrics: BatchMetrics | None = None
         self._has_ended = False
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
 
-    def begin(self, **facts: Any) -> None:
-        """The batch is about to start, on a running Ray if there is anything `todo`: `facts` go to the ledger."""
+    def begin(self, *, total: int, todo: int, **facts: object) -> None:
+        """A batch of `total` videos is about to start, on a running Ray if any is `todo`; all goes to the ledger."""
         for done in self._known.unrecorded:
-            self._ledger.add("done", **done.facts())
-        self._ledger.add("begin", **facts)
-        if facts["todo"]:
+            self._ledger.add("done", **done.for_ledger())
+        self._ledger.add("begin", total=total, todo=todo, **facts)
+        if todo:
             from jobs.driver.metrics import BatchMetrics
 
-            self._metrics = BatchMetrics(facts["todo"])
+            self._metrics = BatchMetrics(todo)
         self.flush()
 
     def note(self, event: Event) -> None:
@@ -104,18 +127,18 @@ class Recorder:
             self._endure(error)
 
     def _write_down(self, event: Event) -> None:
-        item, about = event.item, {"n": event.attempts, "g": event.gang}
+        item, about = event.item, About(n=event.attempts, g=event.gang)
         match event.kind:
             case "item_started":
                 self._ledger.add("start", id=item.id, **about)
-                self._show(item, status="running", attempts=event.attempts, gang=event.gang)
+                self._show(item, status="running", attempts=event.attempts or 0, gang=event.gang)
             case "item_done":
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
                 if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
                     self._forget_checkpoints(item)
                 self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
-                self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
+                self._show(item, status="retrying", error=event.error, attempts=event.attempts or 0, gang=event.gang)
             case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
                 self._ledger.add("left", id=item.id, why=_kind(event), error=event.error, **about)
                 self._show(item, status="waiting", error=event.error)
@@ -126,10 +149,10 @@ class Recorder:
             case _:
                 pass
 
-    def _finish(self, item: RenderItem, sidecar: Sidecar, about: Mapping[str, Any]) -> None:
+    def _finish(self, item: RenderItem, sidecar: Sidecar, about: About) -> None:
         done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
-        self._ledger.add("done", **about, **done.facts())
-        self._show(item, status="done", attempts=about["n"], gang=about["g"], **_shown(done))
+        self._ledger.add("done", **about, **done.for_ledger())
+        self._show(item, **_shown(done, attempts=about["n"] or 0, gang=about["g"]))
 
     def _stamp(self, item: RenderItem) -> str | None:
         """Of its file, so that it is known again; without one the next driver compares its checksum."""
@@ -146,32 +169,39 @@ class Recorder:
         except OSError as error:
             self._endure(error)
 
-    def _give_up(self, item: RenderItem, event: Event, about: Mapping[str, Any]) -> None:
+    def _give_up(self, item: RenderItem, event: Event, about: About) -> None:
         self._forget_checkpoints(item)
         self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
-        self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
+        self._show(item, status="failed", error=event.error, attempts=event.attempts or 0, gang=event.gang)
         if event.traceback:
             try:
                 self._storage.write(f"failures/{item.id}.txt", event.traceback.encode())
             except OSError as error:
                 self._endure(error)
 
-    def _show(self, item: RenderItem, **facts: Any) -> None:
+    def _show(self, item: RenderItem, **facts: Unpack[Shown]) -> None:
         self._not_shown.pop(item.id, None)
         self._gallery.update(self._index[item.id], Entry(**item.model_dump(), method=self._method, **facts))
 
 
-def _known_as(item: RenderItem, known: Known) -> dict[str, Any]:
+def _known_as(item: RenderItem, known: Known) -> Shown:
     if item.id in known.finished:
-        return {"status": "done", **_shown(known.finished[item.id])}
+        return _shown(known.finished[item.id])
     if item.id in known.given_up:
         return {"status": "failed", "error": known.given_up[item.id]}
     return {"status": "waiting"}
 
 
-def _shown(done: Done) -> dict[str, Any]:
-    steps = {"dense_steps": done.dense_steps, "sparse_steps": done.sparse_steps}
-    return {"video": f"{done.name}.mp4", "seconds": done.seconds, **steps}
+def _shown(done: Done, *, attempts: int = 0, gang: int | None = None) -> Shown:
+    return {
+        "status": "done",
+        "video": f"{done.name}.mp4",
+        "seconds": done.seconds,
+        "dense_steps": done.dense_steps,
+        "sparse_steps": done.sparse_steps,
+        "attempts": attempts,
+        "gang": gang,
+    }
 
 
 def _kind(event: Event) -> str | None:

@@ -1,15 +1,15 @@
 """What a batch remembers of how it was asked for, so that `retry` needs nothing but its directory."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import asdict, fields, is_dataclass, replace
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, get_type_hints
+
+from pydantic import TypeAdapter
 
 from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
-from jobs.options.shared import MethodOptions, VideoOptions
+from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES
 from jobs.store.storage import Storage
 
@@ -39,14 +39,11 @@ def recall(storage: Storage, folder: Path) -> RenderOptions:
     """
     text = _read(storage, OPTIONS)
     try:
-        given = json.loads(text)
+        options = TypeAdapter(RenderOptions).validate_json(text)  # what other versions had besides is passed over
     except ValueError as error:
         raise BadInput(f"{storage.where(OPTIONS)} is damaged: {error}") from error
-    given |= {"out": str(storage), "prompts": _copy(storage, PROMPTS, folder)}
-    if given["method"] == RECIPE:
-        given["method"] = str(_copy(storage, RECIPE, folder))
-    cache, video = _typed(MethodOptions, given.pop("cache")), _typed(VideoOptions, given.pop("video"))
-    return RenderOptions(**_known(RenderOptions, given), cache=cache, video=video)
+    method = str(_copy(storage, RECIPE, folder)) if options.method == RECIPE else options.method
+    return replace(options, out=str(storage), prompts=_copy(storage, PROMPTS, folder), method=method)
 
 
 def _read(storage: Storage, name: str) -> bytes:
@@ -59,20 +56,3 @@ def _read(storage: Storage, name: str) -> bytes:
 def _copy(storage: Storage, name: str, folder: Path) -> Path:
     (folder / name).write_bytes(_read(storage, name))
     return folder / name
-
-
-def _typed(kind: type, given: Mapping[str, Any]) -> Any:
-    hints = get_type_hints(kind)
-    values = {name: Path(value) if value and Path in _members(hints[name]) else value for name, value in given.items()}
-    return kind(**_known(kind, values))
-
-
-def _members(hint: Any) -> tuple[Any, ...]:
-    return getattr(hint, "__args__", (hint,))
-
-
-def _known(kind: type, given: Mapping[str, Any]) -> dict[str, Any]:
-    """Without options of other versions."""
-    assert is_dataclass(kind)
-    names = {field.name for field in fields(kind)}
-    return {name: value for name, value in given.items() if name in names}

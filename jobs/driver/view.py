@@ -3,13 +3,14 @@
 import time
 from collections import Counter
 from collections.abc import Sequence
+from typing import TypedDict
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
 from cluster.events import Event
-from jobs.console import Row, count, visible
+from jobs.console import count, visible
 from jobs.store.items import RenderItem, Sidecar
 from jobs.store.known import Done
 
@@ -93,8 +94,36 @@ class BatchView:
 LASTING = ("gang_waiting", "gang_lost", "gang_closed", "item_done", "item_retried", "item_failed")
 
 
-def done_row(item: RenderItem, method: str, where: str, done: Done, status: str) -> Row:
-    """A video's row: its place, seconds over all stages, TFLOPs spent, and full sampling's FLOPs over those spent."""
+class DoneRow(TypedDict):
+    """A video that is there: its place, seconds over all stages, TFLOPs spent, full sampling's FLOPs over those."""
+
+    id: str
+    video: str
+    status: str
+    method: str
+    dense_steps: int
+    sparse_steps: int
+    seconds: float
+    tflops: float
+    flops_ratio: float | None
+    sha256: str
+
+
+class FailedRow(TypedDict):
+    """A video that is not there, and the reason."""
+
+    id: str
+    video: None
+    status: str
+    method: str
+    error: str | None
+
+
+VideoRow = DoneRow | FailedRow
+
+
+def done_row(item: RenderItem, method: str, where: str, done: Done, status: str) -> DoneRow:
+    """The row of a video that lies at `where`."""
     return {
         "id": item.id,
         "video": where,
@@ -109,31 +138,34 @@ def done_row(item: RenderItem, method: str, where: str, done: Done, status: str)
     }
 
 
-def failed_row(item: RenderItem, method: str, error: str, status: str) -> Row:
-    """The row of a video that is not there, with the reason."""
+def failed_row(item: RenderItem, method: str, error: str | None, status: str) -> FailedRow:
+    """The row of a video that is not there."""
     return {"id": item.id, "video": None, "status": status, "method": method, "error": error}
 
 
-def print_table(console: Console, rows: Sequence[Row], place: str) -> None:
+def print_table(console: Console, rows: Sequence[VideoRow], place: str) -> None:
     """The table at the end, of a big batch only what failed and the first ones; and where the files are."""
     shown = sorted(rows, key=lambda row: row["video"] is not None)[:LONGEST_TABLE] if is_big(rows) else rows
     table = Table("video", "status", "dense/sparse", "seconds", "FLOPs ratio")
     for row in shown:
-        if row["video"] is None:
-            table.add_row(row["id"], visible(f"{row['status']}: {row['error']}"), "", "", "")
-            continue
-        steps = f"{row['dense_steps']}/{row['sparse_steps']}"
-        ratio = "" if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x"
-        table.add_row(row["video"].rpartition("/")[2], row["status"], steps, f"{row['seconds']:.1f}", ratio)
+        table.add_row(*_cells(row))
     console.print(table)
     if is_big(rows):
         statuses = Counter(row["status"] for row in rows)
-        told = ", ".join(f"{number} {status}" for status, number in statuses.items())
-        console.print(f"and {len(rows) - len(shown)} more; in all: {told}")
+        counts = ", ".join(f"{number} {status}" for status, number in statuses.items())
+        console.print(f"and {len(rows) - len(shown)} more; in all: {counts}")
     console.print(f"videos: {place}", soft_wrap=True)
 
 
-def is_big(rows: Sequence[Row]) -> bool:
+def _cells(row: VideoRow) -> tuple[str, ...]:
+    if "error" in row:
+        return row["id"], visible(f"{row['status']}: {row['error']}"), "", "", ""
+    steps = f"{row['dense_steps']}/{row['sparse_steps']}"
+    ratio = "" if row["flops_ratio"] is None else f"{row['flops_ratio']:.2f}x"
+    return row["video"].rpartition("/")[2], row["status"], steps, f"{row['seconds']:.1f}", ratio
+
+
+def is_big(rows: Sequence[VideoRow]) -> bool:
     """Whether nobody would read all of them."""
     return len(rows) > LONGEST_TABLE
 

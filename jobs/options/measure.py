@@ -2,7 +2,6 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import tyro
 
@@ -45,7 +44,7 @@ class ComparedOptions:
         if unknown := [name for name in self.cache.given() if name not in known]:
             raise BadInput(f"none of the methods {self.methods} has an option --{unknown[0]}")
         own = _options_of(method)
-        given: dict[str, Any] = {name: value for name, value in self.cache.given().items() if name in own}
+        given = {name: value for name, value in self.cache.given().items() if name in own}
         return MethodOptions(**given)
 
 

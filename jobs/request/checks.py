@@ -61,7 +61,8 @@ def _check_counts(options: RenderOptions | VideoOptions, names: tuple[str, ...])
             raise BadInput(f"--{name.replace('_', '-')} must be at least 1, not {value}")
 
 
-def _check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:
+def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:
+    """Raises BadInput, naming the line, for a video that the model, the layout or the method cannot do."""
     layout = layout_as_given(options)
 
     @cache

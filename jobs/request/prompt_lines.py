@@ -6,12 +6,14 @@ import json
 import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+
+from pydantic import JsonValue
 
 from jobs.errors import BadInput
 
 # Where a line stands, and the fields that it gives, which are still to be checked.
-Given = tuple[str, dict[str, Any]]
+Json = dict[str, JsonValue]
+Given = tuple[str, Json]
 ENVELOPE = ("custom_id", "method", "url", "body")
 STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames": "seconds"}
 WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
@@ -70,7 +72,7 @@ def read_jsonl(text: str, path: Path, fps: int) -> Iterator[Given]:
         yield where, _request(given, where, fps) if "body" in given or "custom_id" in given else given
 
 
-def _object(line: str, where: str) -> dict[str, Any]:
+def _object(line: str, where: str) -> Json:
     try:
         value = json.loads(line)
     except json.JSONDecodeError as error:
@@ -82,7 +84,7 @@ def _object(line: str, where: str) -> dict[str, Any]:
     return value
 
 
-def _request(given: dict[str, Any], where: str, fps: int) -> dict[str, Any]:
+def _request(given: Json, where: str, fps: int) -> Json:
     """The fields of a batch request for /v1/videos, see https://developers.openai.com/api/docs/guides/batch.
 
     `size` is WIDTHxHEIGHT; `seconds` asks for fps frames each, and the one that a video starts with; `model` is
@@ -100,7 +102,7 @@ def _request(given: dict[str, Any], where: str, fps: int) -> dict[str, Any]:
     return fields | derived
 
 
-def _size(body: dict[str, Any], where: str) -> dict[str, int]:
+def _size(body: Json, where: str) -> dict[str, int]:
     if (size := body.get("size")) is None:
         return {}
     if not (isinstance(size, str) and (sides := SIZE.fullmatch(size))):
@@ -108,12 +110,12 @@ def _size(body: dict[str, Any], where: str) -> dict[str, int]:
     return {"width": int(sides[1]), "height": int(sides[2])}
 
 
-def _num_frames(body: dict[str, Any], where: str, fps: int) -> dict[str, int]:
+def _num_frames(body: Json, where: str, fps: int) -> dict[str, int]:
     if (seconds := body.get("seconds")) is None:
         return {}
     if isinstance(seconds, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(seconds)):
         raise BadInput(f"{where}: seconds {seconds!r} must be a whole number of at least 1")
-    return {"num_frames": int(seconds) * fps + 1}
+    return {"num_frames": int(str(seconds)) * fps + 1}
 
 
 READERS: dict[str, Callable[[str, Path, int], Iterator[Given]]] = {

@@ -2,12 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from jobs.errors import BadInput
-from jobs.request.prompt_lines import READERS
+from jobs.request.prompt_lines import READERS, Json
 
 # A NUL cannot stand in an MP4's tags.
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
@@ -79,7 +79,7 @@ def _text(path: Path) -> str:
         raise BadInput(f"cannot read prompt file {path}: {error.strerror}") from error
 
 
-def _item(index: int, where: str, given: dict[str, Any], fallback: dict[str, int]) -> Item:
+def _item(index: int, where: str, given: Json, fallback: dict[str, int]) -> Item:
     if unknown := [name for name in given if name not in FIELDS]:
         raise BadInput(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
     own = {name: value for name, value in given.items() if value is not None}

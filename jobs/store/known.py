@@ -4,12 +4,11 @@ import json
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 from pydantic import ValidationError
 
 from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
-from jobs.store.ledger import FOLDER, READERS, Account, read_account
+from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
 from jobs.store.storage import Storage, Stored
 
 
@@ -45,21 +44,41 @@ class Done:
         )
 
     @classmethod
-    def of_ledger(cls, line: dict[str, Any]) -> "Done":
-        """The inverse of `facts`."""
-        return cls(id=line["id"], stamp=line.get("stamp"), **{field: line[key] for field, key in SHORT.items()})
+    def of_ledger(cls, line: DoneLine) -> "Done":
+        """The inverse of `for_ledger`."""
+        return cls(
+            id=line["id"],
+            name=line["name"],
+            fingerprint=line["fp"],
+            sha256=line["sha"],
+            num_bytes=line["bytes"],
+            stamp=line.get("stamp"),
+            seconds=line["s"],
+            dense_steps=line["dense"],
+            sparse_steps=line["sparse"],
+            flops=line["flops"],
+            flops_full=line["full"],
+            device=line["dev"],
+            world_size=line["ranks"],
+        )
 
-    def facts(self) -> dict[str, Any]:
-        """As the ledger has it."""
-        return {"id": self.id, "stamp": self.stamp, **{key: getattr(self, field) for field, key in SHORT.items()}}
-
-
-# A ledger of a hundred thousand videos is read in a second: its keys are short.
-SHORT = {
-    **{"name": "name", "fingerprint": "fp", "sha256": "sha", "num_bytes": "bytes", "seconds": "s"},
-    **{"dense_steps": "dense", "sparse_steps": "sparse", "flops": "flops", "flops_full": "full"},
-    **{"device": "dev", "world_size": "ranks"},
-}
+    def for_ledger(self) -> dict[str, object]:
+        """What the ledger's line says of it."""
+        return {
+            "id": self.id,
+            "stamp": self.stamp,
+            "name": self.name,
+            "fp": self.fingerprint,
+            "sha": self.sha256,
+            "bytes": self.num_bytes,
+            "s": self.seconds,
+            "dense": self.dense_steps,
+            "sparse": self.sparse_steps,
+            "flops": self.flops,
+            "full": self.flops_full,
+            "dev": self.device,
+            "ranks": self.world_size,
+        }
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,9 +103,9 @@ def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem
     read and its checksum compared.
     """
     ledger = storage.folder(FOLDER)
-    files, account = storage.folder("videos"), read_account(storage)
-    done = read_done(storage, account, files)
-    known = Known(given_up=_given_up(account, items), ledger=ledger)
+    files, state = storage.folder("videos"), read_state(storage)
+    done = read_done(storage, state, files)
+    known = Known(given_up=_given_up(state, items), ledger=ledger)
     for item in items:
         there = done.get(item.id)
         if there is None or f"{_stem(there)}.mp4" not in files:
@@ -102,12 +121,12 @@ def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem
     return known
 
 
-def read_done(storage: Storage, account: Account, files: dict[str, Stored]) -> dict[str, Done]:
+def read_done(storage: Storage, state: BatchState, files: dict[str, Stored]) -> dict[str, Done]:
     """The videos that the ledger calls finished, and those of which only the sidecar tells; by item id."""
-    listed = [Done.of_ledger(each.facts) for each in account.items.values() if each.status == "done"]
-    told = {_stem(each) for each in listed}
+    recorded = [Done.of_ledger(each.done) for each in state.items.values() if each.done]
+    known = {_stem(each) for each in recorded}
     stems = [name.removesuffix(".json") for name in files if name.endswith(".json")]
-    return {each.id: each for each in [*_read_sidecars(storage, [s for s in stems if s not in told]), *listed]}
+    return {each.id: each for each in [*_read_sidecars(storage, [s for s in stems if s not in known]), *recorded]}
 
 
 def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify: bool = False) -> bool:
@@ -131,22 +150,21 @@ def difference(storage: Storage, settings: BatchSettings, item: RenderItem, ther
     return ", ".join(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in names)
 
 
-def flat(value: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+def flat(value: dict[str, object], prefix: str = "") -> dict[str, object]:
     """Nested settings with dotted names."""
-    leaves: dict[str, Any] = {}
+    leaves: dict[str, object] = {}
     for key, each in value.items():
         leaves |= flat(each, f"{prefix}{key}.") if isinstance(each, dict) else {f"{prefix}{key}": each}
     return leaves
 
 
-def _short(value: Any) -> str:
+def _short(value: object) -> str:
     text = json.dumps(value, ensure_ascii=False)
     return text if len(text) <= 60 else f"{text[:57]}..."
 
 
-def _given_up(account: Account, items: Iterable[RenderItem]) -> dict[str, str]:
-    standings = account.items.items()
-    failed = {name: each.facts.get("error", "") for name, each in standings if each.status == "failed"}
+def _given_up(state: BatchState, items: Iterable[RenderItem]) -> dict[str, str]:
+    failed = {name: each.error for name, each in state.items.items() if each.status == "failed"}
     return {item.id: failed[item.id] for item in items if item.id in failed}
 
 

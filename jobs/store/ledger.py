@@ -1,4 +1,4 @@
-"""The ledger of a batch: what happened, one JSON object a line, only ever added to; and how things stand by it."""
+"""The ledger of a batch: what happened, one JSON object a line, only ever added to; and how the batch stands by it."""
 
 import json
 import time
@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from itertools import chain
-from typing import Any, Literal
+from typing import Literal, NotRequired, TypedDict
 
 from cluster.heap import uncollected
 from jobs.store.storage import Storage
@@ -24,7 +24,7 @@ class Ledger:
         self._journal = storage.journal(FOLDER)
         self._fresh: list[str] = []
 
-    def add(self, kind: str, **facts: Any) -> None:
+    def add(self, kind: str, **facts: object) -> None:
         """Take note of an event; facts that are None are left out."""
         known = {key: value for key, value in facts.items() if value is not None}
         self._fresh.append(json.dumps({"e": kind, "t": round(time.time(), 3), **known}, separators=(",", ":")))
@@ -37,36 +37,111 @@ class Ledger:
         self._fresh.clear()
 
 
-@dataclass(slots=True)
-class Standing:
-    """How one item stands. `facts` is what the ledger says of its last event; of a finished one `Done` reads it."""
+class Line(TypedDict):
+    """What every line has; of the kinds of lines, what their readers look at."""
 
-    status: Status = "waiting"
-    attempts: int = 0
-    facts: dict[str, Any] = field(default_factory=dict)
+    t: float
+    """Seconds since 1970."""
+
+
+class BeginLine(Line):
+    """A driver begins."""
+
+    e: Literal["begin"]
+    total: int
+    model: str
+    method: str
+    retry: NotRequired[bool]
+
+
+class EndLine(Line):
+    """A driver ends, and has the time to say so."""
+
+    e: Literal["end"]
+    how: str
+
+
+class GangLine(Line):
+    """A gang has come or gone."""
+
+    e: Literal["gang_ready", "gang_lost", "gang_closed"]
+
+
+class ItemLine(Line):
+    """An item is begun, is to be begun again, is given up, or is left for another driver."""
+
+    e: Literal["start", "again", "fail", "left"]
+    id: str
+    n: NotRequired[int]  # attempts
+    g: NotRequired[int]  # gang
+    why: NotRequired[str]
+    error: NotRequired[str]
+
+
+class DoneLine(Line):
+    """A video is finished. A ledger of a hundred thousand is read in a second: its keys are short."""
+
+    e: Literal["done"]
+    id: str
+    n: NotRequired[int]
+    g: NotRequired[int]
+    stamp: NotRequired[str]
+    name: str
+    fp: str
+    sha: str
+    bytes: int
+    s: dict[str, float]
+    dense: int
+    sparse: int
+    flops: float
+    full: float
+    dev: str
+    ranks: int
+
+
+AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine
+
+
+@dataclass(slots=True)
+class ItemState:
+    """How one item stands, and the last line about it."""
+
+    line: ItemLine | DoneLine
+    status: Status
+    attempts: int
+
+    @property
+    def done(self) -> DoneLine | None:
+        """What the ledger says of the finished video, if it is one."""
+        return self.line if self.status == "done" and self.line["e"] == "done" else None
+
+    @property
+    def error(self) -> str:
+        """Why it failed or is tried again."""
+        return "" if self.line["e"] == "done" else self.line.get("error", "")
 
 
 @dataclass(kw_only=True)
-class Account:
+class BatchState:
     """How a batch stands, by its ledger; times are seconds since 1970."""
 
-    items: dict[str, Standing] = field(default_factory=dict)
-    begun: dict[str, Any] = field(default_factory=dict)
-    """The last driver's first words: total, method, model, how many videos at a time."""
-    ended: dict[str, Any] | None = None
-    """Its last words, if it had any."""
+    items: dict[str, ItemState] = field(default_factory=dict)
+    begun: BeginLine | None = None
+    """The last driver's first line."""
+    ended: EndLine | None = None
+    """Its last line, if it had the time for one."""
     last_s: float = 0.0
     retries: Counter[str] = field(default_factory=Counter)
     """By whose fault it was."""
     gang_losses: int = 0
 
     def counts(self) -> Counter[str]:
-        """Items by status; those that the ledger has not heard of wait."""
-        known = Counter(standing.status for standing in self.items.values())
-        unheard = max(0, self.begun.get("total", 0) - len(self.items))
-        return known + Counter(waiting=unheard)
+        """Items by status; those without a line wait."""
+        known = Counter(item.status for item in self.items.values())
+        total = self.begun["total"] if self.begun else 0
+        return known + Counter(waiting=max(0, total - len(self.items)))
 
-    def read(self, line: dict[str, Any]) -> None:
+    def read(self, line: AnyLine) -> None:
         """Take the next line of the ledger into account."""
         self.last_s = line["t"]
         match line["e"]:
@@ -75,39 +150,41 @@ class Account:
             case "start":
                 self._set(line, "running")
             case "again":
-                self.retries[line["why"]] += 1
+                self.retries[line.get("why", "")] += 1
                 self._set(line, "retrying")
-            case "done" | "fail" as kind:
-                self._set(line, "done" if kind == "done" else "failed")
-            case "left" | "stale":
+            case "done":
+                self._set(line, "done")
+            case "fail":
+                self._set(line, "failed")
+            case "left":
                 self._set(line, "waiting")
             case "gang_lost":
                 self.gang_losses += 1
             case "end":
                 self.ended = line
 
-    def _begin(self, line: dict[str, Any]) -> None:
+    def _begin(self, line: BeginLine) -> None:
         self.begun, self.ended = line, None
-        for standing in self.items.values():
-            if standing.status in ("running", "retrying") or (line.get("retry") and standing.status == "failed"):
-                standing.status = "waiting"
+        for item in self.items.values():
+            if item.status in ("running", "retrying") or (line.get("retry") and item.status == "failed"):
+                item.status = "waiting"
 
-    def _set(self, line: dict[str, Any], status: Status) -> None:
-        standing = self.items.setdefault(line["id"], Standing())
-        standing.status, standing.facts = status, line
-        standing.attempts = line.get("n", standing.attempts)
+    def _set(self, line: ItemLine | DoneLine, status: Status) -> None:
+        before = self.items.get(line["id"])
+        attempts = line.get("n", before.attempts if before else 0)
+        self.items[line["id"]] = ItemState(line, status, attempts)
 
 
 @uncollected()
-def read_account(storage: Storage) -> Account:
+def read_state(storage: Storage) -> BatchState:
     """How the batch stands. A line that a killed driver did not finish, or a damaged one, counts for nothing."""
-    account = Account()
+    state = BatchState()
     for line in read_lines(storage):
-        account.read(line)
-    return account
+        state.read(line)
+    return state
 
 
-def read_lines(storage: Storage) -> Iterator[dict[str, Any]]:
+def read_lines(storage: Storage) -> Iterator[AnyLine]:
     """What happened, in order."""
     names = [f"{FOLDER}/{name}" for name in sorted(storage.folder(FOLDER))]
     with ThreadPoolExecutor(READERS) as pool:  # An object store answers each request in its own time.

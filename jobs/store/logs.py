@@ -6,7 +6,6 @@ from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
-from typing import Any
 
 from jobs.store.storage import Storage
 
@@ -19,7 +18,7 @@ MOST_FILES = 2000
 class JsonLines(logging.Formatter):
     """Each record as one line of JSON: time (seconds since 1970), level, logger, message, and given facts."""
 
-    def __init__(self, **facts: Any) -> None:
+    def __init__(self, **facts: object) -> None:
         super().__init__()
         self._facts = facts
 
@@ -38,7 +37,7 @@ class JsonLines(logging.Formatter):
 
 
 @contextmanager
-def logging_to(path: Path, **facts: Any) -> Iterator[None]:
+def logging_to(path: Path, **facts: object) -> Iterator[None]:
     """What this package's modules log in the block goes to a file, of which the last two megabytes are kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handler = RotatingFileHandler(path, maxBytes=LONGEST_BYTES, backupCount=1, encoding="utf-8", delay=True)
@@ -64,7 +63,7 @@ def driver_log(storage: Storage) -> AbstractContextManager[None]:
 
 
 @contextmanager
-def attempt_log(storage: Storage, place: Path, item_id: str, attempt: int, **facts: Any) -> Iterator[None]:
+def attempt_log(storage: Storage, place: Path, item_id: str, attempt: int, **facts: object) -> Iterator[None]:
     """The log of one attempt, as `logs/ID.ATTEMPT.jsonl`; `place` is where it is written where that is elsewhere."""
     name = f"{FOLDER}/{item_id}.{attempt}.jsonl"
     own = storage.log_path(name)

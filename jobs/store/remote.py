@@ -5,16 +5,21 @@ from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jobs.errors import BadInput
 from jobs.store.storage import Storage, StorageError, Stored, next_number, reason
+
+if TYPE_CHECKING:
+    from fsspec import AbstractFileSystem
+
+Info = dict[str, Any]  # what a file system says of a file: each kind has its own keys
 
 SEGMENT_BYTES = 1 << 18  # nothing can be appended: a journal's last file is written anew each time
 
 
 class RemoteStorage(Storage):
-    """Files below a URL such as s3://bucket/videos. fsspec's file systems have no types: they are `Any` here."""
+    """Files below a URL such as s3://bucket/videos. What fsspec's file systems answer has no types."""
 
     flush_period_s = 5.0
     has_exclusive_create = False
@@ -90,7 +95,7 @@ class RemoteStorage(Storage):
             raise BadInput(f"output directory {self} cannot be written: {reason(error.__cause__ or error)}") from error
 
     @cached_property
-    def _files(self) -> Any:
+    def _files(self) -> "AbstractFileSystem":
         import fsspec
 
         try:
@@ -98,7 +103,7 @@ class RemoteStorage(Storage):
         except (ImportError, ValueError) as error:
             raise BadInput(f"output directory {self.url} cannot be used: {error}") from error
 
-    def _listed(self, name: str, kind: str) -> list[dict[str, Any]]:
+    def _listed(self, name: str, kind: str) -> list[Info]:
         try:
             self._files.invalidate_cache()
             return [info for info in self._ask("ls", name, detail=True) if info["type"] == kind]
@@ -131,10 +136,10 @@ class RemoteJournal:
             self._segment, self._number = b"", self._number + 1
 
 
-def _last(info: dict[str, Any]) -> str:
+def _last(info: Info) -> str:
     return PurePosixPath(info["name"]).name
 
 
-def _stored(info: dict[str, Any]) -> Stored:
+def _stored(info: Info) -> Stored:
     stamp = info.get("ETag") or info.get("etag") or info.get("LastModified") or info.get("created") or ""
     return Stored(num_bytes=info.get("size") or 0, stamp=str(stamp))

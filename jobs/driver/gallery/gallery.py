@@ -8,7 +8,7 @@ from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from importlib.resources import files
-from typing import Any, Literal
+from typing import Literal
 
 CHUNK_SIZE = 500
 Status = Literal["waiting", "running", "retrying", "done", "failed"]
@@ -102,7 +102,7 @@ class Gallery:
         self._write(f"gallery/{number:04d}.js", f"gallery.chunk({head}, [\n{rows}\n]);\n")
         self._versions[number] = version
 
-    def _manifest(self, running: bool) -> dict[str, Any]:
+    def _manifest(self, running: bool) -> dict[str, object]:
         return {
             "title": self._title,
             "running": running,
@@ -126,7 +126,7 @@ def _row(entry: Entry) -> str:
     return _javascript(list(values.values()))
 
 
-def _javascript(value: Any) -> str:
+def _javascript(value: object) -> str:
     """A value as ASCII that ends no script, opens no comment and breaks no line, whatever a prompt holds."""
     text = json.dumps(value, separators=(",", ":"))
     return text.replace("<", "\\u003c").replace(">", "\\u003e").replace("&", "\\u0026")

@@ -29,7 +29,7 @@ def batch(tmp_path, monkeypatch) -> Storage:
     stored = storage.stored(items[0].video)
     assert stored is not None
     ledger.add("begin", total=4, todo=4, method="resca", model="model", gangs=1)
-    ledger.add("done", n=1, g=0, **Done.of_sidecar(sidecar, items[0].name, stored.stamp).facts())
+    ledger.add("done", n=1, g=0, **Done.of_sidecar(sidecar, items[0].name, stored.stamp).for_ledger())
     ledger.add("start", id="0001", n=1, g=0)
     ledger.add("fail", id="0002", n=2, why="item", error="ValueError: no <such> colour")
     ledger.flush()

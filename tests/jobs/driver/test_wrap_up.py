@@ -11,7 +11,7 @@ from jobs.driver.batch_plan import make_plan
 from jobs.driver.drive import _recording
 from jobs.driver.remembered import recall, remember
 from jobs.options.batch import RenderOptions
-from jobs.store.ledger import read_account, read_lines
+from jobs.store.ledger import read_lines, read_state
 from jobs.store.lock import DriverLock, LockLost
 from jobs.store.open import open_storage
 from tests.jobs.models.test_facts import make_model
@@ -67,7 +67,7 @@ def test_a_living_driver_is_left_alone(out, capsys):
         assert main(RENDER) == 0
     assert "left as it is: another driver works on" in capsys.readouterr().out
     assert (out / "attempts" / "0001-its-own").exists()
-    assert read_account(open_storage(out)).begun == {}
+    assert read_state(open_storage(out)).begun is None
 
 
 def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):

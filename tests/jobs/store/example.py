@@ -55,6 +55,6 @@ def finish(batch: BatchSettings, one: RenderItem) -> Done:
     assert stored is not None
     done = Done.of_sidecar(sidecar, one.name, stored.stamp)
     ledger = Ledger(storage)
-    ledger.add("done", **done.facts())
+    ledger.add("done", **done.for_ledger())
     ledger.flush()
     return done

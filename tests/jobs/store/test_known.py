@@ -42,7 +42,7 @@ def test_a_video_is_unrecorded_until_the_ledger_has_it_as_it_lies_there(tmp_path
     publish(batch, one)
     [unrecorded] = survey(storage, batch, [one]).unrecorded
     ledger = Ledger(storage)
-    ledger.add("done", **unrecorded.facts())
+    ledger.add("done", **unrecorded.for_ledger())
     ledger.flush()
     known = survey(storage, batch, [one])
     assert (known.unrecorded, known.finished) == ([], {"0000": unrecorded})
@@ -132,4 +132,4 @@ def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):
 
 def test_ledger_facts_read_back(tmp_path):
     done = finish(settings(tmp_path), item())
-    assert Done.of_ledger(json.loads(json.dumps(done.facts()))) == done
+    assert Done.of_ledger(json.loads(json.dumps(done.for_ledger()))) == done

@@ -1,6 +1,6 @@
 """The ledger: what is read back is what was added, whatever was torn."""
 
-from jobs.store.ledger import Ledger, read_account
+from jobs.store.ledger import Ledger, read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
@@ -12,7 +12,7 @@ def write(storage: Storage, *lines: tuple[str, dict]) -> None:
     ledger.flush()
 
 
-def test_an_account_follows_items_through_their_states(tmp_path):
+def test_the_state_of_a_batch_follows_items_through_their_states(tmp_path):
     storage = open_storage(tmp_path)
     lines = [
         ("begin", {"total": 4}),
@@ -24,13 +24,13 @@ def test_an_account_follows_items_through_their_states(tmp_path):
         ("fail", {"id": "c", "n": 1, "error": "no"}),
     ]
     write(storage, *lines)
-    account = read_account(storage)
-    assert dict(account.counts()) == {"done": 1, "retrying": 1, "failed": 1, "waiting": 1}
-    assert account.retries == {"infrastructure": 1} and account.ended is None
+    state = read_state(storage)
+    assert dict(state.counts()) == {"done": 1, "retrying": 1, "failed": 1, "waiting": 1}
+    assert state.retries == {"infrastructure": 1} and state.ended is None
     write(storage, ("begin", {"total": 4}))
-    assert dict(read_account(storage).counts()) == {"done": 1, "failed": 1, "waiting": 2}
+    assert dict(read_state(storage).counts()) == {"done": 1, "failed": 1, "waiting": 2}
     write(storage, ("begin", {"total": 4, "retry": True}), ("end", {"how": "done"}))
-    again = read_account(storage)
+    again = read_state(storage)
     assert dict(again.counts()) == {"done": 1, "waiting": 3}
     assert again.ended is not None and again.ended["how"] == "done"
 
@@ -50,7 +50,7 @@ def test_a_line_that_a_killed_driver_did_not_finish_counts_for_nothing(tmp_path)
     path = tmp_path / "ledger" / "000001.jsonl"
     path.write_bytes(path.read_bytes()[:-9] + b"\xff\x00")
     write(storage, ("start", {"id": "b", "n": 1}))
-    assert dict(read_account(storage).counts()) == {"done": 1, "running": 1}
+    assert dict(read_state(storage).counts()) == {"done": 1, "running": 1}
 
 
 def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
@@ -65,4 +65,4 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
         (tmp_path / "ledger").unlink()
     ledger.add("start", id="a", n=1)
     ledger.flush()
-    assert dict(read_account(storage).counts()) == {"running": 1}
+    assert dict(read_state(storage).counts()) == {"running": 1}

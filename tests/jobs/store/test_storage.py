@@ -10,7 +10,7 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.store.known import Done, survey
-from jobs.store.ledger import Ledger, read_account
+from jobs.store.ledger import Ledger, read_state
 from jobs.store.lock import DriverLock
 from jobs.store.open import open_storage
 from jobs.store.remote import SEGMENT_BYTES
@@ -96,10 +96,10 @@ def test_a_batch_lives_on_either(storage: Storage):
         assert stored is not None
         ledger.add("begin", total=1)
         ledger.flush()
-        ledger.add("done", **Done.of_sidecar(sidecar, one.name, stored.stamp).facts())
+        ledger.add("done", **Done.of_sidecar(sidecar, one.name, stored.stamp).for_ledger())
         ledger.flush()
     assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
-    assert read_account(storage).counts()["done"] == 1
+    assert read_state(storage).counts()["done"] == 1
     assert list(survey(storage, batch, [one], verify=True).finished) == ["0000"]
     assert storage.digest(one.video) == sidecar.sha256
 

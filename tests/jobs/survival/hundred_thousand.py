@@ -90,7 +90,7 @@ def _finish(out: Path, number: int) -> None:
         one = item(id=f"{index:04d}", prompt=f"a cat walks on grass number {index}", seed=index)
         ledger.add("start", id=one.id, **about)
         sidecar = sidecar_of(batch, one, num_bytes=5000)
-        ledger.add("done", **about, **Done.of_sidecar(sidecar, one.name, "1" * 19).facts())
+        ledger.add("done", **about, **Done.of_sidecar(sidecar, one.name, "1" * 19).for_ledger())
     ledger.flush()
 
 
