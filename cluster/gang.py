@@ -208,7 +208,7 @@ def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
 def _refuse_failed_start(report: RankReport) -> None:
     if report.error is None:
         return
-    is_own = report.error.kind is FailureKind.ITEM
+    is_own = report.error.kind.policy.is_of_item
     raise GangLost(replace(report.error, kind=FailureKind.START) if is_own else report.error)
 
 

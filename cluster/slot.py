@@ -134,7 +134,7 @@ class Slot:
 
     def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
         """While other gangs work, machines may come back."""
-        lost = kind is FailureKind.INFRASTRUCTURE
+        lost = kind.policy.loses_gang
         failed = decide_start(kind, starts, self._budgets) is Decision.FAIL
         return failed and not (lost and self._ground.others_run(self))
 
@@ -206,7 +206,7 @@ class Slot:
             self._lose(loss, job)
             report = RunReport(error=loss.error, is_gang_usable=False)
         else:
-            if report.error and report.error.kind is FailureKind.INFRASTRUCTURE:
+            if report.error and report.error.kind.policy.loses_gang:
                 self._lose(GangLost(report.error), job)
         if not report.is_gang_usable:
             self._drop()
@@ -263,5 +263,5 @@ class Slot:
 
 def _told(error: RankError) -> dict[str, Any]:
     # The loss of the gang has told the traceback already.
-    own = error.kind is FailureKind.ITEM
+    own = error.kind.policy.is_of_item
     return {"error": error.summary, "failure": error.kind, "traceback": error.traceback if own else None}

@@ -6,7 +6,6 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 from cluster.events import Event
-from cluster.failure import FailureKind
 from jobs.driver.gallery.gallery import Entry, Gallery
 from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, RenderItem, Sidecar
@@ -112,11 +111,11 @@ class Recorder:
             case "item_done":
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
-                if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
+                if event.failure and event.failure.policy.is_of_item:  # It may lie in what was kept of it.
                     self._forget_checkpoints(item)
                 self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
                 self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
-            case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
+            case "item_failed" if event.failure and event.failure.policy.is_left:
                 self._ledger.add("left", id=item.id, why=_kind(event), error=event.error, **about)
                 self._show(item, status="waiting", error=event.error)
             case "item_failed":
