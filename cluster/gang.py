@@ -12,7 +12,7 @@ from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
 
 from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
 from cluster.placement import GangSpec, release, reserve
-from cluster.pulse import Pulse
+from cluster.heartbeat import Pulse
 from cluster.ranks import RankContext, assign_ranks
 from cluster.waiting import TICK_S, Patience, check_stop
 from cluster.worker import RankReport, Worker, Workload

@@ -15,7 +15,7 @@ from typing import Any, Protocol
 
 from cluster.failure import RankError, classify
 from cluster.heap import keep_freed_memory, uncollected
-from cluster.pulse import Beat
+from cluster.heartbeat import Beat
 from cluster.ranks import Member, RankContext
 
 
