@@ -42,7 +42,7 @@ class BatchMetrics:
                 self.videos_failed.inc()
                 self._finish_one()
             case "item_retried":
-                own = event.failure and event.failure.policy.is_of_item
+                own = event.failure.policy.is_of_item
                 self.videos_retried.inc(tags={"kind": "item" if own else "infrastructure"})
             case "gang_ready":
                 self._note_ready(event.gang)
