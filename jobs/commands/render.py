@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from cluster.failure import FailureKind
 from jobs.console import count, make_console, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.drive import render_what_is_left, wrap_up
@@ -35,9 +36,9 @@ def exit_code(outcomes: list[Any], plan: Plan) -> int:
     A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
     """
     failed = [outcome for outcome in outcomes if outcome.failure]
-    left = {each.failure.value for each in failed if each.was_left or each.failure.value in ("start", "storage")}
+    left = {each.failure for each in failed if each.was_left or each.failure.policy.is_left}
     if left:
-        return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
+        return BAD_INPUT if left == {FailureKind.START} else INFRASTRUCTURE
     return PARTIAL if failed or plan.known.given_up else DONE
 
 

@@ -5,8 +5,7 @@ import time
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from cluster.events import Event
-from cluster.failure import FailureKind
+from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
 from jobs.driver.gallery.gallery import Entry, Gallery
 from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, RenderItem, Sidecar
@@ -104,6 +103,12 @@ class Recorder:
             self._endure(error)
 
     def _write_down(self, event: Event) -> None:
+        if isinstance(event, ItemEvent):
+            self._write_down_item(event)
+        elif isinstance(event, GangEvent) and event.kind in ("gang_ready", "gang_lost", "gang_closed"):
+            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
+
+    def _write_down_item(self, event: ItemRunning | ItemDone | ItemFailed) -> None:
         item, about = event.item, {"n": event.attempts, "g": event.gang}
         match event.kind:
             case "item_started":
@@ -112,19 +117,15 @@ class Recorder:
             case "item_done":
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
-                if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
+                if event.failure.policy.is_of_item:  # It may lie in what was kept of it.
                     self._forget_checkpoints(item)
-                self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
+                self._ledger.add("again", id=item.id, why=event.failure.value, error=event.error, **about)
                 self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
-            case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
-                self._ledger.add("left", id=item.id, why=_kind(event), error=event.error, **about)
+            case "item_failed" if event.failure.policy.is_left:
+                self._ledger.add("left", id=item.id, why=event.failure.value, error=event.error, **about)
                 self._show(item, status="waiting", error=event.error)
             case "item_failed":
                 self._give_up(item, event, about)
-            case "gang_ready" | "gang_lost" | "gang_closed":
-                self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
-            case _:
-                pass
 
     def _finish(self, item: RenderItem, sidecar: Sidecar, about: Mapping[str, Any]) -> None:
         done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
@@ -146,9 +147,9 @@ class Recorder:
         except OSError as error:
             self._endure(error)
 
-    def _give_up(self, item: RenderItem, event: Event, about: Mapping[str, Any]) -> None:
+    def _give_up(self, item: RenderItem, event: ItemFailed, about: Mapping[str, Any]) -> None:
         self._forget_checkpoints(item)
-        self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
+        self._ledger.add("fail", id=item.id, why=event.failure.value, error=event.error, **about)
         self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
         if event.traceback:
             try:
@@ -173,7 +174,3 @@ def _known_as(item: RenderItem, known: Known) -> dict[str, Any]:
 def _shown(done: Done) -> dict[str, Any]:
     steps = {"dense_steps": done.dense_steps, "sparse_steps": done.sparse_steps}
     return {"video": f"{done.name}.mp4", "seconds": done.seconds, **steps}
-
-
-def _kind(event: Event) -> str | None:
-    return event.failure.value if event.failure else None

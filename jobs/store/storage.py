@@ -9,8 +9,9 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path, PurePosixPath
-from typing import Any
+from typing import Any, ClassVar
 
+from cluster.failure import FailureKind
 from jobs.errors import BadInput, InfrastructureError
 from jobs.store.files import check_writable, publish, sha256
 
@@ -23,6 +24,8 @@ TROUBLE = {
 
 class StorageError(InfrastructureError, OSError):
     """The output directory cannot be written at the moment."""
+
+    failure_kind: ClassVar[FailureKind] = FailureKind.STORAGE
 
 
 @dataclass(frozen=True, kw_only=True)
