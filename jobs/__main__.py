@@ -1,41 +1,13 @@
 """The command line: `resca render PROMPTS --out DIR`, and more verbs (also `python -m jobs ...`)."""
 
-import contextlib
-import io
 import sys
 from collections.abc import Sequence
 from importlib import import_module
 from importlib.metadata import version
-from itertools import dropwhile, takewhile
-from typing import Annotated, Any, Union
+from typing import Any
 
-import tyro
-
-from jobs.errors import BAD_INPUT, INTERRUPTED, JobError
-from jobs.options import batch
-from jobs.options import measure as options
-from jobs.options.gpu import GpuOptions
-
-# Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
-COMMANDS: dict[str, tuple[type, str]] = {
-    "render": (batch.RenderOptions, "jobs.commands.render"),
-    "plan": (batch.PlanOptions, "jobs.commands.plan"),
-    "submit": (batch.SubmitOptions, "jobs.commands.submit"),
-    "status": (batch.StatusOptions, "jobs.commands.status"),
-    "retry": (batch.RetryOptions, "jobs.commands.retry"),
-    "cancel": (batch.CancelOptions, "jobs.commands.cancel"),
-    "export vbench": (batch.VBenchOptions, "jobs.commands.export_vbench"),
-    "doctor": (batch.DoctorOptions, "jobs.doctor"),
-    "benchmark": (options.BenchmarkOptions, "jobs.commands.benchmark"),
-    "benchmark gpu": (GpuOptions, "jobs.commands.benchmark_gpu"),
-    "benchmark overhead": (options.OverheadOptions, "jobs.commands.overhead"),
-    "flops": (options.FlopsOptions, "jobs.commands.flops"),
-    "comm": (options.CommOptions, "jobs.commands.comm"),
-    "memory": (options.MemoryOptions, "jobs.commands.memory"),
-    "scaling": (options.ScalingOptions, "jobs.commands.scaling"),
-    "tune": (options.TuneOptions, "jobs.commands.tune"),
-    "analyze": (options.AnalyzeOptions, "jobs.commands.analyze"),
-}
+from jobs.errors import INTERRUPTED, JobError
+from jobs.options.command_line import COMMANDS, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -50,42 +22,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
-
-
-def parse(arguments: Sequence[str] | None = None) -> Any:
-    """Read the command line. Leaves with SystemExit: 0 after --help, 2 after one sentence on what is wrong."""
-    complaint = io.StringIO()
-    try:
-        with contextlib.redirect_stderr(complaint):
-            return tyro.cli(_command(), prog="resca", args=_words(arguments), description=__doc__)
-    except SystemExit as stop:
-        if stop.code == BAD_INPUT:
-            print(f"resca: {_sentence(complaint.getvalue())}", file=sys.stderr)
-        raise
-
-
-def _command() -> Any:
-    return Union[tuple(Annotated[kind, tyro.conf.subcommand(name)] for name, (kind, _) in COMMANDS.items())]  # noqa: UP007
-
-
-def _words(arguments: Sequence[str] | None) -> list[str]:
-    """The command line, with the two words of `benchmark gpu` and its like as the name of one command."""
-    words = list(sys.argv[1:] if arguments is None else arguments)
-    both = " ".join(words[:2])
-    return [both, *words[2:]] if both in COMMANDS else words
-
-
-def _sentence(box: str) -> str:
-    """The first paragraph of tyro's framed complaint on one line, without the help texts that it indents."""
-    lines = [line.strip("│").removesuffix("│")[1:].rstrip() for line in box.splitlines()[1:]]
-    paragraph = takewhile(lambda line: line and not _is_rule(line), dropwhile(_is_rule, lines))
-    words = " ".join(line.strip() for line in paragraph if not line.startswith(" " * 8))
-    return f"{words.removesuffix('.').replace('{None}|', '')}; for the options see resca --help."
-
-
-def _is_rule(line: str) -> bool:
-    """Whether a line is drawn; terminals without UTF-8 get dashes."""
-    return bool(line) and not line.strip(" ─-")
 
 
 def _run(given: Any) -> int:

@@ -9,14 +9,14 @@ from jobs.driver.cancellation import ask
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options.batch import CancelOptions
 from jobs.store.lock import read_holder
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 PATIENCE_S = 60.0
 
 
 def run(options: CancelOptions) -> int:
     """Returns 0 when the driver is gone. Raises BadInput if there is none, InfrastructureError if it does not end."""
-    storage, console = Storage(options.out), make_console()
+    storage, console = open_storage(options.out), make_console()
     holder = read_holder(storage)
     if holder is None or holder.is_certainly_dead():
         raise BadInput(f"no driver works on {storage}")

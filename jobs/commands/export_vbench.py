@@ -30,6 +30,7 @@ from jobs.options.batch import VBenchOptions
 from jobs.store.files import check_writable, sha256, write_text
 from jobs.store.items import Sidecar
 from jobs.store.ledger import read_account
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
 VIDEOS = "videos"
@@ -69,7 +70,7 @@ def run(options: VBenchOptions) -> int:
     Raises:
         BadInput: nothing is finished, two prompts have one name, or the directory holds something else.
     """
-    batch = Storage(options.out)
+    batch = open_storage(options.out)
     found, num_broken = _finished(batch)
     if not found:
         raise BadInput(f"{batch} has no finished videos; nothing to export")

@@ -19,7 +19,7 @@ from jobs.demo import PROMPTS_FILE
 from jobs.errors import DONE, BadInput, InfrastructureError
 from jobs.options.measure import OverheadOptions
 from jobs.store.ledger import read_lines
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 LONGEST_TURN_S = 3600
 
@@ -71,7 +71,7 @@ def _plain(folder: Path, options: OverheadOptions) -> list[float]:
 def _ray(folder: Path, options: OverheadOptions) -> list[float]:
     words = ["-m", "jobs", "render", str(_prompts(folder, options)), "--out", str(folder / "out")]
     _call([*words, *_settings(options)])
-    return [line["t"] for line in read_lines(Storage(folder / "out")) if line["e"] == "done"]
+    return [line["t"] for line in read_lines(open_storage(folder / "out")) if line["e"] == "done"]
 
 
 def _settings(options: OverheadOptions) -> list[str]:

@@ -31,7 +31,7 @@ def run(options: PlanOptions) -> int:
         options,
         heads=plan.facts.heads,
         tokens=min(map(plan.num_tokens, plan.todo)),
-        method=plan.method,
+        method=plan.settings.method,
         nodes=nodes,
     )
     gangs = num_gangs(options, spec, nodes)

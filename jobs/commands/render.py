@@ -55,12 +55,12 @@ def _rows(plan: Plan, outcomes: list[Any]) -> list[dict[str, Any]]:
 
 
 def _row(plan: Plan, item: RenderItem, outcome: Any) -> dict[str, Any]:
-    known, where = plan.known, plan.storage.where(item.video)
+    known, method, where = plan.known, plan.settings.method.name, plan.storage.where(item.video)
     if item.id in known.finished:
-        return done_row(item, where, known.finished[item.id], "finished before")
+        return done_row(item, method, where, known.finished[item.id], "finished before")
     if item.id in known.given_up:
-        return failed_row(item, known.given_up[item.id], "given up before")
+        return failed_row(item, method, known.given_up[item.id], "given up before")
     if outcome.failure:
-        return failed_row(item, outcome.error, "failed")
+        return failed_row(item, method, outcome.error, "failed")
     done = Done.of_sidecar(Sidecar.model_validate(outcome.result), item.name)
-    return done_row(item, where, done, "rendered")
+    return done_row(item, method, where, done, "rendered")

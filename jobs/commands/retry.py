@@ -7,12 +7,12 @@ from pathlib import Path
 from jobs.commands.render import run as render
 from jobs.driver.remembered import recall
 from jobs.options.batch import RetryOptions
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 
 def run(options: RetryOptions) -> int:
     """The exit code of the rendering. Raises BadInput if the directory holds no batch."""
-    storage = Storage(options.out)
+    storage = open_storage(options.out)
     with tempfile.TemporaryDirectory(prefix="resca-") as folder:
         asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs

@@ -12,6 +12,7 @@ from jobs.options.batch import StatusOptions
 from jobs.store.known import Done, is_intact
 from jobs.store.ledger import Account, Standing, read_account
 from jobs.store.lock import Holder, read_holder
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
 MOST_LINES = 20
@@ -21,7 +22,7 @@ SILENT_S = 60.0
 
 def run(options: StatusOptions) -> int:
     """Print how the batch stands. Returns 3 if videos were given up or, with `verify`, are damaged; else 0."""
-    storage, console = Storage(options.out), make_console()
+    storage, console = open_storage(options.out), make_console()
     account = read_account(storage)
     if not account.begun:
         raise BadInput(f"{storage} holds no batch: there is no ledger")

@@ -21,7 +21,7 @@ from jobs.request.checks import check_numbers
 from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES, read_recipe
 from jobs.store.items import JOB
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 ROOT = Path(__file__).parents[2]
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
@@ -80,7 +80,7 @@ def _submit(client: Any, submission: str, folder: Path, options: SubmitOptions) 
             entrypoint=_entrypoint(options),
             runtime_env={"working_dir": str(folder), "env_vars": {JOB: submission}},
             entrypoint_num_cpus=0,
-            metadata={"resca_out": str(Storage(options.out))},
+            metadata={"resca_out": str(open_storage(options.out))},
         )
 
 

@@ -14,7 +14,7 @@ import psutil
 from jobs.doctor.finding import Finding, ok, problem, warning
 from jobs.doctor.machine import existing
 from jobs.options.batch import DoctorOptions
-from jobs.store.storage import Storage
+from jobs.store.open import directory_of
 
 ATTACH_TIMEOUT_S = 30
 SHARED_FILE_SYSTEMS = ("nfs", "nfs4", "lustre", "gpfs", "beegfs", "ceph", "cifs", "smb3", "9p", "glusterfs", "afs")
@@ -83,7 +83,7 @@ def _gpus(nodes: list[dict[str, Any]]) -> Finding:
 
 def _shared(out: str, num_nodes: int) -> Iterator[Finding]:
     """Whether all nodes can see the output directory; only its file system can be told from here."""
-    directory = Storage(out).directory
+    directory = directory_of(out)
     if directory is None:
         return
     kind = _file_system(directory)

@@ -14,7 +14,7 @@ from jobs.errors import BadInput
 from jobs.models.facts import DEMO, HUB_ID, read_facts
 from jobs.options.batch import DoctorOptions
 from jobs.store.mp4 import probe, write_video
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 HUB_TIMEOUT_S = 5
 
@@ -45,7 +45,7 @@ def check_output(options: DoctorOptions) -> Iterator[Finding]:
         yield ok("not asked for; --out names one")
         return
     try:
-        storage = Storage(options.out)
+        storage = open_storage(options.out)
         storage.check_writable()
     except BadInput as error:
         yield problem(str(error), "name a directory or URL that you may write, or give yourself access to it")

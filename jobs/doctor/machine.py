@@ -9,7 +9,7 @@ import psutil
 
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.options.batch import DoctorOptions
-from jobs.store.storage import Storage
+from jobs.store.open import directory_of
 
 LITTLE_BYTES = 2 * 2**30
 SHARED_BYTES = 2**30
@@ -92,7 +92,7 @@ def check_disk(options: DoctorOptions) -> Iterator[Finding]:
     """Space at the output directory, at Ray's temporary directory and at the hub's cache."""
     from huggingface_hub.constants import HF_HUB_CACHE
 
-    if options.out and (directory := Storage(options.out).directory):
+    if options.out and (directory := directory_of(options.out)):
         yield from _space(directory, "the output directory", "free some, or name another --out")
     ray = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray"
     yield from _space(ray, "Ray's temporary directory", "remove old sessions there, or set RAY_TMPDIR", RAY_FULL)

@@ -3,16 +3,16 @@
 from dataclasses import dataclass, replace
 from functools import cached_property
 
-from caching.recipe.recipe import Recipe
 from cluster.heap import uncollected
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
 from jobs.request.checks import _check_sizes, check_numbers, defaults_for, guidance_for
-from jobs.request.prompts import Item, read_items
+from jobs.request.prompts import read_items
 from jobs.request.recipes import resolve_method
-from jobs.store.items import RenderItem, check_names
+from jobs.store.items import BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
 
@@ -22,7 +22,7 @@ class Plan:
 
     options: RenderOptions
     facts: ModelFacts
-    method: Recipe
+    settings: BatchSettings
     storage: Storage
     items: list[RenderItem]
     known: Known
@@ -42,19 +42,19 @@ class Plan:
 def make_plan(options: RenderOptions) -> Plan:
     """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
     check_numbers(options)
-    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), Storage(options.out)
-    method = resolve_method(options.method, options.cache, facts.plans)
+    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), open_storage(options.out)
+    settings = _settings(options, facts, storage)
     lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
-    _check_sizes(lines, facts, options, method)
-    items = _render_items(lines, facts, method, options, storage)
+    _check_sizes(lines, facts, options, settings.method)
+    items = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines]
     check_names(items)
-    known = survey(storage, items, verify=options.verify)
+    known = survey(storage, settings, items, verify=options.verify)
     if known.changed and not options.replace:
-        raise BadInput(_refusal(storage, items, known))
+        raise BadInput(_refusal(storage, settings, items, known))
     plan = Plan(
         options=options,
         facts=facts,
-        method=method,
+        settings=settings,
         storage=storage,
         items=items,
         known=replace(known, given_up={}) if options.retry else known,
@@ -64,29 +64,27 @@ def make_plan(options: RenderOptions) -> Plan:
     return plan
 
 
-def _render_items(
-    lines: list[Item], facts: ModelFacts, method: Recipe, options: RenderOptions, storage: Storage
-) -> list[RenderItem]:
+def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> BatchSettings:
+    """What is asked of all videos, with the model's own defaults where nothing was said. Raises BadInput."""
     video = options.video
-    common = {
-        "fps": video.fps or facts.defaults.fps,
-        "guidance": guidance_for(facts, video),
-        "model": facts.source,
-        "revision": facts.revision,
-        "method": method.describe(),
-        "dtype": facts.dtype if video.dtype == "auto" else video.dtype,
-        "out": str(storage),
-        "save_latents": options.save_latents,
-    }
-    return [RenderItem(**line.model_dump(exclude={"where"}), **common) for line in lines]
+    return BatchSettings(
+        model=facts.source,
+        revision=facts.revision,
+        method=resolve_method(options.method, options.cache, facts.plans),
+        dtype=facts.dtype if video.dtype == "auto" else video.dtype,
+        fps=video.fps or facts.defaults.fps,
+        guidance=guidance_for(facts, video),
+        out=str(storage),
+        save_latents=options.save_latents,
+    )
 
 
-def _refusal(storage: Storage, items: list[RenderItem], known: Known) -> str:
+def _refusal(storage: Storage, settings: BatchSettings, items: list[RenderItem], known: Known) -> str:
     """That, and how, the first of the items that lie there with other settings differs."""
     first = next(item for item in items if item.id in known.changed)
     there = known.changed[first.id]
     others = f", and so were {len(known.changed) - 1} more" if len(known.changed) > 1 else ""
     return (
         f"{there.name}.mp4 in {storage} was rendered with other settings "
-        f"({difference(storage, first, there)}){others}; choose another --out, or render anew with --replace"
+        f"({difference(storage, settings, first, there)}){others}; choose another --out, or render anew with --replace"
     )

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from typing import Any
 
 from rich.console import Console
@@ -25,7 +25,7 @@ from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
 from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
-from jobs.store.logs import logging_to, prune
+from jobs.store.logs import driver_log, prune
 from parallel.layout import Layout
 
 
@@ -37,7 +37,7 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Any]]:
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
-            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.method
+            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.settings.method
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
@@ -58,7 +58,7 @@ def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
 def wrap_up(plan: Plan, console: Console) -> Plan:
     """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
     storage = plan.storage
-    if not (plan.known.untold or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
+    if not (plan.known.unrecorded or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
         return plan
     try:
         storage.check_writable()
@@ -75,11 +75,11 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
 def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
     storage, how, is_ours = plan.storage, "stopped", True
-    with _driver_log(plan):
+    with driver_log(storage):
         _clear(plan)
         prune(storage)
         remember(plan)
-        recorder = Recorder(storage, plan.items, plan.known, title=plan.facts.name)
+        recorder = Recorder(storage, plan.settings, plan.items, plan.known, title=plan.facts.name)
         recorder.begin(**_first_words(plan))
         try:
             yield recorder
@@ -175,11 +175,6 @@ def _shape(item: RenderItem) -> tuple[int, int, int]:
     return item.height, item.width, item.num_frames
 
 
-def _driver_log(plan: Plan) -> Any:
-    directory = plan.storage.directory
-    return logging_to(directory / "logs" / "driver.jsonl") if directory else ExitStack()
-
-
 def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:
     """Ends the process without Ray's own teardown, which would wait for a head that is gone."""
     recorder.close("stopped")
@@ -194,13 +189,10 @@ def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
     """What each rank of a gang builds."""
     options = plan.options
     return RenderWorkload(
-        model=plan.facts.source,
-        revision=plan.facts.revision,
+        settings=plan.settings,
         prompt_template=plan.facts.defaults.prompt_template,
-        dtype=plan.items[0].dtype,
         layout=layout,
         engine=options.sp_engine,
-        recipe=plan.method,
         compiled=options.video.compile,
         deadline_s=options.deadline,
         shard_weights=options.shard_weights,

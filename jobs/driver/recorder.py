@@ -8,14 +8,12 @@ from typing import Any
 from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
 from jobs.driver.gallery.gallery import Entry, Gallery
 from jobs.errors import InfrastructureError
-from jobs.store.items import CHECKPOINTS, RenderItem, Sidecar
+from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.known import Done, Known
 from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
 
 logger = logging.getLogger(__name__)
-FLUSH_S = 1.0
-REMOTE_FLUSH_S = 5.0
 GALLERY_S = 5.0
 # A disk that is full may be emptied, a storage that is away may come back: so long a driver waits for it.
 LONGEST_TROUBLE_S = 1800.0
@@ -24,8 +22,10 @@ LONGEST_TROUBLE_S = 1800.0
 class Recorder:
     """`note` is the batch's `on_event`, `tick` its `on_tick`; `close` says how the batch has ended."""
 
-    def __init__(self, storage: Storage, items: Sequence[RenderItem], known: Known, title: str) -> None:
-        self._storage = storage
+    def __init__(
+        self, storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], known: Known, title: str
+    ) -> None:
+        self._storage, self._method = storage, settings.method.name
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
@@ -38,7 +38,7 @@ class Recorder:
 
     def begin(self, **facts: Any) -> None:
         """The batch is about to start, on a running Ray if there is anything `todo`: `facts` go to the ledger."""
-        for done in self._known.untold:
+        for done in self._known.unrecorded:
             self._ledger.add("done", **done.facts())
         self._ledger.add("begin", **facts)
         if facts["todo"]:
@@ -59,7 +59,7 @@ class Recorder:
         """Make durable what is due. Raises InfrastructureError if the storage has refused it for too long."""
         now = time.monotonic()
         if now >= self._due_s:
-            self._due_s = now + (FLUSH_S if self._storage.directory else REMOTE_FLUSH_S)
+            self._due_s = now + self._storage.flush_period_s
             self.flush()
         if now >= self._gallery_due_s and not self._trouble_since:
             self._draw(running=True)
@@ -159,8 +159,7 @@ class Recorder:
 
     def _show(self, item: RenderItem, **facts: Any) -> None:
         self._not_shown.pop(item.id, None)
-        fixed = item.model_dump(include={"id", "prompt", "seed", "height", "width", "num_frames", "steps"})
-        self._gallery.update(self._index[item.id], Entry(**fixed, method=item.method["name"], **facts))
+        self._gallery.update(self._index[item.id], Entry(**item.model_dump(), method=self._method, **facts))
 
 
 def _known_as(item: RenderItem, known: Known) -> dict[str, Any]:

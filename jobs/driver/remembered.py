@@ -14,7 +14,6 @@ from jobs.request.recipes import SUFFIXES
 from jobs.store.storage import Storage
 
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
-PROMPT_FIELDS = {"id", "prompt", "seed", "height", "width", "num_frames", "steps"}
 # Of one run, not of the batch.
 PASSING = ("limit", "retry", "verify", "yes", "json", "address")
 
@@ -23,13 +22,13 @@ def remember(plan: Plan) -> None:
     """Write the options, the complete prompts, and a recipe that came from a file: that may be gone by then."""
     options, storage = plan.options, plan.storage
     if options.cache.plan or options.method.endswith(SUFFIXES):
-        storage.write(RECIPE, json.dumps(plan.method.describe(), indent=2).encode())
+        storage.write(RECIPE, json.dumps(plan.settings.method.describe(), indent=2).encode())
         options = replace(options, method=RECIPE, cache=MethodOptions())
     if options.model != "demo" and Path(options.model).exists():
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
-    lines = (item.model_dump_json(include=PROMPT_FIELDS) for item in plan.items)
+    lines = (item.model_dump_json() for item in plan.items)
     storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
 
 

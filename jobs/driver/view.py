@@ -92,13 +92,13 @@ class BatchView:
 LASTING = ("gang_waiting", "gang_lost", "gang_closed", "item_done", "item_retried", "item_failed")
 
 
-def done_row(item: RenderItem, where: str, done: Done, status: str) -> Row:
+def done_row(item: RenderItem, method: str, where: str, done: Done, status: str) -> Row:
     """A video's row: its place, seconds over all stages, TFLOPs spent, and full sampling's FLOPs over those spent."""
     return {
         "id": item.id,
         "video": where,
         "status": status,
-        "method": item.method["name"],
+        "method": method,
         "dense_steps": done.dense_steps,
         "sparse_steps": done.sparse_steps,
         "seconds": round(sum(done.seconds.values()), 3),
@@ -108,9 +108,9 @@ def done_row(item: RenderItem, where: str, done: Done, status: str) -> Row:
     }
 
 
-def failed_row(item: RenderItem, error: str, status: str) -> Row:
+def failed_row(item: RenderItem, method: str, error: str, status: str) -> Row:
     """The row of a video that is not there, with the reason."""
-    return {"id": item.id, "video": None, "status": status, "method": item.method["name"], "error": error}
+    return {"id": item.id, "video": None, "status": status, "method": method, "error": error}
 
 
 def print_table(console: Console, rows: Sequence[Row], place: str) -> None:

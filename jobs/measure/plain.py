@@ -14,9 +14,9 @@ import torch.distributed as dist
 
 from cluster.heap import keep_freed_memory, uncollected
 from cluster.ranks import RankContext
-from jobs.__main__ import parse
 from jobs.driver.batch_plan import make_plan
 from jobs.driver.drive import workload_of
+from jobs.options.command_line import parse
 from parallel.layout import Layout
 
 

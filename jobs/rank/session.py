@@ -6,7 +6,6 @@ import time
 from collections import deque
 from collections.abc import Iterator
 from contextlib import nullcontext
-from dataclasses import fields
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
@@ -21,8 +20,9 @@ from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
-from jobs.store.items import RenderItem, Seconds, Sidecar, World
+from jobs.store.items import SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
+from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
 from jobs.store.storage import Storage
 
@@ -39,23 +39,24 @@ class RenderSession:
 
     def __init__(self, workload: RenderWorkload, context: RankContext) -> None:
         self.workload, self.context, self.progress, self.beats = workload, context, 0.0, 0
+        self.settings = workload.settings
         self.device_name = device_name()
         self.layout = workload.layout
         self.group = self._join()
         self.sharded = workload.shard_weights and self.group.world_size > 1
         self.encodes = context.rank == 0 or self.sharded  # split text encoders run on all ranks, or on none
         pipeline = load_pipeline(
-            workload.model,
-            dtype=workload.dtype,
+            self.settings.model,
+            dtype=self.settings.dtype,
             device=context.device,
-            revision=workload.revision,
+            revision=self.settings.revision,
             with_text=self.encodes,
             ranks=self.group if self.sharded else None,
             offload=workload.offload,
             own_code=workload.own_code,
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
-        self.engine = self.renderer.use(workload.recipe)
+        self.engine = self.renderer.use(self.settings.method)
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, Any] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
@@ -68,7 +69,7 @@ class RenderSession:
 
     def _lead(self, item: RenderItem, attempt: int) -> dict[str, Any]:
         """Rank 0's part, with a place and a log of its own."""
-        storage = Storage(item.out)
+        storage = open_storage(self.settings.out)
         with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
             logger.info("started", extra={"facts": {"layout": str(self.layout), "device": self.device_name}})
             try:
@@ -90,7 +91,7 @@ class RenderSession:
             clock.seconds["write"] = time.perf_counter() - writing - clock.seconds["decode"]
             return self._sidecar(item, prompt, clock, digest, num_bytes)
 
-        sidecar = publish_video(storage, place, item, frames, latents, sidecar_of)
+        sidecar = publish_video(storage, place, self.settings, item, frames, latents, sidecar_of)
         if checkpoints:
             checkpoints.discard()
         logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
@@ -106,7 +107,7 @@ class RenderSession:
             prompt = self._encode(item.prompt)
         self.beats += 1
         with clock.stage("denoise"):
-            latents = self.renderer.denoise(prompt, sampling_of(item), self._step, checkpoints)
+            latents = self.renderer.denoise(prompt, self._sampling(item), self._step, checkpoints)
         return prompt, latents
 
     def _step(self, part: float) -> None:
@@ -142,10 +143,13 @@ class RenderSession:
         return Prompt(tokens=tokens, pooled=pooled)
 
     def _sidecar(self, item: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str, num_bytes: int) -> Sidecar:
-        flops, flops_full = self.renderer.flops(prompt, sampling_of(item))
-        layout = self.layout
+        flops, flops_full = self.renderer.flops(prompt, self._sampling(item))
+        layout, settings = self.layout, self.settings
         return Sidecar(
-            **item.model_dump(include=set(Sidecar.model_fields) & set(RenderItem.model_fields)),
+            version=SIDECAR_VERSION,
+            **item.model_dump(),
+            **settings.model_dump(include={"model", "revision", "fps", "dtype", "guidance"}),
+            method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,
             flops=flops,
@@ -156,10 +160,15 @@ class RenderSession:
             versions={package: version(package) for package in VERSIONED},
             sha256=digest,
             bytes=num_bytes,
-            fingerprint=item.fingerprint,
+            fingerprint=settings.fingerprint(item),
         )
 
-
-def sampling_of(item: RenderItem) -> Sampling:
-    """The part of an item that the denoising loop needs."""
-    return Sampling(**item.model_dump(include={field.name for field in fields(Sampling)}))
+    def _sampling(self, item: RenderItem) -> Sampling:
+        return Sampling(
+            seed=item.seed,
+            height=item.height,
+            width=item.width,
+            num_frames=item.num_frames,
+            steps=item.steps,
+            guidance=self.settings.guidance,
+        )

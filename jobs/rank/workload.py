@@ -3,10 +3,9 @@
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
-from caching.recipe.recipe import Recipe
 from cluster.ranks import RankContext
-from jobs.store.items import CHECKPOINTS, RenderItem
-from jobs.store.storage import Storage
+from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem
+from jobs.store.open import open_storage
 from parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -18,12 +17,9 @@ if TYPE_CHECKING:
 class RenderWorkload:
     """How each rank builds its session; sent to the workers."""
 
-    model: str
-    revision: str | None
+    settings: BatchSettings
     prompt_template: dict[str, Any] | None
-    dtype: str
     layout: Layout
-    recipe: Recipe
     compiled: bool = False
     engine: str = "xfuser"
     deadline_s: float = 600
@@ -38,8 +34,8 @@ class RenderWorkload:
 
         if self.checkpoint_every is None:
             return None
-        deciding = f"{item.fingerprint} {self.engine} {self.compiled}"
-        return Checkpoints(Storage(item.out), f"{CHECKPOINTS}/{item.id}", self.checkpoint_every, deciding)
+        deciding = f"{self.settings.fingerprint(item)} {self.engine} {self.compiled}"
+        return Checkpoints(open_storage(self.settings.out), f"{CHECKPOINTS}/{item.id}", self.checkpoint_every, deciding)
 
     def __call__(self, context: RankContext) -> "RenderSession":
         from jobs.rank.session import RenderSession

@@ -1,19 +1,22 @@
-"""What a batch is made of: an item, the name of its files, and the sidecar that says what a finished one is."""
+"""What a batch is made of: what all of it is asked for, its items, and the sidecar that says what a finished one is."""
 
 import hashlib
 import json
 import re
 import unicodedata
 from collections.abc import Sequence
-from typing import Annotated, Any
+from functools import cached_property
+from typing import Annotated
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
 ATTEMPTS = "attempts"  # the folder of files that are not published yet
+SIDECAR_VERSION = 2  # 1 does not say so itself
 JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
 # Safe in a file name on every system, and in a shell.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
@@ -26,7 +29,7 @@ DECIDING = (
 
 
 class RenderItem(BaseModel):
-    """One video to render, complete: what the driver sends to every rank of a gang."""
+    """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -36,21 +39,7 @@ class RenderItem(BaseModel):
     height: int
     width: int
     num_frames: int
-    fps: int
     steps: int
-    guidance: float
-    model: str
-    revision: str
-    method: dict[str, Any]
-    dtype: str
-    out: str
-    save_latents: bool
-
-    @property
-    def fingerprint(self) -> str:
-        """A hash of everything that decides the pixels."""
-        deciding = self.model_dump(mode="json", include=set(DECIDING))
-        return hashlib.sha256(json.dumps(deciding, sort_keys=True).encode()).hexdigest()
 
     @property
     def name(self) -> str:
@@ -71,6 +60,34 @@ class RenderItem(BaseModel):
     def latents(self) -> str:
         """The final latents, where they are kept."""
         return f"{self.name}.safetensors"
+
+
+class BatchSettings(BaseModel):
+    """What is asked of every video of a batch: the model, how it is sampled, and where the videos go."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    model: str
+    revision: str
+    method: Recipe
+    dtype: str
+    fps: int
+    guidance: float
+    out: str
+    save_latents: bool
+
+    def deciding(self, item: RenderItem) -> dict[str, object]:
+        """What decides an item's pixels."""
+        asked = {**self._described, **item.model_dump()}
+        return {name: asked[name] for name in DECIDING}
+
+    def fingerprint(self, item: RenderItem) -> str:
+        """A hash of everything that decides an item's pixels."""
+        return hashlib.sha256(json.dumps(self.deciding(item), sort_keys=True).encode()).hexdigest()
+
+    @cached_property
+    def _described(self) -> dict[str, object]:
+        return {**self.model_dump(exclude={"method"}), "method": self.method.describe()}
 
 
 class Seconds(BaseModel):
@@ -96,16 +113,21 @@ class World(BaseModel):
 
 
 class Sidecar(BaseModel):
-    """What a finished video is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching."""
+    """What a finished video is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching.
 
-    model_config = ConfigDict(extra="forbid")
+    Those of other versions are read, too: a field that is added gets a default, and fields that a newer version may
+    have are passed over.
+    """
 
+    model_config = ConfigDict(extra="ignore")
+
+    version: int = 1
     id: str
     prompt: str
     seed: int
     model: str
     revision: str
-    method: dict[str, Any]
+    method: dict[str, object]
     height: int
     width: int
     num_frames: int

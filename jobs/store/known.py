@@ -8,7 +8,7 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from jobs.store.items import DECIDING, RenderItem, Sidecar
+from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
 from jobs.store.ledger import FOLDER, READERS, Account, read_account
 from jobs.store.storage import Storage, Stored
 
@@ -66,18 +66,18 @@ SHORT = {
 class Known:
     """By item id: what need not be rendered, what lies there with other settings, and why others were given up.
 
-    `untold` are the finished videos that the ledger does not know as they lie there, because their driver was killed
-    before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
+    `unrecorded` are the finished videos that the ledger does not know as they lie there, because their driver was
+    killed before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
     """
 
     finished: dict[str, Done] = field(default_factory=dict)
     changed: dict[str, Done] = field(default_factory=dict)
     given_up: dict[str, str] = field(default_factory=dict)
-    untold: list[Done] = field(default_factory=list)
+    unrecorded: list[Done] = field(default_factory=list)
     ledger: dict[str, Stored] = field(default_factory=dict)
 
 
-def survey(storage: Storage, items: Sequence[RenderItem], *, verify: bool = False) -> Known:
+def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], *, verify: bool = False) -> Known:
     """Compare items with what lies in the storage.
 
     A video whose size and stamp are as the ledger saw them is taken for intact; any other, or with `verify` each, is
@@ -91,13 +91,14 @@ def survey(storage: Storage, items: Sequence[RenderItem], *, verify: bool = Fals
         there = done.get(item.id)
         if there is None or f"{_stem(there)}.mp4" not in files:
             continue
-        if there.fingerprint != item.fingerprint:
+        is_complete = _is_complete(item, files, with_latents=settings.save_latents)
+        if there.fingerprint != settings.fingerprint(item):
             known.changed[item.id] = there
-        elif _is_complete(item, files) and is_intact(storage, there, files, verify=verify):
+        elif is_complete and is_intact(storage, there, files, verify=verify):
             known.finished[item.id] = there
             stamp = files[f"{_stem(there)}.mp4"].stamp
             if there.stamp != stamp:
-                known.untold.append(replace(there, stamp=stamp))
+                known.unrecorded.append(replace(there, stamp=stamp))
     return known
 
 
@@ -119,13 +120,13 @@ def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify:
     return storage.digest(f"{done.name}.mp4") == done.sha256 and _read_sidecar(storage, done.name) is not None
 
 
-def difference(storage: Storage, item: RenderItem, there: Done) -> str:
+def difference(storage: Storage, settings: BatchSettings, item: RenderItem, there: Done) -> str:
     """What decides the pixels and is not as it was: `steps 50 -> 40, method.interval 6 -> 4`."""
     try:
         before = json.loads(storage.read(f"{there.name}.json"))
     except (OSError, ValueError):
         return "settings that are not known any more"
-    old, new = (flat({key: each[key] for key in DECIDING if key in each}) for each in (before, item.model_dump()))
+    old, new = flat({key: before[key] for key in DECIDING if key in before}), flat(settings.deciding(item))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
     return ", ".join(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in names)
 
@@ -149,9 +150,9 @@ def _given_up(account: Account, items: Iterable[RenderItem]) -> dict[str, str]:
     return {item.id: failed[item.id] for item in items if item.id in failed}
 
 
-def _is_complete(item: RenderItem, files: dict[str, Stored]) -> bool:
+def _is_complete(item: RenderItem, files: dict[str, Stored], *, with_latents: bool) -> bool:
     stem = item.name.removeprefix("videos/")
-    return f"{stem}.json" in files and (not item.save_latents or f"{stem}.safetensors" in files)
+    return f"{stem}.json" in files and (not with_latents or f"{stem}.safetensors" in files)
 
 
 def _read_sidecars(storage: Storage, stems: list[str]) -> list[Done]:

@@ -14,7 +14,6 @@ from jobs.store.storage import Storage
 
 FOLDER = "ledger"
 READERS = 16  # small files that are read at the same time
-REMOTE_SEGMENT_BYTES = 1 << 18  # an object store cannot append: the last segment is written anew each time
 Status = Literal["waiting", "running", "retrying", "done", "failed"]
 
 
@@ -22,10 +21,8 @@ class Ledger:
     """One driver's part of the ledger. `add` costs nothing; `flush` makes it durable."""
 
     def __init__(self, storage: Storage) -> None:
-        self._storage = storage
-        self._number = 1 + max((_number(name) for name in storage.folder(FOLDER)), default=0)
+        self._journal = storage.journal(FOLDER)
         self._fresh: list[str] = []
-        self._segment = b""
 
     def add(self, kind: str, **facts: Any) -> None:
         """Take note of an event; facts that are None are left out."""
@@ -36,19 +33,8 @@ class Ledger:
         """Write what was added. Raises OSError, and keeps it for the next time, if that fails."""
         if not self._fresh:
             return
-        text = "".join(f"{line}\n" for line in self._fresh).encode()
-        if self._storage.directory:
-            self._storage.append(self._name, text)
-        else:
-            self._storage.write(self._name, self._segment + text)
-            self._segment += text
-            if len(self._segment) > REMOTE_SEGMENT_BYTES:
-                self._segment, self._number = b"", self._number + 1
+        self._journal.append("".join(f"{line}\n" for line in self._fresh).encode())
         self._fresh.clear()
-
-    @property
-    def _name(self) -> str:
-        return f"{FOLDER}/{self._number:06d}.jsonl"
 
 
 @dataclass(slots=True)
@@ -133,8 +119,3 @@ def read_lines(storage: Storage) -> Iterator[dict[str, Any]]:
                     yield line
             except (ValueError, KeyError, TypeError):
                 continue
-
-
-def _number(name: str) -> int:
-    stem = name.partition(".")[0]
-    return int(stem) if stem.isdigit() else 0

@@ -39,7 +39,7 @@ class Holder:
 
     def is_certainly_dead(self) -> bool:
         """Whether it ran on this machine, and does not any more."""
-        return self.space == _process_space() and not Path(f"/proc/{self.pid}").exists()
+        return self.space == process_space() and not Path(f"/proc/{self.pid}").exists()
 
 
 class DriverLock:
@@ -51,7 +51,7 @@ class DriverLock:
             token=secrets.token_hex(8),
             host=socket.gethostname(),
             pid=os.getpid(),
-            space=_process_space(),
+            space=process_space(),
             written_s=time.time(),
         )
         self.took_over = False  # from a driver that was at work until now, or has died
@@ -65,7 +65,7 @@ class DriverLock:
             self._storage.remove(NAME)
             self.took_over = True
         # Of two drivers that both found a dead one's lock, the one that wrote last has it: both look once more.
-        if self.took_over or self._storage.directory is None:
+        if self.took_over or not self._storage.has_exclusive_create:
             time.sleep(SETTLE_S)
             self._check_mine()
         self._thread.start()
@@ -128,7 +128,7 @@ def _dump(holder: Holder) -> bytes:
     return json.dumps(asdict(holder)).encode()
 
 
-def _process_space() -> str:
+def process_space() -> str:
     """The machine's boot and the process namespace in which a pid means something; empty where there is none to see."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()

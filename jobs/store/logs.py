@@ -3,7 +3,7 @@
 import json
 import logging
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 from typing import Any
@@ -57,25 +57,29 @@ def logging_to(path: Path, **facts: Any) -> Iterator[None]:
         handler.close()
 
 
+def driver_log(storage: Storage) -> AbstractContextManager[None]:
+    """The log of the driver, as `logs/driver.jsonl`; none where logs cannot grow."""
+    path = storage.log_path(f"{FOLDER}/driver.jsonl")
+    return logging_to(path) if path else nullcontext()
+
+
 @contextmanager
 def attempt_log(storage: Storage, place: Path, item_id: str, attempt: int, **facts: Any) -> Iterator[None]:
     """The log of one attempt, as `logs/ID.ATTEMPT.jsonl`; `place` is where it is written where that is elsewhere."""
     name = f"{FOLDER}/{item_id}.{attempt}.jsonl"
-    path = storage.directory / name if storage.directory else place / f"{item_id}.{attempt}.jsonl"
+    own = storage.log_path(name)
+    path = own or place / f"{item_id}.{attempt}.jsonl"
     try:
         with logging_to(path, item=item_id, attempt=attempt, **facts):
             yield
     finally:
-        if storage.directory is None and path.exists():
+        if own is None and path.exists():
             with suppress(Exception):  # Each storage has its own; a log is not worth a video.
                 storage.publish(path, name)
 
 
 def prune(storage: Storage, keep: int = MOST_FILES) -> None:
     """Remove the oldest logs, so that at most `keep` are left; only where the storage tells their age."""
-    if storage.directory is None:
-        return
-    files = storage.folder(FOLDER)
-    oldest = sorted(files, key=lambda name: int(files[name].stamp))
-    for name in oldest[: max(0, len(files) - keep)]:
+    names = storage.oldest_first(FOLDER)
+    for name in names[: max(0, len(names) - keep)]:
         storage.remove(f"{FOLDER}/{name}")

@@ -9,7 +9,7 @@ import numpy as np
 import torch
 from safetensors.torch import save_file
 
-from jobs.store.items import ATTEMPTS, RenderItem, Sidecar
+from jobs.store.items import ATTEMPTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.mp4 import probe, write_video
 from jobs.store.storage import Storage
 
@@ -24,6 +24,7 @@ def attempt_place(storage: Storage, item: RenderItem) -> Iterator[Path]:
 def publish_video(
     storage: Storage,
     place: Path,
+    settings: BatchSettings,
     item: RenderItem,
     frames: Iterator[np.ndarray],
     latents: torch.Tensor,
@@ -34,10 +35,11 @@ def publish_video(
     `sidecar_of` gets the file's sha256 and bytes. Raises OSError for a file that does not decode to what was asked.
     """
     file = place / "video.mp4"
-    digest = write_video(frames, file, fps=item.fps, metadata={"title": item.prompt, "comment": item.fingerprint})
+    tags = {"title": item.prompt, "comment": settings.fingerprint(item)}
+    digest = write_video(frames, file, fps=settings.fps, metadata=tags)
     verify(file, item)
     sidecar = sidecar_of(digest, file.stat().st_size)
-    if item.save_latents:
+    if settings.save_latents:
         save_file({"latents": latents.cpu().contiguous()}, place / "latents")
         storage.publish(place / "latents", item.latents)
     else:

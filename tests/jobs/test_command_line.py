@@ -242,8 +242,9 @@ def test_what_a_rerun_would_render_outweighs_what_was_given_up(place):
 
 def finish_everything(options: RenderOptions) -> None:
     """Put an intact video and its sidecar where each item of the batch belongs, and write it down."""
-    for item in make_plan(options).items:
-        finish(item)
+    plan = make_plan(options)
+    for item in plan.items:
+        finish(plan.settings, item)
 
 
 def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, capsys):

@@ -12,14 +12,14 @@ from jobs.errors import BadInput
 from jobs.options.batch import VBenchOptions
 from jobs.store.ledger import Ledger
 from jobs.store.mp4 import probe
-from jobs.store.storage import Storage
-from tests.jobs.store.example import item, publish
+from jobs.store.open import open_storage
+from tests.jobs.store.example import item, publish, settings
 
 
 def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
     """Put a video, as a batch publishes it, into the batch's directory."""
-    video = item(out, id=id, prompt=prompt, seed=seed)
-    publish(video)
+    video = item(id=id, prompt=prompt, seed=seed)
+    publish(settings(out), video)
     return out / video.video
 
 
@@ -123,7 +123,7 @@ def test_video_that_is_missing_or_cut_short_is_left_out_and_makes_it_partial(tmp
 
 def test_batch_that_is_not_done_makes_it_partial(tmp_path, capsys):
     finish(tmp_path / "out", "a", "a cat", 1)
-    ledger = Ledger(Storage(tmp_path / "out"))
+    ledger = Ledger(open_storage(tmp_path / "out"))
     ledger.add("begin", total=3)
     ledger.add("done", id="a")
     ledger.add("fail", id="b")

@@ -9,6 +9,7 @@ from jobs.options.batch import RenderOptions
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
 from jobs.store.lock import DriverLock
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 from tests.jobs.models.test_facts import make_model
 from tests.jobs.store.example import publish
@@ -21,9 +22,10 @@ def batch(tmp_path, monkeypatch) -> Storage:
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
     make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
     (tmp_path / "p.txt").write_text("red\ngreen\nblue\nblack\n")
-    items = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model")).items
-    storage = Storage("out")
-    ledger, sidecar = Ledger(storage), publish(items[0])
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model"))
+    items = plan.items
+    storage = open_storage("out")
+    ledger, sidecar = Ledger(storage), publish(plan.settings, items[0])
     stored = storage.stored(items[0].video)
     assert stored is not None
     ledger.add("begin", total=4, todo=4, method="resca", model="model", gangs=1)

@@ -8,7 +8,7 @@ from jobs.driver.cost import calibrate, estimate, work
 from jobs.models.facts import read_facts
 from jobs.store.known import Done
 from tests.jobs.models.test_facts import make_model
-from tests.jobs.store.example import item, sidecar_of
+from tests.jobs.store.example import item, settings, sidecar_of
 
 
 @pytest.fixture
@@ -18,18 +18,18 @@ def facts(tmp_path):
 
 def done(one, denoise_s: float, ranks: int = 1) -> Done:
     """16x16 pixels of 5 frames: 0.3 s of decoding and 0.1 s of writing; 0.1 s of encoding."""
-    known = Done.of_sidecar(sidecar_of(one, "0" * 64, 1), one.name)
+    known = Done.of_sidecar(sidecar_of(settings("out"), one), one.name)
     return replace(known, seconds={**known.seconds, "denoise": denoise_s}, world_size=ranks)
 
 
-def test_work_grows_with_steps_and_faster_than_with_tokens(facts, tmp_path):
-    one, longer, larger = (item(tmp_path, **change) for change in ({}, {"steps": 8}, {"height": 32}))
+def test_work_grows_with_steps_and_faster_than_with_tokens(facts):
+    one, longer, larger = (item(**change) for change in ({}, {"steps": 8}, {"height": 32}))
     assert work(facts, longer) == 2 * work(facts, one)
     assert 2 * work(facts, one) < work(facts, larger) < 4 * work(facts, one)
 
 
-def test_what_is_finished_says_what_the_rest_takes(facts, tmp_path):
-    items = [item(tmp_path, id=name) for name in "abcd"]
+def test_what_is_finished_says_what_the_rest_takes(facts):
+    items = [item(id=name) for name in "abcd"]
     finished = {one.id: done(one, seconds) for one, seconds in zip(items[:3], (1.0, 2.0, 90.0), strict=True)}
     model = calibrate(facts, items, finished)
     assert model is not None and model.num_videos == 3
@@ -42,11 +42,11 @@ def test_what_is_finished_says_what_the_rest_takes(facts, tmp_path):
     assert estimate(facts, items, model, num_ranks=2, num_gangs=100).wall_s == pytest.approx(1.3)
 
 
-def test_ranks_that_shared_a_video_count_for_what_they_did(facts, tmp_path):
-    one = item(tmp_path)
+def test_ranks_that_shared_a_video_count_for_what_they_did(facts):
+    one = item()
     model = calibrate(facts, [one], {one.id: done(one, 1.0, ranks=4)})
     assert model is not None and model.seconds(facts, one, 1) == pytest.approx(0.1 + 4 * (1.0 + 0.4))
 
 
-def test_nothing_finished_says_nothing(facts, tmp_path):
-    assert calibrate(facts, [item(tmp_path)], {}) is None
+def test_nothing_finished_says_nothing(facts):
+    assert calibrate(facts, [item()], {}) is None

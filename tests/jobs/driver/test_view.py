@@ -12,7 +12,7 @@ from jobs.console import make_console, print_rows, write_rows
 from jobs.driver.view import BatchView, done_row, failed_row, print_table
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
-from tests.jobs.store.example import item, publish
+from tests.jobs.store.example import item, publish, settings
 
 
 def plain() -> Console:
@@ -36,7 +36,7 @@ def events(one: RenderItem, result: dict) -> list[Event]:
 
 
 def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
-    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
+    one, result = item(), publish(settings(tmp_path), item()).model_dump(mode="json")
     console = plain()
     with BatchView(console, total=2) as view:
         for event in events(one, result):
@@ -53,7 +53,7 @@ def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
 
 
 def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
-    one, result = item(tmp_path), publish(item(tmp_path)).model_dump(mode="json")
+    one, result = item(), publish(settings(tmp_path), item()).model_dump(mode="json")
     console = Console(file=io.StringIO(), width=120, force_terminal=True, markup=False, _environ={"TERM": "xterm"})
     with BatchView(console, total=2) as view:
         for event in events(one, result):
@@ -65,13 +65,13 @@ def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
 
 def rows_of(directory, sidecar) -> list[dict]:
     """A video that is there, and one that is not."""
-    one = item(directory)
-    done = done_row(one, f"{directory}/{one.video}", Done.of_sidecar(sidecar, one.name), "rendered")
-    return [done, failed_row(item(directory, id="0001"), "[ValueError] no", "failed")]
+    one = item()
+    done = done_row(one, "full", f"{directory}/{one.video}", Done.of_sidecar(sidecar, one.name), "rendered")
+    return [done, failed_row(item(id="0001"), "full", "[ValueError] no", "failed")]
 
 
 def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
-    done, failed = rows_of(tmp_path, publish(item(tmp_path)))
+    done, failed = rows_of(tmp_path, publish(settings(tmp_path), item()))
     console = plain()
     print_table(console, [done] * 2000 + [failed], str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -79,7 +79,7 @@ def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
 
 
 def test_table_has_steps_seconds_and_ratio_and_says_where_the_files_are(tmp_path):
-    sidecar = publish(item(tmp_path)).model_copy(update={"dense_steps": 1, "sparse_steps": 3, "flops": 2.0})
+    sidecar = publish(settings(tmp_path), item()).model_copy(update={"dense_steps": 1, "sparse_steps": 3, "flops": 2.0})
     console = plain()
     print_table(console, rows_of(tmp_path, sidecar), str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
@@ -95,7 +95,7 @@ def test_any_rows_print_as_a_table_without_what_is_nested():
 
 
 def test_rows_read_back_as_json(tmp_path):
-    rows = rows_of(tmp_path, publish(item(tmp_path)))
+    rows = rows_of(tmp_path, publish(settings(tmp_path), item()))
     write_rows(tmp_path / "new" / "rows.json", rows)
     back = json.loads((tmp_path / "new" / "rows.json").read_text())
     assert back == rows

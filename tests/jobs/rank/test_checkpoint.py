@@ -11,7 +11,7 @@ from caching.recipe.recipe import recipe
 from jobs.errors import BadInput
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.renderer import Renderer, Sampling
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.parallel.gang import Gang
@@ -58,7 +58,7 @@ def sample(name, checkpoints=None, *, stop=None, group=None, dtype=torch.float32
 
 
 def checkpoints_in(folder, *, every=1, fingerprint="x"):
-    return Checkpoints(Storage(folder.parent), folder.name, every, fingerprint)
+    return Checkpoints(open_storage(folder.parent), folder.name, every, fingerprint)
 
 
 def stopped(name, folder, steps, **others):
@@ -106,11 +106,11 @@ def test_nothing_changes_for_a_loop_that_is_not_stopped(tmp_path):
 
 def test_they_may_lie_in_an_object_store(bucket, tmp_path):
     def checkpoints():
-        return Checkpoints(Storage(f"{bucket}/{tmp_path.name}"), "checkpoints/0000", 1, "x")
+        return Checkpoints(open_storage(f"{bucket}/{tmp_path.name}"), "checkpoints/0000", 1, "x")
 
     with pytest.raises(Stopped):
         sample("resca", checkpoints(), stop=5)
-    storage, again = Storage(f"{bucket}/{tmp_path.name}"), checkpoints()
+    storage, again = open_storage(f"{bucket}/{tmp_path.name}"), checkpoints()
     assert storage.folders("checkpoints") == {"0000"}
     assert torch.equal(sample("resca", again), sample("resca")) and again.resumed_step == 4
     assert len(storage.folder("checkpoints/0000")) == 2
@@ -126,13 +126,13 @@ def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_
             super().step_done(engine, latents)
             seen.append(names(tmp_path / "video") if (tmp_path / "video").exists() else [])
 
-    watched = Watched(Storage(tmp_path), "video", 2, "x")
+    watched = Watched(open_storage(tmp_path), "video", 2, "x")
     sample("taylorseer", watched)  # dense are the steps 1, 4, 7 and 10, with which it ends
     written = ["step-000004.json", "step-000004.rank-0.safetensors"]
     assert seen == [[]] * 3 + [written] * 7
     assert 0 < watched.saved_bytes < (tmp_path / "video" / written[1]).stat().st_size
     seen.clear()
-    sample("full", Watched(Storage(tmp_path), "video", 3, "y"))
+    sample("full", Watched(open_storage(tmp_path), "video", 3, "y"))
     assert [content[0] for content in seen] == [f"step-00000{step}.json" for step in (4, 4, 3, 3, 3, 6, 6, 6, 9, 9)]
     assert all(len(content) == 2 for content in seen)
 

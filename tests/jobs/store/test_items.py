@@ -1,12 +1,16 @@
 """Names, sidecars, and when a video counts as finished."""
 
+import json
+from pathlib import Path
+
 import pytest
 from pydantic import ValidationError
 
+from caching.recipe.recipe import RECIPES
 from jobs.errors import BadInput
 from jobs.store.files import check_writable
-from jobs.store.items import check_names, slug, video_name
-from tests.jobs.store.example import item
+from jobs.store.items import SIDECAR_VERSION, BatchSettings, RenderItem, Sidecar, check_names, slug, video_name
+from tests.jobs.store.example import item, settings, sidecar_of
 
 
 @pytest.mark.parametrize(
@@ -25,28 +29,30 @@ def test_slug_is_short_lower_case_ascii(prompt, expected):
     assert len(slug(prompt)) <= 40
 
 
-def test_video_name_tells_id_prompt_and_seed(tmp_path):
+def test_video_name_tells_id_prompt_and_seed():
     assert video_name("0007", "a red ball", 42) == "0007-a-red-ball-s42"
-    assert item(tmp_path).video == "videos/0000-a-red-ball-s0.mp4"
+    assert item().video == "videos/0000-a-red-ball-s0.mp4"
 
 
-def test_two_items_of_one_file_name_are_refused(tmp_path):
+def test_two_items_of_one_file_name_are_refused():
     with pytest.raises(BadInput, match="'a' and 'a-b' would both be written"):
-        check_names([item(tmp_path, id="a", prompt="b c"), item(tmp_path, id="a-b", prompt="c")])
+        check_names([item(id="a", prompt="b c"), item(id="a-b", prompt="c")])
 
 
 @pytest.mark.parametrize("name", ["../x", "a/b", "", ".hidden", "a b", "x" * 65, "a\n", "a;b"])
-def test_an_id_that_is_not_safe_in_a_file_name_is_no_item(tmp_path, name):
+def test_an_id_that_is_not_safe_in_a_file_name_is_no_item(name):
     with pytest.raises(ValidationError):
-        item(tmp_path, id=name)
+        item(id=name)
 
 
 def test_what_decides_the_pixels_decides_the_fingerprint(tmp_path):
-    one = item(tmp_path).fingerprint
-    for change in ({"steps": 5}, {"guidance": 1.0}, {"revision": "abd"}, {"method": {"name": "resca"}}, {"height": 32}):
-        assert item(tmp_path, **change).fingerprint != one
-    for change in ({"model": "elsewhere"}, {"id": "other"}, {"out": "/elsewhere"}, {"save_latents": True}):
-        assert item(tmp_path, **change).fingerprint == one
+    one = settings(tmp_path).fingerprint(item())
+    for change in ({"guidance": 1.0}, {"revision": "abd"}, {"method": RECIPES["resca"]}):
+        assert settings(tmp_path, **change).fingerprint(item()) != one
+    for change in ({"steps": 5}, {"height": 32}):
+        assert settings(tmp_path).fingerprint(item(**change)) != one
+    for change in ({"model": "elsewhere"}, {"out": "/elsewhere"}, {"save_latents": True}):
+        assert settings(tmp_path, **change).fingerprint(item(id="other")) == one
 
 
 def test_output_below_a_file_is_refused_and_nothing_is_made(tmp_path):
@@ -55,3 +61,22 @@ def test_output_below_a_file_is_refused_and_nothing_is_made(tmp_path):
         check_writable(tmp_path / "file" / "out", "output directory")
     check_writable(tmp_path / "new" / "out", "output directory")
     assert [path.name for path in tmp_path.iterdir()] == ["file"]
+
+
+OLD = Path(__file__).parent / "sidecar_1.json"  # as version 1 wrote it; it stays as it is
+
+
+def test_a_sidecar_of_the_first_version_is_read_and_its_fingerprint_is_still_that_of_its_settings():
+    sidecar = Sidecar.model_validate_json(OLD.read_text())
+    assert (sidecar.version, sidecar.id, sidecar.dense_steps, sidecar.sparse_steps) == (1, "done", 6, 10)
+    asked = sidecar.model_dump()
+    batch = BatchSettings(**{name: asked.get(name, "") for name in BatchSettings.model_fields} | {"save_latents": True})
+    one = RenderItem(**{name: asked[name] for name in RenderItem.model_fields})
+    assert batch.fingerprint(one) == sidecar.fingerprint
+
+
+def test_a_sidecar_of_today_has_all_that_the_first_version_had():
+    sidecar = sidecar_of(settings("out"), item()).model_dump(mode="json")
+    assert sidecar["version"] == SIDECAR_VERSION > 1
+    old = json.loads(OLD.read_text())
+    assert set(old) <= set(sidecar) and set(old["seconds"]) <= set(sidecar["seconds"])

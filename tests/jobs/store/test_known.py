@@ -1,18 +1,24 @@
 """When a video counts as finished, and what is said of one that has other settings."""
 
 import json
+from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
-from jobs.store.items import RenderItem
+from caching.recipe.schedule import Interval
+from jobs.store.files import sha256
+from jobs.store.items import BatchSettings
 from jobs.store.known import Done, difference, survey
 from jobs.store.ledger import Ledger
-from jobs.store.storage import Storage
-from tests.jobs.store.example import finish, item, publish
+from jobs.store.open import open_storage
+from tests.jobs.store.example import finish, item, publish, settings
+
+SECONDS = {"encode": 1, "denoise": 2, "decode": 3, "write": 4, "think": 5}
 
 
-def finished(one: RenderItem, **options) -> Done | None:
-    return survey(Storage(one.out), [one], **options).finished.get(one.id)
+def finished(batch: BatchSettings, **options) -> Done | None:
+    return survey(open_storage(batch.out), batch, [item()], **options).finished.get("0000")
 
 
 def damage(path) -> None:
@@ -22,92 +28,108 @@ def damage(path) -> None:
 
 
 def test_a_published_video_is_finished_with_or_without_the_ledger(tmp_path):
-    one = item(tmp_path)
-    assert finished(one) is None
-    done = finish(one)
-    assert finished(one) == done
-    Storage(tmp_path).remove("ledger")
-    without = finished(one)
+    batch = settings(tmp_path)
+    assert finished(batch) is None
+    done = finish(batch, item())
+    assert finished(batch) == done
+    open_storage(tmp_path).remove("ledger")
+    without = finished(batch)
     assert without is not None and (without.sha256, without.stamp) == (done.sha256, None)
 
 
-def test_a_video_is_untold_until_the_ledger_has_it_as_it_lies_there(tmp_path):
-    one, storage = item(tmp_path), Storage(tmp_path)
-    publish(one)
-    [untold] = survey(storage, [one]).untold
+def test_a_video_is_unrecorded_until_the_ledger_has_it_as_it_lies_there(tmp_path):
+    batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
+    publish(batch, one)
+    [unrecorded] = survey(storage, batch, [one]).unrecorded
     ledger = Ledger(storage)
-    ledger.add("done", **untold.facts())
+    ledger.add("done", **unrecorded.facts())
     ledger.flush()
-    known = survey(storage, [one])
-    assert (known.untold, known.finished) == ([], {"0000": untold})
+    known = survey(storage, batch, [one])
+    assert (known.unrecorded, known.finished) == ([], {"0000": unrecorded})
     (tmp_path / one.video).touch()  # as a copy would
-    [again] = survey(storage, [one]).untold
-    assert again.sha256 == untold.sha256 and again.stamp != untold.stamp
+    [again] = survey(storage, batch, [one]).unrecorded
+    assert again.sha256 == unrecorded.sha256 and again.stamp != unrecorded.stamp
 
 
 @pytest.mark.parametrize("with_ledger", [True, False])
 def test_a_damaged_video_is_not_finished(tmp_path, with_ledger):
-    one = item(tmp_path)
-    finish(one) if with_ledger else publish(one)
+    batch, one = settings(tmp_path), item()
+    finish(batch, one) if with_ledger else publish(batch, one)
     damage(tmp_path / one.video)
-    assert finished(one) is None
+    assert finished(batch) is None
 
 
 def test_damage_that_left_no_trace_is_found_by_verifying(tmp_path):
     import os
 
-    one = item(tmp_path)
-    finish(one)
+    batch, one = settings(tmp_path), item()
+    finish(batch, one)
     before = (tmp_path / one.video).stat()
     damage(tmp_path / one.video)
     os.utime(tmp_path / one.video, ns=(before.st_atime_ns, before.st_mtime_ns))
-    assert finished(one)
-    assert finished(one, verify=True) is None
+    assert finished(batch)
+    assert finished(batch, verify=True) is None
 
 
 def test_a_video_that_is_gone_is_not_finished(tmp_path):
-    one = item(tmp_path)
-    finish(one)
+    batch, one = settings(tmp_path), item()
+    finish(batch, one)
     (tmp_path / one.video).unlink()
-    assert finished(one) is None
+    assert finished(batch) is None
 
 
 @pytest.mark.parametrize("text", ["", "{", "{}", "\udcff"])
 def test_without_a_ledger_a_damaged_sidecar_tells_nothing(tmp_path, text):
-    one = item(tmp_path)
-    publish(one)
+    batch, one = settings(tmp_path), item()
+    publish(batch, one)
     (tmp_path / one.sidecar).write_bytes(text.encode("utf-8", "surrogateescape"))
-    assert finished(one) is None
+    assert finished(batch) is None
+
+
+def change_sidecar(path: Path, **changes: object) -> None:
+    told = json.loads(path.read_text()) | changes
+    path.write_text(json.dumps({name: value for name, value in told.items() if value is not None}))
+
+
+@pytest.mark.parametrize("changes", [{"version": None}, {"version": 99, "mood": "blue", "seconds": SECONDS}])
+def test_without_a_ledger_a_sidecar_of_an_older_or_newer_version_tells_that_its_video_is_finished(tmp_path, changes):
+    batch, one = settings(tmp_path), item()
+    publish(batch, one)
+    change_sidecar(tmp_path / one.sidecar, **changes)
+    done = finished(batch, verify=True)
+    assert done is not None and done.sha256 == sha256(tmp_path / one.video)
 
 
 def test_missing_latents_are_missed_only_when_asked_for(tmp_path):
-    one = item(tmp_path)
-    finish(one)
-    assert finished(item(tmp_path, save_latents=True)) is None
-    finish(item(tmp_path, save_latents=True))
-    assert finished(item(tmp_path, save_latents=True))
+    batch, one = settings(tmp_path), item()
+    finish(batch, one)
+    with_latents = settings(tmp_path, save_latents=True)
+    assert finished(with_latents) is None
+    finish(with_latents, one)
+    assert finished(with_latents)
 
 
 def test_other_settings_are_told_by_name(tmp_path):
-    one = item(tmp_path)
-    done = finish(one)
-    other = item(tmp_path, steps=5, method={"name": "full", "schedule": {"every": 6}})
-    known = survey(Storage(tmp_path), [other])
+    batch, one = settings(tmp_path), item()
+    done = finish(batch, one)
+    other, longer = settings(tmp_path, method=replace(batch.method, schedule=Interval(every=6))), item(steps=5)
+    known = survey(open_storage(tmp_path), other, [longer])
     assert (known.finished, known.changed) == ({}, {"0000": done})
-    assert difference(Storage(tmp_path), other, done) == "steps 4 -> 5, method.schedule.every null -> 6"
+    told = "steps 4 -> 5, method.schedule.every 1 -> 6"
+    assert difference(open_storage(tmp_path), other, longer, done) == told
 
 
 def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):
-    ledger = Ledger(Storage(tmp_path))
+    ledger = Ledger(open_storage(tmp_path))
     ledger.add("begin", total=1)
     ledger.add("fail", id="0000", n=2, error="ValueError: no")
     ledger.flush()
-    assert survey(Storage(tmp_path), [item(tmp_path)]).given_up == {"0000": "ValueError: no"}
+    assert survey(open_storage(tmp_path), settings(tmp_path), [item()]).given_up == {"0000": "ValueError: no"}
     ledger.add("begin", total=1, retry=True)
     ledger.flush()
-    assert survey(Storage(tmp_path), [item(tmp_path)]).given_up == {}
+    assert survey(open_storage(tmp_path), settings(tmp_path), [item()]).given_up == {}
 
 
 def test_ledger_facts_read_back(tmp_path):
-    done = finish(item(tmp_path))
+    done = finish(settings(tmp_path), item())
     assert Done.of_ledger(json.loads(json.dumps(done.facts()))) == done

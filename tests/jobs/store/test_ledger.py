@@ -1,6 +1,7 @@
 """The ledger: what is read back is what was added, whatever was torn."""
 
 from jobs.store.ledger import Ledger, read_account
+from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
 
@@ -12,7 +13,7 @@ def write(storage: Storage, *lines: tuple[str, dict]) -> None:
 
 
 def test_an_account_follows_items_through_their_states(tmp_path):
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     lines = [
         ("begin", {"total": 4}),
         ("start", {"id": "a", "n": 1}),
@@ -35,7 +36,7 @@ def test_an_account_follows_items_through_their_states(tmp_path):
 
 
 def test_each_driver_has_a_file_of_its_own_and_none_is_changed_by_the_next(tmp_path):
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     write(storage, ("begin", {"total": 1}))
     first = (tmp_path / "ledger" / "000001.jsonl").read_bytes()
     write(storage, ("begin", {"total": 1}))
@@ -44,7 +45,7 @@ def test_each_driver_has_a_file_of_its_own_and_none_is_changed_by_the_next(tmp_p
 
 
 def test_a_line_that_a_killed_driver_did_not_finish_counts_for_nothing(tmp_path):
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     write(storage, ("begin", {"total": 2}), ("done", {"id": "a"}), ("done", {"id": "b"}))
     path = tmp_path / "ledger" / "000001.jsonl"
     path.write_bytes(path.read_bytes()[:-9] + b"\xff\x00")
@@ -53,7 +54,7 @@ def test_a_line_that_a_killed_driver_did_not_finish_counts_for_nothing(tmp_path)
 
 
 def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     ledger = Ledger(storage)
     (tmp_path / "ledger").write_text("in the way")
     ledger.add("begin", total=1)

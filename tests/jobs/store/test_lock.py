@@ -10,19 +10,19 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.store.lock import NAME, DriverLock, LockLost, read_holder
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 
 pytestmark = pytest.mark.timeout(60)
 LEASE_S = 2.0
 
 
 def test_a_second_driver_is_refused_and_told_who_has_it(tmp_path):
-    with DriverLock(Storage(tmp_path), lease_s=LEASE_S):
+    with DriverLock(open_storage(tmp_path), lease_s=LEASE_S):
         with pytest.raises(BadInput, match=r"another driver works on .*process .*resca cancel"):
-            DriverLock(Storage(tmp_path), lease_s=LEASE_S).__enter__()
-        assert read_holder(Storage(tmp_path))
-    assert read_holder(Storage(tmp_path)) is None
-    with DriverLock(Storage(tmp_path)):
+            DriverLock(open_storage(tmp_path), lease_s=LEASE_S).__enter__()
+        assert read_holder(open_storage(tmp_path))
+    assert read_holder(open_storage(tmp_path)) is None
+    with DriverLock(open_storage(tmp_path)):
         pass
 
 
@@ -30,7 +30,7 @@ def test_of_several_that_race_one_gets_it(tmp_path):
     start, won, lost = threading.Barrier(6), [], []
 
     def race() -> None:
-        lock = DriverLock(Storage(tmp_path), lease_s=LEASE_S)
+        lock = DriverLock(open_storage(tmp_path), lease_s=LEASE_S)
         start.wait()
         try:
             won.append(lock.__enter__())
@@ -48,25 +48,25 @@ def test_of_several_that_race_one_gets_it(tmp_path):
 
 def test_a_killed_driver_of_this_machine_loses_it_at_once(tmp_path):
     code = (
-        "import os, sys; from jobs.store.lock import DriverLock; from jobs.store.storage import Storage\n"
-        "DriverLock(Storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
+        "import os, sys; from jobs.store.lock import DriverLock; from jobs.store.open import open_storage\n"
+        "DriverLock(open_storage(sys.argv[1])).__enter__(); os.kill(os.getpid(), 9)"
     )
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path)], cwd=Path(__file__).parents[3], timeout=60)
     assert killed.returncode == -9
     assert (tmp_path / NAME).exists()
-    with DriverLock(Storage(tmp_path), lease_s=1e6):
+    with DriverLock(open_storage(tmp_path), lease_s=1e6):
         pass
 
 
 def test_a_driver_elsewhere_loses_it_when_it_has_been_silent_for_its_lease(tmp_path):
     far = {"token": "x", "host": "far", "pid": 1, "space": "another boot", "beats": 3}
-    Storage(tmp_path).write(NAME, json.dumps(far).encode())
-    with DriverLock(Storage(tmp_path), lease_s=0.5) as lock:
+    open_storage(tmp_path).write(NAME, json.dumps(far).encode())
+    with DriverLock(open_storage(tmp_path), lease_s=0.5) as lock:
         lock.check()
 
 
 def test_a_driver_that_was_taken_for_dead_notices(tmp_path):
-    storage = Storage(tmp_path)
+    storage = open_storage(tmp_path)
     lock = DriverLock(storage, lease_s=0.4)
     with lock:
         holder = read_holder(storage)

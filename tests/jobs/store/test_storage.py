@@ -12,8 +12,10 @@ from jobs.errors import BadInput
 from jobs.store.known import Done, survey
 from jobs.store.ledger import Ledger, read_account
 from jobs.store.lock import DriverLock
+from jobs.store.open import open_storage
+from jobs.store.remote import SEGMENT_BYTES
 from jobs.store.storage import Storage, StorageError
-from tests.jobs.store.example import item, publish
+from tests.jobs.store.example import item, publish, settings
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -21,8 +23,8 @@ pytestmark = pytest.mark.timeout(120)
 @pytest.fixture(params=["directory", "bucket"])
 def storage(request: pytest.FixtureRequest, tmp_path: Path) -> Storage:
     if request.param == "directory":
-        return Storage(tmp_path / "out")
-    return Storage(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
+        return open_storage(tmp_path / "out")
+    return open_storage(f"{request.getfixturevalue('bucket')}/{tmp_path.name}")
 
 
 def test_what_is_written_is_read(storage: Storage):
@@ -62,6 +64,18 @@ def test_a_published_file_is_here_and_whole(storage: Storage, tmp_path: Path):
     assert not place.exists()
 
 
+def test_a_journal_grows_behind_those_that_are_there(storage: Storage):
+    first, second = storage.journal("ledger"), storage.journal("other")
+    first.append(b"one\n")
+    first.append(b"two\n")
+    assert storage.read("ledger/000001.jsonl") == b"one\ntwo\n" and storage.folder("other") == {}
+    storage.journal("ledger").append(b"three\n")
+    assert storage.read("ledger/000002.jsonl") == b"three\n"
+    second.append(b"x" * SEGMENT_BYTES + b"\n")
+    second.append(b"y\n")
+    assert b"".join(storage.read(f"other/{name}") for name in sorted(storage.folder("other")))[-4:] == b"x\ny\n"
+
+
 @pytest.mark.parametrize("name", ["../x", "/etc/x", "a//b", "a/../../b", "", ".", "a\\..\\b", "a\0b"])
 def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
     for act in (storage.where, storage.read, storage.stored, storage.remove, storage.folder, storage.folders):
@@ -72,12 +86,12 @@ def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
 
 
 def test_a_batch_lives_on_either(storage: Storage):
-    one = item(storage.url, save_latents=True)
+    batch, one = settings(storage.url, save_latents=True), item()
     storage.check_writable()
     with DriverLock(storage):
         with pytest.raises(BadInput, match="another driver works on"):
             DriverLock(storage, lease_s=20).__enter__()
-        sidecar, ledger = publish(one), Ledger(storage)
+        sidecar, ledger = publish(batch, one), Ledger(storage)
         stored = storage.stored(one.video)
         assert stored is not None
         ledger.add("begin", total=1)
@@ -86,7 +100,7 @@ def test_a_batch_lives_on_either(storage: Storage):
         ledger.flush()
     assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
     assert read_account(storage).counts()["done"] == 1
-    assert list(survey(storage, [one], verify=True).finished) == ["0000"]
+    assert list(survey(storage, batch, [one], verify=True).finished) == ["0000"]
     assert storage.digest(one.video) == sidecar.sha256
 
 
@@ -98,16 +112,16 @@ def lost_bucket(bucket: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[Storag
     monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:9")
     monkeypatch.setenv("AWS_MAX_ATTEMPTS", "1")
     s3fs.S3FileSystem.clear_instance_cache()
-    yield Storage("s3://elsewhere/x")
+    yield open_storage("s3://elsewhere/x")
     s3fs.S3FileSystem.clear_instance_cache()
 
 
 def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
     code = (
-        "import resource, signal, sys; from jobs.store.storage import Storage\n"
+        "import resource, signal, sys; from pathlib import Path; from jobs.store.local import LocalStorage\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 100))\n"
-        "storage = Storage(sys.argv[1]); storage.append('log', b'first\\n')\n"
+        "storage = LocalStorage(Path(sys.argv[1])); storage.append('log', b'first\\n')\n"
         "try: storage.append('log', b'second\\n')\n"
         "except OSError: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); storage.append('log', b'third\\n')"
     )
@@ -116,7 +130,7 @@ def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
 
 
 def test_a_folder_is_told_while_files_in_it_get_their_names(tmp_path: Path):
-    storage, ended = Storage(tmp_path), threading.Event()
+    storage, ended = open_storage(tmp_path), threading.Event()
     storage.write("videos/first", b"")
 
     def keep_writing() -> None:
@@ -143,12 +157,12 @@ def test_a_store_that_does_not_answer_is_an_error_of_the_system(lost_bucket):
 
 def test_what_cannot_be_written_is_said_in_one_sentence():
     with pytest.raises(BadInput, match="cannot be written"):
-        Storage("/proc/resca").check_writable()
+        open_storage("/proc/resca").check_writable()
     with pytest.raises(BadInput, match="cannot be used: Protocol not known: nowhere"):
-        Storage("nowhere://bucket").check_writable()
+        open_storage("nowhere://bucket").check_writable()
 
 
 def test_below_a_file_there_is_nothing_to_read(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError):
-        Storage(tmp_path / "file").read("driver.lock")
+        open_storage(tmp_path / "file").read("driver.lock")

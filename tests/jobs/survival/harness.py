@@ -15,7 +15,7 @@ import psutil
 
 from jobs.store.files import sha256
 from jobs.store.mp4 import probe
-from jobs.store.storage import Storage
+from jobs.store.open import open_storage
 from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]
@@ -116,7 +116,7 @@ def check_no_debris(out: Path) -> None:
     """No file that is not whole, no attempt's folder, no lock."""
     names = [path.relative_to(out).as_posix() for path in out.rglob("*")]
     assert not [name for name in names if name.endswith((".part", ".tmp")) or "attempts/" in name]
-    assert Storage(out).stored("driver.lock") is None
+    assert open_storage(out).stored("driver.lock") is None
 
 
 def check_no_rank_lives(driver: Driver, *parents: int) -> None:

@@ -16,8 +16,8 @@ import tyro
 
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
-from jobs.store.storage import Storage
-from tests.jobs.store.example import item, sidecar_of
+from jobs.store.open import open_storage
+from tests.jobs.store.example import item, settings, sidecar_of
 from tests.jobs.survival.harness import SETTINGS, Driver, told, until
 from tests.jobs.tiny_model import save_tiny_pipeline
 
@@ -84,12 +84,13 @@ def _dispatch(driver: Driver, out: Path) -> dict[str, Any]:
 
 def _finish(out: Path, number: int) -> None:
     """The ledger as it is when all have been started and are done: status reads nothing else."""
-    ledger, about = Ledger(Storage(out)), {"n": 1, "g": 0}
+    ledger, about, batch = Ledger(open_storage(out)), {"n": 1, "g": 0}, settings(out)
     ledger.add("begin", total=number, todo=number, method="resca", model="tiny", gangs=1)
     for index in range(number):
-        one = item(out, id=f"{index:04d}", prompt=f"a cat walks on grass number {index}", seed=index)
+        one = item(id=f"{index:04d}", prompt=f"a cat walks on grass number {index}", seed=index)
         ledger.add("start", id=one.id, **about)
-        ledger.add("done", **about, **Done.of_sidecar(sidecar_of(one, "0" * 64, 5000), one.name, "1" * 19).facts())
+        sidecar = sidecar_of(batch, one, num_bytes=5000)
+        ledger.add("done", **about, **Done.of_sidecar(sidecar, one.name, "1" * 19).facts())
     ledger.flush()
 
 

@@ -10,8 +10,8 @@ import pytest
 
 from jobs.store.items import ATTEMPTS
 from jobs.store.known import survey
-from jobs.store.storage import Storage
-from tests.jobs.store.example import item, publish
+from jobs.store.open import open_storage
+from tests.jobs.store.example import item, publish, settings
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
     ROOT,
@@ -66,23 +66,23 @@ def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_p
     """The process is killed between writing and naming the file, or between the file and its sidecar."""
     code = """
 import os, sys
-from jobs.store.storage import Storage
+from jobs.store.local import LocalStorage
 from tests.jobs.store import example
-one = example.item(sys.argv[1])
+batch = example.settings(sys.argv[1])
 if "sidecar" in sys.argv[2]:
-    Storage.write = lambda *_: os.kill(os.getpid(), 9)
+    LocalStorage.write = lambda *_: os.kill(os.getpid(), 9)
 else:
     example.sidecar_of = lambda *_: os.kill(os.getpid(), 9)
-example.publish(one)
+example.publish(batch, example.item())
 """
     killed = subprocess.run([sys.executable, "-c", code, str(tmp_path), when], cwd=ROOT, timeout=60)
     assert killed.returncode == -9
-    one, storage = item(tmp_path), Storage(tmp_path)
-    assert survey(storage, [one]).finished == {}
+    batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
+    assert survey(storage, batch, [one]).finished == {}
     assert ("sidecar" in when) == (storage.stored(one.video) is not None)
     storage.remove(ATTEMPTS)
-    publish(one)
-    assert list(survey(storage, [one]).finished) == ["0000"]
+    publish(batch, one)
+    assert list(survey(storage, batch, [one]).finished) == ["0000"]
     check_no_debris(tmp_path)
 
 

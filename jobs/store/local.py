@@ -1,0 +1,142 @@
+"""A storage that is a directory, on a local or shared file system."""
+
+import os
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+
+from jobs.store.files import check_writable, publish
+from jobs.store.storage import Storage, Stored, checked, next_number
+
+
+class LocalStorage(Storage):
+    """A directory, which need not be there yet."""
+
+    flush_period_s = 1.0
+    has_exclusive_create = True
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory.absolute()
+        self.url = str(self._directory)
+
+    def read(self, name: str) -> bytes:
+        try:
+            return self._path(name).read_bytes()
+        except NotADirectoryError as error:
+            raise FileNotFoundError(*error.args) from error
+
+    def write(self, name: str, data: bytes) -> None:
+        path = self._path_to_write(name)
+        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        try:
+            partial.write_bytes(data)
+            publish(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
+
+    def create(self, name: str, data: bytes) -> bool:
+        try:
+            with self._path_to_write(name).open("xb") as file:
+                file.write(data)
+        except FileExistsError:
+            return False
+        return True
+
+    def publish(self, file: Path, name: str) -> None:
+        publish(file, self._path_to_write(name))
+
+    def append(self, name: str, text: bytes) -> None:
+        """Add to a file, and see it on disk. Raises OSError; then nothing was added."""
+        with self._path_to_write(name).open("ab", buffering=0) as file:
+            whole = file.tell()
+            try:
+                while text:  # An unbuffered file may take less than it is given.
+                    text = text[file.write(text) :]
+                os.fsync(file.fileno())
+            except OSError:  # A disk that got full may have taken half a line, which would spoil the next.
+                file.truncate(whole)
+                raise
+
+    def stored(self, name: str) -> Stored | None:
+        try:
+            return _stored(self._path(name).stat())
+        except FileNotFoundError:
+            return None
+
+    def folder(self, name: str) -> dict[str, Stored]:
+        try:
+            return dict(_scan(self._path(name)))
+        except (FileNotFoundError, NotADirectoryError):
+            return {}
+
+    def folders(self, name: str) -> set[str]:
+        try:
+            with os.scandir(self._path(name)) as files:
+                return {file.name for file in files if file.is_dir(follow_symlinks=False)}
+        except (FileNotFoundError, NotADirectoryError):
+            return set()
+
+    def remove(self, name: str) -> None:
+        path = self._path(name)
+        if path.is_dir() and not path.is_symlink():
+            shutil.rmtree(path, ignore_errors=True)
+        else:
+            path.unlink(missing_ok=True)
+
+    @contextmanager
+    def fetched(self, name: str) -> Iterator[Path]:
+        yield self._path(name)
+
+    @contextmanager
+    def workplace(self, name: str) -> Iterator[Path]:
+        path = self._path(name)
+        path.mkdir(parents=True, exist_ok=True)
+        try:
+            yield path
+        finally:
+            shutil.rmtree(path, ignore_errors=True)
+
+    def journal(self, folder: str) -> "LocalJournal":
+        return LocalJournal(self, f"{folder}/{next_number(self.folder(folder)):06d}.jsonl")
+
+    def log_path(self, name: str) -> Path:
+        return self._path(name)
+
+    def oldest_first(self, folder: str) -> list[str]:
+        files = self.folder(folder)
+        return sorted(files, key=lambda name: int(files[name].stamp))
+
+    def check_writable(self) -> None:
+        check_writable(self._directory, "output directory")
+
+    def _path(self, name: str) -> Path:
+        return self._directory / checked(name)
+
+    def _path_to_write(self, name: str) -> Path:
+        path = self._path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        return path
+
+
+class LocalJournal:
+    """One file, which grows."""
+
+    def __init__(self, storage: LocalStorage, name: str) -> None:
+        self._storage, self._name = storage, name
+
+    def append(self, lines: bytes) -> None:
+        self._storage.append(self._name, lines)
+
+
+def _stored(status: os.stat_result) -> Stored:
+    return Stored(num_bytes=status.st_size, stamp=str(status.st_mtime_ns))
+
+
+def _scan(folder: Path) -> Iterator[tuple[str, Stored]]:
+    """The files of a folder, but those that are gone, or have got their final name, before they are looked at."""
+    with os.scandir(folder) as files:
+        for file in files:
+            with suppress(FileNotFoundError):
+                if file.is_file():
+                    yield file.name, _stored(file.stat())
