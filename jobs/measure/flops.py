@@ -1,0 +1,50 @@
+"""What each method costs on a full-size model, counted without weights, as rows of a table."""
+
+from typing import Any
+
+from rich.console import Console
+
+from caching.flops import Cost
+from caching.recipe.recipe import RECIPES, Recipe
+from jobs.measure.full_size import Request
+from jobs.measure.published import published
+
+
+def count_methods(request: Request, console: Console) -> list[dict[str, Any]]:
+    """One row a method."""
+    one, rows = request.count(RECIPES["full"], num_steps=1).flops, []
+    for method in request.methods:
+        with console.status(f"counting {method.name}"):
+            cost, sent = request.count(method), _sent_bytes(request, method)
+        seed_tflops = published(request.model, method) if request.at_papers_size else None
+        rows.append(make_row(method, cost, request.num_steps * one, seed_tflops, sent))
+        console.print(f"{len(rows)}/{len(request.methods)}: {method.name} {rows[-1]['tflops']} TFLOPs", style="dim")
+    return rows
+
+
+def _sent_bytes(request: Request, method: Recipe) -> int | None:
+    """What each rank sends in the denoising loop; None for a method that works on one rank only."""
+    if request.layout.world_size == 1:
+        return 0
+    try:
+        _, group = request.send(method)
+    except ValueError:
+        return None
+    return sum(int(row["bytes_sent"]) for row in group.counter.rows())
+
+
+def make_row(
+    method: Recipe, cost: Cost, full_flops: float, seed_tflops: float | None, sent_bytes: int | None
+) -> dict[str, Any]:
+    """One row of the table; `seed_tflops` is the paper's figure for this very setting, `sent_bytes` is of each rank."""
+    return {
+        "method": method.name,
+        "dense_steps": cost.dense_steps,
+        "sparse_steps": cost.sparse_steps,
+        "tflops": round(cost.flops / 1e12, 2),
+        "flops_ratio": round(full_flops / cost.flops, 3),
+        "paper_tflops": seed_tflops,
+        "cache_bytes": cost.cache_bytes,
+        "sent_bytes": sent_bytes,
+        "recipe": method.describe(),
+    }
