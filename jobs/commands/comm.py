@@ -2,7 +2,7 @@
 
 from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import DONE
-from jobs.measure.comm import count_methods
+from jobs.measure.comm import count_sent
 from jobs.measure.full_size import read_request
 from jobs.options.measure import CommOptions
 
@@ -10,7 +10,7 @@ from jobs.options.measure import CommOptions
 def run(options: CommOptions) -> int:
     """Print one row a method, bytes sent by each rank. Raises BadInput for what cannot be counted."""
     console = make_console()
-    rows = count_methods(read_request(options), console)
+    rows = count_sent(read_request(options), console)
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)

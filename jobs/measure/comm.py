@@ -10,7 +10,7 @@ from jobs.measure.full_size import Request
 from parallel.collectives import CollectiveCounter
 
 
-def count_methods(request: Request, console: Console) -> list[dict[str, Any]]:
+def count_sent(request: Request, console: Console) -> list[dict[str, Any]]:
     """One row a method. Raises BadInput for what cannot be counted."""
     rows = []
     for method in request.methods:

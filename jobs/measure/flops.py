@@ -10,7 +10,7 @@ from jobs.measure.full_size import Request
 from jobs.measure.published import published
 
 
-def count_methods(request: Request, console: Console) -> list[dict[str, Any]]:
+def count_costs(request: Request, console: Console) -> list[dict[str, Any]]:
     """One row a method."""
     one, rows = request.count(RECIPES["full"], num_steps=1).flops, []
     for method in request.methods:
