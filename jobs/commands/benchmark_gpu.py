@@ -13,8 +13,8 @@ from rich.console import Console
 from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import DONE, INTERRUPTED, BadInput
 from jobs.machine import describe_run
-from jobs.measure.gpu.cases import Contestant, read_contestants
-from jobs.measure.gpu.contest import Contest
+from jobs.measure.gpu.cases import Case, read_cases
+from jobs.measure.gpu.contest import GpuContest
 from jobs.measure.gpu.model import BENCHMARKED
 from jobs.measure.gpu.report import readable, write_report
 from jobs.measure.gpu.rows import Row, bare_row
@@ -24,12 +24,14 @@ from jobs.options.gpu import GpuOptions
 
 def run(options: GpuOptions) -> int:
     """Measure what there is time for and print one row each. Raises BadInput before anything is made."""
-    contestants = read_contestants(options)
+    cases = read_cases(options)
     if options.model != "small" and not torch.cuda.is_available():
         raise BadInput("the 13 B transformer needs a GPU, and PyTorch sees none here; --model small does without")
     budget, progress = Budget(options.minutes), Console(stderr=True, highlight=False, markup=False)
     with progress.status("making random weights"):
-        contest = Contest(BENCHMARKED[options.model], num_steps=options.steps, repeats=options.repeats, budget=budget)
+        contest = GpuContest(
+            BENCHMARKED[options.model], num_steps=options.steps, repeats=options.repeats, budget=budget
+        )
     about = _about(contest)
 
     def keep(rows: list[Row]) -> None:
@@ -38,8 +40,8 @@ def run(options: GpuOptions) -> int:
         if options.report:
             write_report(options.report, rows, about)
 
-    rows = _play_all(contest, contestants, progress, keep)
-    waiting = [bare_row(contestant, "not run: stopped") for contestant in contestants[len(rows) :]]
+    rows = _play_all(contest, cases, progress, keep)
+    waiting = [bare_row(case, "not run: stopped") for case in cases[len(rows) :]]
     keep([*rows, *waiting])
     console = make_console()
     print_rows(console, [readable(row) for row in (*rows, *waiting)])
@@ -48,18 +50,18 @@ def run(options: GpuOptions) -> int:
 
 
 def _play_all(
-    contest: Contest, contestants: list[Contestant], progress: Console, keep: Callable[[list[Row]], None]
+    contest: GpuContest, cases: list[Case], progress: Console, keep: Callable[[list[Row]], None]
 ) -> list[Row]:
-    """The rows of all contestants, or of those before Ctrl-C; they are kept after each, should the job be killed."""
+    """The rows of all cases, or of those before Ctrl-C; they are kept after each, should the job be killed."""
     rows: list[Row] = []
     try:
-        for contestant in contestants:
-            with progress.status(contestant.title):
-                rows.append(contest.play(contestant))
+        for case in cases:
+            with progress.status(case.title):
+                rows.append(contest.play(case))
             keep(rows)
-            progress.print(f"{len(rows)}/{len(contestants)}: {contestant.title}: {_told(rows[-1])}", soft_wrap=True)
+            progress.print(f"{len(rows)}/{len(cases)}: {case.title}: {_told(rows[-1])}", soft_wrap=True)
     except KeyboardInterrupt:
-        progress.print(f"stopped: {len(rows)} of {len(contestants)} were measured")
+        progress.print(f"stopped: {len(rows)} of {len(cases)} were measured")
     return rows
 
 
@@ -71,7 +73,7 @@ def _told(row: Row) -> str:
     return f"dense {row['dense_s']:.4g} s{sparse}"
 
 
-def _about(contest: Contest) -> dict[str, Any]:
+def _about(contest: GpuContest) -> dict[str, Any]:
     side = MATMUL_SIDE[contest.bench.device.type]
     return {
         **describe_run(sys.argv[1:]),

@@ -43,7 +43,7 @@ class Pinned:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Tally:
+class LayoutTimes:
     """What was measured of one layout: seconds of each video, and of its stages."""
 
     layout: Layout
@@ -53,56 +53,56 @@ class Tally:
 
 def compare_layouts(options: ScalingOptions, console: Console) -> list[dict[str, Any]]:
     """One row a layout. Raises BadInput before anything is started, InfrastructureError if ranks are lost."""
-    tallies = [Tally(layout=layout) for layout in _layouts(options)]
-    for tally in tallies:  # Each has to be possible before the first begins.
-        make_plan(_render_options(options, tally.layout, options.out))
+    layouts = [LayoutTimes(layout=layout) for layout in _layouts(options)]
+    for times in layouts:  # Each has to be possible before the first begins.
+        make_plan(_render_options(options, times.layout, options.out))
     check_writable(options.out, "the directory of --out")
     with running_ray(options.address):
-        specs = [_spec(tally.layout) for tally in tallies]
+        specs = [_spec(times.layout) for times in layouts]
         for number in range(options.rounds):
-            for tally, spec in zip(tallies, specs, strict=True):
-                _play(options, tally, spec, console, f"round {number + 1} of {options.rounds}")
-    return make_rows(tallies)
+            for times, spec in zip(layouts, specs, strict=True):
+                _play(options, times, spec, console, f"round {number + 1} of {options.rounds}")
+    return make_rows(layouts)
 
 
-def _play(options: ScalingOptions, tally: Tally, spec: GangSpec, console: Console, title: str) -> None:
+def _play(options: ScalingOptions, times: LayoutTimes, spec: GangSpec, console: Console, title: str) -> None:
     """Render the videos by a gang of its own; the first, which pays for first times, does not count."""
     started: dict[int, float] = {}
     options.out.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=options.out) as folder:
-        plan = make_plan(_render_options(options, tally.layout, Path(folder)))
+        plan = make_plan(_render_options(options, times.layout, Path(folder)))
 
         def note(event: Event) -> None:
             if event.kind == "item_started" and event.index is not None:
                 started[event.index] = time.perf_counter()
             elif event.kind == "item_failed":
-                raise InfrastructureError(f"{_name(tally.layout)}: {event.error}")
+                raise InfrastructureError(f"{_name(times.layout)}: {event.error}")
             elif event.kind == "item_done" and event.index:
-                tally.seconds.append(time.perf_counter() - started[event.index])
+                times.seconds.append(time.perf_counter() - started[event.index])
                 for stage in STAGES:
-                    tally.stages[stage].append(event.result["seconds"][stage])
+                    times.stages[stage].append(event.result["seconds"][stage])
 
-        workload = Pinned(workload=workload_of(plan, tally.layout))
+        workload = Pinned(workload=workload_of(plan, times.layout))
         run_batch(spec=spec, gangs=1, workload=workload, items=plan.items, on_event=note)
-    console.print(f"{title}, {_name(tally.layout)}: {statistics.median(tally.seconds):.3g} s a video", soft_wrap=True)
+    console.print(f"{title}, {_name(times.layout)}: {statistics.median(times.seconds):.3g} s a video", soft_wrap=True)
 
 
-def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:
+def make_rows(layouts: list[LayoutTimes]) -> list[dict[str, Any]]:
     """Medians, and how they compare with the first layout's."""
-    first = tallies[0]
+    first = layouts[0]
     first_s = statistics.median(first.seconds)
     rows = []
-    for tally in tallies:
-        seconds, ranks = statistics.median(tally.seconds), tally.layout.world_size
+    for times in layouts:
+        seconds, ranks = statistics.median(times.seconds), times.layout.world_size
         speedup = first_s / seconds
         rows.append(
             {
-                "layout": _name(tally.layout),
+                "layout": _name(times.layout),
                 "ranks": ranks,
-                "videos": len(tally.seconds),
+                "videos": len(times.seconds),
                 "seconds": round(seconds, 3),
-                "spread": f"{min(tally.seconds):.3g} to {max(tally.seconds):.3g}",
-                **{stage: round(statistics.median(values), 3) for stage, values in tally.stages.items()},
+                "spread": f"{min(times.seconds):.3g} to {max(times.seconds):.3g}",
+                **{stage: round(statistics.median(values), 3) for stage, values in times.stages.items()},
                 "videos_per_hour": round(3600 / seconds, 1),
                 "speedup": round(speedup, 3),
                 "efficiency": round(speedup * first.layout.world_size / ranks, 3),

@@ -1,10 +1,10 @@
-"""What was measured of each contestant, as rows of a table."""
+"""What was measured of each case, as rows of a table."""
 
 from dataclasses import dataclass
 from typing import Any
 
 from caching.flops import Cost
-from jobs.measure.gpu.cases import Contestant
+from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.timing import Timing
 
 Row = dict[str, Any]
@@ -13,7 +13,7 @@ OK = "ok"
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """What a contestant is compared with."""
+    """What a case is compared with."""
 
     num_steps: int  # of full sampling
     step_flops: float  # of one of its steps
@@ -46,26 +46,26 @@ def loop_run(timing: Timing, num_steps: int) -> Loop:
     return Loop(dense_steps=dense, sparse_steps=num_steps - dense, seconds=timing.total_s, origin="measured")
 
 
-def bare_row(contestant: Contestant, status: str) -> Row:
-    """The row of a contestant without times, with the reason."""
+def bare_row(case: Case, status: str) -> Row:
+    """The row of a case without times, with the reason."""
     return {
-        "size": contestant.video.name,
-        "method": contestant.name,
-        "attention": contestant.attention,
-        "compiled": contestant.compiled,
+        "size": case.video.name,
+        "method": case.name,
+        "attention": case.attention,
+        "compiled": case.compiled,
         "status": status,
     }
 
 
-def make_row(contestant: Contestant, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> Row:
-    """Everything known of a contestant; its FLOPs, `cost`, are not known of a peer."""
+def make_row(case: Case, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> Row:
+    """Everything known of a case; its FLOPs, `cost`, are not known of a peer."""
     dense_s = timing.step_s(dense=True)
     full_flops = yardstick.num_steps * yardstick.step_flops
     flops_ratio = full_flops / cost.flops if cost else None
     speedup = yardstick.full_loop_s / loop.seconds if yardstick.full_loop_s and loop.seconds else None
     stopped = f"stopped after {len(timing.steps)} of {yardstick.num_steps} steps, {timing.total_s:.0f} s"
     return {
-        **bare_row(contestant, OK if loop.seconds else stopped),
+        **bare_row(case, OK if loop.seconds else stopped),
         "dense_steps": loop.dense_steps,
         "sparse_steps": loop.sparse_steps,
         "timed_dense": timing.num_measured(dense=True),
