@@ -6,8 +6,8 @@ from jobs.console import make_console, print_rows, write_rows
 from jobs.errors import DONE, INTERRUPTED
 from jobs.machine import describe_run
 from jobs.measure.benchmark import play, read_benchmark
-from jobs.measure.contest import make_rows
 from jobs.measure.report import write_report
+from jobs.measure.rows import make_rows
 from jobs.options.measure import BenchmarkOptions
 
 

@@ -15,13 +15,14 @@ from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout
 
 DTYPE = torch.bfloat16
+Config = dict[str, Any]  # as diffusers writes the configuration of a model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """A full-size model, and the size at which its papers measure."""
 
-    config: dict[str, Any]
+    config: Config
     side: int  # pixels of a token
     temporal: int  # frames of a latent frame
     num_text_tokens: int

@@ -51,7 +51,7 @@ def _write(directory: Path, name: str, analysis: Analysis) -> None:
     from matplotlib import pyplot
 
     write_csv(directory / f"{name}.csv", analysis.rows)
-    figure = pyplot.figure(figsize=(13, 8 if name in ("trajectories", "ablations") else 5), layout="constrained")
+    figure = pyplot.figure(figsize=(13, analysis.height), layout="constrained")
     analysis.draw(figure)
     figure.savefig(directory / f"{name}.png", dpi=110)
     pyplot.close(figure)

@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -12,8 +11,8 @@ from jobs.errors import BadInput
 from jobs.measure.gpu.cases import Case, read_cases
 from jobs.measure.gpu.contest import GpuContest
 from jobs.measure.gpu.model import BENCHMARKED
-from jobs.measure.gpu.report import write_report
-from jobs.measure.gpu.rows import Row, bare_row
+from jobs.measure.gpu.report import About, write_report
+from jobs.measure.gpu.rows import CaseRow, bare_row
 from jobs.measure.gpu.timing import MATMUL_SIDE, Budget
 from jobs.options.gpu import GpuOptions
 
@@ -22,8 +21,8 @@ from jobs.options.gpu import GpuOptions
 class Measured:
     """A row a case, how they were measured, and whether Ctrl-C came before the last."""
 
-    rows: list[Row]
-    about: dict[str, Any]
+    rows: list[CaseRow]
+    about: About
     stopped: bool
 
 
@@ -39,9 +38,9 @@ def measure(options: GpuOptions, run: dict[str, str]) -> Measured:
     with progress.status("making random weights"):
         model = BENCHMARKED[options.model]
         contest = GpuContest(model, num_steps=options.steps, repeats=options.repeats, budget=budget)
-    about = {**run, **_about(contest)}
+    about: About = {**run, **_about(contest)}
 
-    def keep(rows: list[Row]) -> None:
+    def keep(rows: list[CaseRow]) -> None:
         if options.json:
             write_rows(options.json, rows)
         if options.report:
@@ -54,10 +53,10 @@ def measure(options: GpuOptions, run: dict[str, str]) -> Measured:
 
 
 def _play_all(
-    contest: GpuContest, cases: list[Case], progress: Console, keep: Callable[[list[Row]], None]
-) -> list[Row]:
+    contest: GpuContest, cases: list[Case], progress: Console, keep: Callable[[list[CaseRow]], None]
+) -> list[CaseRow]:
     """The rows of all cases, or of those before Ctrl-C; they are kept after each, should the job be killed."""
-    rows: list[Row] = []
+    rows: list[CaseRow] = []
     try:
         for case in cases:
             with progress.status(case.title):
@@ -69,15 +68,15 @@ def _play_all(
     return rows
 
 
-def _told(row: Row) -> str:
+def _told(row: CaseRow) -> str:
     """A row in a few words."""
-    if not row.get("dense_s"):
+    dense_s, sparse_s = row.get("dense_s"), row.get("sparse_s")
+    if not dense_s:
         return row["status"]
-    sparse = f", sparse {row['sparse_s']:.4g} s" if row["sparse_s"] else ""
-    return f"dense {row['dense_s']:.4g} s{sparse}"
+    return f"dense {dense_s:.4g} s" + (f", sparse {sparse_s:.4g} s" if sparse_s else "")
 
 
-def _about(contest: GpuContest) -> dict[str, Any]:
+def _about(contest: GpuContest) -> About:
     side = MATMUL_SIDE[contest.bench.device.type]
     return {
         "device": contest.bench.device.type,

@@ -10,7 +10,7 @@ from jobs.measure.gpu.attention import has_kernel
 from jobs.measure.gpu.bench import Bench
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import Video
-from jobs.measure.gpu.rows import Row, Yardstick, bare_row, loop_of, loop_run, make_row
+from jobs.measure.gpu.rows import CaseRow, Yardstick, bare_row, loop_of, loop_run, make_row
 from jobs.measure.gpu.timing import Budget, Timing, matmul_flops_per_s
 
 COMPILATION_S = 60.0
@@ -36,7 +36,7 @@ class GpuContest:
         self.dense_s: dict[Video, float] = {}  # of full sampling
         self.full_loop_s: dict[tuple[Video, bool], float] = {}  # by whether it is compiled
 
-    def play(self, case: Case) -> Row:
+    def play(self, case: Case) -> CaseRow:
         """Measure one case; one that cannot be measured gets a row that says why."""
         if obstacle := self._obstacle(case):
             return bare_row(case, f"not run: {obstacle}")
@@ -70,7 +70,7 @@ class GpuContest:
         dense_s = self.dense_s.get(case.video, guess)
         return sum(self.bench.fewest_steps(case)) * dense_s + COMPILATION_S * case.compiled
 
-    def _row(self, case: Case, timing: Timing) -> Row:
+    def _row(self, case: Case, timing: Timing) -> CaseRow:
         from jobs.measure.gpu.rivals import PLAIN
 
         cost = self._cost(case)

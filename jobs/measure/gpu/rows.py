@@ -1,14 +1,40 @@
 """What was measured of each case, as rows of a table."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from caching.flops import Cost
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.timing import Timing
 
-Row = dict[str, Any]
 OK = "ok"
+
+
+class CaseRow(TypedDict):
+    """One row a case; None is what is not known of it. Only a case that was timed has more than its settings."""
+
+    size: str
+    method: str
+    attention: str
+    compiled: bool
+    status: str
+    dense_steps: NotRequired[int | None]
+    sparse_steps: NotRequired[int | None]
+    timed_dense: NotRequired[int]
+    timed_sparse: NotRequired[int]
+    dense_s: NotRequired[float | None]
+    sparse_s: NotRequired[float | None]
+    clustering_s: NotRequired[float | None]
+    first_step_s: NotRequired[float]
+    loop_s: NotRequired[float | None]
+    loop_is: NotRequired[str | None]
+    speedup: NotRequired[float | None]
+    tflops: NotRequired[float | None]
+    flops_ratio: NotRequired[float | None]
+    realised: NotRequired[float | None]
+    mfu: NotRequired[float | None]
+    peak_bytes: NotRequired[int | None]
+    cache_bytes: NotRequired[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,7 +72,7 @@ def loop_run(timing: Timing, num_steps: int) -> Loop:
     return Loop(dense_steps=dense, sparse_steps=num_steps - dense, seconds=timing.total_s, origin="measured")
 
 
-def bare_row(case: Case, status: str) -> Row:
+def bare_row(case: Case, status: str) -> CaseRow:
     """The row of a case without times, with the reason."""
     return {
         "size": case.video.name,
@@ -57,7 +83,7 @@ def bare_row(case: Case, status: str) -> Row:
     }
 
 
-def make_row(case: Case, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> Row:
+def make_row(case: Case, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> CaseRow:
     """Everything known of a case; its FLOPs, `cost`, are not known of a peer."""
     dense_s = timing.step_s(dense=True)
     full_flops = yardstick.num_steps * yardstick.step_flops
