@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
 
 import diffusers
 import torch
@@ -64,7 +63,7 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
 
 def full_size_models() -> Models:
     """HunyuanVideo's models on the meta device, in the number format in which they are loaded."""
-    config: dict[str, Any] = FULL_SIZE["hunyuanvideo"].config
+    config = FULL_SIZE["hunyuanvideo"].config
     with torch.device("meta"), default_dtype(DTYPE):
         transformer = getattr(diffusers, config["_class_name"]).from_config(config)
         text_encoders = [LlamaModel(_llama()), CLIPTextModel(_clip())]

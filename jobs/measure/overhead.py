@@ -9,7 +9,6 @@ import tempfile
 from collections.abc import Callable
 from itertools import pairwise
 from pathlib import Path
-from typing import Any
 
 from rich.console import Console
 
@@ -20,9 +19,10 @@ from jobs.store.ledger import read_lines
 from jobs.store.storage import Storage
 
 LONGEST_TURN_S = 3600
+Row = dict[str, str | float]
 
 
-def compare_ways(options: OverheadOptions, console: Console) -> list[dict[str, Any]]:
+def compare_ways(options: OverheadOptions, console: Console) -> list[Row]:
     """One row a way. The first video of each turn pays for first times and does not count."""
     if options.num < 3 or options.rounds < 1:
         raise BadInput("--num must be at least 3 and --rounds at least 1")
@@ -37,7 +37,7 @@ def compare_ways(options: OverheadOptions, console: Console) -> list[dict[str, A
     return make_rows(seconds)
 
 
-def make_rows(seconds: dict[str, list[float]]) -> list[dict[str, Any]]:
+def make_rows(seconds: dict[str, list[float]]) -> list[Row]:
     """Medians and means, and what Ray adds to them."""
     plain = seconds["torchrun"]
     return [

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
@@ -22,10 +22,15 @@ from jobs.driver.ray import running_ray
 from jobs.errors import BadInput, InfrastructureError
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import ScalingOptions
+from jobs.rank.workload import RenderWorkload
 from jobs.request.gangs import smallest_spec
 from jobs.store.files import check_writable
 from parallel.layout import Layout
 
+if TYPE_CHECKING:
+    from jobs.rank.session import RenderSession
+
+Row = dict[str, str | float]
 STAGES = ("encode", "denoise", "decode", "write")
 
 
@@ -33,9 +38,9 @@ STAGES = ("encode", "denoise", "decode", "write")
 class Pinned:
     """A workload whose CPU ranks each keep to one core; on GPUs it is the workload itself."""
 
-    workload: Callable[[RankContext], Any]
+    workload: RenderWorkload
 
-    def __call__(self, context: RankContext) -> Any:
+    def __call__(self, context: RankContext) -> "RenderSession":
         if context.device == "cpu":
             cores = sorted(os.sched_getaffinity(0))
             os.sched_setaffinity(0, {cores[context.local_rank % len(cores)]})
@@ -50,69 +55,71 @@ class LayoutTimes:
     seconds: list[float] = field(default_factory=list)
     stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
 
+    @property
+    def name(self) -> str:
+        return f"{self.layout.ulysses}x{self.layout.ring}"
 
-def compare_layouts(options: ScalingOptions, console: Console) -> list[dict[str, Any]]:
-    """One row a layout. Raises BadInput before anything is started, InfrastructureError if ranks are lost."""
-    layouts = [LayoutTimes(layout=layout) for layout in _layouts(options)]
-    for times in layouts:  # Each has to be possible before the first begins.
-        make_plan(_render_options(options, times.layout, options.out))
-    check_writable(options.out, "the directory of --out")
-    with running_ray(options.address):
-        specs = [_spec(times.layout) for times in layouts]
-        for number in range(options.rounds):
-            for times, spec in zip(layouts, specs, strict=True):
-                _play(options, times, spec, console, f"round {number + 1} of {options.rounds}")
-    return make_rows(layouts)
+    @property
+    def median_s(self) -> float:
+        """Of a video."""
+        return statistics.median(self.seconds)
 
-
-def _play(options: ScalingOptions, times: LayoutTimes, spec: GangSpec, console: Console, title: str) -> None:
-    """Render the videos by a gang of its own; the first, which pays for first times, does not count."""
-    started: dict[int, float] = {}
-    options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out) as folder:
-        plan = make_plan(_render_options(options, times.layout, Path(folder)))
+    def listener(self) -> Callable[[Event], None]:
+        """What takes note of a turn's events. The first video, which pays for first times, does not count."""
+        started: dict[int, float] = {}
 
         def note(event: Event) -> None:
             if event.kind == "item_started" and event.index is not None:
                 started[event.index] = time.perf_counter()
             elif event.kind == "item_failed":
-                raise InfrastructureError(f"{_name(times.layout)}: {event.error}")
+                raise InfrastructureError(f"{self.name}: {event.error}")
             elif event.kind == "item_done" and event.index:
-                times.seconds.append(time.perf_counter() - started[event.index])
+                self.seconds.append(time.perf_counter() - started[event.index])
                 for stage in STAGES:
-                    times.stages[stage].append(event.result["seconds"][stage])
+                    self.stages[stage].append(event.result["seconds"][stage])
 
+        return note
+
+
+def compare_layouts(options: ScalingOptions, console: Console) -> list[Row]:
+    """One row a layout. Raises BadInput before anything is started, InfrastructureError if ranks are lost."""
+    measured = [LayoutTimes(layout=layout) for layout in _layouts(options)]
+    for times in measured:  # Each has to be possible before the first begins.
+        make_plan(_render_options(options, times.layout, options.out))
+    check_writable(options.out, "the directory of --out")
+    with running_ray(options.address):
+        specs = [_spec(times.layout) for times in measured]
+        for number in range(options.rounds):
+            for times, spec in zip(measured, specs, strict=True):
+                _play(options, times, spec)
+                told = f"round {number + 1} of {options.rounds}, {times.name}: {times.median_s:.3g} s a video"
+                console.print(told, soft_wrap=True)
+    return [_row(times, measured[0]) for times in measured]
+
+
+def _play(options: ScalingOptions, times: LayoutTimes, spec: GangSpec) -> None:
+    """Render the videos by a gang of its own."""
+    options.out.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(dir=options.out) as folder:
+        plan = make_plan(_render_options(options, times.layout, Path(folder)))
         workload = Pinned(workload=workload_of(plan, times.layout))
-        run_batch(spec=spec, gangs=1, workload=workload, items=plan.items, on_event=note)
-    console.print(f"{title}, {_name(times.layout)}: {statistics.median(times.seconds):.3g} s a video", soft_wrap=True)
+        run_batch(spec=spec, gangs=1, workload=workload, items=plan.items, on_event=times.listener())
 
 
-def make_rows(layouts: list[LayoutTimes]) -> list[dict[str, Any]]:
+def _row(times: LayoutTimes, first: LayoutTimes) -> Row:
     """Medians, and how they compare with the first layout's."""
-    first = layouts[0]
-    first_s = statistics.median(first.seconds)
-    rows = []
-    for times in layouts:
-        seconds, ranks = statistics.median(times.seconds), times.layout.world_size
-        speedup = first_s / seconds
-        rows.append(
-            {
-                "layout": _name(times.layout),
-                "ranks": ranks,
-                "videos": len(times.seconds),
-                "seconds": round(seconds, 3),
-                "spread": f"{min(times.seconds):.3g} to {max(times.seconds):.3g}",
-                **{stage: round(statistics.median(values), 3) for stage, values in times.stages.items()},
-                "videos_per_hour": round(3600 / seconds, 1),
-                "speedup": round(speedup, 3),
-                "efficiency": round(speedup * first.layout.world_size / ranks, 3),
-            }
-        )
-    return rows
-
-
-def _name(layout: Layout) -> str:
-    return f"{layout.ulysses}x{layout.ring}"
+    ranks, speedup = times.layout.world_size, first.median_s / times.median_s
+    return {
+        "layout": times.name,
+        "ranks": ranks,
+        "videos": len(times.seconds),
+        "seconds": round(times.median_s, 3),
+        "spread": f"{min(times.seconds):.3g} to {max(times.seconds):.3g}",
+        **{stage: round(statistics.median(values), 3) for stage, values in times.stages.items()},
+        "videos_per_hour": round(3600 / times.median_s, 1),
+        "speedup": round(speedup, 3),
+        "efficiency": round(speedup * first.layout.world_size / ranks, 3),
+    }
 
 
 def _layouts(options: ScalingOptions) -> list[Layout]:

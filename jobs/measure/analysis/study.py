@@ -17,6 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
+# A tensor out of what a module is called with, by place and by name.
+Pick = Callable[[tuple[Tensor, ...], dict[str, Tensor]], Tensor]
+
+
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What an analysis found: a table, and how to draw it on a figure of some height in inches."""
@@ -58,7 +62,7 @@ class Study:
     def _watch(
         self,
         module: torch.nn.Module,
-        pick: Callable[[tuple[Tensor, ...], dict[str, Tensor]], Tensor],
+        pick: Pick,
         method: Recipe,
         prompt: int,
     ) -> list[Tensor]:
