@@ -39,7 +39,7 @@ def visible(text: str) -> str:
     )
 
 
-def print_rows(console: Console, rows: Sequence[Row]) -> None:
+def print_rows(console: Console, rows: Sequence[Mapping[str, object]]) -> None:
     """Any rows as a table: one column a key, without what is nested and what no row knows."""
     known = {key for row in rows for key, value in row.items() if value is not None and not isinstance(value, dict)}
     keys = [key for key in dict.fromkeys(key for row in rows for key in row) if key in known]
@@ -49,7 +49,7 @@ def print_rows(console: Console, rows: Sequence[Row]) -> None:
     console.print(table)
 
 
-def write_rows(path: Path, rows: Sequence[Mapping[str, Any]]) -> None:
+def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write the rows of a table as JSON, whole or not at all."""
     path.parent.mkdir(parents=True, exist_ok=True)
     write_text(path, json.dumps(rows, indent=2) + "\n")
@@ -69,7 +69,7 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return ""
     return f"{value:.4g}" if isinstance(value, float) else str(value)
