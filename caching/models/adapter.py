@@ -62,6 +62,11 @@ class Adapter(Protocol):
         """Modules where tokens look at nothing but the text; none in models of joint attention."""
         ...
 
+    @property
+    def called_alone(self) -> list[nn.Module]:
+        """Modules of the blocks that are also called without their block, by `modulated`."""
+        ...
+
     def processor(self, router: Router) -> Processor:
         """What the engine puts into `attentions`."""
         ...
@@ -127,6 +132,10 @@ class BlockAdapter:
     @property
     def num_blocks(self) -> int:
         return len(self.block_list)
+
+    @property
+    def called_alone(self) -> list[nn.Module]:
+        return [self.block_list[0].norm1]
 
     @property
     def teacache_fit(self) -> tuple[float, ...] | None:

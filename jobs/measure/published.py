@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 
 from caching.recipe.recipe import Recipe
+from caching.recipe.schedule import Interval
 
 # TFLOPs in the tables of ResCa (S1 and 1) and DuCa (II), by (model, method, interval, order, clusters).
 PUBLISHED = {
@@ -35,8 +36,8 @@ NOTES = {
 def published(model: str, method: Recipe) -> float | None:
     """The paper's TFLOPs for a setting, if it has one."""
     full = method.name == "full"
-    every = getattr(method.schedule, "every", None)
-    clusters = getattr(method.tokens, "clusters", None)
+    every = method.schedule.every if isinstance(method.schedule, Interval) else None
+    clusters = method.tokens.num_clusters or None if method.tokens else None
     order = None if full else method.predictor.order
     return PUBLISHED.get((model, method.name, every, order, clusters))
 

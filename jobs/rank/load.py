@@ -72,7 +72,7 @@ def load_pipeline(
 
 def called_alone(model: nn.Module) -> list[nn.Module]:
     """The parts of a transformer's blocks that are also called without their block: what TeaCache watches."""
-    return [adapter_for(model).block_list[0].norm1]
+    return adapter_for(model).called_alone
 
 
 def _split(ranks: RankGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:

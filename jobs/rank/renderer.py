@@ -18,6 +18,7 @@ from caching.engine import Engine
 from caching.flops import flops_of_prompt
 from caching.models import adapter_for, family
 from caching.recipe.recipe import RECIPES, Recipe
+from caching.site import Timed, untimed
 from jobs.errors import BadInput
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.offload import on_device
@@ -66,13 +67,12 @@ class Renderer:
         self.template = template or DEFAULT_PROMPT_TEMPLATE
         self.engine: Engine | None = None
 
-    def use(self, method: Recipe) -> Engine:
-        """Sample with this recipe from now on."""
+    def use(self, method: Recipe, *, timed: Timed = untimed) -> Engine:
+        """Sample with this recipe from now on; `timed` is told of the parts of each step."""
         if self.engine is not None:
             self.engine.detach()
-        self.engine = Engine(
-            self.pipeline.transformer, method, self.group, compiler="inductor" if self.compiled else None
-        )
+        compiler = "inductor" if self.compiled else None
+        self.engine = Engine(self.pipeline.transformer, method, self.group, compiler=compiler, timed=timed)
         return self.engine
 
     def release(self) -> HunyuanVideoPipeline:

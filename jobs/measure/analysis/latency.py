@@ -1,22 +1,33 @@
 """Where the seconds go: true denoising, clustering, simulated denoising; ResCa, Fig. S2."""
 
 import time
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
-from matplotlib.figure import Figure
 
 from caching.recipe.recipe import RECIPES
-from jobs.measure.analysis.study import Analysis, Row, Study
+from jobs.measure.analysis.study import Analysis, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Part(NamedTuple):
+    """The seconds of one part of the steps of one kind."""
+
+    steps: str
+    part: str
+    seconds: float
 
 
 class PartTimes:
     """Seconds by part of a step; work on a GPU is waited for."""
 
     def __init__(self) -> None:
-        self.seconds: Counter[str] = Counter()
+        self.seconds: defaultdict[str, float] = defaultdict(float)
 
     @contextmanager
     def __call__(self, part: str) -> Iterator[None]:
@@ -25,7 +36,7 @@ class PartTimes:
         yield
         if torch.cuda.is_available():
             torch.cuda.synchronize()
-        self.seconds[part] += time.perf_counter() - started  # pyright: ignore[reportArgumentType]
+        self.seconds[part] += time.perf_counter() - started
 
 
 def analyse(study: Study) -> Analysis:
@@ -35,22 +46,22 @@ def analyse(study: Study) -> Analysis:
     study.judge.sample(RECIPES["resca"], timed=times)
     total = {part: seconds / study.num_prompts for part, seconds in times.seconds.items()}
     other = total["step"] - total["dense"] - total["proxies"] - total["simulation"]
-    rows: list[Row] = [
-        {"steps": "dense", "part": "true denoising", "seconds": total["dense"] - total["clustering"]},
-        {"steps": "dense", "part": "clustering", "seconds": total["clustering"]},
-        {"steps": "sparse", "part": "true denoising", "seconds": total["proxies"]},
-        {"steps": "sparse", "part": "simulated denoising", "seconds": total["simulation"]},
-        {"steps": "sparse", "part": "other", "seconds": other},
+    parts = [
+        Part("dense", "true denoising", total["dense"] - total["clustering"]),
+        Part("dense", "clustering", total["clustering"]),
+        Part("sparse", "true denoising", total["proxies"]),
+        Part("sparse", "simulated denoising", total["simulation"]),
+        Part("sparse", "other", other),
     ]
-    return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows))
+    return Analysis(rows=[part._asdict() for part in parts], draw=lambda figure: _draw(figure, parts))
 
 
-def _draw(figure: Figure, rows: list[Row]) -> None:
+def _draw(figure: "Figure", parts: list[Part]) -> None:
     axis = figure.subplots()
     ends = {"dense": 0.0, "sparse": 0.0}
-    for number, row in enumerate(rows):
-        label = f"{row['part']} ({row['steps']})"
-        axis.barh(row["steps"], row["seconds"], left=ends[row["steps"]], color=f"C{number}", label=label)
-        ends[row["steps"]] += row["seconds"]
+    for number, part in enumerate(parts):
+        label = f"{part.part} ({part.steps})"
+        axis.barh(part.steps, part.seconds, left=ends[part.steps], color=f"C{number}", label=label)
+        ends[part.steps] += part.seconds
     axis.set_xlabel("seconds a video")
     axis.legend()

@@ -9,16 +9,16 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from caching.engine import Engine
 from caching.group import LocalGroup
 from caching.recipe.schedule import Clock, Signals
+from caching.state_dict import StateDict
 from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.attention import KernelGroup
-from jobs.measure.gpu.cases import BLIND, Case, dense_plan
+from jobs.measure.gpu.cases import Case, dense_plan
 from jobs.measure.gpu.model import noise_levels, random_inputs, random_latents, random_transformer
 from jobs.measure.gpu.timing import Budget, Step, Timing, steps_to_run, synchronize, warm_up
 
@@ -33,11 +33,19 @@ class TypicalClock:
         self.clock = clock
 
     def is_dense(self, step: int, signals: Signals) -> bool:
-        asked = {name: _without_answer(getattr(signals, name)) for name in vars(BLIND)}
-        return self.clock.is_dense(step, Signals(**asked))
+        without_answers = Signals(
+            input_change=_without_answer(signals.input_change), error=_without_answer(signals.error)
+        )
+        return self.clock.is_dense(step, without_answers)
 
     def may_be_sparse_after(self, step: int) -> bool:
         return self.clock.may_be_sparse_after(step)
+
+    def state_dict(self) -> StateDict:
+        return self.clock.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.clock.load_state_dict(state)
 
 
 def _without_answer(measure: Callable[[], float | None]) -> Callable[[], None]:
@@ -45,6 +53,25 @@ def _without_answer(measure: Callable[[], float | None]) -> Callable[[], None]:
         measure()
 
     return ask
+
+
+class ClusteringTimes:
+    """The seconds of clustering in the present step, where there is any."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, 0.0
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the block if it is clustering; other parts are not waited for."""
+        if part != "clustering":
+            yield
+            return
+        synchronize(self.device)
+        started = time.perf_counter()
+        yield
+        synchronize(self.device)
+        self.seconds += time.perf_counter() - started
 
 
 def _warm_up(plan: Sequence[bool], case: Case) -> int:
@@ -109,8 +136,9 @@ class Bench:
         enough = steps_to_run(plan, first, dense=self.repeats, sparse=self.repeats)
         fewest = len(self.fewest_steps(case))
         steps: list[Step] = []
-        with self._engine(case) as engine:
-            for step in self._steps(engine, case):
+        times = ClusteringTimes(self.device)
+        with self._engine(case, times) as engine:
+            for step in self._steps(engine, case, times):
                 steps.append(step)
                 is_long = sum(step.seconds for step in steps[first:]) > LONG_S or self.budget.left_s < 0
                 if len(steps) >= (fewest if is_long else enough):
@@ -118,27 +146,25 @@ class Bench:
             return Timing(steps=tuple(steps), num_warm_up=first, cache_bytes=engine.peak_cache_bytes)
 
     @contextmanager
-    def _engine(self, case: Case) -> Iterator[Engine]:
+    def _engine(self, case: Case, times: ClusteringTimes) -> Iterator[Engine]:
         assert case.recipe is not None
         group = LocalGroup() if case.attention == "default" else KernelGroup(case.attention)
         compiler = COMPILER if case.compiled else None
-        engine = Engine(self.transformer, case.recipe, group, compiler=compiler)
+        engine = Engine(self.transformer, case.recipe, group, compiler=compiler, timed=times)
         try:
             yield engine
         finally:
             engine.detach()
 
     @torch.inference_mode()
-    def _steps(self, engine: Engine, case: Case) -> Iterator[Step]:
+    def _steps(self, engine: Engine, case: Case, times: ClusteringTimes) -> Iterator[Step]:
         """The denoising loop, Euler steps on patches `[B, N, P]`; yields after each step."""
         levels = noise_levels(engine.recipe.schedule.num_steps(self.num_steps))
-        engine.begin(case.video.grid, levels[:-1])
-        engine.clock = TypicalClock(engine.clock)
-        clustering = self._watch_clustering(engine)
+        engine.begin(case.video.grid, levels[:-1], decide=TypicalClock)
         patches = engine.adapter.unfold(random_latents(self.transformer, case.video, self.device))
         dtype = self.inputs["encoder_hidden_states"].dtype
         for level, following in pairwise(levels):
-            clustering.clear()
+            times.seconds = 0.0
             synchronize(self.device)
             started = time.perf_counter()
             timestep = torch.tensor([1000 * level], device=self.device)
@@ -146,21 +172,4 @@ class Bench:
             patches = patches + (following - level) * velocity.float()
             synchronize(self.device)
             seconds = time.perf_counter() - started
-            yield Step(dense=engine.dense[-1], seconds=seconds, clustering_s=sum(clustering))
-
-    def _watch_clustering(self, engine: Engine) -> list[float]:
-        """The seconds of each clustering from now on, where there is any."""
-        seconds: list[float] = []
-        if engine.proxies is None:
-            return seconds
-        choose = engine.proxies.choose
-
-        def timed(*args: Any) -> None:
-            synchronize(self.device)
-            started = time.perf_counter()
-            choose(*args)
-            synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
-
-        engine.proxies.choose = timed  # type: ignore[method-assign]
-        return seconds
+            yield Step(dense=engine.dense[-1], seconds=seconds, clustering_s=times.seconds)
