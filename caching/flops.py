@@ -181,7 +181,7 @@ class MetaLoop:
 
     def run(self, first: int, length: int) -> None:
         """Run some steps, as if all before them had been run."""
-        self.engine.step = first
+        self.engine.skip_to(first)
         with torch.no_grad():
             for _ in range(length):
-                self.engine.forward(self.patches, **self.inputs)
+                self.engine.forward(self.patches, True, None, **self.inputs)

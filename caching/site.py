@@ -1,13 +1,26 @@
 """What a generation's parts need to know of where they work."""
 
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import torch
+from torch import Tensor
 
-from caching.attention import Router
+from caching.attention import Router, Triple
 from caching.group import Group
 from caching.models.state import Rotary
 from caching.shards import ShardMap
+
+# Told of each layer: its number, image and text queries, keys and values, and what came out.
+Listener = Callable[[int, Triple, Triple, tuple[Tensor, Tensor]], None]
+# Told where the seconds go: the name of a part, whose work is the block.
+Timed = Callable[[str], AbstractContextManager[object]]
+
+
+def untimed(part: str) -> AbstractContextManager[object]:
+    """For whoever does not ask."""
+    return nullcontext()
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -19,6 +32,7 @@ class Site:
     num_tokens: int  # of the whole video
     num_steps: int
     rotary: Rotary  # of the local tokens
+    timed: Timed = untimed
 
     @property
     def local_tokens(self) -> int:
@@ -34,3 +48,15 @@ class Site:
     @property
     def device(self) -> torch.device:
         return self.rotary[0].device
+
+    def attend_to_all(self, num_text: int, listener: Listener | None = None) -> None:
+        """Have the blocks that run next attend to all ranks' tokens and to the text, of `num_text` tokens."""
+
+        def attend(layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+            outputs = self.group.attend(*states)
+            if listener is not None:
+                query, key, value, text_query, text_key, text_value = states
+                listener(layer, (query, key, value), (text_query, text_key, text_value), outputs)
+            return outputs
+
+        self.router.send(attend, num_text)

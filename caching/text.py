@@ -1,9 +1,9 @@
 """Padded text tokens are dropped, so that attention needs no mask."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
+
+from caching.models.adapter import Inputs
 
 
 class TextTrimmer:
@@ -13,7 +13,7 @@ class TextTrimmer:
         self.mask: Tensor | None = None  # the last one
         self.num_text = 0  # that it keeps
 
-    def trim(self, inputs: dict[str, Any]) -> dict[str, Any]:
+    def trim(self, inputs: Inputs) -> Inputs:
         """The inputs without padded text tokens. ValueError if the prompts of a batch differ in length."""
         mask = inputs.get("encoder_attention_mask")
         if mask is None or mask.device.type == "meta":

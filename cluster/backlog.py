@@ -4,46 +4,31 @@ import threading
 import time
 from collections import defaultdict, deque
 from collections.abc import Callable, Hashable, Iterable
-from dataclasses import dataclass, replace
-from typing import Any
+from dataclasses import replace
+from typing import Generic
 
 from cluster.events import Outcome
-from cluster.failure import FailureKind, RankError
+from cluster.failure import RankError
+from cluster.job import Job
+from cluster.session import Item, Result
 from cluster.waiting import TICK_S, check_stop
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Job:
-    """An item, its place in the batch, how often it was started, and how often it has failed by whose fault.
-
-    `cost` is what it takes, in any unit; gangs that are compiled for a `shape` prefer jobs of the same.
-    """
-
-    index: int
-    item: Any
-    cost: float = 1.0
-    shape: Hashable = None
-    attempts: int = 0
-    failures: tuple[FailureKind, ...] = ()
-    needs_fresh_gang: bool = False
-    not_before: float = 0.0  # of time.monotonic()
-
-
-class Backlog:
+class Backlog(Generic[Item, Result]):
     """Hands out each item to one gang at a time; safe for threads.
 
     The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
     those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
     """
 
-    def __init__(self, jobs: Iterable[Job]):
+    def __init__(self, jobs: Iterable[Job[Item]]):
         ordered = sorted(jobs, key=lambda job: (-job.cost, job.index))
-        self._fresh: dict[Hashable, deque[Job]] = defaultdict(deque)
+        self._fresh: dict[Hashable, deque[Job[Item]]] = defaultdict(deque)
         for job in ordered:
             self._fresh[job.shape].append(job)
-        self._again: list[Job] = []
+        self._again: list[Job[Item]] = []
         self._open = {job.index: job for job in ordered}
-        self._outcomes: dict[int, Outcome] = {}
+        self._outcomes: dict[int, Outcome[Item, Result]] = {}
         self._changed = threading.Condition()
 
     def __len__(self) -> int:
@@ -67,7 +52,7 @@ class Backlog:
             check_stop(stop)
             return bool(self._open)
 
-    def take(self, shape: Hashable = None) -> Job | None:
+    def take(self, shape: Hashable = None) -> Job[Item] | None:
         """The next job, its attempt counted, if possible of this shape; None if another gang was quicker."""
         with self._changed:
             job = self._next(shape)
@@ -76,34 +61,31 @@ class Backlog:
             self._remove(job)
             return replace(job, attempts=job.attempts + 1)
 
-    def put_back(self, job: Job) -> None:
+    def put_back(self, job: Job[Item]) -> None:
         """Makes the job one of the next to be taken, once its backoff is over."""
         with self._changed:
             self._again.append(job)
             self._open[job.index] = job
             self._changed.notify_all()
 
-    def finish(self, job: Job, outcome: Outcome) -> None:
+    def finish(self, job: Job[Item], outcome: Outcome[Item, Result]) -> None:
         with self._changed:
             self._outcomes[job.index] = outcome
             del self._open[job.index]
             self._changed.notify_all()
 
-    def give_up(self, error: RankError) -> list[Job]:
+    def give_up(self, error: RankError) -> list[Job[Item]]:
         """Ends whatever has no outcome, for want of a gang; returns those jobs in order."""
         jobs = [self._open[index] for index in sorted(self._open)]
         for job in jobs:
-            outcome = Outcome(
-                item=job.item, attempts=job.attempts, error=error.summary, failure=error.kind, was_left=True
-            )
-            self.finish(job, outcome)
+            self.finish(job, Outcome.of_failure(job, error, was_left=True))
         return jobs
 
-    def outcomes(self) -> list[Outcome]:
+    def outcomes(self) -> list[Outcome[Item, Result]]:
         """One for each item, in the order of the items."""
         return [self._outcomes[index] for index in sorted(self._outcomes)]
 
-    def _next(self, shape: Hashable = None) -> Job | None:
+    def _next(self, shape: Hashable = None) -> Job[Item] | None:
         now = time.monotonic()
         due = next((job for job in self._again if job.not_before <= now), None)
         if due is not None or not self._fresh:
@@ -112,7 +94,7 @@ class Backlog:
             return self._fresh[shape][0]
         return min((jobs[0] for jobs in self._fresh.values()), key=lambda job: (-job.cost, job.index))
 
-    def _remove(self, job: Job) -> None:
+    def _remove(self, job: Job[Item]) -> None:
         if job in self._again:
             self._again.remove(job)
             return

@@ -3,16 +3,16 @@
 import logging
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from queue import Empty, SimpleQueue
-from typing import Any
 
-from cluster.backlog import Backlog, Job
-from cluster.events import Event, Outcome
+from cluster.backlog import Backlog
+from cluster.events import BatchStopping, Event, GangEvent, ItemFailed, Outcome
 from cluster.failure import Budgets, FailureKind, RankError
 from cluster.fleet import Fleet
+from cluster.job import Job
 from cluster.nodes import HeadLost, NodeWatch
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
+from cluster.session import Item, Result, Workload
 from cluster.waiting import TICK_S
-from cluster.worker import Workload
 
 __all__ = ["Budgets", "Event", "HeadLost", "InfeasibleGang", "Outcome", "run_batch"]
 
@@ -26,16 +26,15 @@ def run_batch(
     *,
     spec: GangSpec,
     gangs: int | None,
-    workload: Workload,
-    items: Iterable[Any],
-    cost_of: Callable[[Any], float] = lambda item: 1.0,
-    shape_of: Callable[[Any], Hashable] = lambda item: None,
+    workload: Workload[Item, Result],
+    items: Iterable[Item],
+    cost_of: Callable[[Item], float] = lambda item: 1.0,
+    shape_of: Callable[[Item], Hashable] = lambda item: None,
     budgets: Budgets | None = None,
-    on_event: Callable[[Event], None] = lambda event: None,
+    on_event: Callable[[Event[Item, Result]], None] = lambda event: None,
     on_tick: Callable[[], None] = lambda: None,
-    head_timeout_s: float = HEAD_TIMEOUT_S,
     may_grow_to: Sequence[Mapping[str, float]] = (),
-) -> list[Outcome]:
+) -> list[Outcome[Item, Result]]:
     """Runs every item once on one of `gangs` gangs; returns the outcomes in the order of the items.
 
     Needs a running Ray (`cluster.runtime.ray_runtime`). With `gangs` None there are as many as the cluster holds,
@@ -47,24 +46,24 @@ def run_batch(
 
     Raises ValueError for `gangs` below 1, InfeasibleGang, before anything is started, if the cluster is too small and
     will not grow, and HeadLost if its head is gone. Whatever ends this call, KeyboardInterrupt and SystemExit included,
-    no gang outlives it (but for a lost head, which could not be told).
+    no gang outlives it (but for a lost head, to which nothing can be sent).
     """
     if gangs is not None and gangs < 1:
         raise ValueError(f"gangs is {gangs}; at least 1 gang is needed.")
     backlog = Backlog(
         Job(index=index, item=item, cost=cost_of(item), shape=shape_of(item)) for index, item in enumerate(items)
     )
-    watch = NodeWatch(head_timeout_s)
+    watch = NodeWatch(HEAD_TIMEOUT_S)
     try:
         _check_feasible(spec, gangs or 1, watch, may_grow_to)
-        events: SimpleQueue[Event] = SimpleQueue()
+        events: SimpleQueue[Event[Item, Result]] = SimpleQueue()
         fleet = Fleet(
             spec=spec,
             gangs=gangs,
             workload=workload,
             backlog=backlog,
             budgets=budgets or Budgets(),
-            tell=events.put,
+            on_event=events.put,
             watch=watch,
         )
         _serve(fleet, backlog, watch, events, on_event, on_tick)
@@ -81,18 +80,18 @@ def _check_feasible(spec: GangSpec, gangs: int, watch: NodeWatch, may_grow_to: S
 
 
 def _serve(
-    fleet: Fleet,
-    backlog: Backlog,
+    fleet: Fleet[Item, Result],
+    backlog: Backlog[Item, Result],
     watch: NodeWatch,
-    events: SimpleQueue[Event],
-    on_event: Callable[[Event], None],
+    events: SimpleQueue[Event[Item, Result]],
+    on_event: Callable[[Event[Item, Result]], None],
     on_tick: Callable[[], None],
 ) -> None:
-    """Hands on what the slots tell, in this thread, until all of them have ended."""
+    """Passes on what the slots report, in this thread, until all of them have ended."""
     try:
         fleet.grow()
         while fleet.is_at_work:
-            _hand_on(events, on_event, wait_s=TICK_S)
+            _pass_on(events, on_event, wait_s=TICK_S)
             on_tick()
             watch.check_head()
             fleet.grow()
@@ -101,19 +100,21 @@ def _serve(
         raise
     except BaseException:
         fleet.stop()
-        on_event(Event(kind="batch_stopping"))
+        on_event(BatchStopping())
         fleet.join(TEARDOWN_S)
         raise
     fleet.join()
-    _hand_on(events, on_event, wait_s=0)
+    _pass_on(events, on_event, wait_s=0)
 
 
-def _hand_on(events: SimpleQueue[Event], on_event: Callable[[Event], None], wait_s: float) -> None:
+def _pass_on(
+    events: SimpleQueue[Event[Item, Result]], on_event: Callable[[Event[Item, Result]], None], wait_s: float
+) -> None:
     """Every event that is there, or the first that comes."""
     try:
         event = events.get(timeout=wait_s) if wait_s else events.get_nowait()
         while True:
-            if event.traceback:
+            if isinstance(event, GangEvent | ItemFailed) and event.traceback:
                 logger.error("%s\n%s", event.error, event.traceback)
             on_event(event)
             event = events.get_nowait()
@@ -121,19 +122,12 @@ def _hand_on(events: SimpleQueue[Event], on_event: Callable[[Event], None], wait
         return
 
 
-def _give_up_rest(backlog: Backlog, fleet: Fleet, on_event: Callable[[Event], None]) -> None:
+def _give_up_rest(
+    backlog: Backlog[Item, Result], fleet: Fleet[Item, Result], on_event: Callable[[Event[Item, Result]], None]
+) -> None:
     if not len(backlog):
         return
     unknown = RankError(kind=FailureKind.INFRASTRUCTURE, summary="No gang was left to run it.")
     error = fleet.last_error or unknown
     for job in backlog.give_up(error):
-        on_event(
-            Event(
-                kind="item_failed",
-                index=job.index,
-                item=job.item,
-                attempts=job.attempts,
-                error=error.summary,
-                failure=FailureKind.START,
-            )
-        )
+        on_event(ItemFailed(kind="item_failed", job=job, error=error.summary, failure=FailureKind.START))

@@ -1,19 +1,12 @@
 """Pure decisions about failures: whose fault it was, and whether to try again."""
 
-from collections.abc import Sequence
+import sys
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
+from typing import Protocol, runtime_checkable
 
 LONGEST_BACKOFF_S = 60.0
-
-
-class FailureKind(StrEnum):
-    """Whose fault a failure was."""
-
-    ITEM = "item"  # the session raised an exception of its own: doing it again will most likely raise it again
-    INFRASTRUCTURE = "infrastructure"  # a process, a node, a device or a link was lost
-    STORAGE = "storage"  # the output cannot be written at the moment: the disk is full, say
-    START = "start"  # no gang could be started: the session cannot be built, or there is no place for it
 
 
 class Decision(StrEnum):
@@ -43,6 +36,54 @@ class Budgets:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Policy:
+    """What follows from a failure of one kind.
+
+    limit       which budget says how often an item may fail so
+    is_of_item  what the item left behind may be the cause, and a fresh gang may help
+    loses_gang  nothing can run on that gang any more; another one may do
+    is_left     an item that ends so is left for the next run, not given up
+    """
+
+    limit: Callable[[Budgets], int]
+    is_of_item: bool = False
+    loses_gang: bool = False
+    is_left: bool = False
+
+
+class FailureKind(StrEnum):
+    """Whose fault a failure was, with what follows from it.
+
+    A new kind is an entry here, and an exception that carries it (`CarriesKind`).
+    """
+
+    policy: Policy
+
+    # The session raised an exception of its own: doing it again will most likely raise it again.
+    ITEM = "item", Policy(limit=lambda budgets: budgets.item_failures, is_of_item=True)
+    # A process, a node, a device or a link was lost.
+    INFRASTRUCTURE = "infrastructure", Policy(limit=lambda budgets: budgets.gang_losses, loses_gang=True)
+    # The output cannot be written at the moment: the disk is full, say.
+    STORAGE = "storage", Policy(limit=lambda budgets: budgets.storage_failures, is_left=True)
+    # No gang could be started: the session cannot be built, or there is no place for it.
+    START = "start", Policy(limit=lambda budgets: budgets.item_failures, is_left=True)
+
+    def __new__(cls, value: str, policy: Policy) -> "FailureKind":
+        kind = str.__new__(cls, value)
+        kind._value_ = value
+        kind.policy = policy
+        return kind
+
+
+@runtime_checkable
+class CarriesKind(Protocol):
+    """An exception that says itself how it counts: the value of a `FailureKind`."""
+
+    @property
+    def failure_kind(self) -> str: ...
+
+
+@dataclass(frozen=True, kw_only=True)
 class RankError:
     """What went wrong on one rank: one sentence, and the traceback (may be empty)."""
 
@@ -53,31 +94,35 @@ class RankError:
 
 def decide(kind: FailureKind, count: int, budgets: Budgets) -> Decision:
     """Whether an item is tried again that has now failed `count` times in this way."""
-    limits = {FailureKind.INFRASTRUCTURE: budgets.gang_losses, FailureKind.STORAGE: budgets.storage_failures}
-    limit = limits.get(kind, budgets.item_failures)
+    limit = kind.policy.limit(budgets)
     if count >= limit:
         return Decision.FAIL
     is_last = count == limit - 1
-    return Decision.RETRY_ON_FRESH_GANG if kind is FailureKind.ITEM and is_last else Decision.RETRY
+    return Decision.RETRY_ON_FRESH_GANG if kind.policy.is_of_item and is_last else Decision.RETRY
 
 
 def decide_start(kind: FailureKind, starts: int, budgets: Budgets) -> Decision:
     """Whether a gang that failed to start is started again, after `starts` failures in a row."""
-    lost = kind is FailureKind.INFRASTRUCTURE
-    return Decision.RETRY if lost and starts < budgets.starts else Decision.FAIL
+    return Decision.RETRY if kind.policy.loses_gang and starts < budgets.starts else Decision.FAIL
 
 
 def classify(error: BaseException) -> FailureKind:
-    """Tells a broken link, device or storage from an exception of the item's own, without importing torch."""
-    families = {cls.__name__ for cls in type(error).__mro__}
-    if "StorageError" in families:
-        return FailureKind.STORAGE
-    if families & {"RankLost", "DistError", "AcceleratorError"}:
-        return FailureKind.INFRASTRUCTURE
+    """How an exception counts: as its class says, or by what is known of torch; else it is of the item's own."""
+    if isinstance(error, CarriesKind):
+        return FailureKind(error.failure_kind)
+    return FailureKind.INFRASTRUCTURE if _is_lost_by_torch(error) else FailureKind.ITEM
+
+
+def _is_lost_by_torch(error: BaseException) -> bool:
+    """Whether torch has lost a link or a device. Does not import torch: where it is not loaded, it raised nothing."""
+    if "torch" not in sys.modules:
+        return False
+    import torch
+    import torch.distributed as dist
+
     # gloo raises plain RuntimeErrors; its messages start with the place in its source that raised.
-    if isinstance(error, RuntimeError) and "/gloo/" in str(error):
-        return FailureKind.INFRASTRUCTURE
-    return FailureKind.ITEM
+    is_of_gloo = isinstance(error, RuntimeError) and "/gloo/" in str(error)
+    return is_of_gloo or isinstance(error, dist.DistError | torch.AcceleratorError)
 
 
 def root_cause(errors: Sequence[RankError]) -> RankError:
@@ -85,10 +130,10 @@ def root_cause(errors: Sequence[RankError]) -> RankError:
 
     When one rank raises, its peers fail in their next collective: that is a consequence, never the cause.
     """
-    own = [error for error in errors if error.kind is not FailureKind.INFRASTRUCTURE]
+    own = [error for error in errors if not error.kind.policy.loses_gang]
     return (own or list(errors))[0]
 
 
 def is_gang_usable(errors: Sequence[RankError], num_missing: int) -> bool:
     """Whether the gang can take another item: every rank has come back, and no link or device broke."""
-    return num_missing == 0 and all(error.kind is not FailureKind.INFRASTRUCTURE for error in errors)
+    return num_missing == 0 and not any(error.kind.policy.loses_gang for error in errors)

@@ -2,17 +2,18 @@
 
 import threading
 from collections.abc import Callable
+from typing import Generic
 
 from cluster.backlog import Backlog
 from cluster.events import Event
 from cluster.failure import Budgets, RankError
 from cluster.nodes import NodeWatch
 from cluster.placement import GangSpec, room, shortfall
+from cluster.session import Item, Result, Workload
 from cluster.slot import Slot
-from cluster.worker import Workload
 
 
-class Fleet:
+class Fleet(Generic[Item, Result]):
     """Starts slots, more of them when nodes join (unless `gangs` says how many), and joins their threads."""
 
     def __init__(
@@ -20,18 +21,18 @@ class Fleet:
         *,
         spec: GangSpec,
         gangs: int | None,
-        workload: Workload,
-        backlog: Backlog,
+        workload: Workload[Item, Result],
+        backlog: Backlog[Item, Result],
         budgets: Budgets,
-        tell: Callable[[Event], None],
+        on_event: Callable[[Event[Item, Result]], None],
         watch: NodeWatch,
     ):
         self._spec, self._gangs, self._workload = spec, gangs, workload
-        self._backlog, self._budgets, self._tell, self._watch = backlog, budgets, tell, watch
+        self._backlog, self._budgets, self._on_event, self._watch = backlog, budgets, on_event, watch
         self._stop = threading.Event()
         self._num_slots = 0
-        self._threads: dict[Slot, threading.Thread] = {}  # of slots that serve, leave, or have given up
-        self._leaving: set[Slot] = set()
+        self._threads: dict[Slot[Item, Result], threading.Thread] = {}  # of slots that serve, leave, or have given up
+        self._leaving: set[int] = set()  # indices of slots
         self._leaving_lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._last_error: RankError | None = None
@@ -53,7 +54,7 @@ class Fleet:
             self._last_error = slot.last_error or self._last_error
             if self._gangs is None and not slot.has_given_up:
                 del self._threads[slot]
-                self._leaving.discard(slot)
+                self._leaving.discard(slot.index)
         wanted = self._gangs if self._gangs is not None else max(1, room(self._spec, self._watch.usable()))
         while len(self._threads) < min(wanted, len(self._backlog)) and not self._has_given_up():
             self._add()
@@ -69,7 +70,7 @@ class Fleet:
         if self._errors:
             raise self._errors[0]
 
-    # What the slots ask (the protocol `Ground`), from their threads.
+    # What the slots ask (the protocol `ClusterView`), from their threads.
 
     def unusable(self) -> set[str]:
         return self._watch.unusable()
@@ -81,7 +82,7 @@ class Fleet:
         missing = shortfall(self._spec, 1, self._watch.usable())
         return missing or "The cluster has room for it, but others are using it."
 
-    def may_leave(self, slot: Slot) -> bool:
+    def may_leave(self, slot: int) -> bool:
         if self._gangs is not None:
             return False
         with self._leaving_lock:  # Two that look at the same time must not leave to each other.
@@ -90,12 +91,12 @@ class Fleet:
             self._leaving.add(slot)
             return True
 
-    def others_run(self, slot: Slot) -> bool:
-        return any(other.has_gang for other in self._living() if other is not slot)
+    def others_run(self, slot: int) -> bool:
+        return any(other.has_gang for other in self._living() if other.index != slot)
 
-    def _living(self) -> list[Slot]:
+    def _living(self) -> list[Slot[Item, Result]]:
         threads = list(self._threads.items())
-        return [slot for slot, thread in threads if thread.is_alive() and slot not in self._leaving]
+        return [slot for slot, thread in threads if thread.is_alive() and slot.index not in self._leaving]
 
     def _has_given_up(self) -> bool:
         """A fleet without a number would otherwise start anew for ever what cannot be started."""
@@ -107,9 +108,9 @@ class Fleet:
             spec=self._spec,
             workload=self._workload,
             backlog=self._backlog,
-            ground=self,
+            cluster=self,
             budgets=self._budgets,
-            tell=self._tell,
+            on_event=self._on_event,
             stop=self._stop,
         )
         self._num_slots += 1
@@ -117,7 +118,7 @@ class Fleet:
         self._threads[slot] = thread
         thread.start()
 
-    def _serve(self, slot: Slot) -> None:
+    def _serve(self, slot: Slot[Item, Result]) -> None:
         try:
             slot.serve()
         except BaseException as error:

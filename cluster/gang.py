@@ -4,18 +4,21 @@ import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Generic
 
 import ray
+from ray import ObjectRef
 from ray.exceptions import RayError, RayTaskError
-from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+from ray.util.placement_group import PlacementGroup
 
 from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
+from cluster.heartbeat import HeartbeatMonitor
 from cluster.placement import GangSpec, release, reserve
-from cluster.pulse import Pulse
 from cluster.ranks import RankContext, assign_ranks
-from cluster.waiting import TICK_S, Patience, check_stop
-from cluster.worker import RankReport, Worker, Workload
+from cluster.remote import RemoteWorker
+from cluster.session import Item, Result, Workload
+from cluster.waiting import TICK_S, Deadline, Value, arrived, check_stop
+from cluster.worker import RankReport, RankResult
 
 # How long the other ranks get to come back after one has raised; then they count as stuck in a collective.
 GRACE_S = 5.0
@@ -26,7 +29,7 @@ START_SILENCE_S = 60.0
 
 
 class GangLost(RuntimeError):
-    """A gang could not be started, or lost a rank; `error` tells why, `silent_nodes` where ranks do not answer."""
+    """A gang could not be started, or lost a rank; `error` says why, `silent_nodes` where ranks do not answer."""
 
     def __init__(self, error: RankError, silent_nodes: Sequence[str] = ()):
         super().__init__(error.summary)
@@ -35,36 +38,35 @@ class GangLost(RuntimeError):
 
 
 @dataclass(frozen=True, kw_only=True)
-class RunReport:
-    """How an item ended on a gang: a result or an error, and whether the gang can go on."""
+class RunFailure:
+    """How an item failed on a gang, and whether the gang can go on."""
 
-    result: Any = None
-    error: RankError | None = None
+    error: RankError
     is_gang_usable: bool = True
 
 
-class Gang:
+class Gang(Generic[Item, Result]):
     """Workers in rank order in one placement group. Fail-stop: once it is lost it is shut down, never repaired."""
 
-    def __init__(self, spec: GangSpec, placement: Any):
+    def __init__(self, spec: GangSpec, placement: PlacementGroup):
         self.hosts: list[str] = []
         self.node_ids: list[str] = []
         self.num_runs = 0
         self._spec = spec
         self._placement = placement
-        self._workers: list[Any] = []
+        self._workers: list[RemoteWorker[Item, Result]] = []
 
     @classmethod
     def start(
         cls,
         spec: GangSpec,
-        workload: Workload,
-        stop: threading.Event | None = None,
+        workload: Workload[Item, Result],
+        stop: threading.Event,
         *,
-        avoid: Iterable[str] = (),
-        waiting: Callable[[float], None] = lambda seconds: None,
-        placed: Callable[[], None] = lambda: None,
-    ) -> "Gang":
+        avoid: Iterable[str],
+        waiting: Callable[[float], None],
+        placed: Callable[[], None],
+    ) -> "Gang[Item, Result]":
         """Places the workers, joins them in a process group and builds their sessions, all at the same time.
 
         While there is no place yet, `waiting` is called with the seconds so far, and once there is one `placed`, before
@@ -73,9 +75,9 @@ class Gang:
         """
         gang = cls(spec, reserve(spec, avoid))
         try:
-            _await_placement(gang._placement, stop or threading.Event(), waiting)
+            _await_placement(gang._placement, stop, waiting)
             placed()
-            gang._build(workload, stop or threading.Event())
+            gang._build(workload, stop)
         except BaseException as error:
             gang.shutdown()
             if isinstance(error, RayError | TimeoutError):
@@ -85,35 +87,38 @@ class Gang:
 
     def run(
         self,
-        item: Any,
+        item: Item,
         *,
-        attempt: int = 1,
-        on_progress: Callable[[float], None] = lambda fraction: None,
-        stop: threading.Event | None = None,
-    ) -> RunReport:
-        """Runs one item to its end. Raises GangLost when a rank dies, and Stopped; the caller then shuts down."""
+        attempt: int,
+        on_progress: Callable[[float], None],
+        stop: threading.Event,
+    ) -> RankResult[Result] | RunFailure:
+        """Runs one item to its end; its result is that of rank 0.
+
+        Raises GangLost when a rank dies, and Stopped; the caller then shuts down.
+        """
         self.num_runs += 1
-        pulse, progress = self._pulse(), None
-        refs = {rank: worker.run.remote(item, attempt) for rank, worker in enumerate(self._workers)}
-        reports: dict[int, RankReport] = {}
+        monitor, progress = self._monitor(), None
+        refs = {rank: worker.run(item, attempt) for rank, worker in enumerate(self._workers)}
+        reports: dict[int, RankReport[Result]] = {}
         grace_ends: float | None = None
         while refs:
-            check_stop(stop or threading.Event())
+            check_stop(stop)
             reports |= self._arrived(refs)
-            if grace_ends is None and any(report.error for report in reports.values()):
+            if grace_ends is None and any(isinstance(report, RankError) for report in reports.values()):
                 grace_ends = time.monotonic() + GRACE_S
             if grace_ends is not None and time.monotonic() > grace_ends:
                 break
-            self._check(pulse)
-            if pulse.progress is not None and pulse.progress != progress:
-                progress = pulse.progress
+            self._check(monitor)
+            if monitor.progress is not None and monitor.progress != progress:
+                progress = monitor.progress
                 on_progress(progress)
         return _judge(reports, num_missing=len(refs))
 
     def close(self) -> None:
         """Lets the sessions close in an orderly way, then shuts the gang down."""
         try:
-            Patience(CLOSE_TIMEOUT_S).collect([worker.close.remote() for worker in self._workers])
+            Deadline(CLOSE_TIMEOUT_S).collect([worker.close() for worker in self._workers])
         except (RayError, TimeoutError):
             pass  # It is going away in any case.
         finally:
@@ -122,94 +127,82 @@ class Gang:
     def shutdown(self) -> None:
         """Kills every worker and gives the placement group back; may be called again."""
         for worker in self._workers:
-            ray.kill(worker)
+            worker.kill()
         self._workers = []
         release(self._placement)
 
-    def _build(self, workload: Workload, stop: threading.Event) -> None:
-        spec, patience = self._spec, Patience(self._spec.start_timeout_s, stop)
-        self._workers = [_actor(spec, self._placement, index) for index in range(spec.world_size)]
-        members = patience.collect([worker.describe.remote() for worker in self._workers])
+    def _build(self, workload: Workload[Item, Result], stop: threading.Event) -> None:
+        spec, deadline = self._spec, Deadline(self._spec.start_timeout_s, stop)
+        self._workers = [RemoteWorker(spec, self._placement, index) for index in range(spec.world_size)]
+        members = deadline.collect([worker.describe() for worker in self._workers])
         contexts = assign_ranks(members)
         order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
         self._workers = [self._workers[index] for index in order]
         self.hosts = [members[index].host for index in order]
         self.node_ids = [members[index].node_id for index in order]
-        self._begin([contexts[index] for index in order], workload, patience)
+        self._begin([contexts[index] for index in order], workload, deadline)
 
-    def _begin(self, contexts: list[RankContext], workload: Workload, patience: Patience) -> None:
-        spec, pulse = self._spec, self._pulse(START_SILENCE_S)
+    def _begin(self, contexts: list[RankContext], workload: Workload[Item, Result], deadline: Deadline) -> None:
+        spec, monitor = self._spec, self._monitor(START_SILENCE_S)
         timeouts = spec.start_timeout_s, spec.collective_timeout_s
-        opening = self._workers[0].open_store.remote(spec.world_size, spec.start_timeout_s)
-        [address] = patience.collect([opening])
+        opening = self._workers[0].open_store(spec.world_size, spec.start_timeout_s)
+        [address] = deadline.collect([opening])
         building = [
-            worker.begin.remote(context, address, workload, *timeouts)
+            worker.begin(context, address, workload, *timeouts)
             for worker, context in zip(self._workers, contexts, strict=True)
         ]
-        patience.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(pulse))
+        deadline.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(monitor))
 
-    def _pulse(self, least_silence_s: float = 0.0) -> Pulse:
+    def _monitor(self, least_silence_s: float = 0.0) -> HeartbeatMonitor:
         # The ranks' own deadline ends a wait in a collective, and names who is missing: it comes first.
         standstill_s = self._spec.collective_timeout_s + 2 * GRACE_S
         silence_s = max(self._spec.silence_s, least_silence_s)
-        return Pulse(self._workers, silence_s=silence_s, standstill_s=standstill_s)
+        return HeartbeatMonitor(self._workers, silence_s=silence_s, standstill_s=standstill_s)
 
-    def _check(self, pulse: Pulse) -> None:
+    def _check(self, monitor: HeartbeatMonitor) -> None:
         """Raises GangLost for a rank that is silent or a session that stands still."""
-        pulse.look()
-        if silent := pulse.silent():
+        monitor.poll()
+        if silent := monitor.silent():
             names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
-            summary = f"No answer for {pulse.silence_s:g} s from {names} (stopped, or cut off)."
+            summary = f"No answer for {monitor.silence_s:g} s from {names} (stopped, or cut off)."
             error = RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary)
             raise GangLost(error, silent_nodes=[self.node_ids[rank] for rank in silent])
-        if pulse.stands_still():
+        if monitor.stands_still():
             summary = f"No progress for {self._spec.collective_timeout_s:g} s; every rank answers, but the work hangs."
             raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary, traceback=self._stacks()))
 
     def _stacks(self) -> str:
-        """What each rank is doing, as far as they tell."""
-        asked = [worker.stacks.remote() for worker in self._workers]
-        answered, _ = ray.wait(asked, num_returns=len(asked), timeout=STACKS_TIMEOUT_S)
-        told = [(rank, _value_or_none(ref)) for rank, ref in enumerate(asked) if ref in answered]
-        return "\n".join(f"Rank {rank}:\n{text}" for rank, text in told if text)
+        """What each rank is doing, of those that answer."""
+        asked = [worker.stacks() for worker in self._workers]
+        answered = arrived(asked, STACKS_TIMEOUT_S)
+        stacks = [(rank, _value_or_none(ref)) for rank, ref in enumerate(asked) if ref in answered]
+        return "\n".join(f"Rank {rank}:\n{text}" for rank, text in stacks if text)
 
-    def _arrived(self, refs: dict[int, Any]) -> dict[int, RankReport]:
+    def _arrived(self, refs: dict[int, ObjectRef[RankReport[Result]]]) -> dict[int, RankReport[Result]]:
         """Waits at most a tick; takes the reports that have come out of `refs`."""
-        ready, _ = ray.wait(list(refs.values()), num_returns=len(refs), timeout=TICK_S)
+        ready = arrived(list(refs.values()), TICK_S)
         ranks = [rank for rank, ref in refs.items() if ref in ready]
         return {rank: self._fetch(rank, refs.pop(rank)) for rank in ranks}
 
-    def _fetch(self, rank: int, ref: Any) -> RankReport:
+    def _fetch(self, rank: int, ref: ObjectRef[RankReport[Result]]) -> RankReport[Result]:
         try:
             return ray.get(ref)
         except RayTaskError as error:  # The item or its result cannot be pickled.
-            return RankReport(error=RankError(kind=FailureKind.ITEM, summary=_last_line(error), traceback=str(error)))
+            return RankError(kind=FailureKind.ITEM, summary=_last_line(error), traceback=str(error))
         except RayError as error:
             raise GangLost(_infrastructure(f"Rank {rank} on {self.hosts[rank]} was lost", error)) from error
 
 
-def _await_placement(placement: Any, stop: threading.Event, waiting: Callable[[float], None]) -> None:
+def _await_placement(placement: PlacementGroup, stop: threading.Event, waiting: Callable[[float], None]) -> None:
     started = time.monotonic()
     while not placement.wait(TICK_S):
         check_stop(stop)
         waiting(time.monotonic() - started)
 
 
-def _actor(spec: GangSpec, placement: Any, index: int) -> Any:
-    place = PlacementGroupSchedulingStrategy(
-        placement_group=placement, placement_group_bundle_index=index // spec.together
-    )
-    remote = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
-        num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
-    )
-    return remote.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0)
-
-
-def _refuse_failed_start(report: RankReport) -> None:
-    if report.error is None:
-        return
-    is_own = report.error.kind is FailureKind.ITEM
-    raise GangLost(replace(report.error, kind=FailureKind.START) if is_own else report.error)
+def _refuse_failed_start(report: RankReport[None]) -> None:
+    if isinstance(report, RankError):
+        raise GangLost(replace(report, kind=FailureKind.START) if report.kind.policy.is_of_item else report)
 
 
 def _start_error(error: RayError | TimeoutError) -> RankError:
@@ -227,15 +220,16 @@ def _last_line(error: RayTaskError) -> str:
     return str(error).strip().splitlines()[-1]
 
 
-def _value_or_none(ref: Any) -> Any:
+def _value_or_none(ref: ObjectRef[Value]) -> Value | None:
     try:
         return ray.get(ref)
     except RayError:
         return None
 
 
-def _judge(reports: dict[int, RankReport], num_missing: int) -> RunReport:
-    errors = [report.error for _, report in sorted(reports.items()) if report.error]
-    if not errors:
-        return RunReport(result=reports[0].value)
-    return RunReport(error=root_cause(errors), is_gang_usable=is_gang_usable(errors, num_missing))
+def _judge(reports: dict[int, RankReport[Result]], num_missing: int) -> RankResult[Result] | RunFailure:
+    ordered = [report for _, report in sorted(reports.items())]
+    errors = [report for report in ordered if isinstance(report, RankError)]
+    if errors:
+        return RunFailure(error=root_cause(errors), is_gang_usable=is_gang_usable(errors, num_missing))
+    return next(report for report in ordered if isinstance(report, RankResult))

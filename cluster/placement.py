@@ -2,9 +2,12 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 from cluster.nodes import look
+
+if TYPE_CHECKING:
+    from ray.util.placement_group import PlacementGroup
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,7 +86,7 @@ def room(spec: GangSpec, nodes: Sequence[Mapping[str, float]]) -> int:
     return _ranks_on(spec, nodes) // spec.world_size
 
 
-def reserve(spec: GangSpec, avoid: Iterable[str] = ()) -> Any:
+def reserve(spec: GangSpec, avoid: Iterable[str] = ()) -> "PlacementGroup":
     """Asks Ray for a gang's bundles, on as few nodes as possible; returns the (still pending) placement group.
 
     None of the nodes with ids in `avoid` is taken.
@@ -97,7 +100,7 @@ def reserve(spec: GangSpec, avoid: Iterable[str] = ()) -> Any:
     return placement_group(bundles, strategy="PACK", bundle_label_selector=selectors)  # pyright: ignore[reportArgumentType]
 
 
-def release(group: Any) -> None:
+def release(group: "PlacementGroup") -> None:
     """Gives a placement group back; one that is gone already is left alone."""
     from ray.util.placement_group import remove_placement_group
 

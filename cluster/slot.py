@@ -5,15 +5,17 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Any, Protocol
+from typing import Generic, Literal, Protocol
 
-from cluster.backlog import Backlog, Job
-from cluster.events import Event, EventKind, Outcome
+from cluster.backlog import Backlog
+from cluster.events import Event, GangEvent, GangEventKind, ItemDone, ItemFailed, ItemRunning, Outcome
 from cluster.failure import Budgets, Decision, FailureKind, RankError, decide, decide_start
-from cluster.gang import Gang, GangLost, RunReport
+from cluster.gang import Gang, GangLost, RunFailure
+from cluster.job import Job
 from cluster.placement import GangSpec
+from cluster.session import Item, Result, Workload
 from cluster.waiting import Stopped, pause
-from cluster.worker import Workload
+from cluster.worker import RankResult
 
 LOOK_FOR_PLACE_S = 2.0
 # A gang that has had nothing to do for so long gives its machines back: others are running all that is left.
@@ -24,8 +26,8 @@ class NoPlace(Exception):
     """There is no place for this gang, and others do its work, or have done it."""
 
 
-class Ground(Protocol):
-    """What a slot asks about the cluster."""
+class ClusterView(Protocol):
+    """What a slot asks about the cluster; a slot is named by its index."""
 
     def unusable(self) -> set[str]:
         """The ids of nodes that must get no new work."""
@@ -39,16 +41,16 @@ class Ground(Protocol):
         """Why a gang finds no place."""
         ...
 
-    def may_leave(self, slot: "Slot") -> bool:
+    def may_leave(self, slot: int) -> bool:
         """Whether other gangs do the work, so that this one need not wait for a place; if so, it counts as gone."""
         ...
 
-    def others_run(self, slot: "Slot") -> bool:
+    def others_run(self, slot: int) -> bool:
         """Whether any other slot has a gang."""
         ...
 
 
-class Slot:
+class Slot(Generic[Item, Result]):
     """Serves the queue in a thread of its own; only that thread touches the gang."""
 
     def __init__(
@@ -56,11 +58,11 @@ class Slot:
         *,
         index: int,
         spec: GangSpec,
-        workload: Workload,
-        backlog: Backlog,
-        ground: Ground,
+        workload: Workload[Item, Result],
+        backlog: Backlog[Item, Result],
+        cluster: ClusterView,
         budgets: Budgets,
-        tell: Callable[[Event], None],
+        on_event: Callable[[Event[Item, Result]], None],
         stop: threading.Event,
     ):
         self.index = index
@@ -69,11 +71,11 @@ class Slot:
         self._spec = spec
         self._workload = workload
         self._backlog = backlog
-        self._ground = ground
+        self._cluster = cluster
         self._budgets = budgets
-        self._tell = tell
+        self._on_event = on_event
         self._stop = stop
-        self._gang: Gang | None = None
+        self._gang: Gang[Item, Result] | None = None
         self._shape: Hashable = None
         self._looked_s = 0.0
         self._why = ""
@@ -90,13 +92,13 @@ class Slot:
                 while not self.has_given_up and self._backlog.is_worth_staying(self._stop, wake=self._must_close):
                     if self._must_move():
                         self._close()
-                        self._say("gang_closed", error="A node of it is being drained, or does not answer.")
+                        self._report("gang_closed", error="A node of it is being drained, or does not answer.")
                     elif self._is_superfluous():
                         self._close()
-                        self._say("gang_closed", error="Other gangs are running all that is left.")
+                        self._report("gang_closed", error="Other gangs are running all that is left.")
                         break
-                    elif self._has_gang():
-                        self._run_next()
+                    elif (gang := self._gang_or_none()) is not None:
+                        self._run_next(gang)
                 self._close()
         finally:
             self._drop()
@@ -111,13 +113,13 @@ class Slot:
 
     def _must_move(self) -> bool:
         """Whether a node of the gang is about to leave; there it finishes what it runs, but begins nothing."""
-        return self._gang is not None and bool(self._ground.unusable().intersection(self._gang.node_ids))
+        return self._gang is not None and bool(self._cluster.unusable().intersection(self._gang.node_ids))
 
-    def _has_gang(self) -> bool:
-        """Starts a gang if there is none; False if that is hopeless."""
+    def _gang_or_none(self) -> Gang[Item, Result] | None:
+        """Starts a gang if there is none; None if that is hopeless."""
         starts = 0
         while self._gang is None:
-            self._say("gang_starting")
+            self._report("gang_starting")
             try:
                 self._gang = self._start()
             except GangLost as loss:
@@ -125,26 +127,26 @@ class Slot:
                 self._lose(loss)
                 if self._is_hopeless(loss.error.kind, starts):
                     self.has_given_up = True
-                    return False
+                    return None
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
                 self._last_busy_s = time.monotonic()
-                self._say("gang_ready", hosts=tuple(self._gang.hosts))
-        return True
+                self._report("gang_ready", hosts=tuple(self._gang.hosts))
+        return self._gang
 
     def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
         """While other gangs work, machines may come back."""
-        lost = kind is FailureKind.INFRASTRUCTURE
+        lost = kind.policy.loses_gang
         failed = decide_start(kind, starts, self._budgets) is Decision.FAIL
-        return failed and not (lost and self._ground.others_run(self))
+        return failed and not (lost and self._cluster.others_run(self.index))
 
-    def _start(self) -> Gang:
+    def _start(self) -> Gang[Item, Result]:
         self._looked_s, self._why = 0.0, ""
         return Gang.start(
             self._spec,
             self._workload,
             self._stop,
-            avoid=self._ground.unusable(),
+            avoid=self._cluster.unusable(),
             waiting=self._wait_for_place,
             placed=self._check_needed,
         )
@@ -160,95 +162,100 @@ class Slot:
             return
         self._looked_s = seconds
         self._check_needed()
-        why = self._ground.why_waiting()
+        why = self._cluster.why_waiting()
         if why != self._why:
             self._why = why
-            self._say("gang_waiting", error=why)
-        if self._ground.may_leave(self):
-            self._say("gang_closed", error=why)
+            self._report("gang_waiting", error=why)
+        if self._cluster.may_leave(self.index):
+            self._report("gang_closed", error=why)
             raise NoPlace
         timeout_s = self._spec.start_timeout_s
-        if seconds > timeout_s and not self._ground.others_run(self):
+        if seconds > timeout_s and not self._cluster.others_run(self.index):
             summary = f"A gang found no place within {timeout_s:g} s. {why}"
             raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary))
 
-    def _run_next(self) -> None:
+    def _run_next(self, gang: Gang[Item, Result]) -> None:
         job = self._backlog.take(self._shape)
         if job is None:
             return
-        assert self._gang is not None
-        if job.needs_fresh_gang and self._gang.num_runs and not self._renew_gang(job):
+        needed = self._renew_gang(job) if job.needs_fresh_gang and gang.num_runs else gang
+        if needed is None:
             return
         self._shape = job.shape
-        self._say("item_started", job)
-        self._settle(job, self._run(job))
+        self._on_event(ItemRunning(kind="item_started", gang=self.index, job=job))
+        self._settle(job, self._run(needed, job))
         self._last_busy_s = time.monotonic()
 
-    def _renew_gang(self, job: Job) -> bool:
+    def _renew_gang(self, job: Job[Item]) -> Gang[Item, Result] | None:
         """Puts a fresh gang in place of this one; if there is none, however that ends, the job goes back."""
         self._close()
         try:
-            return self._has_gang()
+            return self._gang_or_none()
         finally:
             if self._gang is None:
                 self._backlog.put_back(replace(job, attempts=job.attempts - 1))
 
-    def _run(self, job: Job) -> RunReport:
-        assert self._gang is not None
+    def _run(self, gang: Gang[Item, Result], job: Job[Item]) -> RankResult[Result] | RunFailure:
+        def on_progress(fraction: float) -> None:
+            self._on_event(ItemRunning(kind="item_progress", gang=self.index, job=job, fraction=fraction))
+
         try:
-            report = self._gang.run(
-                job.item,
-                attempt=job.attempts,
-                on_progress=lambda done: self._say("item_progress", job, fraction=done),
-                stop=self._stop,
-            )
+            report = gang.run(job.item, attempt=job.attempts, on_progress=on_progress, stop=self._stop)
         except GangLost as loss:
             self._lose(loss, job)
-            report = RunReport(error=loss.error, is_gang_usable=False)
+            report = RunFailure(error=loss.error, is_gang_usable=False)
         else:
-            if report.error and report.error.kind is FailureKind.INFRASTRUCTURE:
+            if isinstance(report, RunFailure) and report.error.kind.policy.loses_gang:
                 self._lose(GangLost(report.error), job)
-        if not report.is_gang_usable:
+        if isinstance(report, RunFailure) and not report.is_gang_usable:
             self._drop()
         return report
 
-    def _settle(self, job: Job, report: RunReport) -> None:
+    def _settle(self, job: Job[Item], report: RankResult[Result] | RunFailure) -> None:
         """Gives the job its outcome, or back to the queue."""
-        if report.error is None:
-            self._backlog.finish(job, self._outcome(job, result=report.result))
-            self._say("item_done", job, result=report.result)
+        if isinstance(report, RankResult):
+            self._backlog.finish(job, Outcome(item=job.item, attempts=job.attempts, result=report.value))
+            self._on_event(ItemDone(gang=self.index, job=job, result=report.value))
             return
         kind = report.error.kind
         job = replace(job, failures=(*job.failures, kind))
         decision = decide(kind, job.failures.count(kind), self._budgets)
         if decision is Decision.FAIL:
-            self._fail(job, report.error)
+            self._on_event(self._failed("item_failed", job, report.error))
+            self._backlog.finish(job, Outcome.of_failure(job, report.error))
         else:
             self._retry(job, report.error, fresh=decision is Decision.RETRY_ON_FRESH_GANG)
 
-    def _retry(self, job: Job, error: RankError, fresh: bool) -> None:
+    def _retry(self, job: Job[Item], error: RankError, fresh: bool) -> None:
         wait_s = self._budgets.wait_s(len(job.failures))
-        self._say("item_retried", job, **_told(error))
+        self._on_event(self._failed("item_retried", job, error))
         self._backlog.put_back(replace(job, needs_fresh_gang=fresh, not_before=time.monotonic() + wait_s))
 
-    def _fail(self, job: Job, error: RankError) -> None:
-        outcome = self._outcome(job, error=error.summary, traceback=error.traceback, failure=error.kind)
-        self._say("item_failed", job, **_told(error))
-        self._backlog.finish(job, outcome)
+    def _failed(
+        self, kind: Literal["item_retried", "item_failed"], job: Job[Item], error: RankError
+    ) -> ItemFailed[Item]:
+        # The loss of a gang has been reported with its traceback already.
+        traceback = error.traceback if error.kind.policy.is_of_item else None
+        return ItemFailed(
+            kind=kind, gang=self.index, job=job, error=error.summary, failure=error.kind, traceback=traceback
+        )
 
-    def _lose(self, loss: GangLost, job: Job | None = None) -> None:
-        self.last_error = loss.error
+    def _lose(self, loss: GangLost, job: Job[Item] | None = None) -> None:
+        self.last_error = error = loss.error
         for node_id in loss.silent_nodes:
-            self._ground.suspect(node_id)
-        self._say("gang_lost", job, error=loss.error.summary, traceback=loss.error.traceback)
+            self._cluster.suspect(node_id)
+        self._report("gang_lost", job=job, error=error.summary, traceback=error.traceback)
 
-    def _outcome(self, job: Job, **fields: Any) -> Outcome:
-        return Outcome(item=job.item, attempts=job.attempts, gang=self.index, **fields)
-
-    def _say(self, kind: EventKind, job: Job | None = None, **fields: Any) -> None:
-        if job is not None:
-            fields |= {"item": job.item, "index": job.index, "attempts": job.attempts}
-        self._tell(Event(kind=kind, gang=self.index, **fields))
+    def _report(
+        self,
+        kind: GangEventKind,
+        *,
+        job: Job[Item] | None = None,
+        error: str | None = None,
+        traceback: str | None = None,
+        hosts: tuple[str, ...] | None = None,
+    ) -> None:
+        self._on_event(GangEvent(kind=kind, gang=self.index, job=job, error=error, traceback=traceback, hosts=hosts))
 
     def _close(self) -> None:
         if self._gang is not None:
@@ -259,9 +266,3 @@ class Slot:
         if self._gang is not None:
             self._gang.shutdown()
         self._gang = None
-
-
-def _told(error: RankError) -> dict[str, Any]:
-    # The loss of the gang has told the traceback already.
-    own = error.kind is FailureKind.ITEM
-    return {"error": error.summary, "failure": error.kind, "traceback": error.traceback if own else None}

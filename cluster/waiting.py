@@ -3,31 +3,33 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TypeVar
 
 import ray
+from ray import ObjectRef
 
 TICK_S = 0.2
+Value = TypeVar("Value")
 
 
 class Stopped(Exception):
     """The batch is being torn down; whoever waits lets go of what it holds."""
 
 
-class Patience:
+class Deadline:
     """How long the steps of one piece of work may take together."""
 
     def __init__(self, timeout_s: float, stop: threading.Event | None = None):
         self._timeout_s = timeout_s
-        self._deadline = time.monotonic() + timeout_s
+        self._ends = time.monotonic() + timeout_s
         self._stop = stop or threading.Event()
 
     def collect(
         self,
-        refs: Sequence[Any],
-        check: Callable[[Any], None] | None = None,
+        refs: Sequence[ObjectRef[Value]],
+        check: Callable[[Value], None] = lambda value: None,
         meanwhile: Callable[[], None] = lambda: None,
-    ) -> list[Any]:
+    ) -> list[Value]:
         """The values of all `refs`, in order; `check` sees each as soon as it is there, `meanwhile` is called at ticks.
 
         Raises what the first failing one, `check` or `meanwhile` raises as soon as it does, TimeoutError at the
@@ -36,17 +38,23 @@ class Patience:
         waiting = list(refs)
         while waiting:
             self._check()
-            ready, waiting = ray.wait(waiting, num_returns=len(waiting), timeout=TICK_S)
+            ready = arrived(waiting, TICK_S)
+            waiting = [ref for ref in waiting if ref not in ready]
             for value in ray.get(ready):
-                if check is not None:
-                    check(value)
+                check(value)
             meanwhile()
         return ray.get(list(refs))
 
     def _check(self) -> None:
         check_stop(self._stop)
-        if time.monotonic() > self._deadline:
+        if time.monotonic() > self._ends:
             raise TimeoutError(f"Not ready within {self._timeout_s:g} s.")
+
+
+def arrived(refs: Sequence[ObjectRef[Value]], timeout_s: float) -> list[ObjectRef[Value]]:
+    """Those whose values are there; waits until all are, at most `timeout_s`."""
+    ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=timeout_s)
+    return [ref for ref in refs if ref in ready]
 
 
 def check_stop(stop: threading.Event) -> None:

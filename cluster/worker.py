@@ -11,41 +11,33 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Protocol
+from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVarTuple
 
 from cluster.failure import RankError, classify
 from cluster.heap import keep_freed_memory, uncollected
-from cluster.pulse import Beat
+from cluster.heartbeat import Heartbeat
 from cluster.ranks import Member, RankContext
+from cluster.session import Item, Result, Session, Workload
+from cluster.waiting import Value
 
+if TYPE_CHECKING:
+    from torch.distributed import TCPStore
 
-class Session(Protocol):
-    """What a worker keeps between items.
-
-    Two optional attributes are asked for while an item runs: `progress` (0 to 1), and `beats`, a number that changes
-    whenever something has got done: where it stays the same for longer than the gang's timeout, the gang is hung.
-    """
-
-    def run(self, item: Any, attempt: int) -> Any:
-        """Called on every rank with the same item, for the `attempt`-th time; the value that rank 0 returns counts."""
-        ...
-
-    def close(self) -> None: ...
-
-
-# Builds a session; called once per worker, in the actor, after the process group is up. Must be picklable.
-Workload = Callable[[RankContext], Session]
+Arguments = TypeVarTuple("Arguments")
 
 
 @dataclass(frozen=True, kw_only=True)
-class RankReport:
-    """How one call ended on one rank."""
+class RankResult(Generic[Value]):
+    """That one call ended well on one rank."""
 
-    value: Any = None
-    error: RankError | None = None
+    value: Value
 
 
-class Worker:
+# How one call ended on one rank.
+RankReport: TypeAlias = RankResult[Value] | RankError
+
+
+class Worker(Generic[Item, Result]):
     """One rank. All work runs in one thread of its own, so that `poll` answers meanwhile."""
 
     def __init__(self, env: dict[str, str], num_threads: int, on_cpu: bool):
@@ -54,9 +46,8 @@ class Worker:
             keep_freed_memory()
         self._num_threads = num_threads
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
-        self._store: Any = None
-        self._session: Session | None = None
-        self._rank = 0
+        self._store: TCPStore | None = None
+        self._session: Session[Item, Result] | None = None
 
     async def describe(self) -> Member:
         import ray
@@ -78,18 +69,23 @@ class Worker:
         return host, self._store.port
 
     async def begin(
-        self, context: RankContext, address: tuple[str, int], workload: Workload, join_s: float, collective_s: float
-    ) -> RankReport:
+        self,
+        context: RankContext,
+        address: tuple[str, int],
+        workload: Workload[Item, Result],
+        join_s: float,
+        collective_s: float,
+    ) -> RankReport[None]:
         """Joins the process group (`join_s` to find the others) and builds the session."""
         return await self._in_thread(self._begin, context, address, workload, join_s, collective_s)
 
-    async def run(self, item: Any, attempt: int) -> RankReport:
+    async def run(self, item: Item, attempt: int) -> RankReport[Result]:
         return await self._in_thread(self._run, item, attempt)
 
-    async def poll(self) -> Beat:
-        """That the worker is alive, and how far its session is, if it tells."""
+    async def poll(self) -> Heartbeat:
+        """That the worker is alive, and how far its session is."""
         session = self._session
-        return Beat(progress=getattr(session, "progress", None), count=getattr(session, "beats", None))
+        return Heartbeat() if session is None else Heartbeat(progress=session.progress, beats=session.beats)
 
     async def stacks(self) -> str:
         """What every thread of the process is doing."""
@@ -100,54 +96,55 @@ class Worker:
         ]
         return "\n".join(pieces)
 
-    async def close(self) -> RankReport:
+    async def close(self) -> RankReport[None]:
         return await self._in_thread(self._close)
 
-    async def _in_thread(self, work: Callable[..., Any], *args: Any) -> Any:
+    async def _in_thread(self, work: Callable[[*Arguments], Value], *args: *Arguments) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
 
     @uncollected()
     def _begin(
-        self, context: RankContext, address: tuple[str, int], workload: Workload, join_s: float, collective_s: float
-    ) -> RankReport:
+        self,
+        context: RankContext,
+        address: tuple[str, int],
+        workload: Workload[Item, Result],
+        join_s: float,
+        collective_s: float,
+    ) -> RankReport[None]:
         def join_and_build() -> None:
             store = self._store or _store(*address, context.world_size, join_s, False)
             _join(store, context, collective_s, self._num_threads)
-            self._rank = context.rank
             self._session = workload(context)
 
         return _report(join_and_build)
 
-    def _run(self, item: Any, attempt: int) -> RankReport:
+    def _run(self, item: Item, attempt: int) -> RankReport[Result]:
         assert self._session is not None
         session = self._session
-        report = _report(lambda: session.run(item, attempt))
-        return report if self._rank == 0 or report.error else RankReport()
+        return _report(lambda: session.run(item, attempt))
 
-    def _close(self) -> RankReport:
+    def _close(self) -> RankReport[None]:
         assert self._session is not None
         return _report(self._session.close)
 
 
-def _report(work: Callable[[], Any]) -> RankReport:
+def _report(work: Callable[[], Value]) -> RankReport[Value]:
     try:
-        return RankReport(value=work())
+        return RankResult(value=work())
     except Exception as error:  # The border to foreign code: whatever it raises fails the item, not the worker.
         summary = "".join(traceback.format_exception_only(error)).strip()
-        return RankReport(error=RankError(kind=classify(error), summary=summary, traceback=traceback.format_exc()))
+        return RankError(kind=classify(error), summary=summary, traceback=traceback.format_exc())
 
 
 @uncollected()
-def _store(host: str, port: int, world_size: int, timeout_s: float, is_master: bool) -> Any:
+def _store(host: str, port: int, world_size: int, timeout_s: float, is_master: bool) -> "TCPStore":
     import torch.distributed as dist
 
     timeout = timedelta(seconds=timeout_s)
-    return dist.TCPStore(  # pyright: ignore[reportPrivateImportUsage]
-        host, port, world_size, is_master=is_master, timeout=timeout, wait_for_workers=False
-    )
+    return dist.TCPStore(host, port, world_size, is_master=is_master, timeout=timeout, wait_for_workers=False)
 
 
-def _join(store: Any, context: RankContext, timeout_s: float, num_threads: int) -> None:
+def _join(store: "TCPStore", context: RankContext, timeout_s: float, num_threads: int) -> None:
     import ray
     import torch
     import torch.distributed as dist

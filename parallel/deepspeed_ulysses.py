@@ -100,6 +100,8 @@ def start(layout: Layout, counter: CollectiveCounter) -> UlyssesAttention:
     from deepspeed.sequence.layer import DistributedAttention
 
     logging.getLogger("DeepSpeed").setLevel(logging.ERROR)
+    # Else it compiles an all-reduce in C++ on CPU, which Ulysses does not use, and waits for ever if one was cut off.
+    setattr(deepspeed.ops, "__compatible_ops__", {})  # noqa: B010, as its types do not know it
     deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
     group: Any = dist.group.WORLD
     local: Any = _attend

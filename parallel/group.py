@@ -7,7 +7,7 @@ C channels.
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -17,10 +17,18 @@ from parallel import attention, deepspeed_ulysses
 from parallel.attention import lengthen
 from parallel.collectives import Collective, CollectiveCounter
 from parallel.layout import Layout
+from parallel.rank_group import RankGroup
+from parallel.single import SingleGroup
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0
 ENGINES: dict[str, Any] = {"xfuser": attention, "deepspeed": deepspeed_ulysses}  # modules that start and stop
+T = TypeVar("T")
+
+
+def make_group(layout: Layout, *, engine: str = "xfuser", deadline_s: float = DEADLINE_S) -> RankGroup:
+    """The group of a layout; every rank makes it at the same time, if there are several (see `SequenceGroup`)."""
+    return SingleGroup() if layout.world_size == 1 else SequenceGroup(layout, engine=engine, deadline_s=deadline_s)
 
 
 class SequenceGroup:
@@ -50,8 +58,7 @@ class SequenceGroup:
         self.counter = CollectiveCounter() if counter is None else counter
         self.rank = dist.get_rank()
         self.world_size = layout.world_size
-        on_cpu = dist.get_backend() == "gloo"
-        self.device = torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
+        self.device = own_device()
         self._engine = ENGINES[engine]
         self._attention = self._engine.start(layout, self.counter)
         self._watch = Watch(deadline_s, self.device)
@@ -101,15 +108,16 @@ class SequenceGroup:
             dist.all_reduce(summed)
         return summed.to(values.device)
 
-    def broadcast(self, value: Any = None) -> Any:
-        """What rank 0 holds, on every rank; the others pass nothing. Tensors arrive on this group's device.
+    def broadcast(self, value: T | None) -> T:
+        """What rank 0 holds, on every rank; the others pass None. Tensors arrive on this group's device.
 
         `value` may be a tensor, a number, a string, or lists, tuples and dictionaries of them.
         """
         packed = _pack(value if self.rank == 0 else None).to(self.device)
         size = self._from_rank_0(torch.tensor(packed.numel(), device=self.device))
         buffer = packed if self.rank == 0 else packed.new_empty(int(size))
-        return _unpack(self._from_rank_0(buffer), self.device)
+        received = io.BytesIO(self._from_rank_0(buffer).cpu().numpy().tobytes())
+        return torch.load(received, map_location=self.device, weights_only=True)
 
     def send(self, values: Tensor) -> Callable[[], None]:
         """Begin to send a tensor to rank 0, which receives it; what is returned waits until it has arrived."""
@@ -172,11 +180,13 @@ def _num_bytes(tensor: Tensor) -> int:
     return tensor.numel() * tensor.element_size()
 
 
-def _pack(value: Any) -> Tensor:
+def own_device() -> torch.device:
+    """Where this rank's tensors have to lie for the default process group to send them."""
+    on_cpu = dist.get_backend() == "gloo"
+    return torch.device("cpu") if on_cpu else torch.device("cuda", torch.cuda.current_device())
+
+
+def _pack(value: object) -> Tensor:
     buffer = io.BytesIO()
     torch.save(value, buffer)
     return torch.frombuffer(bytearray(buffer.getvalue()), dtype=torch.uint8)
-
-
-def _unpack(packed: Tensor, device: torch.device) -> Any:
-    return torch.load(io.BytesIO(packed.cpu().numpy().tobytes()), map_location=device, weights_only=True)

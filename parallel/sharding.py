@@ -13,20 +13,23 @@ from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
 from torch.distributed.fsdp import fully_shard
 
-from parallel.group import SequenceGroup
+from parallel.group import own_device
+from parallel.rank_group import RankGroup
 
 
-def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Module] = ()) -> None:
+def shard(module: nn.Module, group: RankGroup, *, whole: Collection[nn.Module] = ()) -> None:
     """Split the weights of every unit of `module` over the ranks; each gathers a unit before it runs, and forgets it.
 
     While a block runs, the next of its list is gathered. All ranks must run the same units in the same order. Call it
     while the module is on the meta device, and fill in what this rank holds with `parallel.weights.fill`. Every
-    gathering is booked in the group's counter.
+    gathering is booked in the group's counter. A group of one rank holds the weights whole.
 
     Args:
         whole: parts of units that are also called by themselves, and so must not be split.
     """
-    mesh = DeviceMesh.from_group(dist.group.WORLD, group.device.type)  # type: ignore[arg-type]
+    if group.world_size == 1:
+        return
+    mesh = DeviceMesh.from_group(dist.group.WORLD, own_device().type)  # type: ignore[arg-type]
     kept, lists = _kept(whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
     gathering = _Gathering(group)
@@ -40,7 +43,7 @@ def shard(module: nn.Module, group: SequenceGroup, *, whole: Collection[nn.Modul
 class _Gathering:
     """The unit of a module that is on its way, one at a time."""
 
-    def __init__(self, group: SequenceGroup) -> None:
+    def __init__(self, group: RankGroup) -> None:
         self.group = group
         self.bytes_of: dict[nn.Module, int] = {}  # that this rank puts in
         self.underway: Any = None

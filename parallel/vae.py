@@ -4,17 +4,16 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, P ran
 """
 
 from collections.abc import Callable, Iterator
-from typing import Any
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 
-from parallel.group import SequenceGroup
+from parallel.rank_group import RankGroup
 
 
 @torch.no_grad()
-def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: SequenceGroup | None = None) -> Iterator[Tensor]:
+def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: RankGroup) -> Iterator[Tensor]:
     """Frames `[B, 3, f, 8 H, 8 W]` in order, piece after piece of time; joined they are what `vae.decode` gives.
 
     Latents are `[B, C, F, H, W]`, already divided by the scaling factor, and the same on every rank. Only rank 0 gets
@@ -23,7 +22,7 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: SequenceGroup
     """
     slabs = list(_slabs(vae, latents))
     tiles = [tile for slab in slabs for tile in _tiles(vae, slab)]
-    if group is not None and group.rank > 0:
+    if group.rank > 0:
         _hand_in(vae, tiles[group.rank - 1 :: group.world_size], group)
         return
     decoded = _decoded(vae, vae.decoder.forward, tiles, group)
@@ -82,32 +81,31 @@ def _assemble(vae: AutoencoderKLHunyuanVideo, slab: Tensor, decoder: Callable[[T
     """A slab's frames, blended by the VAE's own code from tiles that come from elsewhere."""
     if not _is_tiled(vae, slab):
         return decoder(slab)
-    own: Any = vae.decoder
-    own.forward = decoder
+    own = vars(vae.decoder)
+    own["forward"] = decoder
     try:
         return vae.tiled_decode(slab, return_dict=False)[0]
     finally:
-        del own.forward
+        del own["forward"]
 
 
 def _decoded(
     vae: AutoencoderKLHunyuanVideo,
     decoder: Callable[[Tensor], Tensor],
     tiles: list[Tensor],
-    group: SequenceGroup | None,
+    group: RankGroup,
 ) -> Iterator[Tensor]:
     """On rank 0: every tile, in order. Of P tiles it decodes the last, and then takes the others from their ranks."""
-    num_ranks = group.world_size if group else 1
+    num_ranks = group.world_size
     for first in range(0, len(tiles), num_ranks):
         turn = tiles[first : first + num_ranks]
         own = [decoder(vae.post_quant_conv(tile)) for tile in turn[num_ranks - 1 :]]
         for rank, tile in enumerate(turn[: num_ranks - 1], start=1):
-            assert group is not None
             yield group.receive(rank, _decoded_shape(vae, tile), tile.dtype)
         yield from own
 
 
-def _hand_in(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: SequenceGroup) -> None:
+def _hand_in(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: RankGroup) -> None:
     """On the other ranks: decode one's own tiles; each is on its way to rank 0 while the next is decoded."""
     sent: Callable[[], None] | None = None
     for tile in tiles:

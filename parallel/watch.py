@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager, suppress
 from datetime import timedelta
+from typing import ClassVar
 
 import torch
 import torch.distributed as dist
@@ -25,6 +26,8 @@ ADDRESS_BYTES = 64
 
 class RankLost(RuntimeError):
     """A collective did not end: the message names the ranks to blame, the collective and the step."""
+
+    failure_kind: ClassVar[str] = "infrastructure"
 
 
 class Watch:

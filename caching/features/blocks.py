@@ -1,113 +1,23 @@
-"""What is cached, from the model's output down to its modules: the feature axis.
+"""What is cached inside the model: what a part of the blocks adds, each block, or the modules in them.
 
 Legend: B batch, N local tokens, P values of a patch, D hidden width.
 """
 
-from collections.abc import Callable
+from collections.abc import Sequence
 from typing import Any
 
 from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
-from caching.features.output import OutputFeature, add, added, run_blocks
+from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
 from caching.predict.taylor import TaylorPredictor
+from caching.recipe.recipe import Recipe
+from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
 
 HOOK = "resca"
-
-
-class DeltaFeature(OutputFeature):
-    """What two thirds of the blocks add to tokens and text: the rear ones, and later in sampling the front ones.
-
-    Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show.
-    """
-
-    def __init__(self, adapter: Any, order: int, num_steps: int) -> None:
-        super().__init__(adapter, order)
-        self.skipped = round(2 / 3 * adapter.num_blocks)
-        self.front, self.rear = Unit(order), Unit(order)
-        self.sampled, self.num_steps = 0, num_steps
-
-    def run(self, time: float, state: State, *, keep: bool) -> State:
-        self.sampled += 1
-        states = [state]
-        for index in range(self.adapter.num_blocks):
-            states.append(self.adapter.run(index, states[-1]))
-        if keep:
-            self.front.observe(time, added(states[0], states[self.skipped]))
-            self.rear.observe(time, added(states[-1 - self.skipped], states[-1]))
-        return states[-1]
-
-    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
-        """Nothing: `run` observes."""
-
-    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
-        """The velocity from a third of the blocks, which attend as ever."""
-        self.sampled += 1
-        computed = self.adapter.num_blocks - self.skipped
-        if self.sampled <= self.num_steps / 2:
-            state = add(run_blocks(self.adapter, embed(), range(computed)), self.rear.predict(time))
-        else:
-            state = add(embed(), self.front.predict(time))
-            state = run_blocks(self.adapter, state, range(self.skipped, self.adapter.num_blocks))
-        return self.adapter.head(state)
-
-    @property
-    def cache_bytes(self) -> int:
-        return self.front.cache_bytes + self.rear.cache_bytes
-
-
-class BlockFeature(OutputFeature):
-    """What each block adds to tokens and text, or what chosen modules inside the blocks give instead.
-
-    Args:
-        modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
-    """
-
-    def __init__(self, adapter: Any, order: int, modules: list[list[Any]], *, only_modules: bool = False) -> None:
-        super().__init__(adapter, order)
-        self.time, self.dense, self.keep = 0.0, True, True
-        self.hooked = [module for of_block in modules for module in of_block]
-        self.whole = [not (of_block or only_modules) for of_block in modules]
-        self.units = [Unit(order) for _ in range(adapter.num_blocks)]
-        self.part_units = [Unit(order) for _ in self.hooked]
-        for module, unit in zip(self.hooked, self.part_units, strict=True):
-            HookRegistry.check_if_exists_or_initialize(module).register_hook(PartHook(self, unit), HOOK)
-
-    def run(self, time: float, state: State, *, keep: bool) -> State:
-        self.time, self.dense, self.keep = time, True, keep
-        return self._run(state)
-
-    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
-        """Nothing: units observe on the way."""
-
-    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
-        self.time, self.dense = time, False
-        return self.adapter.head(self._run(embed()))
-
-    def detach(self) -> None:
-        for module in self.hooked:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
-        self.hooked = []
-        for unit in [*self.units, *self.part_units]:  # hooks form cycles, which would keep them until a collection
-            unit.outputs = []
-
-    @property
-    def cache_bytes(self) -> int:
-        return sum(unit.cache_bytes for unit in [*self.units, *self.part_units])
-
-    def _run(self, state: State) -> State:
-        for index, (whole, unit) in enumerate(zip(self.whole, self.units, strict=True)):
-            state = self._run_whole(index, unit, state) if whole else self.adapter.run(index, state)
-        return state
-
-    def _run_whole(self, index: int, unit: "Unit", state: State) -> State:
-        if self.dense:
-            after = self.adapter.run(index, state)
-            if self.keep:
-                unit.observe(self.time, added(state, after))
-            return after
-        return add(state, unit.predict(self.time))
 
 
 class Unit:
@@ -126,9 +36,130 @@ class Unit:
     def predict(self, time: float) -> tuple[Tensor, ...]:
         return tuple(predictor.predict(time) for predictor in self.outputs)
 
+    def forget(self) -> None:
+        self.outputs = []
+
     @property
     def cache_bytes(self) -> int:
         return sum(predictor.cache_bytes for predictor in self.outputs)
+
+    def state_dict(self) -> StateDict:
+        return {"outputs": [predictor.state_dict() for predictor in self.outputs]}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.outputs = [TaylorPredictor(self.order) for _ in state["outputs"]]
+        for predictor, of_output in zip(self.outputs, state["outputs"], strict=True):
+            predictor.load_state_dict(of_output)
+
+
+class DeltaFeature:
+    """What two thirds of the blocks add to tokens and text: the rear ones, and later in sampling the front ones.
+
+    Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show.
+    """
+
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
+        order = recipe.predictor.order
+        self.adapter, self.num_steps = adapter, site.num_steps
+        self.skipped = round(2 / 3 * adapter.num_blocks)
+        self.front, self.rear = Unit(order), Unit(order)
+        self.sampled = 0
+
+    def dense(self, step: Step, *, keep: bool) -> Tensor:
+        self.sampled += 1
+        states = [step.before]
+        for index in range(self.adapter.num_blocks):
+            states.append(self.adapter.run(index, states[-1]))
+        if keep:
+            self.front.observe(step.time, added(states[0], states[self.skipped]))
+            self.rear.observe(step.time, added(states[-1 - self.skipped], states[-1]))
+        return step.velocity(states[-1])
+
+    def sparse(self, step: Step) -> Tensor:
+        """The velocity from a third of the blocks, which attend as ever."""
+        self.sampled += 1
+        computed = self.adapter.num_blocks - self.skipped
+        if self.sampled <= self.num_steps / 2:
+            state = add(run_blocks(self.adapter, step.before, range(computed)), self.rear.predict(step.time))
+        else:
+            state = add(step.before, self.front.predict(step.time))
+            state = run_blocks(self.adapter, state, range(self.skipped, self.adapter.num_blocks))
+        return self.adapter.head(state)
+
+    def detach(self) -> None:
+        self.front.forget()
+        self.rear.forget()
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.front.cache_bytes + self.rear.cache_bytes
+
+    def state_dict(self) -> StateDict:
+        return {"front": self.front.state_dict(), "rear": self.rear.state_dict(), "sampled": self.sampled}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.front.load_state_dict(state["front"])
+        self.rear.load_state_dict(state["rear"])
+        self.sampled = state["sampled"]
+
+
+class BlockFeature:
+    """What each block adds to tokens and text, or what chosen modules inside the blocks give instead.
+
+    Args:
+        modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
+    """
+
+    def __init__(
+        self, adapter: Adapter, order: int, modules: Sequence[Sequence[nn.Module]], *, only_modules: bool = False
+    ) -> None:
+        self.adapter = adapter
+        self.time, self.computes, self.keep = 0.0, True, True  # of the present step
+        self.hooked = [module for of_block in modules for module in of_block]
+        self.whole = [not (of_block or only_modules) for of_block in modules]
+        self.units = [Unit(order) for _ in range(adapter.num_blocks)]
+        self.part_units = [Unit(order) for _ in self.hooked]
+        for module, unit in zip(self.hooked, self.part_units, strict=True):
+            HookRegistry.check_if_exists_or_initialize(module).register_hook(PartHook(self, unit), HOOK)
+
+    def dense(self, step: Step, *, keep: bool) -> Tensor:
+        self.time, self.computes, self.keep = step.time, True, keep
+        return step.velocity(self._run(step.before))
+
+    def sparse(self, step: Step) -> Tensor:
+        self.time, self.computes = step.time, False
+        return self.adapter.head(self._run(step.before))
+
+    def detach(self) -> None:
+        for module in self.hooked:
+            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
+        self.hooked = []
+        for unit in [*self.units, *self.part_units]:  # hooks form cycles, which would keep them until a collection
+            unit.forget()
+
+    @property
+    def cache_bytes(self) -> int:
+        return sum(unit.cache_bytes for unit in [*self.units, *self.part_units])
+
+    def state_dict(self) -> StateDict:
+        return {"units": [unit.state_dict() for unit in [*self.units, *self.part_units]]}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        for unit, of_unit in zip([*self.units, *self.part_units], state["units"], strict=True):
+            unit.load_state_dict(of_unit)
+
+    def _run(self, state: State) -> State:
+        for index, (whole, unit) in enumerate(zip(self.whole, self.units, strict=True)):
+            state = self._run_whole(index, unit, state) if whole else self.adapter.run(index, state)
+        return state
+
+    def _run_whole(self, index: int, unit: Unit, state: State) -> State:
+        if self.computes:
+            after = self.adapter.run(index, state)
+            if self.keep:
+                unit.observe(self.time, added(state, after))
+            return after
+        return add(state, unit.predict(self.time))
 
 
 class PartHook(ModelHook):
@@ -140,7 +171,7 @@ class PartHook(ModelHook):
 
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Called in place of the module's own forward."""
-        if self.feature.dense:
+        if self.feature.computes:
             compute: Any = self.fn_ref.original_forward
             output = compute(*args, **kwargs)
             if self.feature.keep:
@@ -148,3 +179,38 @@ class PartHook(ModelHook):
             return output
         first, *others = self.unit.predict(self.feature.time)
         return (first, *others) if others else first
+
+
+def whole_blocks(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
+    """Each block."""
+    return BlockFeature(adapter, recipe.predictor.order, [[] for _ in range(adapter.num_blocks)])
+
+
+def modules(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
+    """Every attention and feed-forward module; a block that has no such parts as a whole."""
+    return BlockFeature(adapter, recipe.predictor.order, [adapter.parts(index) for index in range(adapter.num_blocks)])
+
+
+def attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
+    """Nothing but attention."""
+    parts = [[attention] for attention in adapter.attentions]
+    return BlockFeature(adapter, recipe.predictor.order, parts, only_modules=True)
+
+
+def cross_attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
+    """Nothing but attention to the text. ValueError for a model that has none apart."""
+    if not adapter.cross_attentions:
+        raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
+    parts = [[attention] for attention in adapter.cross_attentions]
+    return BlockFeature(adapter, recipe.predictor.order, parts, only_modules=True)
+
+
+def added(before: State, after: State) -> tuple[Tensor, Tensor]:
+    """What lies between two states, of tokens and text."""
+    return after.tokens - before.tokens, after.text - before.text
+
+
+def add(state: State, added: tuple[Tensor, ...]) -> State:
+    """The state with what is added to its tokens and its text."""
+    tokens, text = added
+    return State(state.tokens + tokens, state.text + text, state.modulation, state.rotary)

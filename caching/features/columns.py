@@ -6,7 +6,6 @@ and keeps what the others give; a sparse step computes the heavy ones anew and a
 Legend: B batch, H heads, D head width, N image tokens, L text tokens, T = N + L, K columns of a chunk.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass
 from math import sqrt
 from typing import Any
@@ -18,10 +17,12 @@ from torch.nn import functional as F
 
 from caching.attention import Triple
 from caching.features.blocks import HOOK
-from caching.features.output import OutputFeature, run_blocks
-from caching.models.state import State
+from caching.models.adapter import Adapter, run_blocks
+from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import SparseColumns
 from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
 
 MAX_LOGITS = 2**24  # that are held at a time
 
@@ -64,6 +65,9 @@ class Chunks:
     def nbytes(self) -> int:
         return self.columns.nbytes + self.rest.nbytes + self.weight.nbytes
 
+    def state_dict(self) -> StateDict:
+        return {"columns": self.columns, "rest": self.rest, "weight": self.weight}
+
 
 def _logits(queries: Tensor, keys: Tensor) -> Tensor:
     """Of queries `[..., n, D]` and keys `[..., k, D]` the logits `[..., n, k]`, in float32.
@@ -85,46 +89,35 @@ def _chunked(query: Tensor, length: int) -> Tensor:
     return F.pad(query, (0, 0, 0, -query.shape[2] % length)).unflatten(2, (-1, length))
 
 
-class ColumnFeature(OutputFeature):
+class ColumnFeature:
     """Attention and feed-forward layers by columns; embedding, projections and head stay fresh."""
 
-    def __init__(self, adapter: Any, order: int, columns: SparseColumns, site: Site) -> None:
-        super().__init__(adapter, order)
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
+        assert isinstance(recipe.tokens, SparseColumns)
         if site.group.world_size > 1:
             raise ValueError(f"chipmunk works on one rank, not on {site.group.world_size}")
-        self.settings, self.site = columns, site
-        self.dense, self.keep = True, False
+        self.settings, self.adapter, self.site = recipe.tokens, adapter, site
+        self.computes, self.keep = True, False  # in the present step
         self.layers: list[list[Chunks]] = []
         self.span = 0  # queries of the chunks that are computed at a time
         self.hooks: list[Up | Down] = []
         self.hooked: list[nn.Module] = []
         for index in range(adapter.num_blocks):
-            for up, down, leading in adapter.feed_forwards(index):
-                first = Up(self, max(1, round((1 - columns.ratio) * up.out_features)))
-                self._hook(up, first)
-                self._hook(down, Down(self, first, leading))
+            for layers in adapter.feed_forwards(index):
+                up = Up(self, max(1, round((1 - self.settings.ratio) * layers.up.out_features)))
+                self._hook(layers.up, up)
+                self._hook(layers.down, Down(self, up, layers.leading))
 
-    def run(self, time: float, state: State, *, keep: bool) -> State:
-        self.dense, self.keep, self.layers = True, keep, []
-        return super().run(time, state, keep=keep)
+    def dense(self, step: Step, *, keep: bool) -> Tensor:
+        self.computes, self.keep, self.layers = True, keep, []
+        state = step.before
+        self.site.attend_to_all(state.text.shape[1], self._observe_attention)
+        return step.velocity(run_blocks(self.adapter, state))
 
-    def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
-        """Split a layer's keys into heavy ones and others, for each chunk of queries."""
-        if self.keep:
-            query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
-            length, count = self.settings.chunk, max(1, round((1 - self.settings.ratio) * key.shape[2]))
-            many = MAX_LOGITS // (key.shape[1] * key.shape[2] * length)
-            self.span = query.shape[2] if query.is_meta else length * max(1, many)
-            spans = query.split(self.span, dim=2)
-            self.layers.append([Chunks.split(queries, key, value, length, count) for queries in spans])
-
-    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
-        """Nothing: layers observe on the way."""
-
-    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+    def sparse(self, step: Step) -> Tensor:
         """The velocity `[B, N, P]` from the heavy columns of every layer."""
-        self.dense = False
-        state = embed()
+        self.computes = False
+        state = step.before
         self.site.router.send(self._attend, state.text.shape[1])
         return self.adapter.head(run_blocks(self.adapter, state))
 
@@ -139,6 +132,26 @@ class ColumnFeature(OutputFeature):
     def cache_bytes(self) -> int:
         attention = sum(chunk.nbytes for layer in self.layers for chunk in layer)
         return attention + sum(hook.cache_bytes for hook in self.hooks)
+
+    def state_dict(self) -> StateDict:
+        layers = [[chunks.state_dict() for chunks in layer] for layer in self.layers]
+        return {"layers": layers, "span": self.span, "hooks": [hook.state_dict() for hook in self.hooks]}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.layers = [[Chunks(**chunks) for chunks in layer] for layer in state["layers"]]
+        self.span = state["span"]
+        for hook, of_hook in zip(self.hooks, state["hooks"], strict=True):
+            hook.load_state_dict(of_hook)
+
+    def _observe_attention(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Split a layer's keys into heavy ones and others, for each chunk of queries."""
+        if self.keep:
+            query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
+            length, count = self.settings.chunk, max(1, round((1 - self.settings.ratio) * key.shape[2]))
+            many = MAX_LOGITS // (key.shape[1] * key.shape[2] * length)
+            self.span = query.shape[2] if query.is_meta else length * max(1, many)
+            spans = query.split(self.span, dim=2)
+            self.layers.append([Chunks.split(queries, key, value, length, count) for queries in spans])
 
     def _attend(self, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         query, key, value = (torch.cat(pair, dim=2) for pair in zip(states[:3], states[3:], strict=True))
@@ -163,7 +176,7 @@ class Up(ModelHook):
 
     def new_forward(self, module: Any, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
-        if self.feature.dense:
+        if self.feature.computes:
             compute: Any = self.fn_ref.original_forward
             output = compute(states)
             if self.feature.keep:
@@ -180,6 +193,12 @@ class Up(ModelHook):
     def forget(self) -> None:
         """Let go of the last output."""
         self.output = self.columns = None
+
+    def state_dict(self) -> StateDict:
+        return {"output": self.output, "columns": self.columns}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.output, self.columns = state["output"], state["columns"]
 
     @property
     def cache_bytes(self) -> int:
@@ -201,7 +220,7 @@ class Down(ModelHook):
 
     def new_forward(self, module: Any, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
-        if self.feature.dense:
+        if self.feature.computes:
             compute: Any = self.fn_ref.original_forward
             output = compute(states)
             if self.feature.keep:
@@ -217,6 +236,12 @@ class Down(ModelHook):
     def forget(self) -> None:
         """Let go of the last input and output."""
         self.input = self.output = None
+
+    def state_dict(self) -> StateDict:
+        return {"input": self.input, "output": self.output}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.input, self.output = state["input"], state["output"]
 
     @property
     def cache_bytes(self) -> int:

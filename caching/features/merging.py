@@ -6,20 +6,21 @@ merged tokens go through the model, and what the block adds to one of them is gi
 Legend: B batch (1), D hidden width, N local tokens, M merged tokens.
 """
 
-from collections.abc import Callable
 from itertools import accumulate, pairwise
-from typing import Any
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features.output import OutputFeature
 from caching.features.selection import measure, random_scores
+from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
+from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import MergedTokens
 from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
 
 DESTINATIONS = 0.25  # of the tokens can have others merged into them, where these are random (ToMeSD: one in 2 x 2)
 
@@ -54,39 +55,31 @@ class Match:
         return merged[:, self.place]
 
 
-class MergingFeature(OutputFeature):
-    """A dense step computes every token; a sparse one merges `ratio` of them into others."""
+class MergingFeature:
+    """A dense step computes every token; a sparse one merges `ratio` of them into others. Nothing is predicted."""
 
-    def __init__(self, adapter: Any, order: int, tokens: MergedTokens, site: Site) -> None:
-        super().__init__(adapter, order)
-        self.settings, self.site = tokens, site
-        self.shards = site.shard_map(tokens.shards)
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
+        assert isinstance(recipe.tokens, MergedTokens)
+        self.settings, self.adapter, self.site = recipe.tokens, adapter, site
+        self.shards = site.shard_map(self.settings.shards)
         self.padded, self.valid = self.shards.padded(site.device)
         self.importance: Tensor | None = None  # of each local token [N], in the last dense step
         self.sampled = 0
 
-    def run(self, time: float, state: State, *, keep: bool) -> State:
+    def dense(self, step: Step, *, keep: bool) -> Tensor:
         self.importance = None
         self.sampled += 1
-        return super().run(time, state, keep=keep)
+        state = step.before
+        self.site.attend_to_all(state.text.shape[1], self._observe_attention)
+        return step.velocity(run_blocks(self.adapter, state))
 
-    def hear(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
-        """Add up what the prompt attends to."""
-        if self.settings.keep != "random":
-            score = measure("attention", image, text, self.padded, self.valid)
-            assert score is not None
-            self.importance = score if self.importance is None else self.importance + score
-
-    def observe(self, time: float, before: State, after: State, velocity: Tensor) -> None:
-        """Nothing is cached."""
-
-    def sparse(self, time: float, embed: Callable[[], State]) -> Tensor:
+    def sparse(self, step: Step) -> Tensor:
         """The velocity `[B, N, P]` by way of merged tokens."""
         self.sampled += 1
-        state = embed()
+        state = step.before
         match = self._match(F.normalize(state.tokens[0].float(), dim=-1))
         rotary = (state.rotary[0][match.kept], state.rotary[1][match.kept])
-        self.site.router.send(lambda _, *states: self.site.group.attend(*states), state.text.shape[1])
+        self.site.attend_to_all(state.text.shape[1])
         self.site.group.divide(self._merged_pieces)
         reduce = match.pick if self.settings.keep == "attended" else match.merge
         for index in range(self.adapter.num_blocks):
@@ -97,9 +90,25 @@ class MergingFeature(OutputFeature):
         self.site.group.divide(self.shards.pieces)
         return self.adapter.head(state)
 
+    def detach(self) -> None:
+        self.importance = None
+
     @property
     def cache_bytes(self) -> int:
         return 0 if self.importance is None else self.importance.nbytes
+
+    def state_dict(self) -> StateDict:
+        return {"importance": self.importance, "sampled": self.sampled}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.importance, self.sampled = state["importance"], state["sampled"]
+
+    def _observe_attention(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Add up what the prompt attends to."""
+        if self.settings.keep != "random":
+            score = measure("attention", image, text, self.padded, self.valid)
+            assert score is not None
+            self.importance = score if self.importance is None else self.importance + score
 
     def _match(self, features: Tensor) -> Match:
         """Match inside each shard of the local features `[N, D]`, each of length 1."""

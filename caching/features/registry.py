@@ -1,40 +1,32 @@
-"""The feature that a recipe caches, made for one generation."""
+"""The dictionary that makes features."""
 
-from typing import Any
+from collections.abc import Callable
+from importlib import import_module
 
-from caching.features.blocks import BlockFeature, DeltaFeature
-from caching.features.columns import ColumnFeature
-from caching.features.merging import MergingFeature
-from caching.features.output import FittedOutput, OutputFeature, StackFeature
-from caching.features.partial import PartialFeature
-from caching.recipe.recipe import Multistep, Recipe
-from caching.recipe.tokens import ClusteredTokens, MergedTokens, SelectedTokens, SparseColumns
+from caching.features.blocks import DeltaFeature, attentions, cross_attentions, modules, whole_blocks
+from caching.features.feature import Feature
+from caching.features.output import OutputFeature, StackFeature
+from caching.models.adapter import Adapter
+from caching.recipe.recipe import Recipe
 from caching.site import Site
 
+Maker = Callable[[Recipe, Adapter, Site], Feature]
 
-def make_feature(recipe: Recipe, adapter: Any, site: Site) -> OutputFeature:
-    """What the recipe's feature and tokens ask for. ValueError if the model has no such part."""
-    kind, order, blocks = recipe.feature, recipe.predictor.order, range(adapter.num_blocks)
-    if isinstance(recipe.tokens, SelectedTokens | ClusteredTokens):
-        return PartialFeature(adapter, order, recipe.tokens, site)
-    if isinstance(recipe.tokens, MergedTokens):
-        return MergingFeature(adapter, order, recipe.tokens, site)
-    if isinstance(recipe.tokens, SparseColumns):
-        return ColumnFeature(adapter, order, recipe.tokens, site)
-    if isinstance(recipe.predictor, Multistep):
-        return FittedOutput(adapter, recipe.predictor.weights)
-    if kind == "output":
-        return OutputFeature(adapter, order)
-    if kind == "stack":
-        return StackFeature(adapter, order)
-    if kind == "delta":
-        return DeltaFeature(adapter, order, site.num_steps)
-    if kind == "attention":
-        return BlockFeature(adapter, order, [[attention] for attention in adapter.attentions], only_modules=True)
-    if kind == "cross_attention":
-        if not adapter.cross_attentions:
-            raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
-        return BlockFeature(adapter, order, [[attention] for attention in adapter.cross_attentions], only_modules=True)
-    if kind == "module":
-        return BlockFeature(adapter, order, [adapter.parts(index) for index in blocks])
-    return BlockFeature(adapter, order, [[] for _ in blocks])
+WHOLE_MODEL: dict[str, type[OutputFeature]] = {"output": OutputFeature, "stack": StackFeature}
+FEATURES: dict[str, Maker] = {
+    **WHOLE_MODEL,
+    "delta": DeltaFeature,
+    "block": whole_blocks,
+    "module": modules,
+    "attention": attentions,
+    "cross_attention": cross_attentions,
+}
+
+
+def make_feature(recipe: Recipe, adapter: Adapter, site: Site) -> Feature:
+    """What the recipe's feature asks for, or its tokens or predictor. ValueError if the model has no such part."""
+    if recipe.feature_class is None:
+        return FEATURES[recipe.feature](recipe, adapter, site)
+    module, _, name = recipe.feature_class.partition(":")
+    maker: Maker = getattr(import_module(module), name)
+    return maker(recipe, adapter, site)

@@ -7,6 +7,7 @@ shard, K tokens chosen in a shard.
 """
 
 from math import sqrt
+from typing import Protocol
 
 import torch
 from torch import Tensor
@@ -16,11 +17,36 @@ from caching.attention import Triple
 from caching.medoids import NEVER, k_medoids
 from caching.recipe.tokens import ClusteredTokens, SelectedTokens
 from caching.site import Site
+from caching.state_dict import StateDict, Stateful
 
 BASE_PART = 0.1  # of the chosen tokens: those that the similarity score compares with
 
 
-class Selector:
+class Selector(Stateful, Protocol):
+    """What decides which tokens a sparse step computes."""
+
+    def begin_dense(self) -> None:
+        """Forget what the dense step before has shown of single layers."""
+        ...
+
+    def observe_layer(self, image: Triple, text: Triple) -> None:
+        """Take queries, keys and values of a layer in a dense step, image `[B, H, N, D]` and text `[B, H, L, D]`."""
+        ...
+
+    def end_dense(self, tokens: Tensor) -> None:
+        """Take the features `[1, N, D]` after the last block."""
+        ...
+
+    def choose(self, step: int) -> Tensor:
+        """The local tokens to compute in a sparse step `[S * K]`."""
+        ...
+
+    def renewed(self, cached: Tensor, true: Tensor, index: Tensor) -> Tensor:
+        """What a block adds to each token `[B, N, D]`, given what it adds to those computed `[B, S * K, D]`."""
+        ...
+
+
+class ScoreSelector:
     """ToCa's and DuCa's choice, made anew in each step from scores of the last dense one."""
 
     def __init__(self, settings: SelectedTokens, site: Site) -> None:
@@ -32,22 +58,18 @@ class Selector:
         self.features: Tensor | None = None
 
     def begin_dense(self) -> None:
-        """Forget the scores of the dense step before."""
         self.scores = None
 
-    def hear(self, image: Triple, text: Triple) -> None:
-        """Take queries, keys and values of a layer in a dense step, image `[B, H, N, D]` and text `[B, H, L, D]`."""
+    def observe_layer(self, image: Triple, text: Triple) -> None:
         score = measure(self.settings.score, image, text, self.padded, self.valid)
         if score is not None:
             self.scores = score if self.scores is None else self.scores + score
 
     def end_dense(self, tokens: Tensor) -> None:
-        """Take the features `[1, N, D]` after the last block."""
         if self.settings.score == "similarity":
             self.features = F.normalize(tokens[0].float(), dim=-1)[self.padded]
 
     def choose(self, step: int) -> Tensor:
-        """The local tokens to compute in a sparse step `[S * K]`."""
         if self.settings.score == "random":
             scores = self._random(step)
         elif self.settings.score == "similarity":
@@ -58,6 +80,16 @@ class Selector:
         sign = 1 if self.settings.extreme == "max" else -1
         chosen = (sign * scores).masked_fill(~self.valid, NEVER).topk(self.count, dim=1).indices
         return self.padded.gather(1, chosen).flatten()
+
+    def renewed(self, cached: Tensor, true: Tensor, index: Tensor) -> Tensor:
+        """The tokens that are not computed learn nothing from the others."""
+        return cached.index_copy(1, index, true)
+
+    def state_dict(self) -> StateDict:
+        return {"scores": self.scores, "features": self.features}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.scores, self.features = state["scores"], state["features"]
 
     def _random(self, step: int) -> Tensor:
         """Scores `[S, n]` that depend on the step and on the token's place in the whole video alone."""
@@ -108,10 +140,10 @@ class ClusterSelector:
         self.cluster_of: Tensor | None = None  # the place of each local token's among all of this rank's [N]
 
     def begin_dense(self) -> None:
-        """Nothing: a dense step's clusters replace those before."""
+        """A dense step's clusters replace those before."""
 
-    def hear(self, image: Triple, text: Triple) -> None:
-        """Nothing: features alone decide."""
+    def observe_layer(self, image: Triple, text: Triple) -> None:
+        """Features alone decide."""
 
     def end_dense(self, tokens: Tensor) -> None:
         """Cluster the features `[1, N, D]` after the last block."""
@@ -129,6 +161,17 @@ class ClusterSelector:
         member = F.one_hot(self.clusters, self.per_shard).bool() & self.valid[..., None]
         chosen = scores[..., None].expand_as(member).masked_fill(~member, NEVER).argmax(1)
         return self.padded.gather(1, chosen).flatten()
+
+    def renewed(self, cached: Tensor, true: Tensor, index: Tensor) -> Tensor:
+        """The others move a little towards the one of their cluster that was computed."""
+        moved = torch.lerp(cached, true[:, self.cluster_of], self.settings.gain)
+        return moved.index_copy_(1, index, true)
+
+    def state_dict(self) -> StateDict:
+        return {"clusters": self.clusters, "cluster_of": self.cluster_of}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.clusters, self.cluster_of = state["clusters"], state["cluster_of"]
 
 
 def random_scores(step: int, site: Site) -> Tensor:

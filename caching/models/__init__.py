@@ -1,7 +1,10 @@
 """Model adapters: one file a model family, found by the name of the transformer's class or of what it derives from."""
 
 from importlib import import_module
-from typing import Any
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from caching.models.adapter import Adapter
 
 ADAPTERS = {
     "HunyuanVideoTransformer3DModel": "caching.models.hunyuan_video:HunyuanVideoAdapter",
@@ -10,7 +13,7 @@ ADAPTERS = {
 }
 
 
-def adapter_for(transformer: Any) -> Any:
+def adapter_for(transformer: object) -> "Adapter":
     """The adapter of a `diffusers` transformer.
 
     Raises:
@@ -20,7 +23,7 @@ def adapter_for(transformer: Any) -> Any:
     return getattr(import_module(module), attribute)(transformer)
 
 
-def family(transformer: Any) -> str:
+def family(transformer: object) -> str:
     """The `diffusers` class that a transformer is of, or derives from. Raises ValueError if no adapter knows one."""
     names = [kind.__name__ for kind in type(transformer).__mro__]
     for name in names:

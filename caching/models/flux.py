@@ -4,12 +4,11 @@ Legend: B batch, C latent channels, H height, W width (in tokens where a grid is
 D hidden width, L text tokens.
 """
 
-from typing import Any
-
 import torch
 from diffusers import FluxTransformer2DModel
 from torch import Tensor
 
+from caching.models.adapter import Inputs
 from caching.models.state import Grid, Rotary, State
 from caching.models.two_stream import TwoStreamAdapter
 
@@ -64,24 +63,15 @@ class FluxAdapter(TwoStreamAdapter):
         frames, height, width = (torch.arange(size, device=device) for size in grid)
         return self.transformer.pos_embed(torch.cartesian_prod(frames, height, width))
 
-    def embed(
-        self,
-        patches: Tensor,
-        rotary: Rotary,
-        *,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        pooled_projections: Tensor,
-        guidance: Tensor | None = None,
-        text: Tensor | None = None,
-        **_: Any,
-    ) -> State:
+    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
         """The state before the first block; `timestep` and `guidance` as the pipeline passes them, a thousandth."""
         model = self.transformer
         tokens = model.x_embedder(patches.to(model.x_embedder.weight.dtype))
-        scales = [value.to(tokens.dtype) * 1000 for value in (timestep, guidance) if value is not None]
-        modulation = model.time_text_embed(*scales, pooled_projections)
-        embedded: Tensor = model.context_embedder(encoder_hidden_states) if text is None else text
+        levels = (inputs["timestep"], inputs.get("guidance"))
+        scales = [level.to(tokens.dtype) * 1000 for level in levels if level is not None]
+        modulation = model.time_text_embed(*scales, inputs["pooled_projections"])
+        prompt = inputs["encoder_hidden_states"]
+        embedded: Tensor = model.context_embedder(prompt) if text is None else text
         return State(tokens, embedded, modulation, rotary)
 
     def run(self, index: int, state: State) -> State:

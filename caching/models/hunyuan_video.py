@@ -3,12 +3,11 @@
 Legend: B batch, N tokens, P values of a patch, D hidden width, L text tokens.
 """
 
-from typing import Any
-
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 
+from caching.models.adapter import Inputs
 from caching.models.patches import VideoPatches
 from caching.models.state import Grid, Rotary, State
 from caching.models.two_stream import TwoStreamAdapter
@@ -43,25 +42,12 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
         size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
         return self.transformer.rope(torch.empty(1, 1, *size, device=device))
 
-    def embed(
-        self,
-        patches: Tensor,
-        rotary: Rotary,
-        *,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        encoder_attention_mask: Tensor,
-        pooled_projections: Tensor,
-        guidance: Tensor | None = None,
-        text: Tensor | None = None,
-        **_: Any,
-    ) -> State:
+    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
         """The state before the first block; `text`, if given, stands for the refined prompt, which is then skipped."""
-        model = self.transformer
-        modulation, _token_replace = model.time_text_embed(timestep, pooled_projections, guidance)
-        refined: Tensor = (
-            model.context_embedder(encoder_hidden_states, timestep, encoder_attention_mask) if text is None else text
-        )
+        model, timestep, guidance = self.transformer, inputs["timestep"], inputs.get("guidance")
+        modulation, _token_replace = model.time_text_embed(timestep, inputs["pooled_projections"], guidance)
+        prompt, mask = inputs["encoder_hidden_states"], inputs["encoder_attention_mask"]
+        refined: Tensor = model.context_embedder(prompt, timestep, mask) if text is None else text
         tokens = self.embed_patches(patches, model.x_embedder.proj)
         return State(tokens, refined, modulation, rotary)
 

@@ -5,18 +5,17 @@ P values of a patch (C x patch volume), D hidden width.
 """
 
 from math import prod
-from typing import Any
 
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
+from caching.models.adapter import BlockAdapter
 from caching.models.state import Grid
 
 
-class VideoPatches:
-    """For adapters with a `transformer` and the size of its `patch` along frames, height and width."""
+class VideoPatches(BlockAdapter):
+    """For adapters with the size of the model's `patch` along frames, height and width."""
 
-    transformer: Any
     patch: tuple[int, int, int]
 
     @property
@@ -42,7 +41,7 @@ class VideoPatches:
         blocks = patches.reshape(len(patches), frames, height, width, -1, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def embed_patches(self, patches: Tensor, convolution: Any) -> Tensor:
+    def embed_patches(self, patches: Tensor, convolution: nn.Conv3d) -> Tensor:
         """Tokens `[B, N, D]` as the model's convolution makes them of patches `[B, N, P]`."""
         weight = convolution.weight
         return F.linear(patches.to(weight.dtype), weight.flatten(1), convolution.bias)

@@ -1,34 +1,29 @@
 """What models of double-stream blocks followed by single-stream blocks share in `diffusers`."""
 
-from typing import Any
-
-from torch import Tensor
+from torch import Tensor, nn
 
 from caching.attention import JointProcessor, Router
+from caching.models.adapter import AttentionModule, BlockAdapter, FeedForward
 from caching.models.state import State
 
 
-class TwoStreamAdapter:
+class TwoStreamAdapter(BlockAdapter):
     """Where such a model keeps its blocks and their modules, and its head."""
 
     published_fit: tuple[float, ...] = ()  # TeaCache's polynomial for the full-size model
     published_blocks = 0  # how many blocks that model has
 
-    def __init__(self, transformer: Any) -> None:
+    def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
-        self.block_list = [*transformer.transformer_blocks, *transformer.single_transformer_blocks]
+        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
 
     @property
-    def num_blocks(self) -> int:
-        return len(self.block_list)
-
-    @property
-    def attentions(self) -> list[Any]:
+    def attentions(self) -> list[AttentionModule]:
         """The attention modules where tokens meet, in the order in which they run."""
         return [block.attn for block in self.block_list]
 
     @property
-    def cross_attentions(self) -> list[Any]:
+    def cross_attentions(self) -> list[nn.Module]:
         """Modules where tokens look at nothing but the text: these models have none."""
         return []
 
@@ -52,17 +47,18 @@ class TwoStreamAdapter:
         """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
         return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
 
-    def parts(self, index: int) -> list[Any]:
+    def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
         block = self.block_list[index]
         return [block.attn, block.ff, block.ff_context] if hasattr(block, "ff") else []
 
-    def feed_forwards(self, index: int) -> list[tuple[Any, Any, int]]:
-        """The two linear layers of the image tokens' feed-forward, and how many inputs of the second are no neurons."""
+    def feed_forwards(self, index: int) -> list[FeedForward]:
+        """That of a block's image tokens; in a single-stream block attention comes before the neurons."""
         block = self.block_list[index]
         if hasattr(block, "ff"):
-            return [(block.ff.net[0].proj, block.ff.net[2], 0)]
-        return [(block.proj_mlp, block.proj_out, block.proj_out.in_features - block.proj_mlp.out_features)]
+            return [FeedForward(up=block.ff.net[0].proj, down=block.ff.net[2])]
+        leading = block.proj_out.in_features - block.proj_mlp.out_features
+        return [FeedForward(up=block.proj_mlp, down=block.proj_out, leading=leading)]
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""

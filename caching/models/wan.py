@@ -10,9 +10,10 @@ from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
-from torch import Tensor
+from torch import Tensor, nn
 
 from caching.attention import Router, rotate
+from caching.models.adapter import AttentionModule, FeedForward, Inputs
 from caching.models.patches import VideoPatches
 from caching.models.state import Grid, Rotary, State
 
@@ -23,10 +24,8 @@ class WanAdapter(VideoPatches):
     A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1 + 6, D]`.
     """
 
-    teacache_fit = None  # published for another input than `modulated` gives
-
     def __init__(self, transformer: WanTransformer3DModel) -> None:
-        self.transformer: Any = transformer
+        self.transformer = transformer
         config = self.transformer.config
         if config.image_dim is not None or config.in_channels != config.out_channels:
             raise ValueError("image-conditioned Wan models are not supported; use a text-to-video model")
@@ -34,16 +33,12 @@ class WanAdapter(VideoPatches):
         self.block_list = list(self.transformer.blocks)
 
     @property
-    def num_blocks(self) -> int:
-        return len(self.block_list)
-
-    @property
-    def attentions(self) -> list[Any]:
+    def attentions(self) -> list[AttentionModule]:
         """The attention modules where tokens meet, in the order in which they run."""
         return [block.attn1 for block in self.block_list]
 
     @property
-    def cross_attentions(self) -> list[Any]:
+    def cross_attentions(self) -> list[nn.Module]:
         """Those where tokens look at the text."""
         return [block.attn2 for block in self.block_list]
 
@@ -51,15 +46,15 @@ class WanAdapter(VideoPatches):
         """What the engine puts into `attentions`."""
         return SelfProcessor(router)
 
-    def parts(self, index: int) -> list[Any]:
+    def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a block."""
         block = self.block_list[index]
         return [block.attn1, block.attn2, block.ffn]
 
-    def feed_forwards(self, index: int) -> list[tuple[Any, Any, int]]:
-        """The two linear layers of a block's feed-forward; every input of the second is a neuron."""
+    def feed_forwards(self, index: int) -> list[FeedForward]:
+        """That of a block."""
         layers = self.block_list[index].ffn.net
-        return [(layers[0].proj, layers[2], 0)]
+        return [FeedForward(up=layers[0].proj, down=layers[2])]
 
     def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
         """Inputs of the right shapes, to count with."""
@@ -75,27 +70,19 @@ class WanAdapter(VideoPatches):
         cosines, sines = self.transformer.rope(torch.empty(1, 1, *size, device=device))
         return cosines[0, :, 0].float(), sines[0, :, 0].float()
 
-    def embed(
-        self,
-        patches: Tensor,
-        rotary: Rotary,
-        *,
-        timestep: Tensor,
-        encoder_hidden_states: Tensor,
-        text: Tensor | None = None,
-        **_: Any,
-    ) -> State:
+    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
         """The state before the first block; `text`, if given, stands for the embedded prompt.
 
         ValueError for a noise level a token (Wan 2.2 TI2V).
         """
-        if timestep.ndim > 1:
+        if inputs["timestep"].ndim > 1:
             raise ValueError("models with a noise level for each token (Wan 2.2 TI2V) are not supported")
         model = self.transformer
-        time, levels, embedded, _image = model.condition_embedder(timestep, encoder_hidden_states)
+        embedded = model.condition_embedder(inputs["timestep"], inputs["encoder_hidden_states"])
+        time, levels, prompt, _image = embedded
         modulation = torch.cat([time[:, None], levels.unflatten(1, (6, -1))], dim=1)
         tokens = self.embed_patches(patches, model.patch_embedding)
-        return State(tokens, embedded if text is None else text, modulation, rotary)
+        return State(tokens, prompt if text is None else text, modulation, rotary)
 
     def text_for_some(self, text: Tensor) -> Tensor:
         """The text `[B, L, D]` that a pass of some of the tokens needs: all of it."""

@@ -1,4 +1,10 @@
-"""What a dense step makes good of the sparse steps before it, in the spirit of an Adams-Moulton corrector."""
+"""How wrong an extrapolation is between dense steps, and what a dense step does about it.
+
+An extrapolation of order O through dense times t_0 ... t_O errs at t by about `c (t - t_0) ... (t - t_O)`. Each dense
+step that could have been extrapolated gives c anew, and so do proxies that a sparse step computes.
+
+Legend: B batch, n local tokens, C channels of the cached value.
+"""
 
 from math import inf, prod, sqrt
 
@@ -6,31 +12,55 @@ import torch
 from torch import Tensor
 
 from caching.group import Group
+from caching.state_dict import StateDict
+
+
+class Nodes:
+    """The dense times that an extrapolation of order O goes through, the last O + 1."""
+
+    def __init__(self, order: int) -> None:
+        self.order = order
+        self.times: list[float] = []
+
+    def add(self, time: float) -> None:
+        """End a dense step."""
+        self.times = [*self.times, time][-(self.order + 1) :]
+
+    @property
+    def complete(self) -> bool:
+        """Whether a dense step now would show an error."""
+        return len(self.times) == self.order + 1
+
+    def growth(self, time: float) -> float:
+        """What the error grows with: the product of the distances from the nodes."""
+        return prod(time - node for node in self.times)
+
+    def state_dict(self) -> StateDict:
+        return {"times": self.times}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.times = state["times"]
 
 
 class Correction:
-    """How far sparse steps have led astray, told from the error found at the next dense step.
+    """How far sparse steps have led astray, told from the error at the next dense step (an Adams-Moulton corrector).
 
-    An extrapolation of order O through dense times t_0 ... t_O errs at t by about `c (t - t_0) ... (t - t_O)`. The
-    error at the next dense step gives c, and so what was added up on the way there. No further evaluation is needed.
+    What was added up on the way there follows from c. No further evaluation is needed.
 
     Args:
-        order: of the extrapolation.
         gain: the part that is made good; the model itself has seen the strayed latents since, which undoes the rest.
     """
 
-    def __init__(self, order: int, gain: float) -> None:
-        self.order, self.gain = order, gain
-        self.nodes: list[float] = []
-        self.strayed: list[tuple[float, float]] = []
+    def __init__(self, nodes: Nodes, gain: float) -> None:
+        self.nodes, self.gain = nodes, gain
+        self.strayed: list[list[float]] = []  # time and span of each sparse step since the last dense one
 
     def sparse(self, time: float, span: float) -> None:
         """Note a sparse step at `time` that advances the noise level by `span`."""
-        self.strayed.append((time, span))
+        self.strayed.append([time, span])
 
-    def dense(self, time: float) -> None:
-        """Note a dense step: everything before it is made good."""
-        self.nodes = [*self.nodes, time][-(self.order + 1) :]
+    def clear(self) -> None:
+        """End a dense step: everything before it is made good."""
         self.strayed = []
 
     @property
@@ -39,42 +69,34 @@ class Correction:
 
     def weight(self, time: float) -> float:
         """What the latents lack at `time`, in units of the velocity's error there."""
-        return self.gain * sum(span * self._growth(at) for at, span in self.strayed) / self._growth(time)
+        return self.gain * sum(span * self.nodes.growth(at) for at, span in self.strayed) / self.nodes.growth(time)
 
-    def _growth(self, time: float) -> float:
-        return prod(time - node for node in self.nodes)
+    def state_dict(self) -> StateDict:
+        return {"strayed": self.strayed}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.strayed = state["strayed"]
 
 
 class ExtrapolationError:
-    """The relative error of an extrapolation of order O, in one generation.
+    """The relative error of an extrapolation, in one generation; all ranks agree."""
 
-    Through dense times t_0 ... t_O it errs at t by about `c (t - t_0) ... (t - t_O)`; each dense step that could have
-    been extrapolated gives c anew, and so do proxies that a sparse step computes. All ranks agree.
-    """
-
-    def __init__(self, order: int) -> None:
-        self.order = order
-        self.nodes: list[float] = []
+    def __init__(self, nodes: Nodes) -> None:
+        self.nodes = nodes
         self.rate: float | None = None
-
-    @property
-    def ready(self) -> bool:
-        """Whether a dense step now would show an error."""
-        return len(self.nodes) == self.order + 1
 
     def measure(self, time: float, predicted: Tensor, truth: Tensor, group: Group) -> None:
         """Compare the extrapolation with the truth, of any local tokens `[B, n, C]` both."""
         squares = torch.stack([(predicted - truth).float().square().sum(), truth.float().square().sum()])
         error, size = group.total(squares).tolist()
-        self.rate = sqrt(error / size) / abs(self._growth(time)) if size else 0.0
-
-    def dense(self, time: float) -> None:
-        """End a dense step."""
-        self.nodes = [*self.nodes, time][-(self.order + 1) :]
+        self.rate = sqrt(error / size) / abs(self.nodes.growth(time)) if size else 0.0
 
     def at(self, time: float) -> float:
         """The expected relative error at a time; infinite while nothing is known."""
-        return self.rate * abs(self._growth(time)) if self.rate is not None else inf
+        return self.rate * abs(self.nodes.growth(time)) if self.rate is not None else inf
 
-    def _growth(self, time: float) -> float:
-        return prod(time - node for node in self.nodes)
+    def state_dict(self) -> StateDict:
+        return {"rate": self.rate}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.rate = state["rate"]

@@ -14,6 +14,8 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
+from caching.state_dict import StateDict
+
 RIDGE = 1e-5  # of the mean square velocity: keeps weights near those of the solver where the data say nothing
 
 Row = tuple[float, ...]
@@ -37,9 +39,19 @@ class MultistepPredictor:
         assert self.mean is not None
         return self.mean
 
+    def forget(self) -> None:
+        """Let go of what was observed."""
+        self.values, self.mean = [], None
+
     @property
     def cache_bytes(self) -> int:
         return sum(value.nbytes for value in self.values) + (self.mean.nbytes if self.mean is not None else 0)
+
+    def state_dict(self) -> StateDict:
+        return {"values": self.values, "mean": self.mean}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.values, self.mean = state["values"], state["mean"]
 
 
 def combine(weights: Row, values: list[Tensor]) -> Tensor:

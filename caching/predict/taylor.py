@@ -5,10 +5,14 @@ taken by (sigma or the step index); a dense history needs no equal spacing.
 """
 
 from math import factorial
-from typing import Any
+from types import EllipsisType
 
 import torch
 from torch import Tensor
+
+from caching.state_dict import StateDict
+
+Index = tuple[slice | Tensor, ...] | EllipsisType  # of a part of a tensor
 
 Derivatives = list[Tensor]  # the value and its derivatives, orders 0 to O
 
@@ -42,10 +46,20 @@ class TaylorPredictor:
         self.derivatives = differentiate(value, self.derivatives, time - self.time, self.order)
         self.time = time
 
-    def predict(self, time: float, part: Any = ...) -> Tensor:
+    def predict(self, time: float, part: Index = ...) -> Tensor:
         """The value at `time`, `[B, N, C]`, or a part of it, as an index says."""
         return extrapolate([derivative[part] for derivative in self.derivatives], time - self.time)
+
+    def forget(self) -> None:
+        """Let go of what was observed."""
+        self.derivatives = []
 
     @property
     def cache_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in self.derivatives)
+
+    def state_dict(self) -> StateDict:
+        return {"time": self.time, "derivatives": self.derivatives}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.time, self.derivatives = state["time"], state["derivatives"]

@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from caching.group import Group
 from caching.shards import ShardMap
+from caching.state_dict import StateDict
 
 Pair = tuple[Tensor, Tensor]  # keys and values [B, H, tokens, D]
 
@@ -88,6 +89,14 @@ class Context:
     @property
     def cache_bytes(self) -> int:
         return sum(tensor.nbytes for tensor in [*self.older, *self.newest])
+
+    def state_dict(self) -> StateDict:
+        """After a dense step's end, when nothing waits to be gathered."""
+        return {"older": self.older, "newest": self.newest, "times": self.times, "num_text": self.num_text}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.older, self.newest = state["older"], state["newest"]
+        self.times, self.num_text = state["times"], state["num_text"]
 
     def _keep(self, image: Pair, text: Pair) -> None:
         """Write the next layer over what was recorded two dense steps ago."""

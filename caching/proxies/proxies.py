@@ -1,63 +1,91 @@
-"""ResCa: proxies chosen at dense steps, truly denoised at sparse steps, and what they teach the other tokens.
+"""ResCa: proxies chosen at dense steps, truly denoised at sparse steps, and how the other tokens follow them.
 
-Legend: B batch (1), N local tokens, K local proxies, C channels of what is cached, D hidden width.
+Legend: B batch (1), N local tokens, K local proxies, C channels of what is cached, D hidden width, S local shards.
 """
 
-from typing import Any
+from dataclasses import dataclass
 
 import torch
 from torch import Tensor
+from torch.nn import functional as F
 
-from caching.features.output import OutputFeature, run_blocks
+from caching.attention import Triple
+from caching.features.output import OutputFeature
 from caching.medoids import k_medoids
+from caching.models.adapter import Adapter, run_blocks
 from caching.proxies.context import Context
 from caching.proxies.simulation import ProxySimulation
 from caching.proxies.trajectory import Trajectory
 from caching.recipe.recipe import ProxyTaylor
 from caching.recipe.tokens import TrajectoryMedoids
 from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
 
 GAIN_MEMORY = 0.5  # how much an earlier dense step counts when the gain is fitted
 FIRST_ITERATIONS, NEXT_ITERATIONS = 5, 2  # of k-medoids, which begins with the medoids of the dense step before
 
 
+@dataclass(kw_only=True)
+class Stage:
+    """The sparse steps after one dense step, for which proxies were chosen there."""
+
+    medoids: Tensor  # of each shard, places in it [S, K / S]
+    index: Tensor  # the proxies among the local tokens [K]
+    bias: Tensor  # added to their attention logits [K + 1, keys]
+    text: Tensor  # what they need of it [1, L, D]
+    simulation: ProxySimulation
+    num_sparse: int = 0
+
+    def state_dict(self) -> StateDict:
+        own = {"medoids": self.medoids, "index": self.index, "bias": self.bias, "text": self.text}
+        return {**own, "simulation": self.simulation.state_dict(), "num_sparse": self.num_sparse}
+
+    @classmethod
+    def of_state_dict(cls, state: StateDict) -> "Stage":
+        own = {name: value for name, value in state.items() if name != "simulation"}
+        return cls(**own, simulation=ProxySimulation(**state["simulation"]))
+
+
 class Proxies:
-    """The proxies of one rank during one generation."""
+    """The proxies of one rank during one generation.
+
+    Args:
+        feature: what is cached of all tokens.
+    """
 
     def __init__(
         self,
-        adapter: Any,
+        adapter: Adapter,
         feature: OutputFeature,
         site: Site,
         tokens: TrajectoryMedoids,
         predictor: ProxyTaylor,
     ) -> None:
-        group, device = site.group, site.device
-        self.adapter, self.feature, self.settings, self.predictor = adapter, feature, tokens, predictor
-        self.group, self.router = group, site.router
+        self.adapter, self.feature, self.settings, self.predictor, self.site = adapter, feature, tokens, predictor, site
         self.shards = site.shard_map(tokens.shards)
-        self.padded, self.valid = self.shards.padded(device)
+        self.padded, self.valid = self.shards.padded(site.device)
         self.clusters_per_shard = tokens.clusters // tokens.shards
         if self.clusters_per_shard > self.shards.smallest:
             raise ValueError(
                 f"{tokens.clusters} clusters are too many for {site.num_tokens} tokens in {tokens.shards} logical "
                 f"shards; at most {self.shards.smallest * tokens.shards}"
             )
-        self.rotary = site.rotary
-        self.context = Context(self.shards, tokens.context, device)
+        self.context = Context(self.shards, tokens.context, site.device)
         self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
-        self.evidence = torch.zeros(2, device=device)
-        self.medoids: Tensor | None = None
-        self.truth: Tensor | None = None  # the proxies' computed values [B, K, C], if the last step computed them
-        self.simulation: ProxySimulation | None = None
+        self.evidence = torch.zeros(2, device=site.device)
+        self.stage: Stage | None = None  # None before the second dense step
 
-    def learn(self, time: float, truth: Tensor) -> None:
-        """At a dense step: fit the gain that would have brought the extrapolation nearest to the truth `[B, N, C]`."""
-        assert self.simulation is not None
+    def observe_layer(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
+        """Record a layer's keys and values in a dense step."""
+        self.context.record(*image[1:], *text[1:])
+
+    def fit_gain(self, simulation: ProxySimulation, time: float, truth: Tensor) -> None:
+        """At a dense step: what gain would have brought the extrapolation nearest to the truth `[B, N, C]`?"""
         error = (truth - self.feature.taylor.predict(time)).float()
-        correction = self.simulation.correction(time).float()
+        correction = simulation.correction(time).float()
         products = torch.stack([(error * correction).sum(), correction.square().sum()])
-        self.evidence = GAIN_MEMORY * self.evidence + self.group.total(products)
+        self.evidence = GAIN_MEMORY * self.evidence + self.site.group.total(products)
 
     @property
     def gain(self) -> Tensor | float:
@@ -73,65 +101,82 @@ class Proxies:
         Args:
             tokens: hidden states after the last block `[1, N, D]`; `text`: the refined prompt `[1, L, D]`.
         """
-        self.context.commit(time, self.group)
+        self.context.commit(time, self.site.group)
         self.trajectory.observe(tokens[0])
         if not self.context.extrapolates:
             return
-        padded, valid = self.padded, self.valid
-        iterations = FIRST_ITERATIONS if self.medoids is None else NEXT_ITERATIONS
-        medoids, clusters = k_medoids(
-            self.trajectory.vectors()[padded],
-            valid,
-            self.clusters_per_shard,
-            start=self.medoids,
-            num_iterations=iterations,
-        )
-        self.medoids = medoids
-        self.index = padded.gather(1, medoids).flatten()
-        first = torch.arange(len(medoids), device=tokens.device)[:, None] * self.clusters_per_shard
-        self.proxy_of = torch.zeros(tokens.shape[1], dtype=torch.long, device=tokens.device)
-        self.proxy_of = self.proxy_of.scatter_reduce(
-            0, padded.flatten(), ((clusters + first) * valid).flatten(), "amax"
-        )
+        medoids, clusters = self._cluster()
+        index = self.padded.gather(1, medoids).flatten()
         shard_of = torch.arange(len(medoids), device=tokens.device).repeat_interleave(self.clusters_per_shard)
-        self.bias = self.context.bias(self.index, shard_of).to(tokens.dtype)
-        self.since_dense = 0
-        self.text = self.adapter.text_for_some(text)
-        self.simulation = ProxySimulation(
-            self.feature.taylor.derivatives,
-            time,
-            self.index,
-            self.proxy_of,
-            self.gain,
-            self.predictor.update == "implicit",
+        bias = self.context.bias(index, shard_of).to(tokens.dtype)
+        implicit = self.predictor.update == "implicit"
+        simulation = ProxySimulation.begin(
+            self.feature.taylor.derivatives, time, index, self._proxy_of(clusters), self.gain, implicit
         )
+        text = self.adapter.text_for_some(text)
+        self.stage = Stage(medoids=medoids, index=index, bias=bias, text=text, simulation=simulation)
 
-    def advance(self, time: float, patches: Tensor, inputs: dict) -> Tensor:
-        """A sparse step: the simulated value of every local token `[B, N, C]`."""
-        assert self.simulation is not None
-        self.since_dense += 1
-        self.truth = None
-        if self.since_dense % self.settings.every == 0:
-            self.truth = self._denoise(time, patches, inputs)
-        return self.simulation.advance(time, self.truth)
+    def advance(self, stage: Stage, step: Step) -> tuple[Tensor, Tensor | None]:
+        """A sparse step: the simulated value of every local token `[B, N, C]`.
+
+        Also the proxies' computed values `[B, K, C]`, if it has computed them.
+        """
+        stage.num_sparse += 1
+        truth = None
+        if stage.num_sparse % self.settings.every == 0:
+            with self.site.timed("proxies"):
+                truth = self._denoise(stage, step)
+        with self.site.timed("simulation"):
+            return stage.simulation.advance(step.time, truth), truth
 
     @property
     def cache_bytes(self) -> int:
-        own = sum(tensor.nbytes for tensor in self.simulation.lesson) if self.simulation else 0
-        return own + self.context.cache_bytes + sum(feature.nbytes for feature in self.trajectory.features)
+        own = self.stage.simulation.num_bytes if self.stage else 0
+        return own + self.context.cache_bytes + self.trajectory.num_bytes
 
-    def _denoise(self, time: float, patches: Tensor, inputs: dict) -> Tensor:
+    def state_dict(self) -> StateDict:
+        return {
+            "context": self.context.state_dict(),
+            "trajectory": self.trajectory.state_dict(),
+            "evidence": self.evidence,
+            "stage": self.stage.state_dict() if self.stage else None,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.context.load_state_dict(state["context"])
+        self.trajectory.load_state_dict(state["trajectory"])
+        self.evidence = state["evidence"]
+        self.stage = Stage.of_state_dict(state["stage"]) if state["stage"] else None
+
+    def _cluster(self) -> tuple[Tensor, Tensor]:
+        """The medoids of each shard `[S, K / S]` and the cluster of each of its tokens `[S, n]`."""
+        return k_medoids(
+            self.trajectory.vectors()[self.padded],
+            self.valid,
+            self.clusters_per_shard,
+            start=self.stage.medoids if self.stage else None,
+            num_iterations=NEXT_ITERATIONS if self.stage else FIRST_ITERATIONS,
+        )
+
+    def _proxy_of(self, clusters: Tensor) -> Tensor:
+        """The place of each local token's proxy among all of this rank's `[N]`."""
+        first = torch.arange(len(clusters), device=clusters.device)[:, None] * self.clusters_per_shard
+        places = ((clusters + first) * self.valid).flatten()
+        nowhere = torch.zeros(self.site.local_tokens, dtype=torch.long, device=clusters.device)
+        return nowhere.scatter_reduce(0, self.padded.flatten(), places, "amax")
+
+    def _denoise(self, stage: Stage, step: Step) -> Tensor:
         """Run the proxies through the model's own blocks: their true value `[B, K, C]`."""
 
         def attend(layer: int, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, *_: Tensor):
-            keys, values = self.context.at(layer, time, key, value)
+            keys, values = self.context.at(layer, step.time, key, value)
             queries = torch.cat([query, text_query], dim=2)
-            bias = self.bias[: queries.shape[2]]  # no row for a text token in models whose text asks for nothing
-            output = torch.nn.functional.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
+            bias = stage.bias[: queries.shape[2]]  # no row for a text token in models whose text asks for nothing
+            output = F.scaled_dot_product_attention(queries, keys, values, attn_mask=bias)
             return output[:, :, : query.shape[2]], output[:, :, query.shape[2] :]
 
-        self.router.send(attend, self.text.shape[1])
-        rotary = (self.rotary[0][self.index], self.rotary[1][self.index])
-        state = self.adapter.embed(patches[:, self.index], rotary, text=self.text, **inputs)
+        self.site.router.send(attend, stage.text.shape[1])
+        rotary = (self.site.rotary[0][stage.index], self.site.rotary[1][stage.index])
+        state = self.adapter.embed(step.patches[:, stage.index], rotary, step.inputs, text=stage.text)
         after = run_blocks(self.adapter, state)
-        return self.feature.value(state, after, lambda: self.adapter.head(after).to(patches.dtype))
+        return self.feature.value(state, after, lambda: step.velocity(after))

@@ -1,11 +1,17 @@
-"""Proxy-driven denoising simulation (PDDS): how a cluster follows its proxy between dense steps."""
+"""Proxy-driven denoising simulation (PDDS): how a cluster follows its proxy between dense steps.
 
+Legend: B batch, N tokens, C channels of the cached value, K proxies. `time` is the coordinate that derivatives are
+taken by (sigma or the step index).
+"""
+
+from dataclasses import dataclass, field
 from math import factorial
 
 import torch
 from torch import Tensor
 
 from caching.predict.taylor import Derivatives, differentiate, extrapolate
+from caching.state_dict import StateDict
 
 
 def drift(derivatives: Derivatives, span: float) -> Derivatives:
@@ -21,34 +27,52 @@ def implicit_step(value: Tensor, new: Derivatives, span: float) -> Tensor:
     return sum((new[m] * (-((-span) ** m) / factorial(m)) for m in range(1, len(new))), value)
 
 
+@dataclass(kw_only=True)
 class ProxySimulation:
-    """Proxy-driven denoising simulation (PDDS): one stage of sparse steps after a dense one.
+    """One stage of sparse steps after a dense one.
 
     Each token keeps its own Taylor expansion; its proxy's true residuals correct it,
     `F(d) <- own(F(d)) + gain * (F(p) - own(F(p)))`. For gain 1 and order 1 that is the paper's propagation. Every step
-    is linear, so what a cluster learns is kept once, for its proxy, and added to the tokens' own expansions.
+    is linear, so what a cluster takes over is kept once, for its proxy, and added to the tokens' own expansions.
     """
 
-    def __init__(
-        self,
+    start: Derivatives  # of all local tokens at the dense step, each [B, N, C]
+    start_time: float
+    proxy_of: Tensor  # of each token its proxy's place among them [N]
+    gain: Tensor | float
+    implicit: bool
+    proxy: Derivatives  # of the proxies, as last computed, each [B, K, C]
+    deviation: Derivatives = field(default_factory=list)  # theirs from their own expansion, each [B, K, C]
+    time: float = 0.0  # when proxies were computed last
+    deviates: bool = False  # whether any have been computed
+
+    @classmethod
+    def begin(
+        cls,
         derivatives: Derivatives,
         time: float,
         proxies: Tensor,
         proxy_of: Tensor,
         gain: Tensor | float,
         implicit: bool,
-    ) -> None:
+    ) -> "ProxySimulation":
         """Start at a dense step.
 
         Args:
             derivatives: of all local tokens, each `[B, N, C]`.
             proxies: token indices `[K]`; `proxy_of`: each token's place among them `[N]`.
         """
-        self.start, self.start_time, self.time = derivatives, time, time
-        self.proxy_of, self.gain, self.implicit = proxy_of, gain, implicit
-        self.proxy = [derivative[:, proxies] for derivative in derivatives]
-        self.lesson = [torch.zeros_like(derivative) for derivative in self.proxy]
-        self.taught = False
+        proxy = [derivative[:, proxies] for derivative in derivatives]
+        return cls(
+            start=derivatives,
+            start_time=time,
+            proxy_of=proxy_of,
+            gain=gain,
+            implicit=implicit,
+            proxy=proxy,
+            deviation=[torch.zeros_like(derivative) for derivative in proxy],
+            time=time,
+        )
 
     def advance(self, time: float, truth: Tensor | None = None) -> Tensor:
         """A sparse step: every token's simulated value `[B, N, C]`.
@@ -57,22 +81,34 @@ class ProxySimulation:
             truth: the proxies' computed values `[B, K, C]`; None in a step in which they are not computed.
         """
         if truth is not None:
-            self._learn(time, truth)
+            self._update(time, truth)
         own = extrapolate(self.start, time - self.start_time)
-        return own + self._taught_to_tokens(time, self.gain) if self.taught else own
+        return own + self._of_tokens(time, self.gain) if self.deviates else own
 
     def correction(self, time: float) -> Tensor:
-        """What the proxies teach at gain 1, `[B, N, C]`."""
-        return self._taught_to_tokens(time, 1.0)
+        """What tokens take over from their proxies at gain 1, `[B, N, C]`."""
+        return self._of_tokens(time, 1.0)
 
-    def _taught_to_tokens(self, time: float, gain: Tensor | float) -> Tensor:
-        return (gain * extrapolate(self.lesson, time - self.time))[:, self.proxy_of]
+    @property
+    def num_bytes(self) -> int:
+        """Of what belongs to the proxies alone."""
+        return sum(tensor.nbytes for tensor in self.deviation)
 
-    def _learn(self, time: float, truth: Tensor) -> None:
+    def state_dict(self) -> StateDict:
+        return {
+            **{"start": self.start, "start_time": self.start_time, "proxy_of": self.proxy_of, "gain": self.gain},
+            **{"implicit": self.implicit, "proxy": self.proxy, "deviation": self.deviation, "time": self.time},
+            "deviates": self.deviates,
+        }
+
+    def _of_tokens(self, time: float, gain: Tensor | float) -> Tensor:
+        return (gain * extrapolate(self.deviation, time - self.time))[:, self.proxy_of]
+
+    def _update(self, time: float, truth: Tensor) -> None:
         span = time - self.time
-        known, expected = drift(self.lesson, span), drift(self.proxy, span)
+        known, expected = drift(self.deviation, span), drift(self.proxy, span)
         self.proxy = differentiate(truth, self.proxy, span, len(self.proxy) - 1)
-        lesson = [old + true - guess for old, true, guess in zip(known, self.proxy, expected, strict=True)]
-        if len(lesson) > 1:
-            lesson[0] = implicit_step(self.lesson[0], lesson, span) if self.implicit else known[0]
-        self.lesson, self.time, self.taught = lesson, time, True
+        deviation = [old + true - guess for old, true, guess in zip(known, self.proxy, expected, strict=True)]
+        if len(deviation) > 1:
+            deviation[0] = implicit_step(self.deviation[0], deviation, span) if self.implicit else known[0]
+        self.deviation, self.time, self.deviates = deviation, time, True

@@ -16,6 +16,8 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from caching.state_dict import StateDict
+
 PIECE = 8192  # tokens that are normalised at a time, in float32
 
 
@@ -46,6 +48,16 @@ class Trajectory:
             for step in range(len(self.features))
         ]
         return torch.cat([scale * feature for scale, feature in zip(scales, self.features, strict=True)], dim=-1)
+
+    @property
+    def num_bytes(self) -> int:
+        return sum(feature.nbytes for feature in self.features)
+
+    def state_dict(self) -> StateDict:
+        return {"features": self.features}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.features = state["features"]
 
     def _sketched(self, direction: Tensor) -> Tensor:
         """Features `[n, D]` in fewer dimensions `[n, d]`."""

@@ -3,12 +3,12 @@
 No torch here: the command line reads this file to answer `--help`.
 """
 
-from collections.abc import Callable
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, get_args
+from typing import Any, ClassVar, Literal, Self, get_args
 
 from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
-from caching.recipe.strict import Strict
+from caching.recipe.settings import Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
     MergedTokens,
@@ -23,8 +23,15 @@ from caching.recipe.tokens import (
 Feature = Literal["output", "stack", "delta", "block", "module", "attention", "cross_attention"]
 
 
+class PredictorSettings(Settings):
+    """What every predictor has."""
+
+    feature_class: ClassVar[str | None] = None
+    """The class that caches for it, as `module:Class`; None for that of the recipe's feature."""
+
+
 @dataclass(frozen=True, kw_only=True)
-class Taylor(Strict):
+class Taylor(PredictorSettings):
     """How a cached value moves: a Taylor expansion through the last dense steps.
 
     Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma, or the step index as TaylorSeer
@@ -40,9 +47,13 @@ class Taylor(Strict):
         if not 0 <= self.order <= 4:
             raise ValueError(f"order must be between 0 and 4, not {self.order}")
 
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"order": "order"} if self.order else {}
+
 
 @dataclass(frozen=True, kw_only=True)
-class ProxyTaylor(Strict):
+class ProxyTaylor(PredictorSettings):
     """ResCa's proxy-driven simulation (PDDS): a Taylor expansion corrected by the proxies' true residuals.
 
     `gain` scales what a proxy teaches its cluster; `None` fits it at each dense step, to what the proxies would have
@@ -60,14 +71,24 @@ class ProxyTaylor(Strict):
         if not 0 <= self.order <= 2:
             raise ValueError(f"order must be between 0 and 2, not {self.order}")
 
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {**({"order": "order"} if self.order else {}), "update": "update"}
+
+    def with_option(self, option: str, value: Any) -> Self:
+        if option == "update":
+            one_of("update", value, ("implicit", "explicit"))
+        return super().with_option(option, value)
+
 
 @dataclass(frozen=True, kw_only=True)
-class Multistep(Strict):
+class Multistep(PredictorSettings):
     """Weighted sums of the velocities of all dense steps so far, one row of `weights` for each dense step.
 
     `resca tune` fits them. They belong to the dense steps that stand beside them in the schedule.
     """
 
+    feature_class: ClassVar[str | None] = "caching.features.output:FittedOutput"
     kind: Literal["multistep"] = "multistep"
     weights: tuple[tuple[float, ...], ...]
     order: ClassVar[int] = 0
@@ -80,7 +101,7 @@ class Multistep(Strict):
 
 
 @dataclass(frozen=True, kw_only=True)
-class Recipe(Strict):
+class Recipe(Settings):
     """A method: when steps are dense, who is computed in a sparse step, and how the cached output moves."""
 
     name: str
@@ -93,15 +114,15 @@ class Recipe(Strict):
         proxies = isinstance(self.tokens, TrajectoryMedoids)
         if proxies is not isinstance(self.predictor, ProxyTaylor):
             raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
-        if proxies and self.feature not in ("output", "stack"):
-            raise ValueError(f"proxies simulate the feature output or stack (all blocks), not {self.feature!r}")
-        if isinstance(self.tokens, SelectedTokens | ClusteredTokens) and self.feature != "block":
-            raise ValueError(f"tokens of the kind {self.tokens.kind!r} are cached block by block: feature block")
+        if self.tokens is not None:
+            self.tokens.check_feature(self.feature)
         if isinstance(self.predictor, Multistep):
             self._check_multistep(self.predictor)
-        if isinstance(self.schedule, ErrorEstimate) and (
-            self.feature not in ("output", "stack") or self.predictor.order < 1
-        ):
+        self._check_extrapolation()
+
+    def _check_extrapolation(self) -> None:
+        whole = self.feature in ("output", "stack") and self.predictor.order > 0
+        if self.schedule.estimates_error and not whole:
             raise ValueError(
                 "errors are estimated of an extrapolation, order 1 or higher, of the feature output or stack"
             )
@@ -121,6 +142,43 @@ class Recipe(Strict):
     def needs_cross_attention(self) -> bool:
         """Whether it works only on models whose tokens look at the text in modules of their own."""
         return self.feature == "cross_attention"
+
+    @property
+    def shards(self) -> int | None:
+        """The token ranges inside which tokens are chosen, no fewer than the ranks of a video; None for any number."""
+        return None if self.tokens is None else self.tokens.shards
+
+    @property
+    def feature_class(self) -> str | None:
+        """The class that its tokens or its predictor are cached by, as `module:Class`; None for the feature's own."""
+        of_tokens = None if self.tokens is None else self.tokens.feature_class
+        return of_tokens or self.predictor.feature_class
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        """The options that it has, and the axis that each belongs to."""
+        if not self.schedule.has_sparse_steps:
+            return dict.fromkeys(self.schedule.options, "schedule")
+        axes = {axis: settings for axis, settings in self._axes.items() if settings is not None}
+        own = {option: axis for axis, settings in axes.items() for option in settings.options}
+        return {**own, "feature": "feature"} if self._has_free_feature else own
+
+    def with_option(self, option: str, value: Any) -> Self:
+        if option == "feature":
+            return replace(self, feature=one_of("feature", value, get_args(Feature)))
+        axis = self.options[option]
+        changed: dict[str, Any] = {axis: self._axes[axis].with_option(option, value)}
+        return replace(self, **changed)
+
+    @property
+    def _axes(self) -> dict[str, Any]:
+        return {"schedule": self.schedule, "predictor": self.predictor, "tokens": self.tokens}
+
+    @property
+    def _has_free_feature(self) -> bool:
+        """Whether the command line may choose what is cached."""
+        bound = self.predictor.correction or self.needs_cross_attention or self.feature_class
+        return not bound and isinstance(self.tokens, TrajectoryMedoids | None)
 
     def describe(self) -> dict[str, Any]:
         """The resolved settings, as plain data for sidecars and reports."""
@@ -167,71 +225,6 @@ RECIPES: dict[str, Recipe] = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class Option:
-    """A setting that the command line can change, and the recipes that have it."""
-
-    belongs_to: Callable[[Recipe], bool]
-    change: Callable[[Recipe, Any], Recipe]
-
-
-def _caches(recipe: Recipe) -> bool:
-    return not isinstance(recipe.schedule, FewerSteps) and recipe.schedule != Interval(every=1)
-
-
-def _replace(axis: str, setting: str) -> Callable[[Recipe, Any], Recipe]:
-    """A change of one setting of one axis."""
-
-    def change(recipe: Recipe, value: Any) -> Recipe:
-        changed: dict[str, Any] = {axis: replace(getattr(recipe, axis), **{setting: value})}
-        return replace(recipe, **changed)
-
-    return change
-
-
-OPTIONS = {
-    "interval": Option(
-        belongs_to=lambda recipe: getattr(recipe.schedule, "every", 1) > 1, change=_replace("schedule", "every")
-    ),
-    "threshold": Option(
-        belongs_to=lambda recipe: isinstance(recipe.schedule, InputChange), change=_replace("schedule", "threshold")
-    ),
-    "tolerance": Option(
-        belongs_to=lambda recipe: isinstance(recipe.schedule, ErrorEstimate), change=_replace("schedule", "tolerance")
-    ),
-    "order": Option(
-        belongs_to=lambda recipe: _caches(recipe) and recipe.predictor.order > 0, change=_replace("predictor", "order")
-    ),
-    "update": Option(
-        belongs_to=lambda recipe: isinstance(recipe.predictor, ProxyTaylor),
-        change=lambda recipe, value: _replace("predictor", "update")(
-            recipe, _one_of("update", value, ("implicit", "explicit"))
-        ),
-    ),
-    "clusters": Option(
-        belongs_to=lambda recipe: hasattr(recipe.tokens, "clusters"), change=_replace("tokens", "clusters")
-    ),
-    "ratio": Option(belongs_to=lambda recipe: hasattr(recipe.tokens, "ratio"), change=_replace("tokens", "ratio")),
-    "score": Option(
-        belongs_to=lambda recipe: isinstance(recipe.tokens, SelectedTokens),
-        change=lambda recipe, value: _score(recipe, value),
-    ),
-    "feature": Option(
-        belongs_to=lambda recipe: (
-            _caches(recipe)
-            and isinstance(recipe.tokens, TrajectoryMedoids | None)
-            and not (recipe.predictor.correction or recipe.needs_cross_attention)
-        ),
-        change=lambda recipe, value: replace(recipe, feature=_one_of("feature", value, get_args(Feature))),
-    ),
-}
-
-
-def options_of(recipe: Recipe) -> tuple[str, ...]:
-    """The options that a recipe has."""
-    return tuple(name for name, option in OPTIONS.items() if option.belongs_to(recipe))
-
-
 def recipe(name: str, **options: float | str | None) -> Recipe:
     """The recipe called `name`, with some of its settings changed; options that are None keep their defaults.
 
@@ -241,28 +234,11 @@ def recipe(name: str, **options: float | str | None) -> Recipe:
     if name not in RECIPES:
         raise ValueError(f"unknown method {name!r}; known: {', '.join(RECIPES)}")
     result = RECIPES[name]
-    known = options_of(result)
+    known = tuple(result.options)
     for option, value in options.items():
         if value is None:
             continue
         if option not in known:
             raise ValueError(f"method {name!r} has no option {option!r}; its options: {', '.join(known) or 'none'}")
-        result = OPTIONS[option].change(result, value)
+        result = result.with_option(option, value)
     return result
-
-
-def _score(recipe: Recipe, value: str) -> Recipe:
-    """`--score NAME` or, for the lowest scores, `NAME:min`."""
-    name, _, extreme = value.partition(":")
-    settings: Any = {
-        "score": _one_of("score", name, ("random", "similarity", "key_norm", "value_norm", "attention")),
-        "extreme": _one_of("extreme", extreme or "max", ("max", "min")),
-    }
-    assert isinstance(recipe.tokens, SelectedTokens)
-    return replace(recipe, tokens=replace(recipe.tokens, **settings))
-
-
-def _one_of(what: str, name: str, known: tuple[str, ...]) -> Any:
-    if name not in known:
-        raise ValueError(f"unknown {what} {name!r}; known: {', '.join(known)}")
-    return name

@@ -3,14 +3,40 @@
 No torch here: the command line reads this file to answer `--help`.
 """
 
-from dataclasses import dataclass
-from typing import Literal
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from typing import Any, ClassVar, Literal, Self
 
-from caching.recipe.strict import Strict
+from caching.recipe.settings import Settings, one_of
+
+SCORES = ("random", "similarity", "key_norm", "value_norm", "attention")
+
+
+class TokenSettings(Settings):
+    """What every choice of tokens has."""
+
+    feature_class: ClassVar[str | None] = None
+    """The class that caches for it, as `module:Class`; None for that of the recipe's feature."""
+    goes_with: ClassVar[tuple[str, ...]] = ()
+    """The features that it goes with; any, if there are none."""
+    complaint: ClassVar[str] = ""
+    """What is said of another feature, in place of `{}`."""
+    shards: int
+    """Contiguous token ranges inside which tokens are chosen; no more ranks can share a video."""
+
+    @property
+    def num_clusters(self) -> int:
+        """Of the whole video; none where tokens are not clustered."""
+        return 0
+
+    def check_feature(self, feature: str) -> None:
+        """Raises ValueError for a feature that it does not go with."""
+        if self.goes_with and feature not in self.goes_with:
+            raise ValueError(self.complaint.format(repr(feature)))
 
 
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryMedoids(Strict):
+class TrajectoryMedoids(TokenSettings):
     """ResCa's proxies (TETC): the medoids of clusters of tokens whose denoising trajectories are alike.
 
     Clusters are made inside `shards` contiguous token ranges, whatever the number of GPUs, so that a seed gives the
@@ -18,6 +44,8 @@ class TrajectoryMedoids(Strict):
     Proxies are computed in each `every`-th sparse step after a dense one; the paper computes them in all.
     """
 
+    goes_with: ClassVar[tuple[str, ...]] = ("output", "stack")
+    complaint: ClassVar[str] = "proxies simulate the feature output or stack (all blocks), not {}"
     clusters: int = 16
     shards: int = 8
     smoothing: float = 0.5
@@ -29,9 +57,17 @@ class TrajectoryMedoids(Strict):
     def __post_init__(self) -> None:
         check_clusters(self.clusters, self.shards)
 
+    @property
+    def num_clusters(self) -> int:
+        return self.clusters
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"clusters": "clusters"}
+
 
 @dataclass(frozen=True, kw_only=True)
-class SelectedTokens(Strict):
+class SelectedTokens(TokenSettings):
     """Sparse steps compute a few tokens in every block, and store what comes out (ToCa, DuCa).
 
     `ratio` of the tokens are not computed. The others have the highest scores (`extreme` max) or the lowest; `turns`
@@ -39,6 +75,9 @@ class SelectedTokens(Strict):
     reused (DuCa's aggressive steps).
     """
 
+    feature_class: ClassVar[str | None] = "caching.features.partial:PartialFeature"
+    goes_with: ClassVar[tuple[str, ...]] = ("block",)
+    complaint: ClassVar[str] = "tokens of the kind 'selected' are cached block by block: feature block"
     kind: Literal["selected"] = "selected"
     ratio: float = 0.9
     score: Literal["random", "similarity", "key_norm", "value_norm", "attention"] = "random"
@@ -49,11 +88,26 @@ class SelectedTokens(Strict):
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
 
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"ratio": "ratio", "score": "score"}
+
+    def with_option(self, option: str, value: Any) -> Self:
+        """The score is written NAME or, for the lowest scores, NAME:min."""
+        if option != "score":
+            return super().with_option(option, value)
+        name, _, extreme = value.partition(":")
+        score, extreme = one_of("score", name, SCORES), one_of("extreme", extreme or "max", ("max", "min"))
+        return replace(self, **{"score": score, "extreme": extreme})
+
 
 @dataclass(frozen=True, kw_only=True)
-class ClusteredTokens(Strict):
+class ClusteredTokens(TokenSettings):
     """Sparse steps compute one random token of each cluster, and the others move towards it by `gain` (ClusCa)."""
 
+    feature_class: ClassVar[str | None] = "caching.features.partial:PartialFeature"
+    goes_with: ClassVar[tuple[str, ...]] = ("block",)
+    complaint: ClassVar[str] = "tokens of the kind 'clustered' are cached block by block: feature block"
     kind: Literal["clustered"] = "clustered"
     clusters: int = 16
     gain: float = 0.005
@@ -62,9 +116,17 @@ class ClusteredTokens(Strict):
     def __post_init__(self) -> None:
         check_clusters(self.clusters, self.shards)
 
+    @property
+    def num_clusters(self) -> int:
+        return self.clusters
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"clusters": "clusters"}
+
 
 @dataclass(frozen=True, kw_only=True)
-class MergedTokens(Strict):
+class MergedTokens(TokenSettings):
     """Sparse steps compute fewer tokens, which stand for all; `ratio` of them are merged away.
 
     `keep` says who stays: random tokens, into which the most similar others are averaged (ToMeSD); those that the
@@ -72,6 +134,7 @@ class MergedTokens(Strict):
     the steps and then the second (SDTM). The ratio falls by the part `decay` until the last step.
     """
 
+    feature_class: ClassVar[str | None] = "caching.features.merging:MergingFeature"
     kind: Literal["merged"] = "merged"
     ratio: float = 0.5
     keep: Literal["random", "attended", "both"] = "random"
@@ -83,14 +146,19 @@ class MergedTokens(Strict):
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be between 0 and 1, not {self.decay}")
 
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"ratio": "ratio"}
+
 
 @dataclass(frozen=True, kw_only=True)
-class SparseColumns(Strict):
+class SparseColumns(TokenSettings):
     """Sparse steps compute all tokens, but `ratio` of the keys and of the neurons are not (Chipmunk).
 
     `chunk` queries, neighbours in the video, share their keys.
     """
 
+    feature_class: ClassVar[str | None] = "caching.features.columns:ColumnFeature"
     kind: Literal["columns"] = "columns"
     ratio: float = 0.8
     chunk: int = 192
@@ -98,6 +166,10 @@ class SparseColumns(Strict):
 
     def __post_init__(self) -> None:
         check_ratio(self.ratio)
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"ratio": "ratio"}
 
 
 def check_clusters(clusters: int, shards: int) -> None:

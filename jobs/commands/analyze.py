@@ -1,56 +1,12 @@
 """`resca analyze`: the analyses of the ResCa and DuCa papers, repeated on a model; a plot and a CSV each."""
 
 from jobs.console import make_console
-from jobs.errors import BadInput
-from jobs.measure.analysis import ablations, errors, latency, residuals, scale, stability, trajectories
-from jobs.measure.analysis.study import Analysis, Study
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
-from jobs.measure.report import write_csv
-from jobs.models.facts import read_facts
+from jobs.errors import DONE
+from jobs.measure.analysis.analyses import analyse
 from jobs.options.measure import AnalyzeOptions
-from jobs.store.files import check_writable
-
-ANALYSES = {
-    "residuals": residuals.analyse,
-    "trajectories": trajectories.analyse,
-    "ablations": ablations.analyse,
-    "errors": errors.analyse,
-    "latency": latency.analyse,
-    "stability": stability.analyse,
-    "scale": scale.analyse,
-}
 
 
 def run(options: AnalyzeOptions) -> int:
     """Make the analyses. Raises BadInput before anything is loaded."""
-    names = [name.strip() for name in options.only.split(",")] if options.only else list(ANALYSES)
-    if unknown := [name for name in names if name not in ANALYSES]:
-        raise BadInput(f"unknown analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")
-    if options.num < 1:
-        raise BadInput(f"--num must be at least 1, not {options.num}")
-    facts = read_facts(options.model)
-    items = calibration_items(options, facts)
-    check_writable(options.out, "the directory of --out")
-    console = make_console()
-    with console.status("sampling the prompts in full"):
-        study = Study(Judge(Contest(facts, options.video), items))
-    options.out.mkdir(parents=True, exist_ok=True)
-    for name in names:
-        with console.status(name):
-            _write(options, name, ANALYSES[name](study))
-        console.print(f"{options.out / name}.png and .csv", soft_wrap=True)
-    return 0
-
-
-def _write(options: AnalyzeOptions, name: str, analysis: Analysis) -> None:
-    import matplotlib
-
-    matplotlib.use("Agg")
-    from matplotlib import pyplot
-
-    write_csv(options.out / f"{name}.csv", analysis.rows)
-    figure = pyplot.figure(figsize=(13, 8 if name in ("trajectories", "ablations") else 5), layout="constrained")
-    analysis.draw(figure)
-    figure.savefig(options.out / f"{name}.png", dpi=110)
-    pyplot.close(figure)
+    analyse(options, make_console())
+    return DONE

@@ -4,80 +4,18 @@ python -m jobs benchmark gpu --report out/gpu
 """
 
 import sys
-from collections.abc import Callable
-from typing import Any
 
-import torch
-from rich.console import Console
-
-from jobs.console import make_console, print_rows, write_rows
-from jobs.errors import DONE, INTERRUPTED, BadInput
+from jobs.console import make_console, print_rows
+from jobs.errors import DONE, INTERRUPTED
 from jobs.machine import describe_run
-from jobs.measure.gpu.cases import Contestant, read_contestants
-from jobs.measure.gpu.contest import Contest
-from jobs.measure.gpu.model import BENCHMARKED
-from jobs.measure.gpu.report import readable, write_report
-from jobs.measure.gpu.rows import Row, bare_row
-from jobs.measure.gpu.timing import MATMUL_SIDE, Budget
+from jobs.measure.gpu.benchmark import measure
+from jobs.measure.gpu.report import readable
 from jobs.options.gpu import GpuOptions
 
 
 def run(options: GpuOptions) -> int:
     """Measure what there is time for and print one row each. Raises BadInput before anything is made."""
-    contestants = read_contestants(options)
-    if options.model != "small" and not torch.cuda.is_available():
-        raise BadInput("the 13 B transformer needs a GPU, and PyTorch sees none here; --model small does without")
-    budget, progress = Budget(options.minutes), Console(stderr=True, highlight=False, markup=False)
-    with progress.status("making random weights"):
-        contest = Contest(BENCHMARKED[options.model], num_steps=options.steps, repeats=options.repeats, budget=budget)
-    about = _about(contest)
-
-    def keep(rows: list[Row]) -> None:
-        if options.json:
-            write_rows(options.json, rows)
-        if options.report:
-            write_report(options.report, rows, about)
-
-    rows = _play_all(contest, contestants, progress, keep)
-    waiting = [bare_row(contestant, "not run: stopped") for contestant in contestants[len(rows) :]]
-    keep([*rows, *waiting])
-    console = make_console()
-    print_rows(console, [readable(row) for row in (*rows, *waiting)])
-    console.print(f"bfloat16 matrix product: {about['matmul']}", soft_wrap=True)
-    return INTERRUPTED if waiting else DONE
-
-
-def _play_all(
-    contest: Contest, contestants: list[Contestant], progress: Console, keep: Callable[[list[Row]], None]
-) -> list[Row]:
-    """The rows of all contestants, or of those before Ctrl-C; they are kept after each, should the job be killed."""
-    rows: list[Row] = []
-    try:
-        for contestant in contestants:
-            with progress.status(contestant.title):
-                rows.append(contest.play(contestant))
-            keep(rows)
-            progress.print(f"{len(rows)}/{len(contestants)}: {contestant.title}: {_told(rows[-1])}", soft_wrap=True)
-    except KeyboardInterrupt:
-        progress.print(f"stopped: {len(rows)} of {len(contestants)} were measured")
-    return rows
-
-
-def _told(row: Row) -> str:
-    """A row in a few words."""
-    if not row.get("dense_s"):
-        return row["status"]
-    sparse = f", sparse {row['sparse_s']:.4g} s" if row["sparse_s"] else ""
-    return f"dense {row['dense_s']:.4g} s{sparse}"
-
-
-def _about(contest: Contest) -> dict[str, Any]:
-    side = MATMUL_SIDE[contest.bench.device.type]
-    return {
-        **describe_run(sys.argv[1:]),
-        "device": contest.bench.device.type,
-        "cuda": torch.version.cuda,
-        "matmul": f"{contest.matmul_flops_per_s / 1e12:.4g} TFLOP/s at {side} x {side} x {side}",
-        "matmul_flops_per_s": contest.matmul_flops_per_s,
-        "parameters": sum(parameter.numel() for parameter in contest.bench.transformer.parameters()),
-    }
+    measured, console = measure(options, describe_run(sys.argv[1:])), make_console()
+    print_rows(console, [readable(row) for row in measured.rows])
+    console.print(f"bfloat16 matrix product: {measured.about['matmul']}", soft_wrap=True)
+    return INTERRUPTED if measured.stopped else DONE

@@ -1,6 +1,7 @@
 """`resca render PROMPTS --out DIR`: check everything, then render on Ray whatever is not finished yet."""
 
 from cluster.events import Outcome
+from cluster.failure import FailureKind
 from jobs.console import count, make_console, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.drive import render_what_is_left, wrap_up
@@ -34,9 +35,9 @@ def exit_code(outcomes: list[Outcome], plan: Plan) -> int:
     A video is given up when it or the machines under it have failed too often; only `retry` takes that up again.
     """
     failed = [(outcome.failure, outcome.was_left) for outcome in outcomes if outcome.failure]
-    left = {kind.value for kind, was_left in failed if was_left or kind.value in ("start", "storage")}
+    left = {kind for kind, was_left in failed if was_left or kind.policy.is_left}
     if left:
-        return BAD_INPUT if left == {"start"} else INFRASTRUCTURE
+        return BAD_INPUT if left == {FailureKind.START} else INFRASTRUCTURE
     return PARTIAL if failed or plan.known.given_up else DONE
 
 

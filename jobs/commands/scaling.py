@@ -3,154 +3,17 @@
 python -m jobs scaling --layouts 1x1,2x1
 """
 
-import os
-import statistics
-import tempfile
-import time
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from pathlib import Path
-from typing import Any
-
-from rich.console import Console
-
-from cluster.batch import run_batch
-from cluster.events import Event
-from cluster.placement import GangSpec, living_nodes, shortfall
-from cluster.ranks import RankContext
 from jobs.console import make_console, print_rows, write_rows
-from jobs.demo import PROMPTS_FILE
-from jobs.driver.batch_plan import make_plan
-from jobs.driver.drive import workload_of
-from jobs.driver.ray import running_ray
-from jobs.errors import DONE, BadInput, InfrastructureError
-from jobs.options.batch import RenderOptions
+from jobs.errors import DONE
+from jobs.measure.scaling import compare_layouts
 from jobs.options.measure import ScalingOptions
-from jobs.request.gangs import smallest_spec
-from jobs.store.files import check_writable
-from parallel.layout import Layout
-
-STAGES = ("encode", "denoise", "decode", "write")
-
-
-@dataclass(frozen=True, kw_only=True)
-class Pinned:
-    """A workload whose CPU ranks each keep to one core; on GPUs it is the workload itself."""
-
-    workload: Callable[[RankContext], Any]
-
-    def __call__(self, context: RankContext) -> Any:
-        if context.device == "cpu":
-            cores = sorted(os.sched_getaffinity(0))
-            os.sched_setaffinity(0, {cores[context.local_rank % len(cores)]})
-        return self.workload(context)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Tally:
-    """What was measured of one layout: seconds of each video, and of its stages."""
-
-    layout: Layout
-    seconds: list[float] = field(default_factory=list)
-    stages: dict[str, list[float]] = field(default_factory=lambda: {stage: [] for stage in STAGES})
 
 
 def run(options: ScalingOptions) -> int:
     """Print one row a layout. Raises BadInput before anything is started, InfrastructureError if ranks are lost."""
-    tallies = [Tally(layout=layout) for layout in _layouts(options)]
-    for tally in tallies:  # Each has to be possible before the first begins.
-        make_plan(_render_options(options, tally.layout, options.out))
-    check_writable(options.out, "the directory of --out")
     console = make_console()
-    with running_ray(options.address):
-        specs = [_spec(tally.layout) for tally in tallies]
-        for number in range(options.rounds):
-            for tally, spec in zip(tallies, specs, strict=True):
-                _play(options, tally, spec, console, f"round {number + 1} of {options.rounds}")
-    rows = make_rows(tallies)
+    rows = compare_layouts(options, console)
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)
     return DONE
-
-
-def _play(options: ScalingOptions, tally: Tally, spec: GangSpec, console: Console, title: str) -> None:
-    """Render the videos by a gang of its own; the first, which pays for first times, does not count."""
-    started: dict[int, float] = {}
-    options.out.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=options.out) as folder:
-        plan = make_plan(_render_options(options, tally.layout, Path(folder)))
-
-        def note(event: Event) -> None:
-            if event.kind == "item_started" and event.index is not None:
-                started[event.index] = time.perf_counter()
-            elif event.kind == "item_failed":
-                raise InfrastructureError(f"{_name(tally.layout)}: {event.error}")
-            elif event.kind == "item_done" and event.index:
-                tally.seconds.append(time.perf_counter() - started[event.index])
-                for stage in STAGES:
-                    tally.stages[stage].append(event.result["seconds"][stage])
-
-        workload = Pinned(workload=workload_of(plan, tally.layout))
-        run_batch(spec=spec, gangs=1, workload=workload, items=plan.items, on_event=note)
-    console.print(f"{title}, {_name(tally.layout)}: {statistics.median(tally.seconds):.3g} s a video", soft_wrap=True)
-
-
-def make_rows(tallies: list[Tally]) -> list[dict[str, Any]]:
-    """Medians, and how they compare with the first layout's."""
-    first = tallies[0]
-    first_s = statistics.median(first.seconds)
-    rows = []
-    for tally in tallies:
-        seconds, ranks = statistics.median(tally.seconds), tally.layout.world_size
-        speedup = first_s / seconds
-        rows.append(
-            {
-                "layout": _name(tally.layout),
-                "ranks": ranks,
-                "videos": len(tally.seconds),
-                "seconds": round(seconds, 3),
-                "spread": f"{min(tally.seconds):.3g} to {max(tally.seconds):.3g}",
-                **{stage: round(statistics.median(values), 3) for stage, values in tally.stages.items()},
-                "videos_per_hour": round(3600 / seconds, 1),
-                "speedup": round(speedup, 3),
-                "efficiency": round(speedup * first.layout.world_size / ranks, 3),
-            }
-        )
-    return rows
-
-
-def _name(layout: Layout) -> str:
-    return f"{layout.ulysses}x{layout.ring}"
-
-
-def _layouts(options: ScalingOptions) -> list[Layout]:
-    if min(options.rounds, options.num) < 1:
-        raise BadInput("--rounds and --num must be at least 1")
-    try:
-        degrees = [tuple(map(int, name.split("x"))) for name in options.layouts.split(",")]
-        return [Layout(ulysses=ulysses, ring=ring) for ulysses, ring in degrees]
-    except ValueError as error:
-        raise BadInput(f"--layouts takes ULYSSESxRING, separated by commas, not {options.layouts}") from error
-
-
-def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> RenderOptions:
-    return RenderOptions(
-        prompts=options.prompts or PROMPTS_FILE,
-        out=str(out),
-        model=options.model,
-        method=options.method,
-        video=options.video,
-        ulysses=layout.ulysses,
-        ring=layout.ring,
-        limit=options.num + 1,
-    )
-
-
-def _spec(layout: Layout) -> GangSpec:
-    """The same for each rank, whatever their number. Raises BadInput if the cluster has too little."""
-    nodes = living_nodes()
-    spec = smallest_spec(layout, nodes)
-    if missing := shortfall(spec, 1, nodes):
-        raise BadInput(missing)
-    return spec

@@ -17,7 +17,7 @@ TEXT_WIDTH = 64
 SPECIAL_TOKENS = ("[PAD]", "[UNK]", "[BOS]", "[EOS]")
 
 
-def build_vae() -> Any:
+def build_vae() -> AutoencoderKLHunyuanVideo:
     """The causal 3-D VAE: 4x4 pixels and 4 frames to one latent of 8 channels."""
     model: Any = AutoencoderKLHunyuanVideo  # its annotations admit one width only
     return model(
@@ -53,18 +53,22 @@ def build_transformer() -> HunyuanVideoTransformer3DModel:
 def build_text_encoders(num_words: int, seed: int = 0) -> tuple[LlamaModel, CLIPTextModel]:
     """Frozen text encoders with random weights, wide enough in scale that every word leaves a trace."""
     torch.manual_seed(seed)
-    size: dict[str, Any] = dict(
-        vocab_size=num_words, hidden_size=TEXT_WIDTH, intermediate_size=2 * TEXT_WIDTH, initializer_range=0.15
+    common: dict[str, Any] = dict(  # integers and floats, each of which is checked against every option
+        vocab_size=num_words,
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=2 * TEXT_WIDTH,
+        num_attention_heads=4,
+        initializer_range=0.15,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
     )
-    tokens: dict[str, Any] = dict(pad_token_id=0, bos_token_id=2, eos_token_id=3)
-    llama = LlamaModel(LlamaConfig(num_hidden_layers=4, num_attention_heads=4, **size, **tokens))
-    clip = CLIPTextModel(
-        CLIPTextConfig(num_hidden_layers=2, num_attention_heads=4, initializer_factor=4.0, **size, **tokens)
-    )
+    llama = LlamaModel(LlamaConfig(num_hidden_layers=4, **common))
+    clip = CLIPTextModel(CLIPTextConfig(num_hidden_layers=2, initializer_factor=4.0, **common))
     return llama.eval(), clip.eval()
 
 
-def build_tokenizer(words: list[str], max_length: int) -> Any:
+def build_tokenizer(words: list[str], max_length: int) -> Any:  # diffusers names other classes, and calls any
     """A word-level tokenizer: beginning of sequence, words, end of sequence, padding."""
     vocabulary = {token: index for index, token in enumerate([*SPECIAL_TOKENS, *words])}
     tokenizer = Tokenizer(models.WordLevel(vocabulary, unk_token="[UNK]"))
@@ -82,7 +86,9 @@ def build_tokenizer(words: list[str], max_length: int) -> Any:
     )
 
 
-def build_pipeline(words: list[str], vae: Any, transformer: HunyuanVideoTransformer3DModel) -> HunyuanVideoPipeline:
+def build_pipeline(
+    words: list[str], vae: AutoencoderKLHunyuanVideo, transformer: HunyuanVideoTransformer3DModel
+) -> HunyuanVideoPipeline:
     """Join a VAE and a transformer with text encoders, tokenizers and HunyuanVideo's scheduler."""
     llama, clip = build_text_encoders(len(words) + len(SPECIAL_TOKENS))
     return HunyuanVideoPipeline(

@@ -8,7 +8,6 @@ import platform
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
-from typing import Any
 
 import torch
 import tyro
@@ -59,7 +58,7 @@ def main(training: Training) -> None:
     pipeline = build_pipeline(vocabulary(), vae, _transformer(training))
     transformer, losses = train_transformer(
         pipeline.transformer.to(device),
-        _dataset(pipeline, latents * vae.config.scaling_factor, scenes),
+        _dataset(pipeline, latents * vae.config["scaling_factor"], scenes),
         training.course,
     )
     pipeline.transformer = transformer
@@ -93,14 +92,14 @@ def _dataset(pipeline: HunyuanVideoPipeline, latents: torch.Tensor, scenes: list
     )
 
 
-def _vae(training: Training, device: torch.device) -> Any:
+def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
     stage = training.work / "vae"
     if not stage.exists():
         vae, error = train_vae(device=device, seed=training.seed)
         print(f"vae: L1 error {error:.4f}")
         vae.save_pretrained(stage)
-    vae: Any = AutoencoderKLHunyuanVideo.from_pretrained(stage)
-    return vae.to(device).eval()
+    vae = AutoencoderKLHunyuanVideo.from_pretrained(stage)
+    return torch.nn.Module.to(vae, device).eval()
 
 
 def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:
@@ -111,7 +110,9 @@ def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:
     return transformer
 
 
-def _latents(training: Training, vae: Any, scenes: list, device: torch.device) -> torch.Tensor:
+def _latents(
+    training: Training, vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], device: torch.device
+) -> torch.Tensor:
     stage = training.work / f"latents-{training.videos}-{training.seed}.pt"
     if not stage.exists():
         torch.save(encode_videos(vae, scenes, training.seed, device), stage)

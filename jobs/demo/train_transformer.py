@@ -7,11 +7,10 @@ import copy
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
-from typing import Any
 
 import torch
-from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
-from torch import Tensor
+from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
@@ -47,13 +46,13 @@ class Course:
 
 
 @torch.no_grad()
-def encode_videos(vae: Any, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
+def encode_videos(vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
-    vae = copy.deepcopy(vae).to(torch.bfloat16)
+    vae = nn.Module.to(copy.deepcopy(vae), torch.bfloat16)
     for index, scene in enumerate(scenes):
         video = draw(scene, seed + index).permute(3, 0, 1, 2)[None] * 2 - 1
-        latents.append(vae.encode(video.to(device, torch.bfloat16)).latent_dist.mean.cpu())
+        latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())
         if index % 200 == 0:
             print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)
     return torch.cat(latents)

@@ -6,9 +6,9 @@ Legend: B batch, C colour channels, F frames, H height, W width.
 import time
 from dataclasses import dataclass
 from random import Random
-from typing import Any
 
 import torch
+from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 from torch.nn import functional as F
 
@@ -39,11 +39,13 @@ STAGES = (
 )
 
 
-def train_vae(*, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0) -> tuple[Any, float]:
+def train_vae(
+    *, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0
+) -> tuple[AutoencoderKLHunyuanVideo, float]:
     """Train the VAE on drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     torch.manual_seed(seed)
     random = Random(seed)
-    vae = build_vae().to(device).train()
+    vae = torch.nn.Module.to(build_vae(), device).train()
     initialise(vae)
     error = 1.0
     for stage in stages:
@@ -51,7 +53,7 @@ def train_vae(*, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed:
     return vae.eval(), error
 
 
-def run_stage(vae: Any, stage: Stage, random: Random) -> float:
+def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
     vae.encoder.requires_grad_(not stage.decoder_only)
     vae.quant_conv.requires_grad_(not stage.decoder_only)
@@ -78,7 +80,7 @@ def run_stage(vae: Any, stage: Stage, random: Random) -> float:
     return smoothed
 
 
-def initialise(vae: Any) -> None:
+def initialise(vae: AutoencoderKLHunyuanVideo) -> None:
     """Begin as a linear autoencoder (silent residual branches) with little noise, which learns several times faster."""
     for name, module in vae.named_modules():
         if isinstance(module, torch.nn.Conv3d):
@@ -87,8 +89,10 @@ def initialise(vae: Any) -> None:
                 torch.nn.init.zeros_(module.bias)
             if name.endswith("conv2.conv"):
                 torch.nn.init.zeros_(module.weight)
+    bias = vae.quant_conv.bias
+    assert bias is not None
     with torch.no_grad():
-        vae.quant_conv.bias[LATENT_CHANNELS:] = -6
+        bias[LATENT_CHANNELS:] = -6
 
 
 def draw_batch(random: Random, stage: Stage) -> Tensor:
@@ -102,9 +106,9 @@ def draw_batch(random: Random, stage: Stage) -> Tensor:
     return torch.stack(windows).permute(0, 4, 1, 2, 3) * 2 - 1
 
 
-def reconstruct(vae: Any, video: Tensor) -> tuple[Tensor, Tensor]:
+def reconstruct(vae: AutoencoderKLHunyuanVideo, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode, sample and decode; return the reconstruction and the mean KL divergence of a latent value."""
-    posterior = vae.encode(video).latent_dist
-    reconstruction = vae.decode(posterior.sample()).sample
+    posterior = vae.encode(video, return_dict=False)[0]
+    reconstruction = vae.decode(posterior.sample(), return_dict=False)[0]
     mean, logvar = posterior.mean, posterior.logvar
     return reconstruction, 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()

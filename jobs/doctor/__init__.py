@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
-from typing import Any
 
 from jobs.console import count, make_console, print_rows, write_rows
 from jobs.doctor import cluster, files, gpus, machine, network, packages
@@ -43,7 +42,7 @@ def run(options: DoctorOptions) -> int:
     return BAD_INPUT if PROBLEM in verdicts else DONE
 
 
-def _rows(name: str, options: DoctorOptions) -> list[dict[str, Any]]:
+def _rows(name: str, options: DoctorOptions) -> list[dict[str, str]]:
     try:
         findings = list(CHECKS[name](options))
     except Exception as error:  # What is wrong with a machine cannot be foreseen, and the other checks still tell.

@@ -2,8 +2,12 @@
 
 import json
 import sys
+from typing import TYPE_CHECKING
 
 from cluster.runtime import ClusterUnavailable, ray_runtime
+
+if TYPE_CHECKING:
+    from jobs.doctor.cluster import Node
 
 
 def main(address: str) -> None:
@@ -17,7 +21,7 @@ def main(address: str) -> None:
         print(json.dumps({"error": sentence(error)}), flush=True)
 
 
-def _node(node: dict) -> dict:
+def _node(node: dict) -> "Node":
     resources = node["Resources"]
     return {"host": node["NodeManagerAddress"], "gpus": int(resources.get("GPU", 0)), "cpus": resources.get("CPU", 0)}
 

@@ -7,7 +7,7 @@ import sys
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import psutil
 
@@ -31,6 +31,21 @@ REMEDIES = {
 }
 
 
+class Node(TypedDict):
+    """A node that is alive."""
+
+    host: str
+    gpus: int
+    cpus: float
+
+
+class Answer(TypedDict, total=False):
+    """What `jobs.doctor.attach` prints: one of both."""
+
+    nodes: list[Node]
+    error: str
+
+
 def check_cluster(options: DoctorOptions) -> Iterator[Finding]:
     """Attach to the cluster, if one is named, and look at its nodes."""
     if not (address := address_of(options)):
@@ -40,7 +55,7 @@ def check_cluster(options: DoctorOptions) -> Iterator[Finding]:
     if error := answer.get("error"):
         yield problem(error, remedy_for(error))
         return
-    nodes = answer["nodes"]
+    nodes = answer.get("nodes", [])
     yield ok(f"{address} answers with Ray {version('ray')} and Python as here")
     yield _gpus(nodes)
     if len(nodes) > 1 and options.out:
@@ -53,7 +68,7 @@ def address_of(options: DoctorOptions) -> str | None:
     return None if address == "local" else address
 
 
-def _ask(address: str) -> dict[str, Any]:
+def _ask(address: str) -> Answer:
     """The nodes, or the error, of a cluster; Ray itself may try for minutes or end the process."""
     command = [sys.executable, "-m", "jobs.doctor.attach", address]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
@@ -73,7 +88,7 @@ def remedy_for(error: str) -> str:
     return next((remedy for sign, remedy in REMEDIES.items() if sign in error.lower()), other)
 
 
-def _gpus(nodes: list[dict[str, Any]]) -> Finding:
+def _gpus(nodes: list[Node]) -> Finding:
     by_node = ", ".join(f"{node['host']}: {node['gpus']}" for node in nodes)
     found = f"{len(nodes)} nodes alive; GPUs by node {by_node}" if len(nodes) > 1 else f"1 node alive, {by_node} GPUs"
     if len({node["gpus"] for node in nodes if node["gpus"]}) > 1:

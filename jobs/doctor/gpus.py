@@ -6,7 +6,6 @@ import subprocess
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
@@ -73,7 +72,7 @@ def _compare(gpus: list[Gpu]) -> Iterator[Finding]:
     usable = torch.cuda.device_count() if torch.cuda.is_available() else 0
     driver = f"driver {gpus[0].driver}, {len(gpus)} x {gpus[0].name}" if gpus else "a driver"
     if not usable:
-        yield problem(f"{driver}, but torch {torch.__version__} can use no GPU", _why_none(torch))
+        yield problem(f"{driver}, but torch {torch.__version__} can use no GPU", _why_none())
     elif usable < len(gpus):
         hidden = f"CUDA_VISIBLE_DEVICES={os.environ.get('CUDA_VISIBLE_DEVICES', '')}"
         yield warning(f"{driver}, but torch sees {usable} ({hidden})", "unset CUDA_VISIBLE_DEVICES to use them all")
@@ -81,7 +80,9 @@ def _compare(gpus: list[Gpu]) -> Iterator[Finding]:
         yield ok(f"{driver}, torch {torch.__version__} sees {usable} x {torch.cuda.get_device_name()}")
 
 
-def _why_none(torch: Any) -> str:
+def _why_none() -> str:
+    import torch
+
     if torch.version.cuda is None and torch.version.hip is None:
         return f"this torch is for the CPU only: {GET_TORCH}"
     if os.environ.get("CUDA_VISIBLE_DEVICES") is not None:

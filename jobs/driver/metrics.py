@@ -5,7 +5,6 @@ from typing import TypedDict
 from ray.util.metrics import Counter, Gauge, Histogram
 
 from cluster.events import Event
-from cluster.failure import FailureKind
 
 # From a demo video's fractions of a second to the hours of a long one at full size.
 SECONDS_BOUNDS = [0.1, 0.25, 0.5, 1, 2.5, 5, 10, 25, 50, 100, 250, 500, 1000, 2500, 5000, 10000]
@@ -50,7 +49,7 @@ class BatchMetrics:
                 self.videos_failed.inc()
                 self._finish_one()
             case "item_retried":
-                own = event.failure is FailureKind.ITEM
+                own = event.failure.policy.is_of_item
                 self.videos_retried.inc(tags={"kind": "item" if own else "infrastructure"})
             case "gang_ready":
                 self._note_ready(event.gang)

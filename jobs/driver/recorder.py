@@ -5,8 +5,7 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
-from cluster.events import Event
-from cluster.failure import FailureKind
+from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
 from jobs.driver.gallery.gallery import Entry, Gallery, Status
 from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
@@ -26,7 +25,7 @@ LONGEST_TROUBLE_S = 1800.0
 class About(TypedDict):
     """What the ledger says of every attempt: its number, and the gang."""
 
-    n: int | None
+    n: int
     g: int | None
 
 
@@ -127,6 +126,12 @@ class Recorder:
             self._endure(error)
 
     def _write_down(self, event: Event) -> None:
+        if isinstance(event, ItemEvent):
+            self._write_down_item(event)
+        elif isinstance(event, GangEvent) and event.kind in ("gang_ready", "gang_lost", "gang_closed"):
+            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
+
+    def _write_down_item(self, event: ItemRunning | ItemDone | ItemFailed) -> None:
         item, about = event.item, About(n=event.attempts, g=event.gang)
         match event.kind:
             case "item_started":
@@ -135,24 +140,20 @@ class Recorder:
             case "item_done":
                 self._finish(item, Sidecar.model_validate(event.result), about)
             case "item_retried":
-                if event.failure is FailureKind.ITEM:  # It may lie in what was kept of it.
+                if event.failure.policy.is_of_item:  # It may lie in what was kept of it.
                     self._forget_checkpoints(item)
-                self._ledger.add("again", id=item.id, why=_kind(event), error=event.error, **about)
-                self._show(item, status="retrying", error=event.error, attempts=event.attempts or 0, gang=event.gang)
-            case "item_failed" if event.failure in (FailureKind.START, FailureKind.STORAGE):
-                self._ledger.add("left", id=item.id, why=_kind(event), error=event.error, **about)
+                self._ledger.add("again", id=item.id, why=event.failure.value, error=event.error, **about)
+                self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
+            case "item_failed" if event.failure.policy.is_left:
+                self._ledger.add("left", id=item.id, why=event.failure.value, error=event.error, **about)
                 self._show(item, status="waiting", error=event.error)
             case "item_failed":
                 self._give_up(item, event, about)
-            case "gang_ready" | "gang_lost" | "gang_closed":
-                self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
-            case _:
-                pass
 
     def _finish(self, item: RenderItem, sidecar: Sidecar, about: About) -> None:
         done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
         self._ledger.add("done", **about, **done.for_ledger())
-        self._show(item, **_shown(done, attempts=about["n"] or 0, gang=about["g"]))
+        self._show(item, **_shown(done, attempts=about["n"], gang=about["g"]))
 
     def _stamp(self, item: RenderItem) -> str | None:
         """Of its file, so that it is known again; without one the next driver compares its checksum."""
@@ -169,10 +170,10 @@ class Recorder:
         except OSError as error:
             self._endure(error)
 
-    def _give_up(self, item: RenderItem, event: Event, about: About) -> None:
+    def _give_up(self, item: RenderItem, event: ItemFailed, about: About) -> None:
         self._forget_checkpoints(item)
-        self._ledger.add("fail", id=item.id, why=_kind(event), error=event.error, **about)
-        self._show(item, status="failed", error=event.error, attempts=event.attempts or 0, gang=event.gang)
+        self._ledger.add("fail", id=item.id, why=event.failure.value, error=event.error, **about)
+        self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
         if event.traceback:
             try:
                 self._storage.write(f"failures/{item.id}.txt", event.traceback.encode())
@@ -202,7 +203,3 @@ def _shown(done: Done, *, attempts: int = 0, gang: int | None = None) -> Shown:
         "attempts": attempts,
         "gang": gang,
     }
-
-
-def _kind(event: Event) -> str | None:
-    return event.failure.value if event.failure else None

@@ -9,7 +9,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cluster.events import Event
+from cluster.events import BatchStopping, Event, ItemRunning
 from jobs.console import count, visible
 from jobs.store.items import RenderItem, Sidecar
 from jobs.store.known import Done
@@ -55,11 +55,10 @@ class BatchView:
 
     def _follow(self, event: Event) -> None:
         """Which videos are running, and how far they are."""
-        name = event.item.id if event.item else ""
-        if event.kind in ("item_started", "item_progress"):
-            self._fractions[name] = event.fraction or 0.0
-        else:
-            self._fractions.pop(name, None)
+        if isinstance(event, ItemRunning):
+            self._fractions[event.item.id] = event.fraction
+        elif not isinstance(event, BatchStopping) and event.job:
+            self._fractions.pop(event.job.item.id, None)
         self.num_done += event.kind == "item_done"
         self._num_failed += event.kind == "item_failed"
 
@@ -76,10 +75,10 @@ class BatchView:
             case "gang_closed":
                 return f"gang {event.gang}: closed: {event.error}"
             case "item_started":
-                again = f" (attempt {event.attempts})" if (event.attempts or 1) > 1 else ""
+                again = f" (attempt {event.attempts})" if event.attempts > 1 else ""
                 return f"{event.item.id}: {event.item.prompt[:60]}{again}"
             case "item_progress" if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
-                return f"{event.item.id}: {event.fraction or 0:.0%}"
+                return f"{event.item.id}: {event.fraction:.0%}"
             case "item_done":
                 seconds = Sidecar.model_validate(event.result).seconds.total
                 return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total})"

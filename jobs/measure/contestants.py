@@ -6,7 +6,6 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -54,7 +53,7 @@ class Contestant(ABC):
         """Pay first-time costs on a short sampling."""
 
     @abstractmethod
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         """Its settings."""
 
 
@@ -63,7 +62,7 @@ class RecipeContestant(Contestant):
 
     def __init__(self, recipe: Recipe, warm_up_recipe: Recipe) -> None:
         self.name, self.recipe, self.warm_up_recipe = recipe.name, recipe, warm_up_recipe
-        self.counted: dict[Any, tuple[float, float]] = {}
+        self.counted: dict[tuple[int, int, Sampling], tuple[float, float]] = {}
 
     def run(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> Run:
         engine = renderer.use(self.recipe)
@@ -88,7 +87,7 @@ class RecipeContestant(Contestant):
         renderer.use(self.warm_up_recipe)
         renderer.denoise(prompt, sampling)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         return self.recipe.describe()
 
 
@@ -117,7 +116,7 @@ class PeerContestant(Contestant):
         self._learn(renderer, prompt, sampling)
         self._denoise(renderer, prompt, sampling)
 
-    def describe(self) -> dict[str, Any]:
+    def describe(self) -> dict[str, object]:
         return {"name": self.name, "steps": self.peer.steps}
 
     def _learn(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> None:

@@ -6,7 +6,7 @@ from typing import Any
 import torch
 
 from caching.engine import Engine
-from caching.flops import run_on_meta
+from caching.flops import Cost, count, run_on_meta
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.options.measure import FullSizeOptions
@@ -15,13 +15,14 @@ from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout
 
 DTYPE = torch.bfloat16
+Config = dict[str, Any]  # as diffusers writes the configuration of a model
 
 
 @dataclass(frozen=True, kw_only=True)
 class Size:
     """A full-size model, and the size at which its papers measure."""
 
-    config: dict[str, Any]
+    config: Config
     side: int  # pixels of a token
     temporal: int  # frames of a latent frame
     num_text_tokens: int
@@ -76,11 +77,29 @@ FULL_SIZE = {
 class Request:
     """What was asked: a model, a token grid, methods, steps, and the ranks that share a video."""
 
+    model: str
     size: Size
     grid: tuple[int, int, int]
     methods: list[Recipe]
     num_steps: int
     layout: Layout
+
+    @property
+    def at_papers_size(self) -> bool:
+        """Whether this is what the model's papers measure."""
+        size = self.size
+        return self.num_steps == 50 and self.grid == size.grid(size.height, size.width, size.num_frames)
+
+    def count(self, method: Recipe, num_steps: int | None = None) -> Cost:
+        """What a method's denoising loop costs, of so many steps if not of those that were asked for."""
+        return count(
+            self.size.config,
+            method,
+            grid=self.grid,
+            num_text_tokens=self.size.num_text_tokens,
+            num_steps=num_steps or self.num_steps,
+            dtype=DTYPE,
+        )
 
     def send(self, method: Recipe) -> tuple[Engine, ImaginedGroup]:
         """A method's denoising loop on one rank; the group's counter holds what it sent.
@@ -116,4 +135,4 @@ def read_request(options: FullSizeOptions) -> Request:
         layout.check(heads=size.config.get("num_attention_heads", 24), tokens=grid[0] * grid[1] * grid[2])
     except ValueError as error:
         raise BadInput(str(error)) from error
-    return Request(size=size, grid=grid, methods=methods, num_steps=options.steps, layout=layout)
+    return Request(model=options.model, size=size, grid=grid, methods=methods, num_steps=options.steps, layout=layout)

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from caching.recipe.recipe import Recipe
+from caching.site import Timed, untimed
 from jobs.demo.items import drawn_items
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest
@@ -43,9 +44,9 @@ class Judge:
         """Final latents of each prompt in full sampling `[1, C, F, H, W]`."""
         return [trajectory[-1:] for trajectory in self.trajectories]
 
-    def sample(self, method: Recipe) -> list[Tensor]:
-        """Final latents of every calibration prompt."""
-        engine, latents = self.contest.renderer.use(method), []
+    def sample(self, method: Recipe, *, timed: Timed = untimed) -> list[Tensor]:
+        """Final latents of every calibration prompt; `timed` is told of the parts of each step."""
+        engine, latents = self.contest.renderer.use(method, timed=timed), []
         for item, prompt in zip(self.items, self.prompts, strict=True):
             latents.append(self.contest.renderer.denoise(prompt, self.contest.sampling(item)))
             self.dense_steps += engine.dense_steps

@@ -5,7 +5,7 @@ Each runs on the same pipeline as our recipes, with the settings that its docume
 
 import io
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sized
 from contextlib import contextmanager, redirect_stdout
 from dataclasses import dataclass
 from importlib.util import find_spec
@@ -22,9 +22,15 @@ from diffusers import (
     TaylorSeerCacheConfig,
     UniPCMultistepScheduler,
 )
+from torch import Tensor
 
-Attach = Callable[[HunyuanVideoPipeline, int], Callable[[], Any]]
-Learn = Callable[[HunyuanVideoPipeline, int, Callable[[], Any]], None]
+Undo = Callable[[], None]
+Attach = Callable[[HunyuanVideoPipeline, int], Undo]
+Learn = Callable[[HunyuanVideoPipeline, int, Callable[[], Tensor]], None]
+Solver = type[DPMSolverMultistepScheduler] | type[UniPCMultistepScheduler]
+CacheConfig = (
+    FasterCacheConfig | FirstBlockCacheConfig | MagCacheConfig | PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig
+)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -58,15 +64,17 @@ class Peer:
 class DpmSolver(DPMSolverMultistepScheduler):
     """DPM-Solver++ where the pipeline insists on passing noise levels; it makes its own, as it always does."""
 
-    def set_timesteps(self, num_inference_steps: Any = None, device: Any = None, sigmas: Any = None, **_: Any) -> None:
+    def set_timesteps(
+        self, num_inference_steps: Any = None, device: Any = None, *, sigmas: Sized | None = None
+    ) -> None:
         super().set_timesteps(num_inference_steps if sigmas is None else len(sigmas), device)
 
 
-def solver(scheduler_class: Any) -> Attach:
+def solver(scheduler_class: Solver) -> Attach:
     """Replace the scheduler by one that integrates the same flow."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
-        original: Any = pipeline.scheduler
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+        original = pipeline.scheduler
         shift = original.config.shift
         pipeline.scheduler = scheduler_class(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=2
@@ -76,13 +84,12 @@ def solver(scheduler_class: Any) -> Attach:
     return attach
 
 
-def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], Any]) -> Attach:
+def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], CacheConfig]) -> Attach:
     """One of the caches that diffusers brings."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
-        transformer: Any = pipeline.transformer
-        transformer.enable_cache(make_config(pipeline))
-        return transformer.disable_cache
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+        pipeline.transformer.enable_cache(make_config(pipeline))
+        return pipeline.transformer.disable_cache
 
     return attach
 
@@ -93,7 +100,7 @@ class MagCache:
     def __init__(self) -> None:
         self.ratios: dict[int, list[float]] = {}
 
-    def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Any]) -> None:
+    def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Tensor]) -> None:
         """Keep the ratios of the residuals' magnitudes in a sampling of so many steps."""
         if steps in self.ratios:
             return
@@ -104,7 +111,7 @@ class MagCache:
         line = next(line for line in printed.getvalue().splitlines() if line.startswith("[1"))
         self.ratios[steps] = json.loads(line)
 
-    def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
         config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps)
         return diffusers_cache(lambda _: config)(pipeline, steps)
 
@@ -116,7 +123,7 @@ class MagCache:
 def cache_dit(*, taylor: bool) -> Attach:
     """cache-dit's DBCache, alone or with its TaylorSeer."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
         import cache_dit as library
 
         restore = _restorer(pipeline.transformer)

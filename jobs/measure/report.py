@@ -3,17 +3,20 @@
 import csv
 import html
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
 import imageio.v3 as imageio
 import numpy as np
 
 from jobs.demo.strip import film_strip
+from jobs.measure.rows import BenchmarkRow
 from jobs.store.files import write_text
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
 Point = tuple[float, float]
 NUM_FRAMES = 5
 PAGE = """<!doctype html>
@@ -47,7 +50,11 @@ COLUMNS = {
 
 
 def write_report(
-    directory: Path, rows: Sequence[Row], frames: dict[str, dict[str, np.ndarray]], title: str, about: dict[str, str]
+    directory: Path,
+    rows: Sequence[BenchmarkRow],
+    frames: dict[str, dict[str, np.ndarray]],
+    title: str,
+    about: dict[str, str],
 ) -> None:
     """Write everything.
 
@@ -65,21 +72,21 @@ def write_report(
     write_text(directory / "index.html", _page(title, about, rows, figures))
 
 
-def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
+def plot_pareto(directory: Path, rows: Sequence[BenchmarkRow]) -> None:
     """Fidelity against FLOPs and against seconds, with the front that nothing beats; up and to the left is better."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    compared = [row for row in rows if row["psnr_db"] is not None]
+    compared = [(row, quality) for row in rows if (quality := row["psnr_db"]) is not None]
     figure, axes = pyplot.subplots(1, 2, figsize=(14, 7), sharey=True, layout="constrained")
     for axis, key, label in zip(axes, ("tflops", "seconds"), ("TFLOPs a video", "seconds of denoising"), strict=True):
-        best = front([(row[key], row["psnr_db"]) for row in compared])
+        best = front([(row[key], quality) for row, quality in compared])
         axis.plot(*zip(*best, strict=True), color="0.7", zorder=1)
         for ours, colour in ((True, "C3"), (False, "C0")):
-            rows_of = [row for row in compared if (row["dense_steps"] is not None) is ours]
-            points = ([row[key] for row in rows_of], [row["psnr_db"] for row in rows_of])
+            of_kind = [(row[key], quality) for row, quality in compared if (row["dense_steps"] is not None) is ours]
+            points = [cost for cost, _ in of_kind], [quality for _, quality in of_kind]
             axis.plot(*points, "o", color=colour, label="recipes" if ours else "peers")
         axis.set_xlabel(label)
         axis.grid(alpha=0.3)
@@ -88,7 +95,7 @@ def plot_pareto(directory: Path, rows: Sequence[Row]) -> None:
     axes[1].legend(loc="lower right")
     figure.canvas.draw()
     for axis, key in zip(axes, ("tflops", "seconds"), strict=True):
-        _label(axis, [(row["method"], (row[key], row["psnr_db"])) for row in compared])
+        _label(axis, [(row["method"], (row[key], quality)) for row, quality in compared])
     for kind in ("png", "svg"):
         figure.savefig(directory / f"pareto.{kind}", dpi=120)
     pyplot.close(figure)
@@ -103,7 +110,7 @@ def front(points: Sequence[Point]) -> list[Point]:
     return best
 
 
-def _label(axis: Any, names: list[tuple[str, Point]]) -> None:
+def _label(axis: "Axes", names: list[tuple[str, Point]]) -> None:
     """Write each name to the right of its point, or as near below as it does not cover another."""
     taken: list[tuple[float, float, float]] = []  # left end, right end and height of each label, in points
     for name, point in sorted(names, key=lambda entry: -entry[1][1]):
@@ -117,7 +124,7 @@ def _label(axis: Any, names: list[tuple[str, Point]]) -> None:
         axis.annotate(name, point, xytext=place, textcoords="offset points", size=8, arrowprops=line, in_layout=False)
 
 
-def write_csv(path: Path, rows: Sequence[Row]) -> None:
+def write_csv(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
     """Write rows of equal keys as a table; recipes are left out."""
     keys = [key for key in rows[0] if key != "recipe"]
     with path.open("w", newline="", encoding="utf-8") as file:
@@ -142,12 +149,12 @@ def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndar
     return f"<figure><figcaption>{html.escape(prompt)}</figcaption>{grid}</figure>"
 
 
-def _page(title: str, about: dict[str, str], rows: Sequence[Row], figures: list[str]) -> str:
+def _page(title: str, about: dict[str, str], rows: Sequence[BenchmarkRow], figures: list[str]) -> str:
     facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in about.items())
     heading = "".join(f"<th>{column}</th>" for column in COLUMNS)
     cells = "".join(f"<tr>{''.join(_cell(row[key], form) for key, form in COLUMNS.items())}</tr>" for row in rows)
     return PAGE.format(title=html.escape(title), about=facts, heading=heading, rows=cells, frames="\n".join(figures))
 
 
-def _cell(value: Any, form: str) -> str:
+def _cell(value: object, form: str) -> str:
     return f"<td>{'' if value is None else html.escape(form.format(value))}</td>"

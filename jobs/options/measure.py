@@ -49,9 +49,9 @@ class ComparedOptions:
 
 
 def _options_of(method: str) -> tuple[str, ...]:
-    from caching.recipe.recipe import RECIPES, options_of
+    from caching.recipe.recipe import RECIPES
 
-    own = options_of(RECIPES[method]) if method in RECIPES else ()
+    own = tuple(RECIPES[method].options) if method in RECIPES else ()
     return (*own, *(("plan",) if method == "auto" else ()))
 
 

@@ -19,11 +19,10 @@ from torch import Tensor
 
 import caching
 from caching.engine import Engine
-from caching.group import Group
 from caching.snapshot import Snapshot
 from jobs.store.files import sha256
 from jobs.store.storage import Storage
-from parallel.group import SequenceGroup
+from parallel.rank_group import RankGroup
 
 logger = logging.getLogger(__name__)
 
@@ -71,15 +70,14 @@ class Checkpoints:
         self.saved_bytes = 0  # of this rank's part of the last checkpoint
         self._dense_steps = 0  # that the last checkpoint holds
 
-    def resume(self, engine: Engine) -> Tensor | None:
+    def resume(self, engine: Engine, group: RankGroup) -> Tensor | None:
         """Go on from the newest checkpoint that is whole and of this very generation, after the engine's `begin`.
 
         Gives this rank's latents at the end of the engine's last step; None if there is no such checkpoint.
         """
-        group = engine.group
         group.mark("checkpoint")
         self.resumed_step = self._dense_steps = 0
-        for marker in self._usable(engine):
+        for marker in self._usable(engine, group):
             snapshot = self.files.read(marker, group.rank)
             if all(map(any, _from_all(bytes([snapshot is not None]), group))):
                 assert snapshot is not None
@@ -88,18 +86,18 @@ class Checkpoints:
                 return latents
         return None
 
-    def step_done(self, engine: Engine, latents: Tensor) -> None:
+    def step_done(self, engine: Engine, group: RankGroup, latents: Tensor) -> None:
         """Write a checkpoint at the end of a step, if one is due; a failure is logged, and the next one tries again."""
         if engine.dense_steps - self._dense_steps < self.every or engine.step == len(engine.times):
             return
         self._dense_steps = engine.dense_steps
-        group, snapshot = engine.group, engine.snapshot(latents)
+        snapshot = engine.snapshot(latents)
         self.saved_bytes = snapshot.num_bytes
         group.mark("checkpoint")
         digests = _from_all(self.files.write(engine.step, group.rank, snapshot), group)
         if group.rank == 0 and all(map(any, digests)):
             sha256 = [digest.hex() for digest in digests]
-            self.files.complete(Marker(step=engine.step, conditions=self._conditions(engine), sha256=sha256))
+            self.files.complete(Marker(step=engine.step, conditions=self._conditions(engine, group), sha256=sha256))
 
     def discard(self) -> None:
         """Remove all checkpoints, once the video is done; one rank is enough. A later driver removes the rest."""
@@ -108,26 +106,16 @@ class Checkpoints:
         except OSError as error:
             logger.warning("The checkpoints of a finished video could not be removed: %s", error)
 
-    def _usable(self, engine: Engine) -> list[Marker]:
+    def _usable(self, engine: Engine, group: RankGroup) -> list[Marker]:
         """The complete checkpoints of this generation, the newest first, as rank 0 finds them."""
-        group = engine.group
-        markers = [each for each in self.files.markers() if self._fits(each, engine)] if group.rank == 0 else []
-        if isinstance(group, SequenceGroup):
-            texts = group.broadcast([marker.model_dump_json() for marker in markers])
-            markers = [Marker.model_validate_json(text) for text in texts]
-        return markers
+        texts = None
+        if group.rank == 0:
+            ours = self._conditions(engine, group)
+            texts = [marker.model_dump_json() for marker in self.files.markers() if _fits(marker, ours)]
+        return [Marker.model_validate_json(text) for text in group.broadcast(texts)]
 
-    def _fits(self, marker: Marker, engine: Engine) -> bool:
-        """Whether a checkpoint is of this generation; says what is different."""
-        ours, theirs = dict(self._conditions(engine)), dict(marker.conditions)
-        different = [name for name, value in ours.items() if theirs[name] != value]
-        if different:
-            logger.warning("The checkpoint after step %d is not used: another %s.", marker.step, ", ".join(different))
-        return not different
-
-    def _conditions(self, engine: Engine) -> Conditions:
-        group = engine.group
-        layout = f"{group.layout.ulysses}x{group.layout.ring}" if isinstance(group, SequenceGroup) else "1x1"
+    def _conditions(self, engine: Engine, group: RankGroup) -> Conditions:
+        layout = f"{group.layout.ulysses}x{group.layout.ring}"
         versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "caching": _digest_of_caching()}
         return Conditions(fingerprint=self.fingerprint, layout=layout, device=_device(engine), versions=versions)
 
@@ -205,7 +193,16 @@ def _name(step: int) -> str:
     return f"step-{step:06}"
 
 
-def _from_all(value: bytes, group: Group) -> list[bytes]:
+def _fits(marker: Marker, ours: Conditions) -> bool:
+    """Whether a checkpoint is of this generation; says what is different."""
+    theirs = dict(marker.conditions)
+    different = [name for name, value in dict(ours).items() if theirs[name] != value]
+    if different:
+        logger.warning("The checkpoint after step %d is not used: another %s.", marker.step, ", ".join(different))
+    return not different
+
+
+def _from_all(value: bytes, group: RankGroup) -> list[bytes]:
     """The ranks' values, of the same length, in rank order on every rank."""
     rows = group.gather(torch.tensor([list(value)], dtype=torch.uint8), [1] * group.world_size, dim=0)
     return [bytes(row) for row in rows.tolist()]

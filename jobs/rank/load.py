@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from caching.models import adapter_for
 from jobs.models.facts import brings_its_class, model_directory
 from jobs.rank.components import load_component, place
-from parallel.group import SequenceGroup
+from parallel.rank_group import RankGroup
 from parallel.sharding import shard
 
 TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
@@ -34,7 +34,7 @@ def load_pipeline(
     device: str,
     revision: str | None = None,
     with_text: bool = True,
-    ranks: SequenceGroup | None = None,
+    ranks: RankGroup | None = None,
     offload: bool = False,
     own_code: bool = False,
 ) -> HunyuanVideoPipeline:
@@ -72,10 +72,10 @@ def load_pipeline(
 
 def called_alone(model: nn.Module) -> list[nn.Module]:
     """The parts of a transformer's blocks that are also called without their block: what TeaCache watches."""
-    return [adapter_for(model).block_list[0].norm1]
+    return adapter_for(model).called_alone
 
 
-def _split(ranks: SequenceGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:
+def _split(ranks: RankGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:
     """What splits a model's weights but for the parts that `whole` names, if there are ranks to split them over."""
     return None if ranks is None else lambda model: shard(model, ranks, whole=whole(model))
 

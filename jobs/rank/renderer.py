@@ -16,13 +16,14 @@ from torch import Tensor
 
 from caching.engine import Engine
 from caching.flops import flops_of_prompt
-from caching.group import Group, LocalGroup
 from caching.models import adapter_for, family
 from caching.recipe.recipe import RECIPES, Recipe
+from caching.site import Timed, untimed
 from jobs.errors import BadInput
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.offload import on_device
-from parallel.group import SequenceGroup
+from parallel.rank_group import RankGroup
+from parallel.single import SingleGroup
 from parallel.vae import decode
 
 
@@ -56,22 +57,22 @@ class Renderer:
     def __init__(
         self,
         pipeline: HunyuanVideoPipeline,
-        group: Group | None = None,
+        group: RankGroup | None = None,
         template: dict[str, Any] | None = None,
         *,
         compiled: bool = False,
     ) -> None:
-        self.pipeline, self.group, self.compiled = pipeline, group or LocalGroup(), compiled
+        self.pipeline, self.compiled = pipeline, compiled
+        self.group: RankGroup = group or SingleGroup()
         self.template = template or DEFAULT_PROMPT_TEMPLATE
         self.engine: Engine | None = None
 
-    def use(self, method: Recipe) -> Engine:
-        """Sample with this recipe from now on."""
+    def use(self, method: Recipe, *, timed: Timed = untimed) -> Engine:
+        """Sample with this recipe from now on; `timed` is told of the parts of each step."""
         if self.engine is not None:
             self.engine.detach()
-        self.engine = Engine(
-            self.pipeline.transformer, method, self.group, compiler="inductor" if self.compiled else None
-        )
+        compiler = "inductor" if self.compiled else None
+        self.engine = Engine(self.pipeline.transformer, method, self.group, compiler=compiler, timed=timed)
         return self.engine
 
     def release(self) -> HunyuanVideoPipeline:
@@ -110,9 +111,9 @@ class Renderer:
         if checkpoints is not None:
             self._check_scheduler(steps)
         self.engine.begin(grid, self.noise_levels(steps))
-        patches = checkpoints.resume(self.engine) if checkpoints is not None else None
+        patches = checkpoints.resume(self.engine, self.group) if checkpoints is not None else None
         patches = self.group.shard(adapter.unfold(noise)) if patches is None else patches
-        on_step_end = _step_callback(self.engine, on_progress, checkpoints)
+        on_step_end = _step_callback(self.engine, self.group, on_progress, checkpoints)
         patches = self._loop(patches, prompt, sampling, steps, on_step_end, done=self.engine.step)
         self.engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
@@ -211,11 +212,10 @@ class Renderer:
 
         All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
         """
-        vae, group = self.pipeline.vae, self.group
-        ranks = group if isinstance(group, SequenceGroup) else None
-        group.mark("decode")
+        vae = self.pipeline.vae
+        self.group.mark("decode")
         with on_device(vae, latents.device):
-            for piece in decode(vae, latents.to(vae.dtype) / vae.config.scaling_factor, ranks):
+            for piece in decode(vae, latents.to(vae.dtype) / vae.config.scaling_factor, self.group):
                 video: Any = self.pipeline.video_processor.postprocess_video(piece.float(), output_type="np")[0]
                 yield (video * 255).round().astype(np.uint8)
 
@@ -265,10 +265,12 @@ def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     return {}
 
 
-def _step_callback(engine: Engine, on_progress: Callable[[float], None] | None, checkpoints: Checkpoints | None) -> Any:
+def _step_callback(
+    engine: Engine, group: RankGroup, on_progress: Callable[[float], None] | None, checkpoints: Checkpoints | None
+) -> Any:
     def callback(_pipeline: Any, _step: int, _timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         if checkpoints is not None:
-            checkpoints.step_done(engine, tensors["latents"])
+            checkpoints.step_done(engine, group, tensors["latents"])
         if on_progress is not None:
             on_progress(engine.step / len(engine.times))
         return {}

@@ -5,14 +5,12 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
-from contextlib import nullcontext
 from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import torch
 
-from caching.group import LocalGroup
 from cluster.ranks import RankContext
 from jobs.machine import device_name
 from jobs.rank.checkpoint import Checkpoints
@@ -25,6 +23,7 @@ from jobs.store.logs import attempt_log
 from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
 from jobs.store.storage import Storage
+from parallel.group import make_group
 
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
@@ -42,16 +41,15 @@ class RenderSession:
         self.settings = workload.settings
         self.device_name = device_name()
         self.layout = workload.layout
-        self.group = self._join()
-        self.sharded = workload.shard_weights and self.group.world_size > 1
-        self.encodes = context.rank == 0 or self.sharded  # split text encoders run on all ranks, or on none
+        self.group = make_group(self.layout, engine=workload.engine, deadline_s=workload.deadline_s)
+        self.encodes = context.rank == 0 or workload.shard_weights  # split text encoders run on all ranks, or on none
         pipeline = load_pipeline(
             self.settings.model,
             dtype=self.settings.dtype,
             device=context.device,
             revision=self.settings.revision,
             with_text=self.encodes,
-            ranks=self.group if self.sharded else None,
+            ranks=self.group if workload.shard_weights else None,
             offload=workload.offload,
             own_code=workload.own_code,
         )
@@ -60,7 +58,7 @@ class RenderSession:
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, Any] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
-        with self.group.guard() if self.group.world_size > 1 else nullcontext():
+        with self.group.guard():
             if self.context.rank == 0:
                 return self._lead(item, attempt)
             frames = self.renderer.frames(self._denoise(item, Stopwatch(), self.workload.checkpoints(item))[1])
@@ -122,23 +120,12 @@ class RenderSession:
     def close(self) -> None:
         """Leave the sequence group."""
         self.engine.detach()
-        if self.group.world_size > 1:
-            self.group.close()
-
-    def _join(self) -> Any:
-        if self.layout.world_size == 1:
-            return LocalGroup()
-        from parallel.group import SequenceGroup
-
-        return SequenceGroup(self.layout, engine=self.workload.engine, deadline_s=self.workload.deadline_s)
+        self.group.close()
 
     def _encode(self, text: str) -> Prompt:
         """Encode on the ranks that can; all take the result of rank 0."""
         self.group.mark("encode")
         prompt = self.renderer.encode(text) if self.encodes else None
-        if self.group.world_size == 1:
-            assert prompt is not None
-            return prompt
         tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
         return Prompt(tokens=tokens, pooled=pooled)
 

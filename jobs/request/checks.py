@@ -87,6 +87,6 @@ def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:
     if tokens.shards < world_size:
         hint = f"; a recipe file may say tokens: {{shards: {world_size}}}" if tokens.shards > 1 else ""
         raise BadInput(f"method {method.name} runs on at most {tokens.shards} ranks a gang, not on {world_size}{hint}")
-    clusters = getattr(tokens, "clusters", 0)
+    clusters = tokens.num_clusters
     if clusters > num_tokens // tokens.shards * tokens.shards:
         raise BadInput(f"{clusters} clusters are too many for a video of {num_tokens} tokens")

@@ -98,7 +98,7 @@ def _given(degree: int | Literal["auto"]) -> int | None:
 
 def _most_ranks(tokens: int, method: Recipe) -> int:
     """As many as can share a video, for the number of its tokens and for the method."""
-    return max(1, min(tokens // LEAST_TOKENS, getattr(method.tokens, "shards", tokens)))
+    return max(1, min(tokens // LEAST_TOKENS, method.shards or tokens))
 
 
 def _with_cpus(spec: GangSpec, asked: int | Literal["auto"], gangs: int, nodes: Sequence[Node]) -> GangSpec:

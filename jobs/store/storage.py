@@ -6,8 +6,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import ClassVar, Protocol
 
+from cluster.failure import FailureKind
 from jobs.errors import InfrastructureError
 from jobs.store.files import sha256
 
@@ -20,6 +21,8 @@ TROUBLE = {
 
 class StorageError(InfrastructureError, OSError):
     """The output directory cannot be written at the moment."""
+
+    failure_kind: ClassVar[FailureKind] = FailureKind.STORAGE
 
 
 @dataclass(frozen=True, kw_only=True)

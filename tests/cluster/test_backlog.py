@@ -4,8 +4,9 @@ import threading
 import time
 from dataclasses import replace
 
-from cluster.backlog import Backlog, Job
+from cluster.backlog import Backlog
 from cluster.events import Outcome
+from cluster.job import Job
 
 
 def jobs(*costs: float, shape=None) -> list[Job]:

@@ -1,5 +1,13 @@
 """Who is to blame for a failure, and what follows from it."""
 
+import ast
+import pickle
+from collections.abc import Iterator
+from importlib import import_module
+from pathlib import Path
+
+import pytest
+import torch
 import torch.distributed as dist
 
 from cluster.failure import (
@@ -13,10 +21,28 @@ from cluster.failure import (
     is_gang_usable,
     root_cause,
 )
+from jobs.store.storage import StorageError
+from parallel.watch import RankLost
 
 LOST = FailureKind.INFRASTRUCTURE
 OWN = RankError(kind=FailureKind.ITEM, summary="ValueError: no such colour")
 BROKEN_LINK = RankError(kind=FailureKind.INFRASTRUCTURE, summary="RuntimeError: connection closed by peer")
+ROOT = Path(__file__).parents[2]
+
+
+def carriers() -> Iterator[type[Exception]]:
+    """Every class of the four packages that says itself how it counts."""
+    for package in ("caching", "cluster", "jobs", "parallel"):
+        for path in sorted((ROOT / package).rglob("*.py")):
+            for node in ast.parse(path.read_text()).body:
+                if isinstance(node, ast.ClassDef) and "failure_kind" in map(declared, node.body):
+                    module = import_module(".".join(path.relative_to(ROOT).with_suffix("").parts))
+                    yield getattr(module, node.name)
+
+
+def declared(node: ast.stmt) -> str | None:
+    targets = [node.target] if isinstance(node, ast.AnnAssign) else getattr(node, "targets", [None])
+    return getattr(targets[0], "id", None)
 
 
 def test_lost_gangs_storage_and_failures_of_the_item_have_budgets_of_their_own():
@@ -46,8 +72,29 @@ def test_broken_links_are_told_from_exceptions_of_the_item():
     assert classify(dist.DistBackendError("NCCL error")) is FailureKind.INFRASTRUCTURE
     gloo = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     assert classify(gloo) is FailureKind.INFRASTRUCTURE
+    assert classify(torch.AcceleratorError("CUDA error")) is FailureKind.INFRASTRUCTURE
     assert classify(RuntimeError("shapes do not match")) is FailureKind.ITEM
     assert classify(KeyError("prompt")) is FailureKind.ITEM
+
+
+@pytest.mark.parametrize(("family", "kind"), [(RankLost, LOST), (StorageError, FailureKind.STORAGE)])
+def test_an_exception_counts_as_its_class_says_whatever_its_name(family: type[Exception], kind: FailureKind):
+    renamed = type("AnythingElse", (family,), {})
+    assert classify(family("no more")) is classify(renamed("no more")) is kind
+
+
+def test_every_exception_that_says_how_it_counts_names_a_kind():
+    families = list(carriers())
+    assert {RankLost, StorageError} <= set(families)
+    for family in families:
+        renamed = type("AnythingElse", (family,), {"__init__": lambda self: None})
+        assert classify(renamed()) is FailureKind(renamed.failure_kind)
+
+
+@pytest.mark.parametrize("kind", FailureKind)
+def test_a_kind_keeps_its_policy_on_its_way_from_a_rank(kind: FailureKind):
+    assert pickle.loads(pickle.dumps(kind)) is kind is FailureKind(kind.value)
+    assert kind.policy.limit(Budgets()) > 0
 
 
 def test_a_broken_link_is_the_consequence_of_a_peer_that_raised():

@@ -12,10 +12,11 @@ import ray
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group, remove_placement_group
 
-from cluster.backlog import Backlog, Job
+from cluster.backlog import Backlog
 from cluster.batch import Event, run_batch
 from cluster.failure import Budgets
 from cluster.fleet import Fleet
+from cluster.job import Job
 from cluster.nodes import NodeWatch
 from cluster.runtime import ray_runtime
 from cluster.slot import Slot
@@ -41,7 +42,7 @@ def cluster() -> Iterator[Cluster]:
 
 
 class Crowded:
-    """A cluster with no place for another gang, where others do the work (the protocol `Ground`)."""
+    """A cluster with no place for another gang, where others do the work (the protocol `ClusterView`)."""
 
     def unusable(self) -> set[str]:
         return set()
@@ -52,10 +53,10 @@ class Crowded:
     def why_waiting(self) -> str:
         return "others are using it"
 
-    def may_leave(self, slot: Slot) -> bool:
+    def may_leave(self, slot: int) -> bool:
         return True
 
-    def others_run(self, slot: Slot) -> bool:
+    def others_run(self, slot: int) -> bool:
         return True
 
 
@@ -73,8 +74,8 @@ def test_a_slot_that_leaves_puts_the_job_in_its_hand_back(cluster: Cluster, tmp_
 
     budgets = Budgets(item_failures=3)
     slot = Slot(
-        index=0, spec=SINGLE, workload=ToyWorkload(tmp_path), backlog=backlog, ground=Crowded(), budgets=budgets,
-        tell=take_the_place, stop=threading.Event(),
+        index=0, spec=SINGLE, workload=ToyWorkload(tmp_path), backlog=backlog, cluster=Crowded(), budgets=budgets,
+        on_event=take_the_place, stop=threading.Event(),
     )  # fmt: skip
     slot.serve()
     assert [event.kind for event in events][-2:] == ["gang_waiting", "gang_closed"]
@@ -90,15 +91,17 @@ def test_of_slots_that_would_all_leave_one_stays(cluster: Cluster, tmp_path: Pat
     watch, too_big = NodeWatch(45), replace(SINGLE, num_cpus_per_rank=2)
     fleet = Fleet(
         spec=too_big, gangs=None, workload=ToyWorkload(tmp_path), backlog=Backlog([]), budgets=Budgets(),
-        tell=lambda event: None, watch=watch,
+        on_event=lambda event: None, watch=watch,
     )  # fmt: skip
     slots = [Slot.__new__(Slot) for _ in range(8)]
+    for index, slot in enumerate(slots):
+        slot.index = index
     ended, asking, left = threading.Event(), threading.Barrier(len(slots)), []
     fleet._threads = {slot: threading.Thread(target=ended.wait) for slot in slots}
 
     def ask(slot: Slot) -> None:
         asking.wait()
-        left.append(fleet.may_leave(slot))
+        left.append(fleet.may_leave(slot.index))
 
     askers = [threading.Thread(target=ask, args=[slot]) for slot in slots]
     for thread in [*fleet._threads.values(), *askers]:
@@ -130,5 +133,5 @@ def test_gangs_that_lost_their_nodes_at_once_come_back_one_by_one_with_new_ones(
     outcomes = run_batch(
         spec=SINGLE, gangs=None, workload=ToyWorkload(tmp_path), items=items, on_event=events.append, on_tick=tick
     )
-    assert all(outcome.is_done for outcome in outcomes)
+    assert all(outcome.failure is None for outcome in outcomes)
     assert num("gang_ready") == 4

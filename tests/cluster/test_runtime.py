@@ -24,6 +24,8 @@ SESSION = """
 import os, pathlib, time
 
 class Session:
+    progress, beats = 0.0, 0
+
     def __init__(self, context):
         print("noise from a worker", flush=True)
 

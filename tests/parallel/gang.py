@@ -1,5 +1,6 @@
 """Real processes joined by gloo, which answer to functions: the ranks of the tests."""
 
+import os
 import traceback
 from collections.abc import Callable
 from datetime import timedelta
@@ -15,12 +16,14 @@ from parallel.group import SequenceGroup
 from parallel.layout import Layout
 
 ANSWER_TIMEOUT_S = 150  # Importing xfuser takes most of it on a busy machine.
+STDERR = 2
 
 
 class Gang:
     """One process per rank, each with a `SequenceGroup` of the layout; `folder` is where they find each other.
 
-    `layout` may be set to another one of as many ranks at any time.
+    `layout` and `deadline_s` may be set to others, of as many ranks, at any time. The processes are forks of one that
+    has imported what ranks need; where `before` is to run before anything is imported, they begin from nothing.
     """
 
     def __init__(
@@ -32,12 +35,15 @@ class Gang:
         engine: str = "xfuser",
         deadline_s: float = 60,
     ):
-        context = mp.get_context("spawn")
+        context = mp.get_context("spawn" if before else "forkserver")
+        if not before:
+            context.set_forkserver_preload(["tests.parallel.preload"])
         self.layout, self.engine, self.deadline_s = layout, engine, deadline_s
         self._pipes, self._processes = [], []
         for rank in range(layout.world_size):
             ours, theirs = context.Pipe()
-            args = (theirs, rank, layout.world_size, folder / "rendezvous", before)
+            stderr = Connection(os.dup(STDERR), readable=False)  # So that it is passed on; a fork has the server's.
+            args = (theirs, stderr, rank, layout.world_size, folder / "rendezvous", before)
             process = context.Process(target=_serve, args=args, daemon=True)
             process.start()
             theirs.close()  # So that the death of a rank is seen at once.
@@ -75,7 +81,15 @@ def _answer(pipe: Connection) -> Any:
     return value
 
 
-def _serve(pipe: Connection, rank: int, world_size: int, rendezvous: Path, before: Callable[[], None] | None) -> None:
+def _serve(
+    pipe: Connection,
+    stderr: Connection,
+    rank: int,
+    world_size: int,
+    rendezvous: Path,
+    before: Callable[[], None] | None,
+) -> None:
+    os.dup2(stderr.fileno(), STDERR)
     torch.set_num_threads(1)
     if before:
         before()
@@ -83,14 +97,14 @@ def _serve(pipe: Connection, rank: int, world_size: int, rendezvous: Path, befor
     dist.init_process_group(
         "gloo", init_method=f"file://{rendezvous}", rank=rank, world_size=world_size, timeout=timeout
     )
-    group = None
+    group, made_of = None, None
     while True:
         layout, settings, function, args = pipe.recv()
         try:
-            if group is not None and group.layout != layout:
+            if group is not None and made_of != (layout, settings):
                 group.close()
                 group = None
-            group = group or SequenceGroup(layout, **settings)
+            group, made_of = group or SequenceGroup(layout, **settings), (layout, settings)
             pipe.send((function(group, *args), None))
         except Exception:  # Everything goes back to the test, which fails with it.
             pipe.send((None, traceback.format_exc()))

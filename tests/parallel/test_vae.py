@@ -4,6 +4,7 @@ import pytest
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
 
+from parallel.single import SingleGroup
 from parallel.vae import decode
 from tests.parallel.gang import Gang
 
@@ -57,7 +58,7 @@ def decode_by_rank(group, size):
 
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_one_process_decodes_in_pieces_what_it_decodes_at_once(size):
-    pieces = list(decode(make_vae(), latents(size)))
+    pieces = list(decode(make_vae(), latents(size), SingleGroup()))
     assert torch.equal(torch.cat(pieces, dim=2), reference(size))
     assert all(piece.shape[2] for piece in pieces)
 

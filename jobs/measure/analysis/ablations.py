@@ -4,11 +4,24 @@ import statistics
 from collections.abc import Iterator
 from dataclasses import replace
 from itertools import groupby
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.tokens import SelectedTokens, TrajectoryMedoids
-from jobs.measure.analysis.study import Analysis, Row, Study
+from jobs.measure.analysis.study import Analysis, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Score(TypedDict):
+    """What one value of a setting gives."""
+
+    setting: str
+    value: str
+    psnr_db: float
+    psnr_db_min: float
+    dense_steps: int
 
 
 def variants() -> Iterator[tuple[str, str, Recipe]]:
@@ -40,7 +53,7 @@ def variants() -> Iterator[tuple[str, str, Recipe]]:
 
 def analyse(study: Study) -> Analysis:
     """PSNR of final latents against full sampling, one setting changed at a time."""
-    rows = []
+    rows: list[Score] = []
     for setting, value, method in variants():
         scores = study.judge.latent_db(method)
         engine = study.judge.contest.renderer.engine
@@ -54,10 +67,10 @@ def analyse(study: Study) -> Analysis:
                 "dense_steps": engine.dense_steps,
             }
         )
-    return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows))
+    return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows), height=8)
 
 
-def _draw(figure: Any, rows: list[Row]) -> None:
+def _draw(figure: "Figure", rows: list[Score]) -> None:
     groups = [(setting, list(members)) for setting, members in groupby(rows, key=lambda row: row["setting"])]
     axes = figure.subplots(3, 3, sharey=True).flatten()
     for axis, (setting, members) in zip(axes, groups, strict=True):

@@ -1,7 +1,7 @@
 """How the latents stray from full sampling, step by step: DuCa, Fig. 2."""
 
 from dataclasses import replace
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -10,6 +10,9 @@ from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Interval
 from caching.recipe.tokens import SelectedTokens
 from jobs.measure.analysis.study import Analysis, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 
 def compared() -> dict[str, Recipe]:
@@ -43,7 +46,7 @@ def analyse(study: Study) -> Analysis:
     return Analysis(rows=rows, draw=lambda figure: _draw(figure, totals))
 
 
-def _draw(figure: Any, totals: dict[str, Tensor]) -> None:
+def _draw(figure: "Figure", totals: dict[str, Tensor]) -> None:
     axis = figure.subplots()
     for name, error in totals.items():
         axis.semilogy(error.where(error > 0, torch.nan), label=name)  # none before the first sparse step

@@ -1,74 +1,67 @@
 """Where the seconds go: true denoising, clustering, simulated denoising; ResCa, Fig. S2."""
 
 import time
+from collections import defaultdict
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
-from typing import Any
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 
-from caching.engine import Engine
-from caching.proxies.proxies import Proxies
-from caching.proxies.simulation import ProxySimulation
 from caching.recipe.recipe import RECIPES
 from jobs.measure.analysis.study import Analysis, Study
 
-PARTS = {
-    "step": (Engine, "_advance"),
-    "dense": (Engine, "_dense"),
-    "clustering": (Proxies, "choose"),
-    "true denoising": (Proxies, "_denoise"),
-    "simulated denoising": (ProxySimulation, "advance"),
-}
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+class Part(NamedTuple):
+    """The seconds of one part of the steps of one kind."""
+
+    steps: str
+    part: str
+    seconds: float
+
+
+class PartTimes:
+    """Seconds by part of a step; work on a GPU is waited for."""
+
+    def __init__(self) -> None:
+        self.seconds: defaultdict[str, float] = defaultdict(float)
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the block."""
+        started = time.perf_counter()
+        yield
+        if torch.cuda.is_available():
+            torch.cuda.synchronize()
+        self.seconds[part] += time.perf_counter() - started
 
 
 def analyse(study: Study) -> Analysis:
     """Seconds a video of each part of the denoising loop, in dense and in sparse steps, with `resca`."""
     study.judge.sample(RECIPES["resca"])  # first-time costs
-    with ExitStack() as stack:
-        clocks = {part: stack.enter_context(stopwatch(*place)) for part, place in PARTS.items()}
-        study.judge.sample(RECIPES["resca"])
-    total = {part: sum(seconds) / study.num_prompts for part, seconds in clocks.items()}
-    rows = [
-        {"steps": "dense", "part": "true denoising", "seconds": total["dense"] - total["clustering"]},
-        {"steps": "dense", "part": "clustering", "seconds": total["clustering"]},
-        {"steps": "sparse", "part": "true denoising", "seconds": total["true denoising"]},
-        {"steps": "sparse", "part": "simulated denoising", "seconds": total["simulated denoising"]},
-        {
-            "steps": "sparse",
-            "part": "other",
-            "seconds": total["step"] - total["dense"] - total["true denoising"] - total["simulated denoising"],
-        },
+    times = PartTimes()
+    study.judge.sample(RECIPES["resca"], timed=times)
+    total = {part: seconds / study.num_prompts for part, seconds in times.seconds.items()}
+    other = total["step"] - total["dense"] - total["proxies"] - total["simulation"]
+    parts = [
+        Part("dense", "true denoising", total["dense"] - total["clustering"]),
+        Part("dense", "clustering", total["clustering"]),
+        Part("sparse", "true denoising", total["proxies"]),
+        Part("sparse", "simulated denoising", total["simulation"]),
+        Part("sparse", "other", other),
     ]
-    return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows))
+    return Analysis(rows=[part._asdict() for part in parts], draw=lambda figure: _draw(figure, parts))
 
 
-@contextmanager
-def stopwatch(owner: type, name: str) -> Iterator[list[float]]:
-    """The seconds of each call of a method, while the block runs; work on a GPU is waited for."""
-    original, seconds = getattr(owner, name), []
-
-    def timed(*args: Any, **kwargs: Any) -> Any:
-        started = time.perf_counter()
-        result = original(*args, **kwargs)
-        if torch.cuda.is_available():
-            torch.cuda.synchronize()
-        seconds.append(time.perf_counter() - started)
-        return result
-
-    setattr(owner, name, timed)
-    try:
-        yield seconds
-    finally:
-        setattr(owner, name, original)
-
-
-def _draw(figure: Any, rows: list[dict[str, Any]]) -> None:
+def _draw(figure: "Figure", parts: list[Part]) -> None:
     axis = figure.subplots()
     ends = {"dense": 0.0, "sparse": 0.0}
-    for number, row in enumerate(rows):
-        label = f"{row['part']} ({row['steps']})"
-        axis.barh(row["steps"], row["seconds"], left=ends[row["steps"]], color=f"C{number}", label=label)
-        ends[row["steps"]] += row["seconds"]
+    for number, part in enumerate(parts):
+        label = f"{part.part} ({part.steps})"
+        axis.barh(part.steps, part.seconds, left=ends[part.steps], color=f"C{number}", label=label)
+        ends[part.steps] += part.seconds
     axis.set_xlabel("seconds a video")
     axis.legend()

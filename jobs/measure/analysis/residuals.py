@@ -1,12 +1,15 @@
 """How alike residuals are inside clusters: ResCa, Fig. 2c to 2e."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from jobs.measure.analysis.clusters import CLUSTERINGS, INTERVAL, clusters_of, distances_within
-from jobs.measure.analysis.study import Analysis, Row, Study, residuals
+from jobs.measure.analysis.study import Analysis, Study, residuals
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 ORDERS = (0, 1, 2, 3)
 QUANTILES = (0.02, 0.1, 0.5, 0.9, 0.98)
@@ -54,14 +57,19 @@ def _successive(study: Study) -> tuple[Tensor, Tensor]:
     return now[keep], following[keep]
 
 
-def _row(clustering: str, order: int, values: Tensor) -> Row:
+def _row(clustering: str, order: int, values: Tensor) -> dict[str, str | float]:
+    mean, pairs = float(values.mean()), len(values)
+    return {"clustering": clustering, "order": order, "mean": mean, **_quantiles(values), "pairs": pairs}
+
+
+def _quantiles(values: Tensor) -> dict[str, float]:
+    """By name: `q02` is the value that 2% are below."""
     thinned = values[:: len(values) // MOST_VALUES + 1]
     points = thinned.quantile(torch.tensor(QUANTILES))
-    named = {f"q{round(100 * place):02d}": float(point) for place, point in zip(QUANTILES, points, strict=True)}
-    return {"clustering": clustering, "order": order, "mean": float(values.mean()), **named, "pairs": len(values)}
+    return {f"q{round(100 * place):02d}": float(point) for place, point in zip(QUANTILES, points, strict=True)}
 
 
-def _draw(figure: Any, scaled: dict[tuple[str, int], Tensor], successive: tuple[Tensor, Tensor]) -> None:
+def _draw(figure: "Figure", scaled: dict[tuple[str, int], Tensor], successive: tuple[Tensor, Tensor]) -> None:
     left, middle, right = figure.subplots(1, 3)
     for clustering in CLUSTERINGS:
         values = scaled[clustering, 1]
@@ -69,7 +77,7 @@ def _draw(figure: Any, scaled: dict[tuple[str, int], Tensor], successive: tuple[
         left.plot(torch.linspace(0, 3, BINS), counts / counts.sum(), label=clustering)
     left.set(xlabel="distance of first-order residuals", ylabel="frequency")
     left.legend(title="clusters by")
-    boxes = [_row("trajectory", order, scaled["trajectory", order]) for order in ORDERS]
+    boxes = [_quantiles(scaled["trajectory", order]) for order in ORDERS]
     middle.bxp(
         [
             {"whislo": box["q02"], "q1": box["q10"], "med": box["q50"], "q3": box["q90"], "whishi": box["q98"]}

@@ -2,7 +2,7 @@
 
 import statistics
 import time
-from typing import Any
+from typing import TYPE_CHECKING, NotRequired, TypedDict
 
 import torch
 
@@ -13,10 +13,23 @@ from caching.recipe.tokens import TrajectoryMedoids
 from jobs.measure.analysis.study import Analysis, Study
 from jobs.measure.fidelity import peak_memory
 
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
 LARGEST = 118_800  # 720 x 1280 pixels, 129 frames
 WIDTH = 3072  # of HunyuanVideo's hidden states
 CLUSTERS = 32
 PARTS = (8, 4, 2, 1)
+
+
+class Clustering(TypedDict):
+    """What one size costs."""
+
+    tokens: int
+    seconds: float
+    extra_bytes: int
+    features_bytes: int
+    exponent: NotRequired[float]  # of all sizes together
 
 
 def analyse(study: Study | None = None) -> Analysis:
@@ -45,7 +58,7 @@ def cluster(features: torch.Tensor, settings: TrajectoryMedoids) -> torch.Tensor
     return k_medoids(vectors, valid, settings.clusters // settings.shards, num_iterations=FIRST_ITERATIONS)[0]
 
 
-def _measure(tokens: int) -> dict[str, Any]:
+def _measure(tokens: int) -> Clustering:
     """Median seconds of three, and the memory beyond the features, which the model has made anyway."""
     settings = TrajectoryMedoids(clusters=CLUSTERS)
     features = torch.randn(tokens // settings.shards * settings.shards, WIDTH, dtype=torch.bfloat16)
@@ -65,7 +78,7 @@ def _measure(tokens: int) -> dict[str, Any]:
     }
 
 
-def _draw(figure: Any, rows: list[dict[str, Any]], exponent: float) -> None:
+def _draw(figure: "Figure", rows: list[Clustering], exponent: float) -> None:
     axis = figure.subplots()
     axis.loglog([row["tokens"] for row in rows], [row["seconds"] for row in rows], "o-")
     axis.set_xlabel("tokens")

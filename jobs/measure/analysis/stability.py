@@ -1,13 +1,24 @@
 """Why an implicit update: amplification on the linear test equation; ResCa, B.8, Eq. S11 to S19."""
 
-from typing import Any
+from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
 from caching.proxies.simulation import drift, implicit_step
-from jobs.measure.analysis.study import Analysis, Row, Study
+from jobs.measure.analysis.study import Analysis, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 STEPS = torch.linspace(-6, 0, 121, dtype=torch.float64)  # z = h lambda
+
+
+class Gains(TypedDict):
+    """What a step makes of 1."""
+
+    z: float
+    explicit: float
+    implicit: float
 
 
 def explicit_gain(z: float) -> float:
@@ -25,13 +36,13 @@ def implicit_gain(z: float) -> float:
 
 def analyse(study: Study) -> Analysis:
     """Amplification factors of both updates; a step is stable where they stay within 1."""
-    rows: list[Row] = [
+    rows: list[Gains] = [
         {"z": float(z), "explicit": explicit_gain(float(z)), "implicit": implicit_gain(float(z))} for z in STEPS
     ]
     return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows))
 
 
-def _draw(figure: Any, rows: list[Row]) -> None:
+def _draw(figure: "Figure", rows: list[Gains]) -> None:
     axis = figure.subplots()
     for kind in ("explicit", "implicit"):
         axis.plot([row["z"] for row in rows], [abs(row[kind]) for row in rows], label=kind)

@@ -3,9 +3,9 @@
 Legend: T steps, N tokens, D hidden width, P values of a patch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
@@ -13,15 +13,21 @@ from torch import Tensor
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.measure.judge import Judge
 
-Row = dict[str, Any]
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+
+# A tensor out of what a module is called with, by place and by name.
+Pick = Callable[[tuple[Tensor, ...], dict[str, Tensor]], Tensor]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
-    """What an analysis found: a table, and how to draw it on a matplotlib figure."""
+    """What an analysis found: a table, and how to draw it on a figure of some height in inches."""
 
-    rows: list[Row]
-    draw: Callable[[Any], None]
+    rows: Sequence[Mapping[str, object]]
+    draw: Callable[["Figure"], None]
+    height: float = 5
 
 
 @dataclass
@@ -54,7 +60,11 @@ class Study:
         return torch.stack(seen)[:, 0].float()
 
     def _watch(
-        self, module: torch.nn.Module, pick: Callable[[Any, Any], Tensor], method: Recipe, prompt: int
+        self,
+        module: torch.nn.Module,
+        pick: Pick,
+        method: Recipe,
+        prompt: int,
     ) -> list[Tensor]:
         """Sample a prompt and pick a tensor out of each call of a module."""
         seen: list[Tensor] = []

@@ -1,16 +1,20 @@
 """Denoising trajectories of tokens in a space that can be seen: ResCa, Eq. S1 and S2, Fig. 2a, 2b, S3 and S4."""
 
-from typing import Any
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor
 
 from caching.recipe.recipe import RECIPES
 from jobs.measure.analysis.clusters import INTERVAL, clusters_of
-from jobs.measure.analysis.study import Analysis, Row, Study
+from jobs.measure.analysis.study import Analysis, Study
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 COMPARED = ("full", "tomesd", "fora", "taylorseer", "resca")
 SHOWN_CLUSTERS, SHOWN_TOKENS = 3, 4
+Row = dict[str, str | float | None]
 
 
 def project(trajectories: Tensor) -> tuple[Tensor, float]:
@@ -39,7 +43,7 @@ def analyse(study: Study) -> Analysis:
     pair = torch.arange(2)
     rows += [row for name, path in compared.items() for row in _rows(name, pair, pair, path, None)]
     labels = {kind: labels for kind, (_, labels) in clouds.items()}
-    return Analysis(rows=rows, draw=lambda figure: _draw(figure, paths, labels, compared))
+    return Analysis(rows=rows, draw=lambda figure: _draw(figure, paths, labels, compared), height=8)
 
 
 def _sample(clusters: Tensor) -> tuple[Tensor, Tensor]:
@@ -61,21 +65,26 @@ def _compared(study: Study) -> dict[str, Tensor]:
 
 
 def _rows(kind: str, tokens: Tensor, labels: Tensor, path: Tensor, kept: float | None) -> list[Row]:
+    u, v1, v2 = (path[..., place].tolist() for place in range(3))
     return [
-        dict(
-            zip(("u", "v1", "v2"), path[step, number].tolist(), strict=True),
-            picture=kind,
-            token=int(tokens[number]),
-            cluster=int(labels[number]),
-            step=step,
-            variance_kept=kept,
-        )
+        {
+            "u": u[step][number],
+            "v1": v1[step][number],
+            "v2": v2[step][number],
+            "picture": kind,
+            "token": int(tokens[number]),
+            "cluster": int(labels[number]),
+            "step": step,
+            "variance_kept": kept,
+        }
         for number in range(len(tokens))
         for step in range(len(path))
     ]
 
 
-def _draw(figure: Any, paths: dict[str, tuple[Tensor, float]], labels: dict[str, Tensor], compared: dict) -> None:
+def _draw(
+    figure: "Figure", paths: dict[str, tuple[Tensor, float]], labels: dict[str, Tensor], compared: dict[str, Tensor]
+) -> None:
     for place, (kind, (path, kept)) in enumerate(paths.items()):
         solid = figure.add_subplot(2, 3, place + 1, projection="3d")
         flat = figure.add_subplot(2, 3, place + 4)

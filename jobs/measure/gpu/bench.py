@@ -1,4 +1,4 @@
-"""Runs the first denoising steps of one contestant after another on one transformer.
+"""Runs the first denoising steps of one case after another on one transformer.
 
 Legend: B batch (1), N tokens, P values of a patch.
 """
@@ -9,21 +9,21 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
 from itertools import pairwise
-from typing import Any
 
 import torch
 
 from caching.engine import Engine
 from caching.group import LocalGroup
 from caching.recipe.schedule import Clock, Signals
+from caching.state_dict import StateDict
 from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.attention import KernelGroup
-from jobs.measure.gpu.cases import BLIND, Contestant, dense_plan
+from jobs.measure.gpu.cases import Case, dense_plan
 from jobs.measure.gpu.model import noise_levels, random_inputs, random_latents, random_transformer
 from jobs.measure.gpu.timing import Budget, Step, Timing, steps_to_run, synchronize, warm_up
 
 COMPILER = "inductor"
-LONG_S = 20.0  # a contestant that has taken so long after its warm-up is content with one dense step
+LONG_S = 20.0  # a case that has taken so long after its warm-up is content with one dense step
 
 
 class TypicalClock:
@@ -33,11 +33,19 @@ class TypicalClock:
         self.clock = clock
 
     def is_dense(self, step: int, signals: Signals) -> bool:
-        asked = {name: _without_answer(getattr(signals, name)) for name in vars(BLIND)}
-        return self.clock.is_dense(step, Signals(**asked))
+        without_answers = Signals(
+            input_change=_without_answer(signals.input_change), error=_without_answer(signals.error)
+        )
+        return self.clock.is_dense(step, without_answers)
 
     def may_be_sparse_after(self, step: int) -> bool:
         return self.clock.may_be_sparse_after(step)
+
+    def state_dict(self) -> StateDict:
+        return self.clock.state_dict()
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.clock.load_state_dict(state)
 
 
 def _without_answer(measure: Callable[[], float | None]) -> Callable[[], None]:
@@ -47,13 +55,32 @@ def _without_answer(measure: Callable[[], float | None]) -> Callable[[], None]:
     return ask
 
 
-def _warm_up(plan: Sequence[bool], contestant: Contestant) -> int:
+class ClusteringTimes:
+    """The seconds of clustering in the present step, where there is any."""
+
+    def __init__(self, device: torch.device) -> None:
+        self.device, self.seconds = device, 0.0
+
+    @contextmanager
+    def __call__(self, part: str) -> Iterator[None]:
+        """Time the block if it is clustering; other parts are not waited for."""
+        if part != "clustering":
+            yield
+            return
+        synchronize(self.device)
+        started = time.perf_counter()
+        yield
+        synchronize(self.device)
+        self.seconds += time.perf_counter() - started
+
+
+def _warm_up(plan: Sequence[bool], case: Case) -> int:
     """The steps that are not counted; in compiled blocks the sparse steps with proxies compile once more."""
-    return warm_up(plan, rounds=2 if contestant.compiled else 1)
+    return warm_up(plan, rounds=2 if case.compiled else 1)
 
 
 class Bench:
-    """A transformer with random weights, on which contestants take turns."""
+    """A transformer with random weights, on which cases take turns."""
 
     def __init__(self, model: ModelSize, *, num_steps: int, repeats: int, budget: Budget) -> None:
         self.device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
@@ -62,55 +89,56 @@ class Bench:
         self.transformer = random_transformer(model.config, self.device)
         self.inputs = random_inputs(self.transformer, model.num_text_tokens, self.device)
 
-    def measure(self, contestant: Contestant) -> Timing:
-        """Run as many steps as it takes. Raises what the contestant raises, torch.OutOfMemoryError among others."""
+    def measure(self, case: Case) -> Timing:
+        """Run as many steps as it takes. Raises what the case raises, torch.OutOfMemoryError among others."""
         if self.device.type == "cuda":
             gc.collect()
             torch.cuda.empty_cache()
             torch.cuda.reset_peak_memory_stats()
-        timing = self._time_peer(contestant) if contestant.recipe is None else self._time_recipe(contestant)
+        timing = self._time_peer(case) if case.recipe is None else self._time_recipe(case)
         on_gpu = self.device.type == "cuda"
         return replace(timing, peak_bytes=torch.cuda.max_memory_allocated() if on_gpu else None)
 
-    def fewest_steps(self, contestant: Contestant) -> list[bool]:
-        """The steps, True for dense ones, that it takes at least to time a contestant; a guess for peers."""
-        if contestant.recipe is None:
-            return self._peer_plan(contestant)
-        plan = dense_plan(contestant.recipe, self.num_steps)
-        return plan[: steps_to_run(plan, _warm_up(plan, contestant), dense=1, sparse=1)]
+    def fewest_steps(self, case: Case) -> list[bool]:
+        """The steps, True for dense ones, that it takes at least to time a case; a guess for peers."""
+        if case.recipe is None:
+            return self._peer_plan(case)
+        plan = dense_plan(case.recipe, self.num_steps)
+        return plan[: steps_to_run(plan, _warm_up(plan, case), dense=1, sparse=1)]
 
-    def _peer_plan(self, contestant: Contestant) -> list[bool]:
+    def _peer_plan(self, case: Case) -> list[bool]:
         from jobs.measure.gpu.rivals import PLAIN
 
-        if contestant.name == PLAIN:  # every step is dense
+        if case.name == PLAIN:  # every step is dense
             return [True] * min(self.num_steps, 1 + self.repeats)
         return [step % 3 == 0 for step in range(self.num_steps)]
 
-    def _time_peer(self, contestant: Contestant) -> Timing:
+    def _time_peer(self, case: Case) -> Timing:
         from jobs.measure.gpu.rivals import RIVALS, time_rival
 
-        latents = random_latents(self.transformer, contestant.video, self.device)
+        latents = random_latents(self.transformer, case.video, self.device)
         steps = time_rival(
-            RIVALS[contestant.name],
+            RIVALS[case.name],
             self.transformer,
             latents,
             self.inputs,
-            contestant.video,
+            case.video,
             num_steps=self.num_steps,
-            stop_after=len(self._peer_plan(contestant)),
+            stop_after=len(self._peer_plan(case)),
             end=self.budget.end,
         )
         return Timing(steps=steps, num_warm_up=warm_up([step.dense for step in steps]))
 
-    def _time_recipe(self, contestant: Contestant) -> Timing:
-        assert contestant.recipe is not None
-        plan = dense_plan(contestant.recipe, self.num_steps)
-        first = _warm_up(plan, contestant)
+    def _time_recipe(self, case: Case) -> Timing:
+        assert case.recipe is not None
+        plan = dense_plan(case.recipe, self.num_steps)
+        first = _warm_up(plan, case)
         enough = steps_to_run(plan, first, dense=self.repeats, sparse=self.repeats)
-        fewest = len(self.fewest_steps(contestant))
+        fewest = len(self.fewest_steps(case))
         steps: list[Step] = []
-        with self._engine(contestant) as engine:
-            for step in self._steps(engine, contestant):
+        times = ClusteringTimes(self.device)
+        with self._engine(case, times) as engine:
+            for step in self._steps(engine, case, times):
                 steps.append(step)
                 is_long = sum(step.seconds for step in steps[first:]) > LONG_S or self.budget.left_s < 0
                 if len(steps) >= (fewest if is_long else enough):
@@ -118,27 +146,25 @@ class Bench:
             return Timing(steps=tuple(steps), num_warm_up=first, cache_bytes=engine.peak_cache_bytes)
 
     @contextmanager
-    def _engine(self, contestant: Contestant) -> Iterator[Engine]:
-        assert contestant.recipe is not None
-        group = LocalGroup() if contestant.attention == "default" else KernelGroup(contestant.attention)
-        compiler = COMPILER if contestant.compiled else None
-        engine = Engine(self.transformer, contestant.recipe, group, compiler=compiler)
+    def _engine(self, case: Case, times: ClusteringTimes) -> Iterator[Engine]:
+        assert case.recipe is not None
+        group = LocalGroup() if case.attention == "default" else KernelGroup(case.attention)
+        compiler = COMPILER if case.compiled else None
+        engine = Engine(self.transformer, case.recipe, group, compiler=compiler, timed=times)
         try:
             yield engine
         finally:
             engine.detach()
 
     @torch.inference_mode()
-    def _steps(self, engine: Engine, contestant: Contestant) -> Iterator[Step]:
+    def _steps(self, engine: Engine, case: Case, times: ClusteringTimes) -> Iterator[Step]:
         """The denoising loop, Euler steps on patches `[B, N, P]`; yields after each step."""
         levels = noise_levels(engine.recipe.schedule.num_steps(self.num_steps))
-        engine.begin(contestant.video.grid, levels[:-1])
-        engine.clock = TypicalClock(engine.clock)
-        clustering = self._watch_clustering(engine)
-        patches = engine.adapter.unfold(random_latents(self.transformer, contestant.video, self.device))
+        engine.begin(case.video.grid, levels[:-1], decide=TypicalClock)
+        patches = engine.adapter.unfold(random_latents(self.transformer, case.video, self.device))
         dtype = self.inputs["encoder_hidden_states"].dtype
         for level, following in pairwise(levels):
-            clustering.clear()
+            times.seconds = 0.0
             synchronize(self.device)
             started = time.perf_counter()
             timestep = torch.tensor([1000 * level], device=self.device)
@@ -146,21 +172,4 @@ class Bench:
             patches = patches + (following - level) * velocity.float()
             synchronize(self.device)
             seconds = time.perf_counter() - started
-            yield Step(dense=engine.dense[-1], seconds=seconds, clustering_s=sum(clustering))
-
-    def _watch_clustering(self, engine: Engine) -> list[float]:
-        """The seconds of each clustering from now on, where there is any."""
-        seconds: list[float] = []
-        if engine.proxies is None:
-            return seconds
-        choose = engine.proxies.choose
-
-        def timed(*args: Any) -> None:
-            synchronize(self.device)
-            started = time.perf_counter()
-            choose(*args)
-            synchronize(self.device)
-            seconds.append(time.perf_counter() - started)
-
-        engine.proxies.choose = timed  # type: ignore[method-assign]
-        return seconds
+            yield Step(dense=engine.dense[-1], seconds=seconds, clustering_s=times.seconds)

@@ -18,7 +18,7 @@ BLIND = Signals(input_change=lambda: None, error=lambda: None)
 
 
 @dataclass(frozen=True, kw_only=True)
-class Contestant:
+class Case:
     """One row of the table: a method, or a peer, in one setting."""
 
     name: str
@@ -34,7 +34,7 @@ class Contestant:
         return f"{self.video.name} {self.name}{', compiled' if self.compiled else ''}{kernel}"
 
 
-def read_contestants(options: GpuOptions) -> list[Contestant]:
+def read_cases(options: GpuOptions) -> list[Case]:
     """Raises BadInput for a method, size, kernel, peer or number that does not work."""
     _check(options)
     model = BENCHMARKED[options.model]
@@ -50,7 +50,7 @@ def read_contestants(options: GpuOptions) -> list[Contestant]:
         *(_method_at(first, method, compiled=compiled) for method in others),
         *(_method_at(first, method, attention=kernel) for method in core[:1] for kernel in _kernels(options)),
         *(_method_at(first, method, compiled=True) for method in again),
-        *(Contestant(name=name, video=first) for name in _peers(options)),
+        *(Case(name=name, video=first) for name in _peers(options)),
     ]
 
 
@@ -60,8 +60,8 @@ def dense_plan(recipe: Recipe, num_steps: int) -> list[bool]:
     return [clock.is_dense(step, BLIND) for step in range(recipe.schedule.num_steps(num_steps))]
 
 
-def _method_at(video: Video, method: Recipe, *, compiled: bool = False, attention: str = "default") -> Contestant:
-    return Contestant(name=method.name, video=video, recipe=method, compiled=compiled, attention=attention)
+def _method_at(video: Video, method: Recipe, *, compiled: bool = False, attention: str = "default") -> Case:
+    return Case(name=method.name, video=video, recipe=method, compiled=compiled, attention=attention)
 
 
 def _method(name: str, num_steps: int) -> Recipe:

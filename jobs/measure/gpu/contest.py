@@ -1,4 +1,4 @@
-"""The contestants' turns: who can be measured, who has time, and what came of it."""
+"""The cases' turns: which can be measured, for which there is time, and what came of it."""
 
 import torch
 
@@ -8,19 +8,19 @@ from jobs.measure.full_size import DTYPE
 from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.attention import has_kernel
 from jobs.measure.gpu.bench import Bench
-from jobs.measure.gpu.cases import Contestant
+from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import Video
-from jobs.measure.gpu.rows import Row, Yardstick, bare_row, loop_of, loop_run, make_row
+from jobs.measure.gpu.rows import CaseRow, Yardstick, bare_row, loop_of, loop_run, make_row
 from jobs.measure.gpu.timing import Budget, Timing, matmul_flops_per_s
 
 COMPILATION_S = 60.0
 EXPECTED_MFU = 0.4  # until a dense step has been timed
-# What contestants may die of, and the others live on: kernels and compilers, and assertions of peers.
+# What a case may fail by while the others go on: kernels and compilers, and assertions of peers.
 FAILURES = (RuntimeError, ValueError, ImportError, AssertionError)
 
 
-class Contest:
-    """Contestants on one transformer, within a budget of time.
+class GpuContest:
+    """Cases on one transformer, within a budget of time.
 
     Raises:
         InfrastructureError: if the device has no room for the weights.
@@ -36,26 +36,26 @@ class Contest:
         self.dense_s: dict[Video, float] = {}  # of full sampling
         self.full_loop_s: dict[tuple[Video, bool], float] = {}  # by whether it is compiled
 
-    def play(self, contestant: Contestant) -> Row:
-        """Measure one contestant; one that cannot be measured gets a row that says why."""
-        if obstacle := self._obstacle(contestant):
-            return bare_row(contestant, f"not run: {obstacle}")
+    def play(self, case: Case) -> CaseRow:
+        """Measure one case; one that cannot be measured gets a row that says why."""
+        if obstacle := self._obstacle(case):
+            return bare_row(case, f"not run: {obstacle}")
         try:
-            timing = self.bench.measure(contestant)
+            timing = self.bench.measure(case)
         except torch.OutOfMemoryError:
-            return bare_row(contestant, "out of memory")
+            return bare_row(case, "out of memory")
         except FAILURES as error:
-            return bare_row(contestant, f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
-        return self._row(contestant, timing)
+            return bare_row(case, f"failed: {(str(error) or type(error).__name__).splitlines()[0]}")
+        return self._row(case, timing)
 
-    def _obstacle(self, contestant: Contestant) -> str | None:
+    def _obstacle(self, case: Case) -> str | None:
         """Why there is no use in trying."""
-        kernel, head_width = contestant.attention, self.model.config.get("attention_head_dim", 128)
+        kernel, head_width = case.attention, self.model.config.get("attention_head_dim", 128)
         if kernel != "default" and not has_kernel(kernel, head_width, self.bench.device):
             return f"PyTorch has no {kernel} attention here"
-        if contestant.recipe is None and (package := self._missing(contestant.name)):
+        if case.recipe is None and (package := self._missing(case.name)):
             return f"{package} is not installed"
-        if self._expected_s(contestant) > self.budget.left_s:
+        if self._expected_s(case) > self.budget.left_s:
             return "no time left"
         return None
 
@@ -64,41 +64,41 @@ class Contest:
 
         return None if RIVALS[peer].available else RIVALS[peer].needs
 
-    def _expected_s(self, contestant: Contestant) -> float:
-        """What a contestant will take at least, its sparse steps left out."""
-        guess = self._step_flops(contestant.video) / (EXPECTED_MFU * self.matmul_flops_per_s)
-        dense_s = self.dense_s.get(contestant.video, guess)
-        return sum(self.bench.fewest_steps(contestant)) * dense_s + COMPILATION_S * contestant.compiled
+    def _expected_s(self, case: Case) -> float:
+        """What a case will take at least, its sparse steps left out."""
+        guess = self._step_flops(case.video) / (EXPECTED_MFU * self.matmul_flops_per_s)
+        dense_s = self.dense_s.get(case.video, guess)
+        return sum(self.bench.fewest_steps(case)) * dense_s + COMPILATION_S * case.compiled
 
-    def _row(self, contestant: Contestant, timing: Timing) -> Row:
+    def _row(self, case: Case, timing: Timing) -> CaseRow:
         from jobs.measure.gpu.rivals import PLAIN
 
-        cost = self._cost(contestant)
+        cost = self._cost(case)
         if cost:
             loop = loop_of(timing, cost.dense_steps, cost.sparse_steps)
-        elif contestant.name == PLAIN:
+        elif case.name == PLAIN:
             loop = loop_of(timing, self.num_steps, 0)
         else:
             loop = loop_run(timing, self.num_steps)
-        if contestant.name == "full" and contestant.attention == "default" and loop.seconds:
-            self.full_loop_s[contestant.video, contestant.compiled] = loop.seconds
-            self.dense_s.setdefault(contestant.video, loop.seconds / self.num_steps)
+        if case.name == "full" and case.attention == "default" and loop.seconds:
+            self.full_loop_s[case.video, case.compiled] = loop.seconds
+            self.dense_s.setdefault(case.video, loop.seconds / self.num_steps)
         yardstick = Yardstick(
             num_steps=self.num_steps,
-            step_flops=self._step_flops(contestant.video),
+            step_flops=self._step_flops(case.video),
             matmul_flops_per_s=self.matmul_flops_per_s,
-            full_loop_s=self.full_loop_s.get((contestant.video, contestant.compiled)),
+            full_loop_s=self.full_loop_s.get((case.video, case.compiled)),
         )
-        return make_row(contestant, timing, loop, cost, yardstick)
+        return make_row(case, timing, loop, cost, yardstick)
 
-    def _cost(self, contestant: Contestant) -> Cost | None:
+    def _cost(self, case: Case) -> Cost | None:
         """FLOPs of a method's whole loop, counted without values; a peer's are not known."""
-        if contestant.recipe is None:
+        if case.recipe is None:
             return None
         return count(
             self.model.config,
-            contestant.recipe,
-            grid=contestant.video.grid,
+            case.recipe,
+            grid=case.video.grid,
             num_text_tokens=self.model.num_text_tokens,
             num_steps=self.num_steps,
             dtype=DTYPE,

@@ -5,7 +5,6 @@ Legend: C latent channels, F H W latent frames, height and width, L text tokens.
 
 from dataclasses import dataclass
 from math import prod
-from typing import Any
 
 import numpy as np
 import torch
@@ -15,7 +14,7 @@ from torch import Tensor, nn
 from caching.models import adapter_for
 from caching.models.state import Grid
 from jobs.errors import BadInput
-from jobs.measure.full_size import DTYPE, FULL_SIZE
+from jobs.measure.full_size import DTYPE, FULL_SIZE, Config
 from jobs.measure.full_size import Size as ModelSize
 
 SMALL = ModelSize(
@@ -74,10 +73,11 @@ def read_video(text: str, model: ModelSize) -> Video:
     return Video(height=height, width=width, num_frames=num_frames, grid=grid)
 
 
-def random_transformer(config: dict[str, Any], device: torch.device) -> nn.Module:
+def random_transformer(config: Config, device: torch.device) -> HunyuanVideoTransformer3DModel:
     """The model in bfloat16 with normal weights; no other copy of them is ever made."""
     with torch.device("meta"):
-        transformer: Any = HunyuanVideoTransformer3DModel.from_config(config)
+        transformer = HunyuanVideoTransformer3DModel.from_config(config)
+    assert isinstance(transformer, HunyuanVideoTransformer3DModel)
     transformer.eval().requires_grad_(False)
     assert not list(transformer.buffers()), "buffers would stay without values"
     nn.Module.to(transformer, DTYPE)  # the model's own `to` warns of what does not matter without values
@@ -107,14 +107,14 @@ def make_scheduler() -> FlowMatchEulerDiscreteScheduler:
 
 def noise_levels(num_steps: int) -> list[float]:
     """The sigma of each step, and 0 after the last."""
-    scheduler: Any = make_scheduler()
-    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, num_steps + 1)[:-1])
-    return scheduler.sigmas.tolist()
+    scheduler = make_scheduler()
+    scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, num_steps + 1)[:-1].tolist())
+    return torch.as_tensor(scheduler.sigmas).tolist()
 
 
-def random_latents(transformer: nn.Module, video: Video, device: torch.device) -> Tensor:
+def random_latents(transformer: HunyuanVideoTransformer3DModel, video: Video, device: torch.device) -> Tensor:
     """Noise `[1, C, F, H, W]` in float32."""
-    config: Any = transformer.config
-    patch = (config.patch_size_t, config.patch_size, config.patch_size)
+    config = transformer.config
+    patch = (config["patch_size_t"], config["patch_size"], config["patch_size"])
     size = [tokens * length for tokens, length in zip(video.grid, patch, strict=True)]
-    return torch.randn(1, config.in_channels, *size, device=device)
+    return torch.randn(1, config["in_channels"], *size, device=device)

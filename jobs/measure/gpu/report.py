@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 from jobs.console import write_rows
-from jobs.measure.gpu.rows import Row
+from jobs.measure.gpu.rows import CaseRow
 from jobs.store.files import write_text
 
 GIB = 2**30
 Cells = dict[str, str]
+About = dict[str, str | float | None]  # how it was measured, for the head of the page
 
 NOTES = """\
 - Weights, prompt and noise are random: the times are those of the model, its videos are not. No text encoder, no VAE.
@@ -29,7 +29,7 @@ NOTES = """\
 """
 
 
-def write_report(directory: Path, rows: Sequence[Row], about: dict[str, Any]) -> None:
+def write_report(directory: Path, rows: Sequence[CaseRow], about: About) -> None:
     """Write everything, each file whole or not at all."""
     directory.mkdir(parents=True, exist_ok=True)
     write_rows(directory / "rows.json", rows)
@@ -37,33 +37,33 @@ def write_report(directory: Path, rows: Sequence[Row], about: dict[str, Any]) ->
     write_text(directory / "report.md", _page(rows, about))
 
 
-def readable(row: Row) -> Cells:
+def readable(row: CaseRow) -> Cells:
     """A row in few columns, for people."""
 
-    def show(key: str, form: str, scale: float = 1) -> str:
-        return "" if row.get(key) is None else form.format(row[key] * scale)
+    def show(value: float | None, form: str, scale: float = 1) -> str:
+        return "" if value is None else form.format(value * scale)
 
     kernel = f", {row['attention']} attention" if row["attention"] != "default" else ""
     return {
         "size": row["size"],
         "method": f"{row['method']}{', compiled' if row['compiled'] else ''}{kernel}",
-        "dense/sparse": f"{row['dense_steps']}/{row['sparse_steps']}" if row.get("dense_steps") else "",
-        "timed": f"{row['timed_dense']}+{row['timed_sparse']}" if "timed_dense" in row else "",
-        "dense s": show("dense_s", "{:.4g}"),
-        "sparse s": show("sparse_s", "{:.3g}"),
-        "clustering s": show("clustering_s", "{:.2g}"),
-        "loop s": show("loop_s", "{:.4g}"),
+        "dense/sparse": f"{row.get('dense_steps')}/{row.get('sparse_steps')}" if row.get("dense_steps") else "",
+        "timed": f"{row.get('timed_dense')}+{row.get('timed_sparse')}" if "timed_dense" in row else "",
+        "dense s": show(row.get("dense_s"), "{:.4g}"),
+        "sparse s": show(row.get("sparse_s"), "{:.3g}"),
+        "clustering s": show(row.get("clustering_s"), "{:.2g}"),
+        "loop s": show(row.get("loop_s"), "{:.4g}"),
         "loop is": row.get("loop_is") or "",
-        "speed-up": show("speedup", "{:.2f}x"),
-        "FLOPs ratio": show("flops_ratio", "{:.2f}x"),
-        "realised": show("realised", "{:.1%}"),
-        "MFU": show("mfu", "{:.1%}"),
-        "peak GiB": show("peak_bytes", "{:.1f}", 1 / GIB),
+        "speed-up": show(row.get("speedup"), "{:.2f}x"),
+        "FLOPs ratio": show(row.get("flops_ratio"), "{:.2f}x"),
+        "realised": show(row.get("realised"), "{:.1%}"),
+        "MFU": show(row.get("mfu"), "{:.1%}"),
+        "peak GiB": show(row.get("peak_bytes"), "{:.1f}", 1 / GIB),
         "status": row["status"],
     }
 
 
-def _page(rows: Sequence[Row], about: dict[str, Any]) -> str:
+def _page(rows: Sequence[CaseRow], about: About) -> str:
     facts = "\n".join(f"- {name}: {value}" for name, value in about.items())
     columns = list(readable(rows[0])) if rows else []
     cells = [columns, ["---"] * len(columns), *(list(readable(row).values()) for row in rows)]

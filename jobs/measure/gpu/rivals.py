@@ -4,7 +4,8 @@ import time
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from diffusers import HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from torch import Tensor
 
 from jobs.measure.gpu.model import GUIDANCE, Video, make_scheduler
 from jobs.measure.gpu.timing import Step, synchronize
@@ -20,8 +21,10 @@ RIVALS = {
 class StepWatch:
     """Times the pipeline's steps by its callback. A step is dense if the last block projects its queries."""
 
-    def __init__(self, transformer: Any, device: torch.device, *, stop_after: int, end: float) -> None:
-        self.layer = transformer.single_transformer_blocks[-1].attn.to_q
+    def __init__(
+        self, transformer: HunyuanVideoTransformer3DModel, device: torch.device, *, stop_after: int, end: float
+    ) -> None:
+        self.layer = transformer.single_transformer_blocks[-1].get_submodule("attn.to_q")
         self.device, self.stop_after, self.end = device, stop_after, end
         self.steps: list[Step] = []
         self.dense = False
@@ -34,7 +37,9 @@ class StepWatch:
     def __exit__(self, *error: object) -> None:
         self.handle.remove()
 
-    def __call__(self, pipeline: Any, step: int, timestep: Any, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def __call__(
+        self, pipeline: HunyuanVideoPipeline, step: int, timestep: Tensor, tensors: dict[str, Tensor]
+    ) -> dict[str, Tensor]:
         """At the end of a step; asks the pipeline to skip the others once enough have been run, or time is up."""
         synchronize(self.device)
         now = time.perf_counter()
@@ -43,14 +48,14 @@ class StepWatch:
         pipeline._interrupt = len(self.steps) >= self.stop_after or now > self.end
         return {}
 
-    def _note_dense(self, *_: Any) -> None:
+    def _note_dense(self, *_: object) -> None:
         self.dense = True
 
 
 @torch.inference_mode()
 def time_rival(
     peer: Peer,
-    transformer: nn.Module,
+    transformer: HunyuanVideoTransformer3DModel,
     latents: Tensor,
     inputs: dict[str, Tensor],
     video: Video,
@@ -66,6 +71,7 @@ def time_rival(
     """
     pipeline = _make_pipeline(transformer)
     watch = StepWatch(transformer, latents.device, stop_after=stop_after, end=end)
+    callback: Any = watch  # which diffusers calls by four arguments, but annotates by two
     with peer.attached(pipeline, num_steps), watch:
         pipeline(
             latents=latents,
@@ -78,17 +84,22 @@ def time_rival(
             num_inference_steps=num_steps,
             guidance_scale=GUIDANCE,
             output_type="latent",
-            callback_on_step_end=watch,
+            callback_on_step_end=callback,
             return_dict=False,
         )
     return tuple(watch.steps)
 
 
-def _make_pipeline(transformer: nn.Module) -> Any:
-    from diffusers import HunyuanVideoPipeline
-
-    missing: dict[str, Any] = dict.fromkeys(("text_encoder", "tokenizer", "text_encoder_2", "tokenizer_2", "vae"))
-    parts: dict[str, Any] = {"transformer": transformer, "scheduler": make_scheduler(), **missing}
-    pipeline = HunyuanVideoPipeline(**parts)
+def _make_pipeline(transformer: HunyuanVideoTransformer3DModel) -> HunyuanVideoPipeline:
+    missing: Any = None  # diffusers' annotations know no pipeline without its other models
+    pipeline = HunyuanVideoPipeline(
+        text_encoder=missing,
+        tokenizer=missing,
+        transformer=transformer,
+        vae=missing,
+        scheduler=make_scheduler(),
+        text_encoder_2=missing,
+        tokenizer_2=missing,
+    )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline

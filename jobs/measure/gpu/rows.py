@@ -1,19 +1,45 @@
-"""What was measured of each contestant, as rows of a table."""
+"""What was measured of each case, as rows of a table."""
 
 from dataclasses import dataclass
-from typing import Any
+from typing import NotRequired, TypedDict
 
 from caching.flops import Cost
-from jobs.measure.gpu.cases import Contestant
+from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.timing import Timing
 
-Row = dict[str, Any]
 OK = "ok"
+
+
+class CaseRow(TypedDict):
+    """One row a case; None is what is not known of it. Only a case that was timed has more than its settings."""
+
+    size: str
+    method: str
+    attention: str
+    compiled: bool
+    status: str
+    dense_steps: NotRequired[int | None]
+    sparse_steps: NotRequired[int | None]
+    timed_dense: NotRequired[int]
+    timed_sparse: NotRequired[int]
+    dense_s: NotRequired[float | None]
+    sparse_s: NotRequired[float | None]
+    clustering_s: NotRequired[float | None]
+    first_step_s: NotRequired[float]
+    loop_s: NotRequired[float | None]
+    loop_is: NotRequired[str | None]
+    speedup: NotRequired[float | None]
+    tflops: NotRequired[float | None]
+    flops_ratio: NotRequired[float | None]
+    realised: NotRequired[float | None]
+    mfu: NotRequired[float | None]
+    peak_bytes: NotRequired[int | None]
+    cache_bytes: NotRequired[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """What a contestant is compared with."""
+    """What a case is compared with."""
 
     num_steps: int  # of full sampling
     step_flops: float  # of one of its steps
@@ -46,26 +72,26 @@ def loop_run(timing: Timing, num_steps: int) -> Loop:
     return Loop(dense_steps=dense, sparse_steps=num_steps - dense, seconds=timing.total_s, origin="measured")
 
 
-def bare_row(contestant: Contestant, status: str) -> Row:
-    """The row of a contestant without times, with the reason."""
+def bare_row(case: Case, status: str) -> CaseRow:
+    """The row of a case without times, with the reason."""
     return {
-        "size": contestant.video.name,
-        "method": contestant.name,
-        "attention": contestant.attention,
-        "compiled": contestant.compiled,
+        "size": case.video.name,
+        "method": case.name,
+        "attention": case.attention,
+        "compiled": case.compiled,
         "status": status,
     }
 
 
-def make_row(contestant: Contestant, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> Row:
-    """Everything known of a contestant; its FLOPs, `cost`, are not known of a peer."""
+def make_row(case: Case, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> CaseRow:
+    """Everything known of a case; its FLOPs, `cost`, are not known of a peer."""
     dense_s = timing.step_s(dense=True)
     full_flops = yardstick.num_steps * yardstick.step_flops
     flops_ratio = full_flops / cost.flops if cost else None
     speedup = yardstick.full_loop_s / loop.seconds if yardstick.full_loop_s and loop.seconds else None
     stopped = f"stopped after {len(timing.steps)} of {yardstick.num_steps} steps, {timing.total_s:.0f} s"
     return {
-        **bare_row(contestant, OK if loop.seconds else stopped),
+        **bare_row(case, OK if loop.seconds else stopped),
         "dense_steps": loop.dense_steps,
         "sparse_steps": loop.sparse_steps,
         "timed_dense": timing.num_measured(dense=True),

@@ -8,7 +8,7 @@ from torch.testing import assert_close
 
 from caching.attention import Router
 from caching.engine import Engine
-from caching.features.selection import ClusterSelector, Selector
+from caching.features.selection import ClusterSelector, ScoreSelector
 from caching.group import LocalGroup
 from caching.recipe.recipe import Recipe, Taylor, recipe
 from caching.recipe.schedule import Interval
@@ -25,12 +25,12 @@ def site(num_tokens=NUM_TOKENS):
 
 
 def selector(**settings):
-    """A selector that has heard one layer and seen features."""
-    made = Selector(SelectedTokens(**settings), site())
+    """A selector that has seen one layer and features."""
+    made = ScoreSelector(SelectedTokens(**settings), site())
     generator = torch.Generator().manual_seed(0)
     image, text = ([torch.randn(1, 2, count, 12, generator=generator) for _ in range(3)] for count in (NUM_TOKENS, 5))
     made.begin_dense()
-    made.hear(tuple(image), tuple(text))
+    made.observe_layer(tuple(image), tuple(text))
     made.end_dense(torch.randn(1, NUM_TOKENS, 24, generator=generator))
     return made, image
 

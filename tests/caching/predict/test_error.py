@@ -8,7 +8,7 @@ import torch
 
 from caching.engine import Engine
 from caching.group import LocalGroup
-from caching.predict.correction import ExtrapolationError
+from caching.predict.correction import ExtrapolationError, Nodes
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import Recipe, Taylor
 from caching.recipe.schedule import ErrorEstimate
@@ -21,11 +21,12 @@ def quadratic(time):
 
 
 def test_the_error_of_a_quadratic_is_foretold_exactly():
-    error, taylor = ExtrapolationError(order=1), TaylorPredictor(order=1)
+    nodes, taylor = Nodes(order=1), TaylorPredictor(order=1)
+    error = ExtrapolationError(nodes)
     for time in (1.0, 0.8):
         assert error.at(0.5) == inf
         taylor.observe(time, quadratic(time))
-        error.dense(time)
+        nodes.add(time)
     error.measure(0.5, taylor.predict(0.5), quadratic(0.5), LocalGroup())
     true = (taylor.predict(0.6) - quadratic(0.6)).norm() / quadratic(0.5).norm()
     assert error.at(0.6) == pytest.approx(float(true), rel=1e-4)

@@ -43,7 +43,7 @@ def test_a_part_is_extrapolated_like_the_whole(order):
 def simulate(rate, num_steps, span, implicit):
     """Driven tokens under `y' = rate * y`; their proxy is truly denoised, by a backward Euler step of its own."""
     value = torch.ones(1, 2, 1, dtype=torch.float64)
-    simulation = ProxySimulation(
+    simulation = ProxySimulation.begin(
         [value, rate * value], 0.0, torch.tensor([0]), torch.tensor([0, 0]), gain=1.0, implicit=implicit
     )
     proxy = 1.0
@@ -86,7 +86,7 @@ def test_implicit_order_2_is_third_order_accurate():
 def test_gain_0_ignores_the_proxies(order, implicit):
     """Without lessons a token follows its own expansion; the explicit and the implicit update then agree to order 1."""
     derivatives = [torch.tensor([[[value], [2 * value]]]) for value in (1.0, -0.5, 0.25)][: order + 1]
-    simulation = ProxySimulation(derivatives, 1.0, torch.tensor([1]), torch.tensor([0, 0]), 0.0, implicit)
+    simulation = ProxySimulation.begin(derivatives, 1.0, torch.tensor([1]), torch.tensor([0, 0]), 0.0, implicit)
     predictor = TaylorPredictor(order)
     predictor.derivatives, predictor.time = derivatives, 1.0
     for time in (0.8, 0.5):
@@ -96,7 +96,7 @@ def test_gain_0_ignores_the_proxies(order, implicit):
 
 def test_gain_1_gives_a_proxy_its_true_value():
     derivatives = [torch.randn(1, 5, 3) for _ in range(2)]
-    simulation = ProxySimulation(derivatives, 1.0, torch.tensor([4, 2]), torch.tensor([1, 0, 1, 0, 0]), 1.0, True)
+    simulation = ProxySimulation.begin(derivatives, 1.0, torch.tensor([4, 2]), torch.tensor([1, 0, 1, 0, 0]), 1.0, True)
     for time in (0.9, 0.75):
         truth = torch.randn(1, 2, 3)
         assert_close(simulation.advance(time, truth)[:, [4, 2]], truth)

@@ -6,7 +6,7 @@ import pytest
 
 from caching.recipe.recipe import recipe
 from jobs.__main__ import main
-from jobs.commands.flops import published
+from jobs.measure.published import published
 
 
 def test_rows_of_a_count(tmp_path, capsys):

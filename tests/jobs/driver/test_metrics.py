@@ -8,27 +8,29 @@ import pytest
 import ray
 from prometheus_client.parser import text_string_to_metric_families
 
-from cluster.events import Event
+from cluster.events import Event, GangEvent, ItemDone, ItemFailed, ItemRunning
 from cluster.failure import FailureKind
+from cluster.job import Job
 from jobs.driver.metrics import BatchMetrics
 from tests.ray_configs.ports import free_ports
 
 pytestmark = pytest.mark.timeout(120)
 SIDECAR = {"dense_steps": 9, "sparse_steps": 41, "seconds": {"encode": 0.2, "denoise": 30, "decode": 3, "write": 0.7}}
-STORY = (
-    Event(kind="gang_starting", gang=0),
-    Event(kind="gang_ready", gang=0),
-    Event(kind="gang_ready", gang=1),
-    Event(kind="item_started", gang=0, index=0),
-    Event(kind="item_progress", gang=0, index=0, fraction=0.5),
-    Event(kind="item_done", gang=0, index=0, result=SIDECAR),
-    Event(kind="item_done", gang=1, index=1, result=SIDECAR | {"sparse_steps": 0}),
-    Event(kind="gang_lost", gang=1, index=2, error="Rank 0 was lost"),
-    Event(kind="item_retried", gang=1, index=2, failure=FailureKind.INFRASTRUCTURE),
-    Event(kind="item_retried", gang=0, index=3, failure=FailureKind.ITEM),
-    Event(kind="item_failed", gang=0, index=3, failure=FailureKind.ITEM),
-    Event(kind="gang_ready", gang=1),
-    Event(kind="gang_closed", gang=0, error="its node is drained"),
+JOBS = [Job(index=index, item=None) for index in range(4)]
+STORY: tuple[Event, ...] = (
+    GangEvent(kind="gang_starting", gang=0),
+    GangEvent(kind="gang_ready", gang=0),
+    GangEvent(kind="gang_ready", gang=1),
+    ItemRunning(kind="item_started", gang=0, job=JOBS[0]),
+    ItemRunning(kind="item_progress", gang=0, job=JOBS[0], fraction=0.5),
+    ItemDone(gang=0, job=JOBS[0], result=SIDECAR),
+    ItemDone(gang=1, job=JOBS[1], result=SIDECAR | {"sparse_steps": 0}),
+    GangEvent(kind="gang_lost", gang=1, job=JOBS[2], error="Rank 0 was lost"),
+    ItemFailed(kind="item_retried", gang=1, job=JOBS[2], error="lost", failure=FailureKind.INFRASTRUCTURE),
+    ItemFailed(kind="item_retried", gang=0, job=JOBS[3], error="poison", failure=FailureKind.ITEM),
+    ItemFailed(kind="item_failed", gang=0, job=JOBS[3], error="poison", failure=FailureKind.ITEM),
+    GangEvent(kind="gang_ready", gang=1),
+    GangEvent(kind="gang_closed", gang=0, error="its node is drained"),
 )
 Samples = dict[tuple[str, str], float]
 

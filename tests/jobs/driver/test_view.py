@@ -5,7 +5,9 @@ import json
 
 from rich.console import Console
 
-from cluster.events import Event
+from cluster.events import Event, GangEvent, ItemDone, ItemFailed, ItemRunning
+from cluster.failure import FailureKind
+from cluster.job import Job
 from jobs.console import make_console, print_rows, write_rows
 from jobs.driver.view import BatchView, done_row, failed_row, print_table
 from jobs.store.items import RenderItem
@@ -19,22 +21,17 @@ def plain() -> Console:
 
 def events(one: RenderItem, result: dict) -> list[Event]:
     other = one.model_copy(update={"id": "[bold]"})
+    first, second = [Job(index=0, item=one, attempts=attempts) for attempts in (1, 2)]
+    poison = Job(index=1, item=other, attempts=1)
     return [
-        Event(kind="gang_starting", gang=0),
-        Event(kind="gang_ready", gang=0, hosts=("10.0.0.1", "10.0.0.1")),
-        Event(kind="item_started", gang=0, item=one, index=0, attempts=1),
-        Event(kind="item_progress", gang=0, item=one, index=0, fraction=0.5),
-        Event(kind="gang_lost", gang=0, item=one, index=0, error="Rank 1 was lost"),
-        Event(kind="item_started", gang=0, item=one, index=0, attempts=2),
-        Event(kind="item_done", gang=0, item=one, index=0, attempts=2, result=result),
-        Event(
-            kind="item_failed",
-            gang=0,
-            item=other,
-            index=1,
-            attempts=1,
-            error="ValueError: no",
-        ),
+        GangEvent(kind="gang_starting", gang=0),
+        GangEvent(kind="gang_ready", gang=0, hosts=("10.0.0.1", "10.0.0.1")),
+        ItemRunning(kind="item_started", gang=0, job=first),
+        ItemRunning(kind="item_progress", gang=0, job=first, fraction=0.5),
+        GangEvent(kind="gang_lost", gang=0, job=first, error="Rank 1 was lost"),
+        ItemRunning(kind="item_started", gang=0, job=second),
+        ItemDone(gang=0, job=second, result=result),
+        ItemFailed(kind="item_failed", gang=0, job=poison, error="ValueError: no", failure=FailureKind.ITEM),
     ]
 
 

@@ -122,8 +122,8 @@ def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_
     seen = []
 
     class Watched(Checkpoints):
-        def step_done(self, engine, latents):
-            super().step_done(engine, latents)
+        def step_done(self, engine, group, latents):
+            super().step_done(engine, group, latents)
             seen.append(names(tmp_path / "video") if (tmp_path / "video").exists() else [])
 
     watched = Watched(open_storage(tmp_path), "video", 2, "x")

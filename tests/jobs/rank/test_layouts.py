@@ -135,7 +135,7 @@ def test_nothing_stays_cached_once_the_latents_are_there():
     engine = renderer.use(recipe("resca", **METHODS["resca"]))
     prompt = renderer.encode("a cat walks on grass")
     first, second = (renderer.denoise(prompt, SAMPLING) for _ in range(2))
-    assert engine.feature is engine.proxies is None and engine.cache_bytes == 0 < engine.peak_cache_bytes
+    assert engine.generation is None and engine.cache_bytes == 0 < engine.peak_cache_bytes
     assert engine.dense_steps + engine.sparse_steps == SAMPLING.steps and renderer.flops(prompt, SAMPLING)[0] > 0
     assert torch.equal(first, second)
 

@@ -10,7 +10,7 @@ from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
-from jobs.commands.memory import Models, make_row
+from jobs.measure.memory import Models, make_row
 from jobs.rank.load import load_pipeline
 from jobs.rank.offload import on_device
 from jobs.rank.renderer import Renderer

@@ -1,0 +1,150 @@
+"""What the engine asks of a model: a transformer taken apart, so that any of its tokens can be computed alone.
+
+Legend: B batch, N tokens, P values of a patch, D hidden width, L text tokens.
+"""
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from torch import Tensor, nn
+
+from caching.attention import Router
+from caching.models.state import Grid, Rotary, State
+
+Inputs = Mapping[str, Any]  # what a pipeline hands its transformer beside the latents: tensors, None, dictionaries
+Processor = Callable[..., object]  # an attention processor; diffusers has no type for them
+
+
+class AttentionModule(nn.Module):
+    """What the attention modules of `diffusers` have in common, for types alone: their processor can be replaced."""
+
+    processor: Processor
+    set_processor: Callable[[Processor], None]
+
+
+@dataclass(frozen=True, kw_only=True)
+class FeedForward:
+    """The two linear layers of a feed-forward; the first `leading` inputs of the second are no neurons of the first."""
+
+    up: nn.Linear
+    down: nn.Linear
+    leading: int = 0
+
+
+class Adapter(Protocol):
+    """One model family, composed of the model's own modules. It holds no state of a generation."""
+
+    block_list: list[nn.Module]
+    """The blocks, in the order in which they run."""
+
+    @property
+    def num_blocks(self) -> int: ...
+
+    @property
+    def patch_values(self) -> int:
+        """P, the latent values of one patch."""
+        ...
+
+    @property
+    def teacache_fit(self) -> tuple[float, ...] | None:
+        """TeaCache's published polynomial, highest power first, if this is the model that it was fitted to."""
+        ...
+
+    @property
+    def attentions(self) -> list[AttentionModule]:
+        """The attention modules where tokens meet, in the order in which they run."""
+        ...
+
+    @property
+    def cross_attentions(self) -> list[nn.Module]:
+        """Modules where tokens look at nothing but the text; none in models of joint attention."""
+        ...
+
+    @property
+    def called_alone(self) -> list[nn.Module]:
+        """Modules of the blocks that are also called without their block, by `modulated`."""
+        ...
+
+    def processor(self, router: Router) -> Processor:
+        """What the engine puts into `attentions`."""
+        ...
+
+    def parts(self, index: int) -> list[nn.Module]:
+        """The attention and feed-forward modules of a block that can be cached apart; none if it has no such parts."""
+        ...
+
+    def feed_forwards(self, index: int) -> list[FeedForward]:
+        """Those of a block's image tokens."""
+        ...
+
+    def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
+        """Inputs of the right shapes, to count with."""
+        ...
+
+    def grid(self, sample: Tensor) -> Grid:
+        """The token grid of latents as the model takes them."""
+        ...
+
+    def unfold(self, sample: Tensor) -> Tensor:
+        """Latents as patches `[B, N, P]`, in token order."""
+        ...
+
+    def fold(self, patches: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `unfold`."""
+        ...
+
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
+        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        ...
+
+    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
+        """The state before the first block, of any patches `[B, N, P]`.
+
+        `text`, if given, stands for the embedded prompt `[B, L, D]`, which is then not computed.
+        """
+        ...
+
+    def text_for_some(self, text: Tensor) -> Tensor:
+        """The part of the text `[B, L, D]` that a pass of some of the tokens needs."""
+        ...
+
+    def run(self, index: int, state: State) -> State:
+        """Run one block on the tokens of `state`."""
+        ...
+
+    def modulated(self, state: State) -> Tensor:
+        """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
+        ...
+
+    def head(self, state: State) -> Tensor:
+        """The velocity as patches `[B, N, P]`."""
+        ...
+
+
+class BlockAdapter:
+    """What all adapters share: a `diffusers` transformer, whose classes declare no types of their parts."""
+
+    transformer: Any
+    block_list: list[Any]
+
+    @property
+    def num_blocks(self) -> int:
+        return len(self.block_list)
+
+    @property
+    def called_alone(self) -> list[nn.Module]:
+        return [self.block_list[0].norm1]
+
+    @property
+    def teacache_fit(self) -> tuple[float, ...] | None:
+        """None is published for this input."""
+        return None
+
+
+def run_blocks(adapter: Adapter, state: State, blocks: range | None = None) -> State:
+    """Run every block of the model, or those named."""
+    for index in range(adapter.num_blocks) if blocks is None else blocks:
+        state = adapter.run(index, state)
+    return state

@@ -1,0 +1,115 @@
+"""An extrapolation of the whole model's output that is corrected: by proxies, at dense steps, and told its own error.
+
+Legend: B batch, N local tokens, P values of a patch, C channels of what is cached.
+"""
+
+from torch import Tensor
+
+from caching.features.output import OutputFeature
+from caching.models.adapter import Adapter, run_blocks
+from caching.predict.correction import Correction, ExtrapolationError, Nodes
+from caching.proxies.proxies import Proxies
+from caching.recipe.recipe import ProxyTaylor, Recipe
+from caching.recipe.tokens import TrajectoryMedoids
+from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
+
+
+def is_refined(recipe: Recipe) -> bool:
+    """Whether a recipe asks for any of it."""
+    corrects = recipe.predictor.correction != 0 or isinstance(recipe.tokens, TrajectoryMedoids)
+    return corrects or recipe.schedule.estimates_error
+
+
+class RefinedFeature:
+    """What the whole model gives, extrapolated by a feature of its own, with what makes that better."""
+
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site, feature: OutputFeature) -> None:
+        self.adapter, self.site, self.feature = adapter, site, feature
+        self.nodes = Nodes(recipe.predictor.order)
+        self.correction = Correction(self.nodes, recipe.predictor.correction)
+        self.error = ExtrapolationError(self.nodes)
+        self.measures_error = recipe.schedule.estimates_error
+        self.proxies = _make_proxies(recipe, adapter, site, feature)
+
+    def dense(self, step: Step, *, keep: bool) -> Tensor:
+        before, proxies = step.before, self.proxies if keep else None
+        self.site.attend_to_all(before.text.shape[1], proxies.observe_layer if proxies else None)
+        after = run_blocks(self.adapter, before)
+        velocity = step.velocity(after)
+        value = self.feature.value(before, after, lambda: velocity)
+        self._measure_error(step, value)
+        answer = self._corrected(velocity, step)
+        self.nodes.add(step.time)
+        self.correction.clear()
+        if keep:
+            if proxies and proxies.stage:
+                proxies.fit_gain(proxies.stage.simulation, step.time, value)
+            self.feature.taylor.observe(step.time, value)
+        if proxies:
+            with self.site.timed("clustering"):
+                proxies.choose(step.time, after.tokens, before.text)
+        return answer
+
+    def sparse(self, step: Step) -> Tensor:
+        self.correction.sparse(step.time, step.span)
+        if self.proxies is None or self.proxies.stage is None:
+            return self.feature.sparse(step)
+        value, truth = self.proxies.advance(self.proxies.stage, step)
+        if truth is not None:
+            self._measure_error(step, truth, self.proxies.stage.index)
+        return self.feature.answer(value, step)
+
+    def expected_error(self, time: float, span: float) -> float:
+        """What a sparse step of `span` would add to the error of the latents, in units of the velocity."""
+        return abs(span) * self.error.at(time)
+
+    def detach(self) -> None:
+        self.feature.detach()
+
+    @property
+    def cache_bytes(self) -> int:
+        return self.feature.cache_bytes + (self.proxies.cache_bytes if self.proxies else 0)
+
+    def state_dict(self) -> StateDict:
+        return {
+            "feature": self.feature.state_dict(),
+            "nodes": self.nodes.state_dict(),
+            "correction": self.correction.state_dict(),
+            "error": self.error.state_dict(),
+            "proxies": self.proxies.state_dict() if self.proxies else None,
+        }
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.feature.load_state_dict(state["feature"])
+        self.nodes.load_state_dict(state["nodes"])
+        self.correction.load_state_dict(state["correction"])
+        self.error.load_state_dict(state["error"])
+        if self.proxies:
+            self.proxies.load_state_dict(state["proxies"])
+
+    def _corrected(self, velocity: Tensor, step: Step) -> Tensor:
+        """The velocity that also makes good what the sparse steps before this dense one did wrong."""
+        if not self.correction.due:
+            return velocity
+        return velocity + self.correction.weight(step.time) / step.span * (velocity - self._predicted(step.time))
+
+    def _predicted(self, time: float) -> Tensor:
+        """What a sparse step would have answered in place of a dense one."""
+        if self.proxies and self.proxies.stage:
+            return self.proxies.stage.simulation.advance(time)
+        return self.feature.taylor.predict(time)
+
+    def _measure_error(self, step: Step, truth: Tensor, tokens: Tensor | slice = slice(None)) -> None:
+        """For a schedule that goes by the error: see how wrong the extrapolation is, by tokens that were computed."""
+        if self.measures_error and self.nodes.complete and truth.device.type != "meta":
+            self.site.group.mark("decision", step.number)
+            predicted = self.feature.taylor.predict(step.time, (slice(None), tokens))
+            self.error.measure(step.time, predicted, truth, self.site.group)
+
+
+def _make_proxies(recipe: Recipe, adapter: Adapter, site: Site, feature: OutputFeature) -> Proxies | None:
+    if isinstance(recipe.tokens, TrajectoryMedoids) and isinstance(recipe.predictor, ProxyTaylor):
+        return Proxies(adapter, feature, site, recipe.tokens, recipe.predictor)
+    return None

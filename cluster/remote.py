@@ -1,0 +1,61 @@
+"""A worker as its driver sees it: Ray's handle of the actor, with the types that Ray does not know."""
+
+from typing import Generic
+
+import ray
+from ray import ObjectRef
+from ray.actor import ActorHandle
+from ray.util.placement_group import PlacementGroup
+from ray.util.scheduling_strategies import PlacementGroupSchedulingStrategy
+
+from cluster.heartbeat import Heartbeat
+from cluster.placement import GangSpec
+from cluster.ranks import Member, RankContext
+from cluster.session import Item, Result, Workload
+from cluster.worker import RankReport, Worker
+
+
+class RemoteWorker(Generic[Item, Result]):
+    """One `Worker` in a process of its own. Each method but `kill` is that of the worker, and returns at once."""
+
+    def __init__(self, spec: GangSpec, placement: PlacementGroup, index: int):
+        place = PlacementGroupSchedulingStrategy(
+            placement_group=placement, placement_group_bundle_index=index // spec.together
+        )
+        worker_class = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
+            num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
+        )
+        actor = worker_class.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0)
+        assert isinstance(actor, ActorHandle)  # Ray's types leave open that it is the class.
+        self._actor = actor
+
+    def describe(self) -> ObjectRef[Member]:
+        return self._actor.describe.remote()
+
+    def open_store(self, world_size: int, timeout_s: float) -> ObjectRef[tuple[str, int]]:
+        return self._actor.open_store.remote(world_size, timeout_s)
+
+    def begin(
+        self,
+        context: RankContext,
+        address: tuple[str, int],
+        workload: Workload[Item, Result],
+        join_s: float,
+        collective_s: float,
+    ) -> ObjectRef[RankReport[None]]:
+        return self._actor.begin.remote(context, address, workload, join_s, collective_s)
+
+    def run(self, item: Item, attempt: int) -> ObjectRef[RankReport[Result]]:
+        return self._actor.run.remote(item, attempt)
+
+    def poll(self) -> ObjectRef[Heartbeat]:
+        return self._actor.poll.remote()
+
+    def stacks(self) -> ObjectRef[str]:
+        return self._actor.stacks.remote()
+
+    def close(self) -> ObjectRef[RankReport[None]]:
+        return self._actor.close.remote()
+
+    def kill(self) -> None:
+        ray.kill(self._actor)

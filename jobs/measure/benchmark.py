@@ -1,0 +1,128 @@
+"""Methods compared on the same prompts and seeds, in one process, interleaved."""
+
+from dataclasses import dataclass, field, replace
+
+import numpy as np
+from rich.console import Console
+
+from caching.recipe.recipe import Multistep, Recipe, Taylor
+from caching.recipe.schedule import Interval
+from jobs.demo import PROMPTS_FILE
+from jobs.demo.items import benchmark_items
+from jobs.errors import BadInput
+from jobs.measure.contest import Contest, Tally
+from jobs.measure.contestants import Contestant, PeerContestant, RecipeContestant
+from jobs.models.facts import ModelFacts, read_facts
+from jobs.options.measure import BenchmarkOptions
+from jobs.request.checks import defaults_for
+from jobs.request.prompts import Item, read_items
+from jobs.request.recipes import read_recipe, resolve_method
+
+SHOWN = 4  # videos on a report's page
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchmarkRequest:
+    """What was asked: methods, the items that each renders, and the model."""
+
+    facts: ModelFacts
+    items: list[Item]
+    methods: list[Recipe]
+
+
+@dataclass(kw_only=True)
+class Played:
+    """What came of it: a tally a contestant, of `num` items; for a report also the videos of the first few prompts."""
+
+    tallies: list[Tally]
+    num: int = 0
+    shown: dict[str, dict[str, np.ndarray]] = field(default_factory=dict)
+
+
+def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
+    """Raises BadInput for a number, model, prompt or method that does not work."""
+    if options.num < 1:
+        raise BadInput(f"--num must be at least 1, not {options.num}")
+    facts = read_facts(options.model)
+    items = _items(options, facts)
+    return BenchmarkRequest(facts=facts, items=items, methods=_methods(options, facts, items))
+
+
+def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> Played:
+    """Render every item with every contestant, or those before Ctrl-C."""
+    played = Played(tallies=[Tally(each) for each in _contestants(request.methods, options.peers, console)])
+    contest = Contest(request.facts, options.video)
+    contest.warm_up(played.tallies, request.items[0])
+    try:
+        for item in request.items:
+            videos = contest.play_all(played.tallies, item)
+            if options.report and played.num < SHOWN:
+                played.shown[f"{item.prompt} (seed {item.seed})"] = videos
+            played.num += 1
+            _report(console, played, len(request.items))
+    except KeyboardInterrupt:
+        if not played.num:
+            raise
+        console.print(f"stopped: figures are of {played.num} of {len(request.items)} videos")
+        for tally in played.tallies:
+            tally.keep(played.num)
+    return played
+
+
+def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> list[Contestant]:
+    """Our methods, and if asked for the peers that are installed."""
+    contestants: list[Contestant] = [RecipeContestant(method, _warm_up_recipe(method)) for method in methods]
+    if not with_peers:
+        return contestants
+    from jobs.measure.peers import PEERS
+
+    for package in sorted({str(peer.needs) for peer in PEERS if not peer.available}):
+        console.print(f"without {package}, which is not installed", soft_wrap=True)
+    return [*contestants, *(PeerContestant(peer) for peer in PEERS if peer.available)]
+
+
+def _warm_up_recipe(method: Recipe) -> Recipe:
+    """The method with dense and sparse steps in few steps."""
+    predictor = Taylor() if isinstance(method.predictor, Multistep) else method.predictor
+    return replace(method, schedule=Interval(every=4), predictor=predictor)
+
+
+def _methods(options: BenchmarkOptions, facts: ModelFacts, items: list[Item]) -> list[Recipe]:
+    """The methods that were asked for; all includes the plans beside the model, if made for so many steps."""
+    methods = [resolve_method(name, options.cache_for(name), facts.plans) for name in options.method_names()]
+    for method in methods:
+        if complaint := _complaint(method, items):
+            raise BadInput(complaint)
+    if not options.wants_all:
+        return methods
+    plans = [read_recipe(facts.plans[name]) for name in sorted(facts.plans, key=lambda name: (len(name), name))]
+    return [*methods, *(plan for plan in plans if not _complaint(plan, items))]
+
+
+def _complaint(method: Recipe, items: list[Item]) -> str | None:
+    """Why a method cannot sample one of the items, if it cannot."""
+    for item in items:
+        try:
+            method.schedule.start(method.schedule.num_steps(item.steps))
+        except ValueError as error:
+            return f"{item.where}: {error}"
+    return None
+
+
+def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
+    """The prompts, repeated with further seeds until there are enough; the demo model has some for any number."""
+    defaults = defaults_for(facts, options.video)
+    if options.prompts is None and options.model == "demo":
+        lines = benchmark_items(options.num, defaults)
+    else:
+        lines = read_items(options.prompts or PROMPTS_FILE, defaults)
+    for line in lines:
+        facts.check_size(line.height, line.width, line.num_frames)
+    repeats = -(-options.num // len(lines))
+    many = [line.model_copy(update={"seed": line.seed + 1000 * r}) for r in range(repeats) for line in lines]
+    return many[: options.num]
+
+
+def _report(console: Console, played: Played, total: int) -> None:
+    latest = ", ".join(f"{tally.contestant.name} {tally.seconds[-1]:.2f} s" for tally in played.tallies)
+    console.print(f"{played.num}/{total}: {latest}", soft_wrap=True)

@@ -1,0 +1,83 @@
+"""What all ask of the ranks that share one video, whether they are many or one.
+
+Legend: B batch, N local image tokens (not the same on every rank), P ranks, L text tokens, H heads, D head width,
+C channels.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager
+from typing import Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+from parallel.collectives import Collective, CollectiveCounter
+from parallel.layout import Layout
+
+T = TypeVar("T")
+
+
+class RankGroup(Protocol):
+    """The ranks that share one video's tokens; each holds a contiguous piece of them, as `divide` says.
+
+    All ranks call the same methods in the same order, but for `send` and `receive`.
+    """
+
+    layout: Layout
+    rank: int
+    world_size: int
+    counter: CollectiveCounter
+
+    def divide(self, pieces: list[int]) -> None:
+        """Give each rank so many tokens from now on."""
+        ...
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        """This rank's piece `[B, N, C]` of all tokens."""
+        ...
+
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
+        """The ranks' pieces, of `sizes` along `dim` (by default, their tokens), joined in rank order on every rank."""
+        ...
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Joint attention of local image tokens `[B, H, N, D]` and text `[B, H, L, D]` to all tokens and the text."""
+        ...
+
+    def total(self, values: Tensor) -> Tensor:
+        """The sum over the ranks, element by element."""
+        ...
+
+    def broadcast(self, value: T | None) -> T:
+        """What rank 0 holds, on every rank; the others pass None."""
+        ...
+
+    def send(self, values: Tensor) -> Callable[[], None]:
+        """Begin to send a tensor to rank 0; what is returned waits until it has arrived. Not on rank 0."""
+        ...
+
+    def receive(self, rank: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """On rank 0: the next tensor that another rank sends, of this shape and type."""
+        ...
+
+    def mark(self, kind: str, step: int | None = None) -> None:
+        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
+        ...
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Where the block fails by a collective that others called for it: `parallel.watch.RankLost`."""
+        ...
+
+    def expect(self, collective: Collective) -> None:
+        """From now on, until `arrived`, this rank waits in a collective that others have called, and booked, for it."""
+        ...
+
+    def arrived(self) -> None:
+        """The expected collective is over."""
+        ...
+
+    def close(self) -> None:
+        """Leave the group."""
+        ...

@@ -1,0 +1,86 @@
+"""One process that holds every token: nothing is sent, and every tensor stays where it is.
+
+Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channels.
+"""
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import NoReturn, TypeVar
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from parallel.collectives import Collective, CollectiveCounter
+from parallel.layout import Layout
+
+T = TypeVar("T")
+
+
+class SingleGroup:
+    """A `RankGroup` of one rank. It needs no process group."""
+
+    rank = 0
+    world_size = 1
+
+    def __init__(self) -> None:
+        self.layout, self.counter = Layout(), CollectiveCounter()
+
+    def divide(self, pieces: list[int]) -> None:
+        """All tokens are this rank's."""
+
+    def shard(self, tokens: Tensor) -> Tensor:
+        """All tokens `[B, N, C]`."""
+        return tokens
+
+    def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
+        """The values themselves."""
+        return values
+
+    def attend(
+        self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """Joint attention of image tokens `[B, H, N, D]` and text `[B, H, L, D]`."""
+        pairs = (query, text_query), (key, text_key), (value, text_value)
+        all_queries, all_keys, all_values = (torch.cat(pair, dim=2) for pair in pairs)
+        joint, num_tokens = F.scaled_dot_product_attention(all_queries, all_keys, all_values), query.shape[2]
+        return joint[:, :, :num_tokens], joint[:, :, num_tokens:]
+
+    def total(self, values: Tensor) -> Tensor:
+        """The values themselves."""
+        return values
+
+    def broadcast(self, value: T | None) -> T:
+        """The value itself."""
+        if value is None:
+            raise ValueError("rank 0 has something to broadcast, not None.")
+        return value
+
+    def send(self, values: Tensor) -> Callable[[], None]:
+        """RuntimeError: this is rank 0, which receives."""
+        _nobody()
+
+    def receive(self, rank: int, shape: tuple[int, ...], dtype: torch.dtype) -> Tensor:
+        """RuntimeError: there is no other rank."""
+        _nobody()
+
+    def mark(self, kind: str, step: int | None = None) -> None:
+        """Name the kind of step that follows."""
+        self.counter.mark(kind)
+
+    def guard(self) -> AbstractContextManager[None]:
+        """Nothing fails by others."""
+        return nullcontext()
+
+    def expect(self, collective: Collective) -> None:
+        """Nothing is waited for."""
+
+    def arrived(self) -> None:
+        """Nothing was."""
+
+    def close(self) -> None:
+        """There is nothing to take down."""
+
+
+def _nobody() -> NoReturn:
+    raise RuntimeError("a group of one rank has nobody to send to or to receive from")
