@@ -4,7 +4,7 @@ Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channel
 """
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol
 from weakref import WeakValueDictionary
 
 import torch
@@ -50,7 +50,7 @@ class Router:
         return self.attend(layer, *states)
 
 
-def _nowhere(*_: Any) -> tuple[Tensor, Tensor]:
+def _nowhere(*_: object) -> tuple[Tensor, Tensor]:
     raise RuntimeError("attention outside of a generation: nobody has said where it goes")
 
 
@@ -73,6 +73,24 @@ def _(
     return query.new_empty(query.shape), text_query.new_empty(text_query.shape)
 
 
+class JointModule(Protocol):
+    """What the processor uses of a joint attention module of `diffusers`; layers for the text only where it has any."""
+
+    heads: int
+    to_q: nn.Module
+    to_k: nn.Module
+    to_v: nn.Module
+    norm_q: nn.Module | None
+    norm_k: nn.Module | None
+    add_q_proj: nn.Module | None  # the query of the text; None where all share the layers above
+    add_k_proj: nn.Module
+    add_v_proj: nn.Module
+    norm_added_q: nn.Module | None
+    norm_added_k: nn.Module | None
+    to_out: nn.ModuleList
+    to_add_out: nn.Module
+
+
 class JointProcessor:
     """A `diffusers` attention processor for double-stream and single-stream blocks alike."""
 
@@ -81,7 +99,7 @@ class JointProcessor:
 
     def __call__(
         self,
-        attn: Any,
+        attn: JointModule,
         hidden_states: Tensor,
         encoder_hidden_states: Tensor | None = None,
         attention_mask: Tensor | None = None,
@@ -93,11 +111,11 @@ class JointProcessor:
         """
         if encoder_hidden_states is None:
             image, text = _project_sequence(attn, hidden_states, self.router.num_text, text_first=True)
-        elif attn.add_q_proj is None:
+        elif (text_query := attn.add_q_proj) is None:
             joined = torch.cat([hidden_states, encoder_hidden_states], dim=1)
             image, text = _project_sequence(attn, joined, encoder_hidden_states.shape[1], text_first=False)
         else:
-            image, text = _project_streams(attn, hidden_states, encoder_hidden_states)
+            image, text = _project_streams(attn, text_query, hidden_states, encoder_hidden_states)
         image = rotate(image, image_rotary_emb)
         image_out, text_out = self.router.route(*image, *text)
         image_out, text_out = (out.transpose(1, 2).flatten(2) for out in (image_out, text_out))
@@ -110,15 +128,15 @@ class JointProcessor:
         return image_out, text_out
 
 
-def _project_streams(attn: Any, image: Tensor, text: Tensor) -> tuple[Triple, Triple]:
+def _project_streams(attn: JointModule, text_query: nn.Module, image: Tensor, text: Tensor) -> tuple[Triple, Triple]:
     """Image and text through their own layers (double-stream blocks)."""
     layers, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
-    text_layers = (attn.add_q_proj, attn.add_k_proj, attn.add_v_proj)
+    text_layers = (text_query, attn.add_k_proj, attn.add_v_proj)
     text_norms = (attn.norm_added_q, attn.norm_added_k)
     return _project(attn, layers, norms, image), _project(attn, text_layers, text_norms, text)
 
 
-def _project_sequence(attn: Any, states: Tensor, num_text: int, text_first: bool) -> tuple[Triple, Triple]:
+def _project_sequence(attn: JointModule, states: Tensor, num_text: int, text_first: bool) -> tuple[Triple, Triple]:
     """Image and text, one sequence `[B, N + L, C]`, through the layers that they share (single-stream blocks)."""
     layers, norms = (attn.to_q, attn.to_k, attn.to_v), (attn.norm_q, attn.norm_k)
     query, key, value = _project(attn, layers, norms, states)
@@ -129,7 +147,7 @@ def _project_sequence(attn: Any, states: Tensor, num_text: int, text_first: bool
 
 
 def _project(
-    attn: Any, layers: tuple[nn.Module, ...], norms: tuple[nn.Module | None, nn.Module | None], states: Tensor
+    attn: JointModule, layers: tuple[nn.Module, ...], norms: tuple[nn.Module | None, nn.Module | None], states: Tensor
 ) -> Triple:
     query, key, value = (layer(states).unflatten(2, (attn.heads, -1)).transpose(1, 2) for layer in layers)
     query_norm, key_norm = norms

@@ -2,6 +2,7 @@
 
 import json
 from collections import defaultdict
+from collections.abc import Mapping
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -17,6 +18,7 @@ from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Signals
 
+Config = Mapping[str, Any]  # of a transformer in `diffusers`, with `_class_name`: what its config.json holds
 META = torch.device("meta")
 
 
@@ -31,7 +33,7 @@ class Cost:
 
 
 def count(
-    config: dict[str, Any],
+    config: Config,
     method: Recipe,
     *,
     grid: Grid,
@@ -42,21 +44,18 @@ def count(
     """The cost of a whole denoising loop.
 
     Args:
-        config: a `diffusers` transformer's configuration, with `_class_name`.
         grid: tokens along (frames, height, width).
         num_steps: of full sampling.
     """
     return _count(_hashable(config), method, grid, num_text_tokens, num_steps, dtype)
 
 
-def count_flops(config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def count_flops(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """FLOPs of a whole denoising loop, all ranks together."""
     return count(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps).flops
 
 
-def flops_of_prompt(
-    config: dict[str, Any], method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int
-) -> float:
+def flops_of_prompt(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """`count_flops` for one of many prompts, whose lengths differ: the first three lengths are counted, no others.
 
     Linear layers cost in proportion to the number of tokens and attention to its square, so the loop's cost is a
@@ -70,7 +69,7 @@ def flops_of_prompt(
     return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
 
 
-def _flops_by_groups(config: dict[str, Any], method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def _flops_by_groups(config: Config, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """`count_flops` of a fixed schedule without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
@@ -95,7 +94,7 @@ def _groups(dense_steps: list[int], num_steps: int) -> list[tuple[int, int]]:
     return [(first, end - first) for first, end in zip(dense_steps, ends, strict=True)]
 
 
-def _hashable(config: dict[str, Any]) -> str:
+def _hashable(config: Config) -> str:
     return json.dumps(dict(config), sort_keys=True, default=str)
 
 
@@ -110,7 +109,7 @@ def _lagrange(length: int, lengths: list[int], at: int) -> float:
     return prod((at - other) / (length - other) for other in lengths if other != length)
 
 
-def count_full_flops(config: dict[str, Any], *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def count_full_flops(config: Config, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
     """FLOPs without any caching; every step costs the same."""
     one = count_flops(config, RECIPES["full"], grid=grid, num_text_tokens=num_text_tokens, num_steps=1)
     return num_steps * one
@@ -131,7 +130,7 @@ def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_st
 
 
 def run_on_meta(
-    config: dict[str, Any],
+    config: Config,
     method: Recipe,
     *,
     grid: Grid,
@@ -152,7 +151,7 @@ class MetaLoop:
 
     def __init__(
         self,
-        config: dict[str, Any],
+        config: Config,
         method: Recipe,
         *,
         grid: Grid,

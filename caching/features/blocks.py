@@ -172,13 +172,18 @@ class PartHook(ModelHook):
     def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         """Called in place of the module's own forward."""
         if self.feature.computes:
-            compute: Any = self.fn_ref.original_forward
-            output = compute(*args, **kwargs)
+            output = compute(self, *args, **kwargs)
             if self.feature.keep:
                 self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
             return output
         first, *others = self.unit.predict(self.feature.time)
         return (first, *others) if others else first
+
+
+def compute(hook: ModelHook, *args: Any, **kwargs: Any) -> Any:
+    """What the module gives that a hook stands before."""
+    forward: Any = hook.fn_ref.original_forward  # set by the registry of `diffusers`, which declares it as None
+    return forward(*args, **kwargs)
 
 
 def whole_blocks(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:

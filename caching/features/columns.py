@@ -8,7 +8,6 @@ Legend: B batch, H heads, D head width, N image tokens, L text tokens, T = N + L
 
 from dataclasses import dataclass
 from math import sqrt
-from typing import Any
 
 import torch
 from diffusers.hooks import HookRegistry, ModelHook
@@ -16,7 +15,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features.blocks import HOOK
+from caching.features.blocks import HOOK, compute
 from caching.models.adapter import Adapter, run_blocks
 from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import SparseColumns
@@ -174,11 +173,10 @@ class Up(ModelHook):
         self.output: Tensor | None = None
         self.columns: Tensor | None = None
 
-    def new_forward(self, module: Any, states: Tensor) -> Tensor:
+    def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
         if self.feature.computes:
-            compute: Any = self.fn_ref.original_forward
-            output = compute(states)
+            output: Tensor = compute(self, states)
             if self.feature.keep:
                 change = output if self.output is None else output - self.output
                 change = change.abs().sum((0, 1), dtype=torch.float32)  # beyond the range of float16
@@ -218,11 +216,10 @@ class Down(ModelHook):
         self.input: Tensor | None = None
         self.output: Tensor | None = None
 
-    def new_forward(self, module: Any, states: Tensor) -> Tensor:
+    def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
         if self.feature.computes:
-            compute: Any = self.fn_ref.original_forward
-            output = compute(states)
+            output: Tensor = compute(self, states)
             if self.feature.keep:
                 self.input, self.output = states, output
             return output

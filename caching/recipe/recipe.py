@@ -8,7 +8,7 @@ from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
 from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
-from caching.recipe.settings import Settings, one_of
+from caching.recipe.settings import OptionValue, Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
     MergedTokens,
@@ -75,9 +75,9 @@ class ProxyTaylor(PredictorSettings):
     def options(self) -> Mapping[str, str]:
         return {**({"order": "order"} if self.order else {}), "update": "update"}
 
-    def with_option(self, option: str, value: Any) -> Self:
+    def with_option(self, option: str, value: OptionValue) -> Self:
         if option == "update":
-            one_of("update", value, ("implicit", "explicit"))
+            one_of("update", str(value), ("implicit", "explicit"))
         return super().with_option(option, value)
 
 
@@ -159,20 +159,21 @@ class Recipe(Settings):
         """The options that it has, and the axis that each belongs to."""
         if not self.schedule.has_sparse_steps:
             return dict.fromkeys(self.schedule.options, "schedule")
-        axes = {axis: settings for axis, settings in self._axes.items() if settings is not None}
-        own = {option: axis for axis, settings in axes.items() for option in settings.options}
+        own = {option: axis for axis, settings in self._axes.items() for option in settings.options}
         return {**own, "feature": "feature"} if self._has_free_feature else own
 
-    def with_option(self, option: str, value: Any) -> Self:
+    def with_option(self, option: str, value: OptionValue) -> Self:
         if option == "feature":
-            return replace(self, feature=one_of("feature", value, get_args(Feature)))
+            return replace(self, feature=one_of("feature", str(value), get_args(Feature)))
         axis = self.options[option]
         changed: dict[str, Any] = {axis: self._axes[axis].with_option(option, value)}
         return replace(self, **changed)
 
     @property
-    def _axes(self) -> dict[str, Any]:
-        return {"schedule": self.schedule, "predictor": self.predictor, "tokens": self.tokens}
+    def _axes(self) -> dict[str, Settings]:
+        """The settings of each axis that it has any on."""
+        axes = {"schedule": self.schedule, "predictor": self.predictor, "tokens": self.tokens}
+        return {axis: settings for axis, settings in axes.items() if settings is not None}
 
     @property
     def _has_free_feature(self) -> bool:

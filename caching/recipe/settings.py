@@ -4,6 +4,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any, ClassVar, Self
 
+OptionValue = int | float | str
+
 
 class Settings:
     """A frozen dataclass of settings on one axis of a recipe."""
@@ -15,7 +17,7 @@ class Settings:
         """The options of the command line that change a setting, and the name of that setting."""
         return {}
 
-    def with_option(self, option: str, value: Any) -> Self:
+    def with_option(self, option: str, value: OptionValue) -> Self:
         """The same with one option changed. ValueError for a value that the setting cannot have."""
         changed: Any = self  # pyright takes `replace` for dataclasses only, and all settings are some
         return replace(changed, **{self.options[option]: value})

@@ -5,9 +5,9 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import ClassVar, Literal, Self
 
-from caching.recipe.settings import Settings, one_of
+from caching.recipe.settings import OptionValue, Settings, one_of
 
 SCORES = ("random", "similarity", "key_norm", "value_norm", "attention")
 
@@ -92,11 +92,11 @@ class SelectedTokens(TokenSettings):
     def options(self) -> Mapping[str, str]:
         return {"ratio": "ratio", "score": "score"}
 
-    def with_option(self, option: str, value: Any) -> Self:
+    def with_option(self, option: str, value: OptionValue) -> Self:
         """The score is written NAME or, for the lowest scores, NAME:min."""
         if option != "score":
             return super().with_option(option, value)
-        name, _, extreme = value.partition(":")
+        name, _, extreme = str(value).partition(":")
         score, extreme = one_of("score", name, SCORES), one_of("extreme", extreme or "max", ("max", "min"))
         return replace(self, **{"score": score, "extreme": extreme})
 

@@ -65,7 +65,13 @@ class DpmSolver(DPMSolverMultistepScheduler):
     """DPM-Solver++ where the pipeline insists on passing noise levels; it makes its own, as it always does."""
 
     def set_timesteps(
-        self, num_inference_steps: Any = None, device: Any = None, *, sigmas: Sized | None = None
+        self,
+        num_inference_steps: Any = None,
+        device: Any = None,
+        mu: float | None = None,
+        timesteps: list[int] | None = None,
+        *,
+        sigmas: Sized | None = None,
     ) -> None:
         super().set_timesteps(num_inference_steps if sigmas is None else len(sigmas), device)
 
