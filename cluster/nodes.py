@@ -10,7 +10,7 @@ PROBE_TIMEOUT_S = 2.0
 
 
 class HeadLost(RuntimeError):
-    """The head of the Ray cluster does not answer any more; nothing can be started, stopped or learnt."""
+    """The head of the Ray cluster does not answer any more; nothing can be started, stopped or asked."""
 
 
 @dataclass(frozen=True, kw_only=True)

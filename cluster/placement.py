@@ -55,13 +55,12 @@ class InfeasibleGang(ValueError):
     """The cluster cannot hold the gangs asked for, however long one waits."""
 
 
-def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]] | None = None) -> str | None:
+def shortfall(spec: GangSpec, gangs: int, nodes: Sequence[Mapping[str, float]]) -> str | None:
     """None if `gangs` gangs fit into the cluster, else a sentence that names what is asked and what there is.
 
-    `nodes` are the total resources of each living node (asked of Ray if not given). What others use at the
-    moment is not counted as missing: they will give it back.
+    `nodes` are the total resources of each living node. What others use at the moment is not counted as missing: they
+    will give it back.
     """
-    nodes = living_nodes() if nodes is None else nodes
     num_ranks = gangs * spec.world_size
     room = _ranks_on(spec, nodes)
     if room >= num_ranks:

@@ -96,7 +96,7 @@ def test_no_more_gangs_are_started_than_there_are_items(tmp_path: Path):
     assert kinds(events).count("gang_starting") == 1
 
 
-def test_progress_is_told_while_an_item_runs(tmp_path: Path):
+def test_progress_is_reported_while_an_item_runs(tmp_path: Path):
     _, events = run(tmp_path, [{"value": 1, "first": "linger"}], spec=SINGLE)
     fractions = [event.fraction for event in events if event.kind == "item_progress"]
     assert 0.5 in fractions
@@ -150,7 +150,7 @@ def test_an_item_that_loses_three_gangs_is_failed_and_the_rest_goes_on(tmp_path:
     assert outcomes[0].attempts == 3
 
 
-def test_a_hung_session_costs_one_attempt_and_its_stacks_are_told(tmp_path: Path):
+def test_a_hung_session_costs_one_attempt_and_its_stacks_are_reported(tmp_path: Path):
     spec = replace(SINGLE, collective_timeout_s=2)
     outcomes, events = run(tmp_path, [{"value": 1, "first": "hang_once"}, {"value": 2}], spec=spec)
     assert [outcome.result["total"] for outcome in outcomes] == [1, 2]

@@ -68,7 +68,7 @@ def test_a_gang_is_started_again_unless_its_workload_raises():
     assert decide_start(FailureKind.START, starts=1, budgets=budgets) is Decision.FAIL
 
 
-def test_broken_links_are_told_from_exceptions_of_the_item():
+def test_broken_links_and_devices_differ_from_exceptions_of_the_item():
     assert classify(dist.DistBackendError("NCCL error")) is FailureKind.INFRASTRUCTURE
     gloo = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     assert classify(gloo) is FailureKind.INFRASTRUCTURE
