@@ -99,7 +99,8 @@ def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
         print(f"vae: L1 error {error:.4f}")
         vae.save_pretrained(stage)
     vae = AutoencoderKLHunyuanVideo.from_pretrained(stage)
-    return torch.nn.Module.to(vae, device).eval()
+    torch.nn.Module.to(vae, device)
+    return vae.eval()
 
 
 def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:

@@ -49,7 +49,8 @@ class Course:
 def encode_videos(vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
-    vae = nn.Module.to(copy.deepcopy(vae), torch.bfloat16)
+    vae = copy.deepcopy(vae)
+    nn.Module.to(vae, torch.bfloat16)  # diffusers wraps `to` such that type checkers take it for a function
     for index, scene in enumerate(scenes):
         video = draw(scene, seed + index).permute(3, 0, 1, 2)[None] * 2 - 1
         latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())

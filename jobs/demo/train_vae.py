@@ -45,7 +45,8 @@ def train_vae(
     """Train the VAE on drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     torch.manual_seed(seed)
     random = Random(seed)
-    vae = torch.nn.Module.to(build_vae(), device).train()
+    vae = build_vae().train()
+    torch.nn.Module.to(vae, device)
     initialise(vae)
     error = 1.0
     for stage in stages:
