@@ -13,18 +13,18 @@ from typing import Any
 
 import torch
 from diffusers import (
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FasterCacheConfig,
     FirstBlockCacheConfig,
-    HunyuanVideoPipeline,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
     UniPCMultistepScheduler,
 )
 
-Attach = Callable[[HunyuanVideoPipeline, int], Callable[[], Any]]
-Learn = Callable[[HunyuanVideoPipeline, int, Callable[[], Any]], None]
+Attach = Callable[[DiffusionPipeline, int], Callable[[], Any]]
+Learn = Callable[[DiffusionPipeline, int, Callable[[], Any]], None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,7 +45,7 @@ class Peer:
         return self.needs is None or find_spec(self.needs) is not None
 
     @contextmanager
-    def attached(self, pipeline: HunyuanVideoPipeline, steps: int) -> Iterator[int]:
+    def attached(self, pipeline: DiffusionPipeline, steps: int) -> Iterator[int]:
         """The pipeline with this rival on it; gives the number of steps to sample."""
         steps = self.steps or steps
         undo = self.attach(pipeline, steps)
@@ -65,7 +65,7 @@ class DpmSolver(DPMSolverMultistepScheduler):
 def solver(scheduler_class: Any) -> Attach:
     """Replace the scheduler by one that integrates the same flow."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Callable[[], Any]:
         original: Any = pipeline.scheduler
         shift = original.config.shift
         pipeline.scheduler = scheduler_class(
@@ -76,10 +76,10 @@ def solver(scheduler_class: Any) -> Attach:
     return attach
 
 
-def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], Any]) -> Attach:
+def diffusers_cache(make_config: Callable[[DiffusionPipeline], Any]) -> Attach:
     """One of the caches that diffusers brings."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Callable[[], Any]:
         transformer: Any = pipeline.transformer
         transformer.enable_cache(make_config(pipeline))
         return transformer.disable_cache
@@ -93,7 +93,7 @@ class MagCache:
     def __init__(self) -> None:
         self.ratios: dict[int, list[float]] = {}
 
-    def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Any]) -> None:
+    def learn(self, pipeline: DiffusionPipeline, steps: int, sample: Callable[[], Any]) -> None:
         """Keep the ratios of the residuals' magnitudes in a sampling of so many steps."""
         if steps in self.ratios:
             return
@@ -104,7 +104,7 @@ class MagCache:
         line = next(line for line in printed.getvalue().splitlines() if line.startswith("[1"))
         self.ratios[steps] = json.loads(line)
 
-    def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(self, pipeline: DiffusionPipeline, steps: int) -> Callable[[], Any]:
         config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps)
         return diffusers_cache(lambda _: config)(pipeline, steps)
 
@@ -116,7 +116,7 @@ class MagCache:
 def cache_dit(*, taylor: bool) -> Attach:
     """cache-dit's DBCache, alone or with its TaylorSeer."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Callable[[], Any]:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Callable[[], Any]:
         import cache_dit as library
 
         restore = _restorer(pipeline.transformer)
@@ -157,7 +157,7 @@ def _restorer(transformer: torch.nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _broadcast(pipeline: HunyuanVideoPipeline) -> PyramidAttentionBroadcastConfig:
+def _broadcast(pipeline: DiffusionPipeline) -> PyramidAttentionBroadcastConfig:
     return PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=2,
         spatial_attention_timestep_skip_range=(100, 950),
@@ -165,7 +165,7 @@ def _broadcast(pipeline: HunyuanVideoPipeline) -> PyramidAttentionBroadcastConfi
     )
 
 
-def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
+def _faster(pipeline: DiffusionPipeline) -> FasterCacheConfig:
     return FasterCacheConfig(
         spatial_attention_block_skip_range=2,
         spatial_attention_timestep_skip_range=(-1, 901),
@@ -176,7 +176,7 @@ def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
     )
 
 
-def _taylorseer(pipeline: HunyuanVideoPipeline) -> TaylorSeerCacheConfig:
+def _taylorseer(pipeline: DiffusionPipeline) -> TaylorSeerCacheConfig:
     return TaylorSeerCacheConfig(
         cache_interval=5, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
     )

@@ -79,8 +79,8 @@ class Checkpoints:
         self.resumed_step = self._dense_steps = 0
         for marker in self._usable(engine, group):
             snapshot = self.files.read(marker, group.rank)
-            if all(map(any, _from_all(bytes([snapshot is not None]), group))):
-                assert snapshot is not None
+            everyone_has_it = all(map(any, _from_all(bytes([snapshot is not None]), group)))
+            if snapshot is not None and everyone_has_it:
                 latents = engine.restore(snapshot)
                 self.resumed_step, self._dense_steps = engine.step, engine.dense_steps
                 return latents
