@@ -13,10 +13,10 @@ from typing import Any
 
 import torch
 from diffusers import (
+    DiffusionPipeline,
     DPMSolverMultistepScheduler,
     FasterCacheConfig,
     FirstBlockCacheConfig,
-    HunyuanVideoPipeline,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
     TaylorSeerCacheConfig,
@@ -25,8 +25,8 @@ from diffusers import (
 from torch import Tensor
 
 Undo = Callable[[], None]
-Attach = Callable[[HunyuanVideoPipeline, int], Undo]
-Learn = Callable[[HunyuanVideoPipeline, int, Callable[[], Tensor]], None]
+Attach = Callable[[DiffusionPipeline, int], Undo]
+Learn = Callable[[DiffusionPipeline, int, Callable[[], Tensor]], None]
 Solver = type[DPMSolverMultistepScheduler] | type[UniPCMultistepScheduler]
 CacheConfig = (
     FasterCacheConfig | FirstBlockCacheConfig | MagCacheConfig | PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig
@@ -51,7 +51,7 @@ class Peer:
         return self.needs is None or find_spec(self.needs) is not None
 
     @contextmanager
-    def attached(self, pipeline: HunyuanVideoPipeline, steps: int) -> Iterator[int]:
+    def attached(self, pipeline: DiffusionPipeline, steps: int) -> Iterator[int]:
         """The pipeline with this rival on it; gives the number of steps to sample."""
         steps = self.steps or steps
         undo = self.attach(pipeline, steps)
@@ -79,7 +79,7 @@ class DpmSolver(DPMSolverMultistepScheduler):
 def solver(scheduler_class: Solver) -> Attach:
     """Replace the scheduler by one that integrates the same flow."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         original = pipeline.scheduler
         shift = original.config.shift
         pipeline.scheduler = scheduler_class(
@@ -90,10 +90,10 @@ def solver(scheduler_class: Solver) -> Attach:
     return attach
 
 
-def diffusers_cache(make_config: Callable[[HunyuanVideoPipeline], CacheConfig]) -> Attach:
+def diffusers_cache(make_config: Callable[[DiffusionPipeline], CacheConfig]) -> Attach:
     """One of the caches that diffusers brings."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         pipeline.transformer.enable_cache(make_config(pipeline))
         return pipeline.transformer.disable_cache
 
@@ -106,7 +106,7 @@ class MagCache:
     def __init__(self) -> None:
         self.ratios: dict[int, list[float]] = {}
 
-    def learn(self, pipeline: HunyuanVideoPipeline, steps: int, sample: Callable[[], Tensor]) -> None:
+    def learn(self, pipeline: DiffusionPipeline, steps: int, sample: Callable[[], Tensor]) -> None:
         """Keep the ratios of the residuals' magnitudes in a sampling of so many steps."""
         if steps in self.ratios:
             return
@@ -117,7 +117,7 @@ class MagCache:
         line = next(line for line in printed.getvalue().splitlines() if line.startswith("[1"))
         self.ratios[steps] = json.loads(line)
 
-    def attach(self, pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+    def attach(self, pipeline: DiffusionPipeline, steps: int) -> Undo:
         config = MagCacheConfig(mag_ratios=self.ratios[steps], num_inference_steps=steps)
         return diffusers_cache(lambda _: config)(pipeline, steps)
 
@@ -129,7 +129,7 @@ class MagCache:
 def cache_dit(*, taylor: bool) -> Attach:
     """cache-dit's DBCache, alone or with its TaylorSeer."""
 
-    def attach(pipeline: HunyuanVideoPipeline, steps: int) -> Undo:
+    def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         import cache_dit as library
 
         restore = _restorer(pipeline.transformer)
@@ -170,7 +170,7 @@ def _restorer(transformer: torch.nn.Module) -> Callable[[], None]:
     return restore
 
 
-def _broadcast(pipeline: HunyuanVideoPipeline) -> PyramidAttentionBroadcastConfig:
+def _broadcast(pipeline: DiffusionPipeline) -> PyramidAttentionBroadcastConfig:
     return PyramidAttentionBroadcastConfig(
         spatial_attention_block_skip_range=2,
         spatial_attention_timestep_skip_range=(100, 950),
@@ -178,7 +178,7 @@ def _broadcast(pipeline: HunyuanVideoPipeline) -> PyramidAttentionBroadcastConfi
     )
 
 
-def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
+def _faster(pipeline: DiffusionPipeline) -> FasterCacheConfig:
     return FasterCacheConfig(
         spatial_attention_block_skip_range=2,
         spatial_attention_timestep_skip_range=(-1, 901),
@@ -189,7 +189,7 @@ def _faster(pipeline: HunyuanVideoPipeline) -> FasterCacheConfig:
     )
 
 
-def _taylorseer(pipeline: HunyuanVideoPipeline) -> TaylorSeerCacheConfig:
+def _taylorseer(pipeline: DiffusionPipeline) -> TaylorSeerCacheConfig:
     return TaylorSeerCacheConfig(
         cache_interval=5, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
     )

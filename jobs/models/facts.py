@@ -5,57 +5,28 @@ import json
 import re
 import struct
 from dataclasses import dataclass, field
-from math import lcm
 from pathlib import Path
-from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import ValidationError
 
 from jobs.errors import BadInput, InfrastructureError
+from jobs.models.family import Family, GenerationDefaults, Json, Numbers
+from jobs.models.registry import FAMILIES
 
-PIPELINE = "HunyuanVideoPipeline"
 DEMO = Path(__file__).parents[1] / "demo" / "model"
-# diffusers' HunyuanVideoPipeline asks for this of height and width, whatever the VAE and patch sizes.
-PIPELINE_MULTIPLE = 16
 HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-COMPONENTS = ("transformer", "vae", "text_encoder", "text_encoder_2")
 LIBRARIES = ("diffusers", "transformers")
-Dtype = Literal["float32", "bfloat16", "float16"]
-Positive = Annotated[int, Field(ge=1)]
-
-
-class GenerationDefaults(BaseModel):
-    """What a video is like unless the user says otherwise: `resca.json` beside model_index.json, or HunyuanVideo's."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    height: Positive = 720
-    width: Positive = 1280
-    num_frames: Positive = 129
-    fps: Positive = 24
-    steps: Positive = 50
-    guidance: Annotated[float, Field(ge=0)] = 6.0
-    dtype: Dtype | None = None
-    prompt_template: dict[str, Any] | None = None
 
 
 @dataclass(frozen=True, kw_only=True)
-class ModelFacts:
-    """The numbers of a HunyuanVideo pipeline that decide what can be rendered, and how to find it again."""
+class ModelFacts(Numbers):
+    """The numbers of a model that decide what can be rendered, and how to find it again."""
 
     name: str
     source: str
     revision: str
-    heads: int
-    width: int
-    patch: int
-    patch_t: int
-    spatial: int
-    temporal: int
-    latent_channels: int
-    guidance_embeds: bool
     dtype: str
     defaults: GenerationDefaults
     plans: dict[str, Path] = field(default_factory=dict)
@@ -63,42 +34,13 @@ class ModelFacts:
 
     def check_size(self, height: int, width: int, num_frames: int) -> None:
         """Check a size in pixels and frames. Raises BadInput naming the nearest valid one."""
-        nearest = self._nearest(height, width, num_frames)
+        nearest = self.nearest(height, width, num_frames)
         if nearest != (height, width, num_frames):
             raise BadInput(
                 f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: height and width "
-                f"must be multiples of {self._pixels} and num_frames a multiple of {self._frames} plus "
-                f"{self._first_frames}; nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
+                f"must be multiples of {self.pixels} and num_frames a multiple of {self.frames} plus "
+                f"{self.first_frames}; nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
             )
-
-    def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        """The tokens of a valid size, along (time, height, width)."""
-        latent_frames = (num_frames - 1) // self.temporal + 1
-        side = self.spatial * self.patch
-        return latent_frames // self.patch_t, height // side, width // side
-
-    def num_tokens(self, height: int, width: int, num_frames: int) -> int:
-        """The latent tokens of a valid size."""
-        t, h, w = self.grid(height, width, num_frames)
-        return t * h * w
-
-    @property
-    def _pixels(self) -> int:
-        return lcm(self.spatial * self.patch, PIPELINE_MULTIPLE)
-
-    @property
-    def _frames(self) -> int:
-        return self.temporal * self.patch_t
-
-    @property
-    def _first_frames(self) -> int:
-        """The fewest frames: the causal VAE gives the first latent to one frame, each other one to `temporal`."""
-        return self.temporal * (self.patch_t - 1) + 1
-
-    def _nearest(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        sides = [max(1, round(side / self._pixels)) * self._pixels for side in (height, width)]
-        groups = max(0, round((num_frames - self._first_frames) / self._frames))
-        return sides[0], sides[1], groups * self._frames + self._first_frames
 
 
 def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
@@ -107,14 +49,13 @@ def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
     With `own_code` the model may bring classes of its own; nothing of them is run here.
 
     Raises:
-        BadInput: the model cannot be found or read, or is not a HunyuanVideo pipeline.
+        BadInput: the model cannot be found or read, or is of no family that can be rendered.
         InfrastructureError: the hub does not answer.
     """
     if model == "demo" or (model and Path(model).exists()):
         directory = DEMO if model == "demo" else Path(model)
         source = model if model == "demo" else str(directory.resolve())
-        _read_json(directory / "model_index.json")
-        _check_weights(directory)
+        _check_weights(directory, read_family(directory, model))
         facts = _facts(model, source, _content_hash(directory), directory, _stored_dtype(directory / "transformer"))
     elif hub := HUB_ID.fullmatch(model):
         directory = _download(hub["name"], hub["revision"])
@@ -122,8 +63,16 @@ def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
     else:
         raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
     if not own_code:
-        _refuse_own_code(model, directory)
+        _refuse_own_code(model, directory, read_family(directory, model))
     return facts
+
+
+def read_family(directory: Path, name: str) -> Family:
+    """The family of a pipeline's directory, by its `model_index.json`. BadInput if none renders with that class."""
+    pipeline = _read_json(directory / "model_index.json").get("_class_name")
+    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
+        raise BadInput(f"model {name} is a {pipeline}, not a {' or '.join(FAMILIES)}")
+    return FAMILIES[pipeline]
 
 
 def model_directory(source: str) -> str:
@@ -132,32 +81,28 @@ def model_directory(source: str) -> str:
 
 
 def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -> ModelFacts:
-    index = _read_json(directory / "model_index.json")
-    if index.get("_class_name") != PIPELINE:
-        raise BadInput(f"model {name} is a {index.get('_class_name')}, not a {PIPELINE}")
-    transformer = _read_json(directory / "transformer" / "config.json")
-    vae = _read_json(directory / "vae" / "config.json")
-    defaults = _read_defaults(directory / "resca.json")
-    # A configuration may leave out what equals the default of its diffusers class.
+    family = read_family(directory, name)
+    defaults = _read_defaults(directory / "resca.json", family.defaults)
     return ModelFacts(
         name=name,
         source=source,
         revision=revision,
-        heads=transformer.get("num_attention_heads", 24),
-        width=transformer.get("num_attention_heads", 24) * transformer.get("attention_head_dim", 128),
-        patch=transformer.get("patch_size", 2),
-        patch_t=transformer.get("patch_size_t", 1),
-        guidance_embeds=transformer.get("guidance_embeds", True),
-        spatial=vae.get("spatial_compression_ratio", 8),
-        temporal=vae.get("temporal_compression_ratio", 4),
-        latent_channels=vae.get("latent_channels", 16),
+        **vars(_read_numbers(directory, family)),
         dtype=defaults.dtype or dtype,
         defaults=defaults,
         plans={path.stem: path for path in sorted(directory.glob("plans/*.yaml"))},
     )
 
 
-def _read_json(path: Path) -> dict[str, Any]:
+def _read_numbers(directory: Path, family: Family) -> Numbers:
+    configs = [_read_json(directory / component / "config.json") for component in ("transformer", "vae")]
+    try:
+        return family.numbers(*configs)
+    except ValidationError as error:
+        raise BadInput(f"model directory {directory}: {_first_problem(error)}") from error
+
+
+def _read_json(path: Path) -> Json:
     try:
         value = json.loads(path.read_text(encoding="utf-8"))
     except OSError as error:
@@ -169,20 +114,25 @@ def _read_json(path: Path) -> dict[str, Any]:
     return value
 
 
-def _read_defaults(path: Path) -> GenerationDefaults:
+def _read_defaults(path: Path, of_family: GenerationDefaults) -> GenerationDefaults:
+    own = _read_json(path) if path.exists() else {}
     try:
-        return GenerationDefaults.model_validate(_read_json(path) if path.exists() else {})
+        return GenerationDefaults.model_validate(of_family.model_dump() | own)
     except ValidationError as error:
-        detail = error.errors()[0]
-        raise BadInput(f"model file {path}: {'.'.join(map(str, detail['loc']))}: {detail['msg']}") from error
+        raise BadInput(f"model file {path}: {_first_problem(error)}") from error
+
+
+def _first_problem(error: ValidationError) -> str:
+    detail = error.errors()[0]
+    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
 
 
 def _weights(component: Path) -> list[Path]:
     return sorted(component.glob("*.safetensors"))
 
 
-def _check_weights(directory: Path) -> None:
-    for component in COMPONENTS:
+def _check_weights(directory: Path, family: Family) -> None:
+    for component in ("transformer", "vae", *family.text_encoders):
         if _weights(directory / component):
             continue
         pickles = [*(directory / component).glob("*.bin"), *(directory / component).glob("*.pt")]
@@ -192,13 +142,13 @@ def _check_weights(directory: Path) -> None:
 
 def brings_its_class(component: Path) -> bool:
     """Whether a component's class is neither in diffusers nor in transformers, but in a file beside its weights."""
-    index, config = _read_json(component.parent / "model_index.json"), component / "config.json"
-    library = (index.get(component.name) or ["diffusers"])[0]
+    entry, config = _read_json(component.parent / "model_index.json").get(component.name), component / "config.json"
+    library = entry[0] if isinstance(entry, list) and entry else "diffusers"
     return library not in LIBRARIES or (config.exists() and "auto_map" in _read_json(config))
 
 
-def _refuse_own_code(name: str, directory: Path) -> None:
-    for component in (*COMPONENTS, "tokenizer", "tokenizer_2", "scheduler"):
+def _refuse_own_code(name: str, directory: Path, family: Family) -> None:
+    for component in ("transformer", "vae", *family.text_encoders, *family.tokenizers, "scheduler"):
         if brings_its_class(directory / component):
             raise BadInput(f"model {name} needs code of its own for its {component}: --trust-remote-code would run it")
 

@@ -8,7 +8,6 @@ import hashlib
 import json
 import logging
 from collections.abc import Iterator
-from pathlib import Path
 
 import diffusers
 import torch
@@ -17,9 +16,8 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
-import caching
 from caching.engine import Engine
-from caching.snapshot import Snapshot
+from caching.snapshot import STATE_VERSION, Snapshot
 from jobs.store.files import sha256
 from jobs.store.storage import Storage
 from parallel.rank_group import RankGroup
@@ -35,7 +33,7 @@ class Conditions(BaseModel):
     fingerprint: str
     layout: str  # Ulysses x Ring
     device: str
-    versions: dict[str, str]
+    versions: dict[str, str]  # of torch, of diffusers, and of the state that caching takes down
 
 
 class Marker(BaseModel):
@@ -79,8 +77,8 @@ class Checkpoints:
         self.resumed_step = self._dense_steps = 0
         for marker in self._usable(engine, group):
             snapshot = self.files.read(marker, group.rank)
-            if all(map(any, _from_all(bytes([snapshot is not None]), group))):
-                assert snapshot is not None
+            everyone_has_it = all(map(any, _from_all(bytes([snapshot is not None]), group)))
+            if snapshot is not None and everyone_has_it:
                 latents = engine.restore(snapshot)
                 self.resumed_step, self._dense_steps = engine.step, engine.dense_steps
                 return latents
@@ -116,7 +114,7 @@ class Checkpoints:
 
     def _conditions(self, engine: Engine, group: RankGroup) -> Conditions:
         layout = f"{group.layout.ulysses}x{group.layout.ring}"
-        versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "caching": _digest_of_caching()}
+        versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "caching": str(STATE_VERSION)}
         return Conditions(fingerprint=self.fingerprint, layout=layout, device=_device(engine), versions=versions)
 
 
@@ -212,9 +210,3 @@ def _device(engine: Engine) -> str:
     """What kernels are chosen by: the GPU, or what the processor's vector units can do."""
     device = next(engine.transformer.parameters()).device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()
-
-
-def _digest_of_caching() -> str:
-    """A hash of the code that a state belongs to."""
-    sources = sorted(Path(caching.__path__[0]).rglob("*.py"))
-    return hashlib.sha256(b"".join(path.read_bytes() for path in sources)).hexdigest()

@@ -3,28 +3,21 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
-from typing import Any
 
+import diffusers
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from caching.models import adapter_for
-from jobs.models.facts import brings_its_class, model_directory
+from jobs.models.facts import brings_its_class, model_directory, read_family
+from jobs.models.family import Family
+from jobs.models.registry import FAMILIES
 from jobs.rank.components import load_component, place
 from parallel.rank_group import RankGroup
 from parallel.sharding import shard
 
-TEXT_ENCODERS = ("text_encoder", "text_encoder_2")
-TEXT = (*TEXT_ENCODERS, "tokenizer", "tokenizer_2")
-
-
-class OffloadedPipeline(HunyuanVideoPipeline):
-    """A pipeline whose text encoders and VAE wait in host memory: it runs where its transformer is."""
-
-    @property
-    def _execution_device(self) -> torch.device:
-        return self.transformer.device
+Split = Callable[[nn.Module], None]
 
 
 def load_pipeline(
@@ -37,7 +30,7 @@ def load_pipeline(
     ranks: RankGroup | None = None,
     offload: bool = False,
     own_code: bool = False,
-) -> HunyuanVideoPipeline:
+) -> DiffusionPipeline:
     """Load a pipeline from `demo`, a directory or the hub.
 
     Args:
@@ -46,23 +39,23 @@ def load_pipeline(
         offload: keep text encoders and VAE in host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
-    skipped: dict[str, Any] = {} if with_text else dict.fromkeys(TEXT)
-    directory = _directory(source, revision, skipped | {"trust_remote_code": own_code})
+    directory = _directory(source, revision, with_text=with_text, own_code=own_code)
+    family = read_family(directory, source)
     number_format, waits_on = getattr(torch, dtype), torch.device("cpu" if offload else device)
-    places = {"transformer": {"device": torch.device(device), "split": _split(ranks, called_alone)}}
-    places |= {name: {"device": waits_on, "split": _split(ranks)} for name in TEXT_ENCODERS if with_text}
+    places = {"transformer": (torch.device(device), _split(ranks, called_alone))}
+    places |= {name: (waits_on, _split(ranks)) for name in family.text_encoders if with_text}
     own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
     models = {
-        name: load_component(directory / name, dtype=number_format, **how)
-        for name, how in places.items()
+        name: load_component(directory / name, dtype=number_format, device=where, split=split)
+        for name, (where, split) in places.items()
         if name not in own
     }
-    pipeline_class = OffloadedPipeline if offload else HunyuanVideoPipeline
-    pipeline = pipeline_class.from_pretrained(
+    skipped = {} if with_text else dict.fromkeys(_text(family))
+    pipeline = _pipeline_class(family, offload).from_pretrained(
         directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **skipped, **models
     )
     for name in own:
-        place(getattr(pipeline, name), **places[name])
+        place(getattr(pipeline, name), *places[name])
     pipeline.vae.to(waits_on).enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
@@ -75,20 +68,39 @@ def called_alone(model: nn.Module) -> list[nn.Module]:
     return adapter_for(model).called_alone
 
 
-def _split(ranks: RankGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Any:
+def _split(ranks: RankGroup | None, whole: Callable[[nn.Module], Sequence[nn.Module]] = lambda _: ()) -> Split | None:
     """What splits a model's weights but for the parts that `whole` names, if there are ranks to split them over."""
     return None if ranks is None else lambda model: shard(model, ranks, whole=whole(model))
 
 
-def _directory(source: str, revision: str | None, options: dict[str, Any]) -> Path:
+def _text(family: Family) -> tuple[str, ...]:
+    """The components that only the encoding of prompts needs."""
+    return *family.text_encoders, *family.tokenizers
+
+
+def _pipeline_class(family: Family, offload: bool) -> type[DiffusionPipeline]:
+    """The family's; one whose text encoders and VAE wait in host memory runs where its transformer is."""
+    pipeline_class = getattr(diffusers, family.pipeline)
+
+    class OffloadedPipeline(pipeline_class):
+        @property
+        def _execution_device(self) -> torch.device:
+            return self.transformer.device
+
+    return OffloadedPipeline if offload else pipeline_class
+
+
+def _directory(source: str, revision: str | None, *, with_text: bool, own_code: bool) -> Path:
     """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache."""
     directory = Path(model_directory(source))
     if directory.is_dir():
         return directory
-    return Path(HunyuanVideoPipeline.download(source, revision=revision, **options))
+    text = [] if with_text else [name for family in FAMILIES.values() for name in _text(family)]
+    skipped = dict.fromkeys(text)  # which family it is, the files will say
+    return Path(DiffusionPipeline.download(source, revision=revision, trust_remote_code=own_code, **skipped))
 
 
-def _use_onednn(vae: torch.nn.Module) -> None:
+def _use_onednn(vae: nn.Module) -> None:
     """Have oneDNN compute every 3-D convolution, channels last: for small ones PyTorch takes a slow kernel of its own.
 
     Decoding a video of the demo model takes 60% of the time.

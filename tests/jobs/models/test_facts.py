@@ -103,6 +103,7 @@ def break_file(path: Path, text: str | None) -> None:
         ("model_index.json", "[]", "must hold a JSON object"),
         ("model_index.json", '{"_class_name": "FluxPipeline"}', "is a FluxPipeline, not a HunyuanVideoPipeline"),
         ("transformer/config.json", None, "cannot read model file"),
+        ("transformer/config.json", '{"patch_size": "two"}', "patch_size: .* valid integer"),
         ("vae/config.json", "x", "not valid JSON"),
         ("resca.json", '{"heigth": 1}', "resca.json: heigth"),
         ("resca.json", '{"dtype": "int8"}', "resca.json: dtype"),

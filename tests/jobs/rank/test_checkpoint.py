@@ -3,11 +3,13 @@
 import json
 import logging
 
+import diffusers
 import pytest
 import torch
 from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from caching.recipe.recipe import recipe
+from caching.snapshot import STATE_VERSION
 from jobs.errors import BadInput
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.renderer import Renderer, Sampling
@@ -196,9 +198,24 @@ def test_one_of_another_fingerprint_is_not_used_and_removed_in_time(tmp_path, ca
     assert json.loads((tmp_path / "step-000007.json").read_text())["conditions"]["fingerprint"] == "y"
 
 
+def versions(**changes):
+    return {"torch": torch.__version__, "diffusers": diffusers.__version__, "caching": str(STATE_VERSION)} | changes
+
+
+def test_it_is_tied_to_the_version_of_the_state_and_not_to_the_source_of_caching(tmp_path):
+    stopped("resca", tmp_path, 5)
+    (path,) = tmp_path.glob("*.json")
+    assert json.loads(path.read_text())["conditions"]["versions"] == versions()
+
+
 @pytest.mark.parametrize(
     ("condition", "value"),
-    [("layout", "2x1"), ("device", "abacus"), ("versions", {"torch": "1.0", "diffusers": "0.1", "caching": ""})],
+    [
+        ("layout", "2x1"),
+        ("device", "abacus"),
+        ("versions", versions(torch="1.0")),
+        ("versions", versions(caching=str(STATE_VERSION + 1))),
+    ],
 )
 def test_one_of_other_conditions_is_not_used(tmp_path, caplog, condition, value):
     stopped("resca", tmp_path, 5)

@@ -5,7 +5,7 @@ import logging
 
 import pytest
 import torch
-from diffusers import HunyuanVideoPipeline
+from diffusers import DiffusionPipeline, HunyuanVideoPipeline
 from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
@@ -234,7 +234,7 @@ def test_files_of_a_hub_id_are_downloaded_once_for_what_is_loaded(directory, mon
         asked.append((source, options))
         return str(directory)
 
-    monkeypatch.setattr(HunyuanVideoPipeline, "download", classmethod(download))
+    monkeypatch.setattr(DiffusionPipeline, "download", classmethod(download))
     assert load("owner/name", revision="abc", with_text=False).text_encoder is None
     ((source, options),) = asked
     assert source == "owner/name" and options["revision"] == "abc"

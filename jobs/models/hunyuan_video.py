@@ -1,0 +1,152 @@
+"""HunyuanVideo: one guidance-distilled pass a step, a causal video VAE, prompts by a LLaMA and a CLIP.
+
+Legend: C latent channels, F H W latent frames, height and width, L text tokens.
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from jobs.models.family import GenerationDefaults, Json, Numbers, Prompt, Sampling, StepCallback
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from numpy import ndarray
+    from torch import Tensor
+
+    from parallel.rank_group import RankGroup
+
+
+class TransformerConfig(BaseModel):
+    """A configuration may leave out what equals the default of its diffusers class: these are HunyuanVideo's."""
+
+    num_attention_heads: int = 24
+    attention_head_dim: int = 128
+    patch_size: int = 2
+    patch_size_t: int = 1
+    guidance_embeds: bool = True
+
+
+class VaeConfig(BaseModel):
+    """The same of the VAE."""
+
+    spatial_compression_ratio: int = 8
+    temporal_compression_ratio: int = 4
+    latent_channels: int = 16
+
+
+class HunyuanVideo:
+    """The `Family` of `HunyuanVideoPipeline`."""
+
+    pipeline = "HunyuanVideoPipeline"
+    text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
+    tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
+    defaults = GenerationDefaults(height=720, width=1280, num_frames=129, fps=24, steps=50, guidance=6.0)
+
+    def numbers(self, transformer: Json, vae: Json) -> Numbers:
+        model, coder = TransformerConfig.model_validate(transformer), VaeConfig.model_validate(vae)
+        return Numbers(
+            heads=model.num_attention_heads,
+            width=model.num_attention_heads * model.attention_head_dim,
+            patch=model.patch_size,
+            patch_t=model.patch_size_t,
+            guidance_embeds=model.guidance_embeds,
+            spatial=coder.spatial_compression_ratio,
+            temporal=coder.temporal_compression_ratio,
+            latent_channels=coder.latent_channels,
+            pixel_multiple=16,
+        )
+
+    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Prompt:
+        from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
+
+        tokens, pooled, mask = pipeline.encode_prompt(
+            text, prompt_template=template or DEFAULT_PROMPT_TEMPLATE, device=pipeline.transformer.device
+        )
+        return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
+
+    def latent_shape(self, pipeline: "DiffusionPipeline", sampling: Sampling) -> tuple[int, ...]:
+        spatial = pipeline.vae_scale_factor_spatial
+        frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
+        return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
+
+    def sigmas(self, steps: int) -> "ndarray":
+        import numpy as np
+
+        return np.linspace(1.0, 0.0, steps + 1)[:-1]
+
+    def sample(
+        self,
+        pipeline: "DiffusionPipeline",
+        latents: "Tensor",
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        steps: int,
+        done: int = 0,
+        on_step_end: StepCallback | None = None,
+    ) -> "Tensor":
+        with _taken_as_they_are(latents, pipeline) if done else nullcontext():
+            return pipeline.__call__(  # which diffusers declares of each pipeline, and not of all
+                latents=latents,
+                prompt_embeds=prompt.tokens,
+                pooled_prompt_embeds=prompt.pooled,
+                prompt_attention_mask=_mask(prompt, latents),
+                height=sampling.height,
+                width=sampling.width,
+                num_frames=sampling.num_frames,
+                num_inference_steps=steps - done,
+                sigmas=self.sigmas(steps)[done:] if done else None,
+                guidance_scale=sampling.guidance,
+                output_type="latent",
+                callback_on_step_end=on_step_end,
+                return_dict=False,
+            )[0]
+
+    def velocity(
+        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, guidance: float
+    ) -> "Tensor":
+        import torch
+
+        transformer, scale = pipeline.transformer, pipeline.scheduler.config.num_train_timesteps
+        latents = latents.to(device=transformer.device, dtype=transformer.dtype)
+        embedded = None
+        if transformer.config.guidance_embeds:
+            embedded = torch.tensor([guidance * 1000.0], dtype=latents.dtype, device=latents.device)
+        return transformer(
+            hidden_states=latents,
+            timestep=torch.tensor([level * scale], dtype=latents.dtype, device=latents.device),
+            encoder_hidden_states=prompt.tokens,
+            encoder_attention_mask=_mask(prompt, latents),
+            pooled_projections=prompt.pooled,
+            guidance=embedded,
+            return_dict=False,
+        )[0]
+
+    def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
+        from parallel.vae import decode
+
+        return decode(pipeline.vae, latents.to(pipeline.vae.dtype) / pipeline.vae.config.scaling_factor, group)
+
+
+def _mask(prompt: Prompt, latents: "Tensor") -> "Tensor":
+    """Every token `[1, L]` of an encoded prompt counts."""
+    import torch
+
+    return torch.ones(prompt.tokens.shape[:2], device=latents.device)
+
+
+@contextmanager
+def _taken_as_they_are(latents: "Tensor", pipeline: "DiffusionPipeline") -> Iterator[None]:
+    """The pipeline begins its loop with these latents; it would make float32 of them.
+
+    From the second step on, the loop's latents have the model's number format, and so have the timesteps it gives.
+    """
+    own = vars(pipeline)
+    own["prepare_latents"] = lambda *_: latents
+    try:
+        yield
+    finally:
+        del own["prepare_latents"]
