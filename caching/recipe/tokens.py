@@ -35,8 +35,38 @@ class TokenSettings(Settings):
             raise ValueError(self.complaint.format(repr(feature)))
 
 
+class ClusterSettings(TokenSettings):
+    """What is chosen by clusters of the whole video, as many in each token range."""
+
+    clusters: int
+
+    def __post_init__(self) -> None:
+        check_clusters(self.clusters, self.shards)
+
+    @property
+    def num_clusters(self) -> int:
+        return self.clusters
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"clusters": "clusters"}
+
+
+class RatioSettings(TokenSettings):
+    """What leaves a part of the tokens out."""
+
+    ratio: float
+
+    def __post_init__(self) -> None:
+        check_ratio(self.ratio)
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"ratio": "ratio"}
+
+
 @dataclass(frozen=True, kw_only=True)
-class TrajectoryMedoids(TokenSettings):
+class TrajectoryMedoids(ClusterSettings):
     """ResCa's proxies (TETC): the medoids of clusters of tokens whose denoising trajectories are alike.
 
     Clusters are made inside `shards` contiguous token ranges, whatever the number of GPUs, so that a seed gives the
@@ -54,20 +84,9 @@ class TrajectoryMedoids(TokenSettings):
     context: int = 1024
     every: int = 3
 
-    def __post_init__(self) -> None:
-        check_clusters(self.clusters, self.shards)
-
-    @property
-    def num_clusters(self) -> int:
-        return self.clusters
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {"clusters": "clusters"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class SelectedTokens(TokenSettings):
+class SelectedTokens(RatioSettings):
     """Sparse steps compute a few tokens in every block, and store what comes out (ToCa, DuCa).
 
     `ratio` of the tokens are not computed. The others have the highest scores (`extreme` max) or the lowest; `turns`
@@ -85,12 +104,9 @@ class SelectedTokens(TokenSettings):
     turns: Literal["all", "odd", "even"] = "all"
     shards: int = 8
 
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
-
     @property
     def options(self) -> Mapping[str, str]:
-        return {"ratio": "ratio", "score": "score"}
+        return {**super().options, "score": "score"}
 
     def with_option(self, option: str, value: OptionValue) -> Self:
         """The score is written NAME or, for the lowest scores, NAME:min."""
@@ -102,7 +118,7 @@ class SelectedTokens(TokenSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClusteredTokens(TokenSettings):
+class ClusteredTokens(ClusterSettings):
     """Sparse steps compute one random token of each cluster, and the others move towards it by `gain` (ClusCa)."""
 
     feature_class: ClassVar[str | None] = "caching.features.partial:PartialFeature"
@@ -113,20 +129,9 @@ class ClusteredTokens(TokenSettings):
     gain: float = 0.005
     shards: int = 8
 
-    def __post_init__(self) -> None:
-        check_clusters(self.clusters, self.shards)
-
-    @property
-    def num_clusters(self) -> int:
-        return self.clusters
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {"clusters": "clusters"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class MergedTokens(TokenSettings):
+class MergedTokens(RatioSettings):
     """Sparse steps compute fewer tokens, which stand for all; `ratio` of them are merged away.
 
     `keep` says who stays: random tokens, into which the most similar others are averaged (ToMeSD); those that the
@@ -142,17 +147,13 @@ class MergedTokens(TokenSettings):
     shards: int = 8
 
     def __post_init__(self) -> None:
-        check_ratio(self.ratio)
+        super().__post_init__()
         if not 0 <= self.decay <= 1:
             raise ValueError(f"decay must be between 0 and 1, not {self.decay}")
 
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {"ratio": "ratio"}
-
 
 @dataclass(frozen=True, kw_only=True)
-class SparseColumns(TokenSettings):
+class SparseColumns(RatioSettings):
     """Sparse steps compute all tokens, but `ratio` of the keys and of the neurons are not (Chipmunk).
 
     `chunk` queries, neighbours in the video, share their keys.
@@ -163,13 +164,6 @@ class SparseColumns(TokenSettings):
     ratio: float = 0.8
     chunk: int = 192
     shards: int = 1
-
-    def __post_init__(self) -> None:
-        check_ratio(self.ratio)
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {"ratio": "ratio"}
 
 
 def check_clusters(clusters: int, shards: int) -> None:
