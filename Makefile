@@ -2,14 +2,19 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+UV := $(BIN)/uv
+INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python --constraints constraints.txt
 
-.PHONY: demo test test-slow soak scale lint clean
+# $(call timed,NAME,COMMAND) says how long a command took.
+timed = @begin=$$(date +%s); $(2) && echo "$(1): $$(($$(date +%s) - begin)) s"
+
+.PHONY: demo test test-slow soak scale lint types constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/resca render jobs/demo/prompts.txt --out out/demo --method resca --ulysses 2
 
-test: $(VENV)/installed-test lint
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 -m "not slow"
+test: lint types
+	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow")
 
 test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow
@@ -23,21 +28,31 @@ scale: $(VENV)/installed-test
 	$(BIN)/python -m tests.jobs.survival.hundred_thousand
 
 lint: $(VENV)/installed-test
-	$(BIN)/ruff check . && $(BIN)/ruff format --check . && $(BIN)/pyright --pythonpath $(BIN)/python
+	$(call timed,lint,$(BIN)/ruff check . && $(BIN)/ruff format --check .)
+
+types: $(VENV)/installed-test
+	$(call timed,types,$(BIN)/pyright --pythonpath $(BIN)/python)
 
 # PyPI's torch brings gigabytes of CUDA. Where there is no GPU, set PIP_EXTRA_INDEX_URL=https://download.pytorch.org/whl/cpu:
-# pip prefers 2.13.0+cpu, which is there, to 2.13.0.
-$(VENV)/installed: pyproject.toml
+# pip prefers 2.13.0+cpu, which is there, to 2.13.0. The rest is installed by uv, which needs seconds where pip needs
+# minutes, but knows nothing of pip's settings; for an index of your own, set UV_DEFAULT_INDEX too.
+$(VENV)/installed: pyproject.toml constraints.txt
 	@$(PYTHON) -c 'import sys; sys.exit(not (3, 11) <= sys.version_info < (3, 13))' 2>/dev/null || \
 		{ echo "$(PYTHON) is not Python 3.11 or 3.12; name one that is, as in: make demo PYTHON=python3.12" >&2; exit 1; }
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet torch==2.13.0
-	$(BIN)/python -m pip install --quiet -e .
+	$(BIN)/python -m pip install --quiet --no-compile uv==0.13.9 torch==2.13.0
+	$(INSTALL) -e .
 	touch $@
 
-$(VENV)/installed-test: $(VENV)/installed pyproject.toml
-	$(BIN)/python -m pip install --quiet -e '.[test]'
+$(VENV)/installed-test: $(VENV)/installed
+	$(INSTALL) -e '.[test]'
 	touch $@
+
+# The newest versions that pyproject.toml allows, of everything, for everyone. The libraries of CUDA are left to torch.
+constraints: $(VENV)/installed
+	$(UV) pip compile --quiet --universal --python-version 3.11 --all-extras --upgrade --no-annotate --no-header \
+		pyproject.toml --output-file $(VENV)/constraints.txt
+	grep --invert-match --extended-regexp '^(nvidia|cuda)-' $(VENV)/constraints.txt > constraints.txt
 
 clean:
 	rm -rf $(VENV) out
