@@ -4,10 +4,10 @@ Legend: B batch, N local image tokens, L text tokens, H heads, D head width.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from functools import lru_cache, wraps
-from typing import Any
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.distributed as dist
@@ -18,7 +18,26 @@ from parallel import cpu
 from parallel.collectives import CollectiveCounter
 from parallel.layout import Layout
 
+if TYPE_CHECKING:  # xfuser has to be prepared before it is imported
+    from xfuser.config import EngineConfig
+    from xfuser.core.distributed.attention_backend import AttentionBackendType
+
 KEPT = "resca_kept_keys"  # what we hand to the kernel, in xfuser's settings for it
+
+
+class Kernel(Protocol):
+    """Of xfuser's registry: attention `[B, H, N, D]`, and its log-sum-exp `[B, H, N]` if it has one."""
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        dropout_p: float,
+        is_causal: bool,
+        attention_kwargs: dict[str, object] | None = None,
+    ) -> tuple[Tensor, Tensor | None]: ...
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -99,21 +118,31 @@ def _teach_kernels() -> None:
             ATTENTION_FUNCTION_REGISTRY[backend] = _taught(kernel)
 
 
-def _taught(kernel: Callable[..., Any]) -> Callable[..., Any]:
+def _taught(kernel: Kernel) -> Kernel:
     """A kernel that skips keys which fill up, and gives the log-sum-exp `[B, H, N]`, if any, of its queries alone.
 
     SDPA_EFFICIENT gives that of a multiple of 32 queries on CUDA, with which Ring cannot merge.
     """
 
     @wraps(kernel)
-    def attend(query: Tensor, key: Tensor, value: Tensor, **settings: Any) -> Any:
-        kept = (settings.get("attention_kwargs") or {}).get(KEPT)
-        if kept is not None:
+    def attend(
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        *,
+        dropout_p: float,
+        is_causal: bool,
+        attention_kwargs: dict[str, object] | None = None,
+    ) -> tuple[Tensor, Tensor | None]:
+        kept = (attention_kwargs or {}).get(KEPT)
+        if isinstance(kept, Iterator):
             index, num_image_keys = next(kept)
             text = torch.arange(num_image_keys, key.shape[2], device=key.device)  # in Ring's last call
-            index, settings = torch.cat([index, text]), {**settings, "attention_kwargs": None}
+            index, attention_kwargs = torch.cat([index, text]), None
             key, value = key[:, :, index], value[:, :, index]
-        output, log_sum_exp = kernel(query, key, value, **settings)
+        output, log_sum_exp = kernel(
+            query, key, value, dropout_p=dropout_p, is_causal=is_causal, attention_kwargs=attention_kwargs
+        )
         return output, log_sum_exp if log_sum_exp is None else log_sum_exp[..., : query.shape[2]]
 
     setattr(attend, KEPT, True)
@@ -162,7 +191,7 @@ def _only_errors_on_stdout() -> None:
         handler.setLevel(logging.ERROR)
 
 
-def _engine_config(layout: Layout, on_cpu: bool) -> Any:
+def _engine_config(layout: Layout, on_cpu: bool) -> "EngineConfig":
     """xfuser's configuration: its defaults, and the attention kernel.
 
     On CUDA the kernel is xfuser's own choice, the fastest that is installed. Ring merges by the log-sum-exp, which
@@ -199,7 +228,7 @@ def stop() -> None:
     parallel_state._WORLD = None
 
 
-def _kernel(query: Tensor) -> Any:
+def _kernel(query: Tensor) -> "AttentionBackendType | None":
     """The attention kernel in xfuser's terms; None is the one of the runtime state."""
     from xfuser.core.distributed.attention_backend import AttentionBackendType
 

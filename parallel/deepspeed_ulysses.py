@@ -103,8 +103,8 @@ def start(layout: Layout, counter: CollectiveCounter) -> UlyssesAttention:
     # Else it compiles an all-reduce in C++ on CPU, which Ulysses does not use, and waits for ever if one was cut off.
     setattr(deepspeed.ops, "__compatible_ops__", {})  # noqa: B010, as its types do not know it
     deepspeed.init_distributed(dist_backend=dist.get_backend(), auto_mpi_discovery=False, verbose=False)
-    group: Any = dist.group.WORLD
-    local: Any = _attend
+    local: Any = _attend  # DeepSpeed declares a Module, but calls it like any function,
+    group: Any = dist.group.WORLD  # and a ProcessGroup of its own making, but takes torch's
     attention = DistributedAttention(local, group, scatter_idx=2, gather_idx=1)
     return UlyssesAttention(layout=layout, counter=counter, distributed_attention=attention)
 

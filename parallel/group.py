@@ -7,7 +7,7 @@ C channels.
 import io
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any, TypeVar
+from typing import Protocol, TypeVar
 
 import torch
 import torch.distributed as dist
@@ -22,8 +22,47 @@ from parallel.single import SingleGroup
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0
-ENGINES: dict[str, Any] = {"xfuser": attention, "deepspeed": deepspeed_ulysses}  # modules that start and stop
 T = TypeVar("T")
+
+
+class RankAttention(Protocol):
+    """Joint attention over the ranks of one layout."""
+
+    @property
+    def collectives(self) -> str:
+        """What it calls, for messages."""
+        ...
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        text_query: Tensor,
+        text_key: Tensor,
+        text_value: Tensor,
+        pieces: list[int],
+    ) -> tuple[Tensor, Tensor]:
+        """Image tensors are `[B, H, N, D]`, text tensors `[B, H, L, D]` and the same on every rank; so are the outputs.
+
+        `pieces` are the image tokens of each rank.
+        """
+        ...
+
+
+class AttentionEngine(Protocol):
+    """A library that does it: a module with these two functions, which every rank calls at the same time."""
+
+    def start(self, layout: Layout, counter: CollectiveCounter) -> RankAttention:
+        """Make what it needs on top of the default process group. ValueError for a layout that it cannot do."""
+        ...
+
+    def stop(self) -> None:
+        """Take it down again."""
+        ...
+
+
+ENGINES: dict[str, AttentionEngine] = {"xfuser": attention, "deepspeed": deepspeed_ulysses}
 
 
 def make_group(layout: Layout, *, engine: str = "xfuser", deadline_s: float = DEADLINE_S) -> RankGroup:

@@ -4,14 +4,14 @@ What is gathered at a time is a *unit*: a block, or an embedding. Every other we
 """
 
 from collections.abc import Collection
+from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
-from typing import Any
 
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
-from torch.distributed.fsdp import fully_shard
+from torch.distributed.fsdp import FSDPModule, fully_shard
 
 from parallel.group import own_device
 from parallel.rank_group import RankGroup
@@ -29,15 +29,24 @@ def shard(module: nn.Module, group: RankGroup, *, whole: Collection[nn.Module] =
     """
     if group.world_size == 1:
         return
-    mesh = DeviceMesh.from_group(dist.group.WORLD, own_device().type)  # type: ignore[arg-type]
+    mesh = DeviceMesh.from_group(dist.distributed_c10d._get_default_group(), own_device().type)
     kept, lists = _kept(whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
     gathering = _Gathering(group)
     for unit in units(module):
-        gathering.bytes_of[unit] = sum(share_bytes(each, group.world_size) for each in _split_of(unit, kept))
-        fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
+        num_bytes = sum(share_bytes(each, group.world_size) for each in _split_of(unit, kept))
+        split = fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
+        gathering.units[unit] = Unit(split=split, num_bytes=num_bytes)
         unit.register_forward_pre_hook(partial(gathering.need, unit), prepend=True)  # before FSDP2's own, which waits
         unit.register_forward_pre_hook(partial(gathering.go_on, following.get(unit)))
+
+
+@dataclass(frozen=True, kw_only=True)
+class Unit:
+    """What FSDP2 has made of a unit, and the bytes that this rank puts in when it is gathered."""
+
+    split: FSDPModule
+    num_bytes: int
 
 
 class _Gathering:
@@ -45,28 +54,29 @@ class _Gathering:
 
     def __init__(self, group: RankGroup) -> None:
         self.group = group
-        self.bytes_of: dict[nn.Module, int] = {}  # that this rank puts in
-        self.underway: Any = None
+        self.units: dict[nn.Module, Unit] = {}
+        self.underway: Unit | None = None
 
-    def need(self, unit: nn.Module, *_: Any) -> None:
+    def need(self, module: nn.Module, *_: object) -> None:
         """A unit is to run: have it on its way, and nothing else."""
+        unit = self.units[module]
         if self.underway not in (None, unit):  # the last run of blocks ended before their list did
-            self.underway.unshard()
-            self.underway.reshard()
+            self.underway.split.unshard()
+            self.underway.split.reshard()
         if self.underway is not unit:
             self._begin(unit)
         self.group.expect("all_gather")
 
-    def go_on(self, later: nn.Module | None, *_: Any) -> None:
+    def go_on(self, later: nn.Module | None, *_: object) -> None:
         """What was needed has arrived: begin with what follows."""
         self.group.arrived()
         self.underway = None
         if later is not None:
-            self._begin(later)
+            self._begin(self.units[later])
 
-    def _begin(self, unit: Any) -> None:
-        self.group.counter.book("all_gather", self.bytes_of[unit], self.group.world_size)
-        unit.unshard(async_op=True)
+    def _begin(self, unit: Unit) -> None:
+        self.group.counter.book("all_gather", unit.num_bytes, self.group.world_size)
+        unit.split.unshard(async_op=True)
         self.underway = unit
 
 

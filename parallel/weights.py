@@ -63,7 +63,7 @@ class _Place:
     """Where a module keeps a parameter or buffer: its full name, the table of the part that owns it, its name there."""
 
     name: str
-    table: dict[str, Any]
+    table: dict[str, Any]  # what torch declares as two kinds, one of parameters and one of tensors
     leaf: str
 
 
@@ -103,7 +103,7 @@ def _filled(tensor: Tensor, source: Stored, device: torch.device) -> Tensor:
     return nn.Parameter(values, requires_grad=tensor.requires_grad) if isinstance(tensor, nn.Parameter) else values
 
 
-def _own_rows(weight: DTensor, source: Stored, device: torch.device) -> DTensor:
+def _own_rows(weight: DTensor, source: Stored, device: torch.device) -> Tensor:
     """This rank's rows of a split weight; the memory is as large on every rank, as FSDP2 wants to have it.
 
     They lie on `device`, even if the ranks gather them on another one.
@@ -114,9 +114,7 @@ def _own_rows(weight: DTensor, source: Stored, device: torch.device) -> DTensor:
     share = torch.zeros((num_rows, *weight.shape[1:]), dtype=weight.dtype, device=device)
     rows = share[: min(num_rows, len(weight) - first)]
     _read(source, rows, weight.shape, first)
-    own: Any = DTensor.from_local(
-        rows, mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride()
-    )
+    own = DTensor.from_local(rows, mesh, weight.placements, run_check=False, shape=weight.shape, stride=weight.stride())
     return own.to(device)  # which `from_local` has left for that of the mesh
 
 

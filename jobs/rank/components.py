@@ -29,7 +29,7 @@ class CannotStream(Exception):
 
 def load_component(
     folder: Path, *, dtype: torch.dtype, device: torch.device, split: Callable[[nn.Module], None] | None = None
-) -> Any:
+) -> nn.Module:
     """The model in a folder of a pipeline's directory, for inference.
 
     Args:
@@ -50,14 +50,14 @@ def load_component(
     return model.eval()
 
 
-def place(model: Any, device: torch.device, split: Callable[[nn.Module], None] | None = None) -> Any:
+def place(model: nn.Module, device: torch.device, split: Callable[[nn.Module], None] | None = None) -> nn.Module:
     """A model that has been read whole, for inference on the device, or split over the ranks."""
     if split is not None:
         split(model)
     return model.to(device).eval()
 
 
-def build(folder: Path, dtype: torch.dtype) -> Any:
+def build(folder: Path, dtype: torch.dtype) -> nn.Module:
     """The model without values; buffers that are not stored with it have theirs. CannotStream if that is not enough."""
     model_class = _class_of(folder)
     with default_dtype(dtype), init_empty_weights(include_buffers=False):
@@ -73,12 +73,12 @@ def build(folder: Path, dtype: torch.dtype) -> Any:
 
 
 def _class_of(folder: Path) -> Any:
-    """The class that `model_index.json` names."""
+    """The class that `model_index.json` names; those of diffusers share no base that can do all that they can."""
     library, class_name = json.loads((folder.parent / "model_index.json").read_text())[folder.name]
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
 
 
-def _stored(model: Any, folder: Path) -> dict[str, Stored]:
+def _stored(model: nn.Module, folder: Path) -> dict[str, Stored]:
     """The stored tensors by the model's own names for them."""
     of_transformers = isinstance(model, PreTrainedModel)
     try:
@@ -88,7 +88,7 @@ def _stored(model: Any, folder: Path) -> dict[str, Stored]:
     return _renamed(model, stored) if of_transformers else stored
 
 
-def _renamed(model: Any, stored: dict[str, Stored]) -> dict[str, Stored]:
+def _renamed(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Stored]:
     """The tensors of a transformers checkpoint under the names of today's classes, without those of other heads."""
     transforms = get_model_conversion_mapping(model)
     renamings = [each for each in transforms if isinstance(each, WeightRenaming)]

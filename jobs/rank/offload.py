@@ -1,14 +1,22 @@
 """Models that wait in host memory and are on a device only while they are used."""
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Protocol
 
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
 
-Table = dict[str, Any]  # parameters or buffers by their names in a module
+Table = dict[str, Any]  # parameters or buffers by their names in a module: torch declares them as two kinds
+
+
+class SplitUnit(Protocol):
+    """A module that FSDP2 gathers before it runs."""
+
+    def reshard(self) -> None: ...
+
+    def _apply(self, fn: Callable[[Tensor], Tensor]) -> nn.Module: ...
 
 
 @contextmanager
@@ -38,7 +46,7 @@ def _moved(tensor: Tensor, device: torch.device) -> Tensor:
     return nn.Parameter(moved, requires_grad=False) if isinstance(tensor, nn.Parameter) else moved
 
 
-def _put(tables: Sequence[Table], tensors: Iterable[Table], split: Sequence[Any]) -> None:
+def _put(tables: Sequence[Table], tensors: Iterable[Table], split: Sequence[SplitUnit]) -> None:
     """Put tensors where the modules keep them; units that FSDP2 gathers look anew at the rows that they hold."""
     for unit in split:
         unit.reshard()
