@@ -1,4 +1,4 @@
-"""Deadlines: when a collective does not end, the ranks call each other's roll and the error names who is missing."""
+"""Deadlines: when a collective does not end, the ranks ask each other, and the error names who is missing."""
 
 import faulthandler
 import json
@@ -20,18 +20,18 @@ import torch.distributed as dist
 logger = logging.getLogger(__name__)
 
 TICK_S = 0.5
-ROLL_CALL_S = 5.0  # at most, and at most half the deadline
+ASK_S = 5.0  # at most, and at most half the deadline
 ADDRESS_BYTES = 64
 
 
 class RankLost(RuntimeError):
-    """A collective did not end: the message names the ranks to blame, the collective and the step."""
+    """A collective did not end: the message names the ranks at fault, the collective and the step."""
 
     failure_kind: ClassVar[str] = "infrastructure"
 
 
 class Watch:
-    """One rank's eye on the others, made by all ranks of the default process group at the same time.
+    """What one rank knows of the others, made by all ranks of the default process group at the same time.
 
     Every rank answers on a port of its own, in a thread of its own, what it is doing; a rank that is stopped, killed or
     cut off does not. So nothing depends on any one rank being there, as a shared store would.
@@ -85,21 +85,22 @@ class Watch:
         except RuntimeError as error:
             if not _is_of_the_link(error):
                 raise
-            raise RankLost(self.verdict(self.waiting_in or f"a collective in {self.step}")) from error
+            raise RankLost(self.diagnosis(self.waiting_in or f"a collective in {self.step}")) from error
 
-    def verdict(self, what: str) -> str:
-        """One sentence on a collective that did not end, after a call of the roll; all stacks go to stderr."""
+    def diagnosis(self, what: str) -> str:
+        """One sentence on a collective that did not end, after asking the other ranks; all stacks go to stderr."""
         self._dump_stacks()
-        timeout_s = min(ROLL_CALL_S, self.deadline_s / 2)
+        timeout_s = min(ASK_S, self.deadline_s / 2)
         others = [rank for rank in range(len(self._addresses)) if rank != self.rank]
         with ThreadPoolExecutor(max_workers=max(1, len(others))) as pool:
-            answers = list(pool.map(lambda rank: _ask(self._addresses[rank], timeout_s), others))
-        return f"{what} did not end, deadline {self.deadline_s:g} s: {_blame(dict(zip(others, answers, strict=True)))}"
+            answers = pool.map(lambda rank: _ask(self._addresses[rank], timeout_s), others)
+            at_fault = _at_fault(dict(zip(others, answers, strict=True)))
+        return f"{what} did not end, deadline {self.deadline_s:g} s: {at_fault}"
 
     def await_pending(self) -> None:
         """See to the deadline of what runs on the GPU, from the end of what ran before it; returns when it has passed.
 
-        The verdict is logged: nothing can be raised where the host does not wait.
+        The diagnosis is logged: nothing can be raised where the host does not wait.
         """
         moved = time.monotonic()
         while not self._closed.wait(self._tick_s):
@@ -109,7 +110,7 @@ class Watch:
             if not self.pending:
                 moved = time.monotonic()
             if time.monotonic() - moved > self.deadline_s:
-                logger.error(self.verdict(self.pending[0][0]))
+                logger.error(self.diagnosis(self.pending[0][0]))
                 return
 
     def _answer(self) -> None:
@@ -134,7 +135,7 @@ def _is_of_the_link(error: RuntimeError) -> bool:
     return isinstance(error, dist.DistError) or "/gloo/" in str(error)  # gloo names the place in its source
 
 
-def _blame(answers: dict[int, dict[str, str] | None]) -> str:
+def _at_fault(answers: dict[int, dict[str, str] | None]) -> str:
     """Who is at fault: ranks that do not answer, else those that are elsewhere."""
     silent = [rank for rank, answer in answers.items() if answer is None]
     if silent:

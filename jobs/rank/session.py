@@ -7,7 +7,6 @@ from collections import deque
 from collections.abc import Iterator
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any
 
 import torch
 
@@ -56,7 +55,7 @@ class RenderSession:
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(self.settings.method)
 
-    def run(self, item: RenderItem, attempt: int) -> dict[str, Any] | None:
+    def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
         with self.group.guard():
             if self.context.rank == 0:
@@ -65,7 +64,7 @@ class RenderSession:
             deque(frames, maxlen=0)  # They go to rank 0.
             return None
 
-    def _lead(self, item: RenderItem, attempt: int) -> dict[str, Any]:
+    def _lead(self, item: RenderItem, attempt: int) -> dict[str, object]:
         """Rank 0's part, with a place and a log of its own."""
         storage = open_storage(self.settings.out)
         with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
@@ -76,7 +75,7 @@ class RenderSession:
                 logger.exception("failed")
                 raise
 
-    def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, Any]:
+    def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, object]:
         clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
         prompt, latents = self._denoise(item, clock, checkpoints)
         if checkpoints and checkpoints.resumed_step:

@@ -1,9 +1,10 @@
 """How each rank of a gang builds its session: what the driver sends, which itself needs neither torch nor a model."""
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from cluster.ranks import RankContext
+from jobs.models.family import Json
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem
 from jobs.store.open import open_storage
 from parallel.layout import Layout
@@ -18,7 +19,7 @@ class RenderWorkload:
     """How each rank builds its session; sent to the workers."""
 
     settings: BatchSettings
-    prompt_template: dict[str, Any] | None
+    prompt_template: Json | None
     layout: Layout
     compiled: bool = False
     engine: str = "xfuser"

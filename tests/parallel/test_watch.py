@@ -1,4 +1,4 @@
-"""The roll call, where the host does not wait: as on a GPU, whose collectives are only enqueued."""
+"""Who is missing, where the host does not wait: as on a GPU, whose collectives are only enqueued."""
 
 import logging
 import os
