@@ -123,9 +123,10 @@ class ColumnFeature:
     def detach(self) -> None:
         for module in self.hooked:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
-        self.hooked, self.layers = [], []
-        for hook in self.hooks:  # they form cycles, which would keep all this until a collection
+        for hook in self.hooks:
             hook.forget()
+        # Hooks and feature form cycles, which would keep all this until a collection.
+        self.hooks, self.hooked, self.layers = [], [], []
 
     @property
     def cache_bytes(self) -> int:
