@@ -88,6 +88,14 @@ def _chunked(query: Tensor, length: int) -> Tensor:
     return F.pad(query, (0, 0, 0, -query.shape[2] % length)).unflatten(2, (-1, length))
 
 
+@dataclass
+class Mode:
+    """What the present step does with every layer, for hooks: they outlive the feature, which they must not keep."""
+
+    computes: bool = True
+    keep: bool = False
+
+
 class ColumnFeature:
     """Attention and feed-forward layers by columns; embedding, projections and head stay fresh."""
 
@@ -96,26 +104,26 @@ class ColumnFeature:
         if site.group.world_size > 1:
             raise ValueError(f"chipmunk works on one rank, not on {site.group.world_size}")
         self.settings, self.adapter, self.site = recipe.tokens, adapter, site
-        self.computes, self.keep = True, False  # in the present step
+        self.mode = Mode()
         self.layers: list[list[Chunks]] = []
         self.span = 0  # queries of the chunks that are computed at a time
         self.hooks: list[Up | Down] = []
         self.hooked: list[nn.Module] = []
         for index in range(adapter.num_blocks):
             for layers in adapter.feed_forwards(index):
-                up = Up(self, max(1, round((1 - self.settings.ratio) * layers.up.out_features)))
+                up = Up(self.mode, max(1, round((1 - self.settings.ratio) * layers.up.out_features)))
                 self._hook(layers.up, up)
-                self._hook(layers.down, Down(self, up, layers.leading))
+                self._hook(layers.down, Down(self.mode, up, layers.leading))
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
-        self.computes, self.keep, self.layers = True, keep, []
+        self.mode.computes, self.mode.keep, self.layers = True, keep, []
         state = step.before
         self.site.attend_to_all(state.text.shape[1], self._observe_attention)
         return step.velocity(run_blocks(self.adapter, state))
 
     def sparse(self, step: Step) -> Tensor:
         """The velocity `[B, N, P]` from the heavy columns of every layer."""
-        self.computes = False
+        self.mode.computes = False
         state = step.before
         self.site.router.send(self._attend, state.text.shape[1])
         return self.adapter.head(run_blocks(self.adapter, state))
@@ -123,9 +131,8 @@ class ColumnFeature:
     def detach(self) -> None:
         for module in self.hooked:
             HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
-        for hook in self.hooks:
+        for hook in self.hooks:  # they form cycles, which would keep what they hold until a collection
             hook.forget()
-        # Hooks and feature form cycles, which would keep all this until a collection.
         self.hooks, self.hooked, self.layers = [], [], []
 
     @property
@@ -145,7 +152,7 @@ class ColumnFeature:
 
     def _observe_attention(self, layer: int, image: Triple, text: Triple, outputs: tuple[Tensor, Tensor]) -> None:
         """Split a layer's keys into heavy ones and others, for each chunk of queries."""
-        if self.keep:
+        if self.mode.keep:
             query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
             length, count = self.settings.chunk, max(1, round((1 - self.settings.ratio) * key.shape[2]))
             many = MAX_LOGITS // (key.shape[1] * key.shape[2] * length)
@@ -168,17 +175,17 @@ class ColumnFeature:
 class Up(ModelHook):
     """The first layer of a feed-forward: in sparse steps only the neurons that changed most between dense steps."""
 
-    def __init__(self, feature: ColumnFeature, count: int) -> None:
+    def __init__(self, mode: Mode, count: int) -> None:
         super().__init__()
-        self.feature, self.count = feature, count
+        self.mode, self.count = mode, count
         self.output: Tensor | None = None
         self.columns: Tensor | None = None
 
     def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
-        if self.feature.computes:
+        if self.mode.computes:
             output: Tensor = compute(self, states)
-            if self.feature.keep:
+            if self.mode.keep:
                 change = output if self.output is None else output - self.output
                 change = change.abs().sum((0, 1), dtype=torch.float32)  # beyond the range of float16
                 self.columns = change.topk(self.count).indices
@@ -211,17 +218,17 @@ class Down(ModelHook):
         leading: inputs that come before the neurons and are always fresh (attention, in single-stream blocks).
     """
 
-    def __init__(self, feature: ColumnFeature, up: Up, leading: int) -> None:
+    def __init__(self, mode: Mode, up: Up, leading: int) -> None:
         super().__init__()
-        self.feature, self.up, self.leading = feature, up, leading
+        self.mode, self.up, self.leading = mode, up, leading
         self.input: Tensor | None = None
         self.output: Tensor | None = None
 
     def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
         """Called in place of the layer's forward."""
-        if self.feature.computes:
+        if self.mode.computes:
             output: Tensor = compute(self, states)
-            if self.feature.keep:
+            if self.mode.keep:
                 self.input, self.output = states, output
             return output
         assert self.input is not None and self.output is not None and self.up.columns is not None
