@@ -14,7 +14,7 @@ demo: $(VENV)/installed
 	$(BIN)/resca render jobs/demo/prompts.txt --out out/demo --method resca --ulysses 2
 
 test: lint types
-	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup -m "not slow")
+	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow")
 
 test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -52,10 +52,10 @@ def run_split_until_rank_1_dies(group, folder):
 @pytest.mark.timeout(200)
 def test_a_rank_that_dies_is_named_where_its_weights_are_missing(tmp_path):
     folder = save(untied(small()), tmp_path / "saved", num_files=1)
-    with Gang(Layout(ulysses=2), tmp_path, deadline_s=8) as gang:
+    with Gang(Layout(ulysses=2), tmp_path, deadline_s=4) as gang:
         gang.send(run_split_until_rank_1_dies, folder)
         assert gang.answer(0) == (
-            "all_gather in dense step 1 did not end, deadline 8 s: rank 1 does not answer (stopped, killed or cut off)."
+            "all_gather in dense step 1 did not end, deadline 4 s: rank 1 does not answer (stopped, killed or cut off)."
         )
 
 

@@ -11,7 +11,7 @@ from parallel.watch import RankLost
 from tests.jobs.rank.test_layouts import latents_of
 from tests.parallel.gang import Gang
 
-DEADLINE_S = 8.0
+DEADLINE_S = 4.0
 CALL = 7  # of the attention, so in the third dense step of three blocks
 CULPRIT_SLEEPS_S = 30
 
@@ -70,7 +70,7 @@ ULYSSES, RING = (Layout(ulysses=3), "all_to_all"), (Layout(ring=3), "all_gather"
 def test_a_rank_that_is_gone_is_named_by_all_others(layout, collective, culprit, deed, tmp_path, capfd):
     for complaint, seconds in complaints(layout, culprit, deed, tmp_path):
         assert complaint == (
-            f"{collective} in dense step 3 did not end, deadline 8 s: "
+            f"{collective} in dense step 3 did not end, deadline 4 s: "
             f"rank {culprit} does not answer (stopped, killed or cut off)."
         )
         assert seconds < 2 * DEADLINE_S
