@@ -29,11 +29,11 @@ def sent_by_a_rank(group, name):
 def imagined(layout, name):
     renderer = Renderer(build_tiny_pipeline(), template={"template": "{}", "crop_start": 0})
     transformer = renderer.pipeline.transformer
-    group = ImaginedGroup(layout)
+    group, shape = ImaginedGroup(layout), renderer.family.latent_shape(renderer.pipeline, SAMPLING)
     run_on_meta(
         {**transformer.config, "_class_name": type(transformer).__name__},
         recipe(name, **METHODS[name]),
-        grid=adapter_for(transformer).grid(torch.empty(renderer._latent_shape(SAMPLING), device="meta")),
+        grid=adapter_for(transformer).grid(torch.empty(shape, device="meta")),
         num_text_tokens=renderer.encode("a cat walks on grass").num_tokens,
         num_steps=SAMPLING.steps,
         group=group,
