@@ -1,5 +1,6 @@
 """A tiny model, what it renders undisturbed, and Ray clusters of several nodes on this machine."""
 
+import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -7,46 +8,73 @@ from typing import Any
 
 import pytest
 import ray
+from filelock import FileLock
 from ray.cluster_utils import Cluster
 from ray.util.placement_group import placement_group_table
 
-from tests.jobs.survival.harness import checksums, render, until
+from tests.jobs.survival.harness import QUICK_STEPS, STEPS, checksums, render, until
 from tests.jobs.tiny_model import save_tiny_pipeline
 
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 
 @pytest.fixture(scope="session")
-def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_tiny_pipeline(tmp_path_factory.mktemp("model"))
-
-
-def undisturbed(model: Path, place: Path, *options: object) -> dict[str, str]:
-    driver = render(model, place / "out", *options, log=place / "log")
-    assert driver.wait() == 0, driver.told
-    return checksums(place / "out")
+def shared(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory that the processes of one test run share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
-def reference(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The checksums of an undisturbed run."""
-    return undisturbed(model, tmp_path_factory.mktemp("reference"))
-
-
-@pytest.fixture(scope="session")
-def reference_of_pairs(model: Path, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
-    """The same by two ranks a video; sums are added up in another order there."""
-    return undisturbed(model, tmp_path_factory.mktemp("pairs"), "--ring", 2)
+def model(shared: Path) -> Path:
+    with FileLock(shared / "model.lock"):
+        found = shared / "model"
+        return found if found.exists() else save_tiny_pipeline(found)
 
 
 @pytest.fixture
-def start(model: Path, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+def steps(request: pytest.FixtureRequest) -> int:
+    """Of a video."""
+    return STEPS if request.node.get_closest_marker("slow") else QUICK_STEPS
+
+
+@pytest.fixture(scope="session")
+def undisturbed(model: Path, shared: Path, tmp_path_factory: pytest.TempPathFactory) -> Callable[..., dict[str, str]]:
+    """The checksums of an undisturbed run with some steps and options, which one process finds for all."""
+
+    def undisturbed(steps: int, *options: object) -> dict[str, str]:
+        found = shared / "-".join(["undisturbed", str(steps), *map(str, options)])
+        with FileLock(f"{found}.lock"):
+            if not found.exists():
+                place = tmp_path_factory.mktemp("undisturbed")
+                driver = render(model, place / "out", steps, *options, log=place / "log")
+                assert driver.wait() == 0, driver.told
+                found.write_text(json.dumps(checksums(place / "out")))
+        return json.loads(found.read_text())
+
+    return undisturbed
+
+
+@pytest.fixture
+def reference(undisturbed: Callable[..., dict[str, str]], steps: int) -> dict[str, str]:
+    """The checksums of an undisturbed run."""
+    return undisturbed(steps)
+
+
+@pytest.fixture
+def reference_of_pairs(undisturbed: Callable[..., dict[str, str]], steps: int) -> dict[str, str]:
+    """The same by two ranks a video; sums are added up in another order there."""
+    return undisturbed(steps, "--ring", 2)
+
+
+@pytest.fixture
+def start(model: Path, steps: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts drivers of the same batch; none outlives the test."""
     drivers = []
 
     def start(*options: object, out: Path | str | None = None, **settings: Any) -> Any:
         log = tmp_path / f"driver-{len(drivers)}.log"
-        drivers.append(render(model, out or tmp_path / "out", *options, log=log, **settings))
+        drivers.append(render(model, out or tmp_path / "out", steps, *options, log=log, **settings))
         return drivers[-1]
 
     yield start

@@ -20,7 +20,7 @@ from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = ("a cat walks", "grass", "a cat on grass", "walks on grass")
-STEPS = 120  # of a tiny model: a gang's first video takes seconds, time enough to do something to it
+QUICK_STEPS, STEPS = 60, 120  # of a tiny model: a video takes a second or two, time enough to do something to it
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 SETTINGS = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
 
@@ -49,11 +49,11 @@ class Driver:
         return self.log.read_text(errors="replace")
 
 
-def render(model: Path, out: Path | str, *options: object, log: Path, **settings: Any) -> Driver:
+def render(model: Path, out: Path | str, steps: int, *options: object, log: Path, **settings: Any) -> Driver:
     """Four videos of the tiny model."""
     prompts = log.parent / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
-    words = [prompts, "--out", out, "--model", model, "--steps", STEPS, *SETTINGS, "--clusters", 8]
+    words = [prompts, "--out", out, "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
     return Driver("render", *words, *options, log=log, **settings)
 
 

@@ -16,7 +16,6 @@ from tests.jobs.survival.harness import (
     PROMPTS,
     RAY,
     SETTINGS,
-    STEPS,
     Driver,
     check_nothing_is_lost,
     checksums,
@@ -51,24 +50,15 @@ def dashboard() -> Iterator[str]:
 
 
 @pytest.fixture
-def submit(dashboard: str, model: Path, tmp_path: Path) -> Callable[..., Driver]:
+def submit(dashboard: str, model: Path, steps: int, tmp_path: Path) -> Callable[..., Driver]:
     def submit(*options: object, environment: dict[str, str] = TOKEN) -> Driver:
         prompts = tmp_path / "prompts.txt"
         prompts.write_text("\n".join(PROMPTS))
-        words = [prompts, "--out", tmp_path / "out", "--model", model, "--steps", STEPS, *SETTINGS, "--clusters", 8]
+        words = [prompts, "--out", tmp_path / "out", "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
         log = tmp_path / "submit.log"
         return Driver("submit", *words, "--dashboard", dashboard, *options, log=log, environment=environment)
 
     return submit
-
-
-def test_a_batch_is_submitted_with_the_token_and_followed_to_its_end(submit, reference, tmp_path):
-    done = submit()
-    assert done.wait() == 0, done.told
-    assert "uploading 0." in done.told or "uploading 1." in done.told  # MiB: the demo model stays here
-    assert "done in" in done.told and "finished before" not in done.told
-    assert told(tmp_path / "out", "begin")[0]["job"] in done.told
-    check_nothing_is_lost(tmp_path / "out", reference)
 
 
 @pytest.fixture
@@ -77,12 +67,17 @@ def tunnel(dashboard: str) -> Iterator[Tunnel]:
         yield tunnel
 
 
-def test_a_connection_that_is_cut_is_taken_up_again(submit, tunnel, reference, tmp_path):
+def test_a_batch_is_submitted_with_the_token_and_followed_to_its_end_though_the_connection_is_cut(
+    submit, tunnel, reference, tmp_path
+):
     followed = submit("--dashboard", tunnel.url)
     until(lambda: "0000: done in" in followed.told, "the first video")
     tunnel.cut()
     assert followed.wait() == 0, followed.told
+    assert "uploading 0." in followed.told or "uploading 1." in followed.told  # MiB: the demo model stays here
     assert [followed.told.count(f"000{number}: done in") for number in range(4)] == [1] * 4
+    assert "finished before" not in followed.told
+    assert told(tmp_path / "out", "begin")[0]["job"] in followed.told
     check_nothing_is_lost(tmp_path / "out", reference)
 
 
