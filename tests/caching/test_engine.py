@@ -259,9 +259,11 @@ def test_after_its_end_another_generation_can_begin(transformer, sample, inputs)
 
 
 BUSY = replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=8, every=1))
+QUICK = ("pab", "resca", "taylorseer", "toca")  # one for each thing that a block does on a sparse step
+OTHERS = [name for name in JOINT_RECIPES if name not in QUICK]
 
 
-@pytest.mark.parametrize("name", JOINT_RECIPES)
+@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
 def test_blocks_are_captured_whole(transformer, sample, inputs, name):
     """A graph break in a recipe above module level would be an error (fullgraph)."""
     compare_with_compiled(transformer, sample, inputs, BUSY if name == "resca" else with_interval(name, 3), "eager")

@@ -68,6 +68,12 @@ def reference_of_pairs(undisturbed: Callable[..., dict[str, str]], steps: int) -
 
 
 @pytest.fixture
+def reference_of_single_cores(undisturbed: Callable[..., dict[str, str]], steps: int) -> dict[str, str]:
+    """The same where a rank has one of two cores, as on the nodes here: the number of threads orders sums, too."""
+    return undisturbed(steps, "--gangs", 2)
+
+
+@pytest.fixture
 def start(model: Path, steps: int, tmp_path: Path) -> Iterator[Callable[..., Any]]:
     """Starts drivers of the same batch; none outlives the test."""
     drivers = []

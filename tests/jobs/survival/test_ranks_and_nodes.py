@@ -46,25 +46,26 @@ def test_a_killed_rank_costs_its_gang_and_the_video_is_rendered_again(cluster, s
 
 
 @pytest.mark.slow
-def test_a_hung_rank_is_found_by_its_silence(cluster, start, reference, tmp_path):
+def test_a_hung_rank_is_found_by_its_silence(cluster, start, reference_of_single_cores, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--heartbeat", 4)
     send(rendering_ranks(cluster, out)[0], signal.SIGSTOP)
     assert driver.wait() == 0, driver.told
     [lost] = told(out, "gang_lost")
     assert lost["error"].startswith("No answer for 4 s from rank 0 on ")
-    check_nothing_is_lost(out, reference)
+    check_nothing_is_lost(out, reference_of_single_cores)
     check_no_rank_lives(driver, *raylets(cluster))
 
 
-def test_a_dead_node_is_left_and_the_rest_goes_on(cluster, start, reference, tmp_path):
+@pytest.mark.slow
+def test_a_dead_node_is_left_and_the_rest_goes_on(cluster, start, reference_of_single_cores, tmp_path):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--gangs", "auto", "--heartbeat", 8)
     until(lambda: len(list((out / "attempts").glob("*"))) == 2, "two videos at a time")  # the ledger comes later
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)
     assert driver.wait() == 0, driver.told
     assert len(told(out, "gang_lost")) >= 1
-    check_nothing_is_lost(out, reference)
+    check_nothing_is_lost(out, reference_of_single_cores)
     check_no_rank_lives(driver, *raylets(cluster))
 
 
@@ -81,7 +82,9 @@ def test_a_batch_waits_for_a_node_and_says_so(cluster, start, reference_of_pairs
 
 
 @pytest.mark.slow
-def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(cluster, start, reference, tmp_path):
+def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(
+    cluster, start, reference_of_single_cores, tmp_path
+):
     out = tmp_path / "out"
     driver = start("--address", cluster.address, "--gangs", "auto")
     until(lambda: len(told(out, "start")) >= 2 and is_rendering(out), "both gangs")
@@ -95,7 +98,7 @@ def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(cluster, st
     assert "drained" in closed["error"] and not told(out, "gang_lost")
     after = [line for line in told(out, "start") if line["t"] > closed["t"] and line["g"] == closed["g"]]
     assert not after
-    check_nothing_is_lost(out, reference)
+    check_nothing_is_lost(out, reference_of_single_cores)
     check_no_rank_lives(driver, *raylets(cluster))
 
 

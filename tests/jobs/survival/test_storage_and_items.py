@@ -109,6 +109,7 @@ def test_a_poison_item_is_given_up_and_taken_up_again_by_retry(start, reference,
     check_no_rank_lives(retry)
 
 
+@pytest.mark.slow
 def test_a_gang_that_fits_nowhere_is_refused_and_leaves_nothing(start, cluster, tmp_path):
     driver = start("--address", cluster.address, "--ring", 3, "--gangs", 2)
     assert driver.wait() == 2
