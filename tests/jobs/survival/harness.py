@@ -20,7 +20,7 @@ from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]
 PROMPTS = ("a cat walks", "grass", "a cat on grass", "walks on grass")
-QUICK_STEPS, STEPS = 60, 120  # of a tiny model: a video takes a second or two, time enough to do something to it
+QUICK_STEPS, STEPS = 60, 1500  # of a tiny model: no time to do anything to a video, and some seconds
 RAY = [sys.executable, "-m", "ray.scripts.scripts"]
 SETTINGS = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
 

@@ -103,7 +103,7 @@ def test_a_node_that_is_drained_finishes_its_video_and_gets_no_other(
 
 
 @pytest.mark.slow
-def test_gangs_come_with_nodes(start, reference, tmp_path):
+def test_gangs_come_with_nodes(start, reference_of_single_cores, tmp_path):
     out = tmp_path / "out"
     small = Cluster(initialize_head=True, head_node_args={**NODE, "include_dashboard": False, "dashboard_port": 0})
     try:
@@ -112,6 +112,6 @@ def test_gangs_come_with_nodes(start, reference, tmp_path):
         small.add_node(**NODE)
         assert driver.wait() == 0, driver.told
         assert {line["g"] for line in told(out, "gang_ready")} == {0, 1}
-        check_nothing_is_lost(out, reference)
+        check_nothing_is_lost(out, reference_of_single_cores)
     finally:
         small.shutdown()
