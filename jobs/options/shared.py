@@ -7,17 +7,9 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
-
-
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
-
-
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
-
-
 Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]
-
-
 File = Annotated[Path | None, tyro.conf.arg(metavar="PATH")]
 
 

@@ -7,12 +7,10 @@ import re
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from pydantic import JsonValue
-
 from jobs.errors import BadInput
+from jobs.models.family import Json
 
 # Where a line stands, and the fields that it gives, which are still to be checked.
-Json = dict[str, JsonValue]
 Given = tuple[str, Json]
 ENVELOPE = ("custom_id", "method", "url", "body")
 STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames": "seconds"}
