@@ -31,6 +31,12 @@ def local_ray() -> Iterator[None]:
         yield
 
 
+@pytest.fixture
+def short_grace(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For ranks that hang, and will not come back."""
+    monkeypatch.setattr("cluster.gang.GRACE_S", 1.0)
+
+
 @pytest.fixture(autouse=True)
 def nothing_is_left(tmp_path: Path) -> Iterator[None]:
     """After each test: no worker lives, no placement group is held, every CPU is free."""
@@ -118,7 +124,7 @@ def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goe
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
-def test_a_rank_that_raises_alone_does_not_hang_the_others(tmp_path: Path):
+def test_a_rank_that_raises_alone_does_not_hang_the_others(short_grace, tmp_path: Path):
     outcomes, events = run(tmp_path, [{"value": 1, "first": "fail", "rank": 1}, {"value": 2}])
     assert outcomes[0].error == "ValueError: a poison item"
     assert outcomes[1].result["total"] == 6
@@ -134,7 +140,7 @@ def test_a_killed_rank_costs_one_attempt(tmp_path: Path):
     assert lost.error is not None and lost.error.startswith("Rank 1 on ")
 
 
-def test_a_stopped_rank_costs_one_attempt_and_is_named(tmp_path: Path):
+def test_a_stopped_rank_costs_one_attempt_and_is_named(short_grace, tmp_path: Path):
     items = [{"value": 1}, {"value": 2, "first": "stop_once", "rank": 1}, {"value": 3}]
     outcomes, events = run(tmp_path, items, toy=WatchedToy)
     assert [outcome.result["total"] for outcome in outcomes] == [3, 6, 9]
@@ -144,13 +150,14 @@ def test_a_stopped_rank_costs_one_attempt_and_is_named(tmp_path: Path):
     assert lost.error is not None and "rank 1 does not answer" in lost.error
 
 
+@pytest.mark.slow
 def test_an_item_that_loses_three_gangs_is_failed_and_the_rest_goes_on(tmp_path: Path):
     outcomes, _ = run(tmp_path, [{"value": 1, "first": "die"}, {"value": 2}], spec=SINGLE)
     assert [outcome.failure for outcome in outcomes] == [FailureKind.INFRASTRUCTURE, None]
     assert outcomes[0].attempts == 3
 
 
-def test_a_hung_session_costs_one_attempt_and_its_stacks_are_reported(tmp_path: Path):
+def test_a_hung_session_costs_one_attempt_and_its_stacks_are_reported(short_grace, tmp_path: Path):
     spec = replace(SINGLE, collective_timeout_s=2)
     outcomes, events = run(tmp_path, [{"value": 1, "first": "hang_once"}, {"value": 2}], spec=spec)
     assert [outcome.result["total"] for outcome in outcomes] == [1, 2]

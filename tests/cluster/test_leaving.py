@@ -60,6 +60,7 @@ class Crowded:
         return True
 
 
+@pytest.mark.slow
 def test_a_slot_that_leaves_puts_the_job_in_its_hand_back(cluster: Cluster, tmp_path: Path):
     """It wants a fresh gang for the job, but by then somebody else has the place."""
     backlog = Backlog([Job(index=0, item={"value": 1, "first": "fail"})])

@@ -119,7 +119,10 @@ def test_a_traceback_reaches_the_terminal(drive):
     assert "noise" not in output
 
 
-@pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGINT, -signal.SIGINT)])
+@pytest.mark.parametrize(
+    ("signum", "exit_code"),
+    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow)],
+)
 def test_a_signal_tears_down_what_was_started(project: Path, drive, signum: int, exit_code: int):
     driver = drive("", 60)
     worker = worker_pid(project)

@@ -126,6 +126,7 @@ def test_ring_gets_a_log_sum_exp_for_each_query(tmp_path: Path, num_queries: int
         assert gang.run(work.log_sum_exp_shape, num_queries) == [(1, 2, num_queries)]
 
 
+@pytest.mark.slow
 def test_a_cuda_build_of_torch_works_on_a_machine_without_gpu(tmp_path: Path):
     with Gang(Layout(ulysses=2), tmp_path, before=work.pretend_a_cuda_build) as gang:
         outputs = gang.run(work.attend)

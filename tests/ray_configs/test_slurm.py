@@ -85,7 +85,7 @@ def left_after(session: int, patience_s: float) -> list[str]:
         time.sleep(0.2)
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture(scope="module", params=[pytest.param("job", marks=pytest.mark.slow)])
 def ended(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Ended]:
     if not address():
         pytest.skip("this machine has no address but loopback")

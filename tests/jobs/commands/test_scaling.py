@@ -8,6 +8,7 @@ from jobs.__main__ import main
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 def test_layouts_render_the_same_videos_in_turns(tmp_path):
     model = save_tiny_pipeline(tmp_path / "model")

@@ -74,7 +74,9 @@ def test_one_rank_samples_the_same_bits(size):
         torch.set_num_threads(threads)
 
 
-@pytest.mark.parametrize("size", ["small", pytest.param("whole", marks=[pytest.mark.slow, pytest.mark.timeout(900)])])
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize("size", SIZES)
 def test_two_ranks_sample_the_same_bits(size, tmp_path):
     before = BEFORE[f"{size} 2x1"]
     with Gang(Layout(ulysses=2), tmp_path) as gang:

@@ -64,8 +64,12 @@ ULYSSES, RING = (Layout(ulysses=3), "all_to_all"), (Layout(ring=3), "all_gather"
 @pytest.mark.timeout(200)
 @pytest.mark.parametrize(
     ("layout", "collective", "culprit", "deed"),
-    [(*ULYSSES, 1, stop), (*RING, 0, stop), (*ULYSSES, 0, die), (*RING, 1, die)],
-    ids=["ulysses-stop", "ring-stop-rank-0", "ulysses-die-rank-0", "ring-die"],
+    [
+        pytest.param(*ULYSSES, 1, stop, id="ulysses-stop"),
+        pytest.param(*RING, 1, die, id="ring-die"),
+        pytest.param(*RING, 0, stop, id="ring-stop-rank-0", marks=pytest.mark.slow),
+        pytest.param(*ULYSSES, 0, die, id="ulysses-die-rank-0", marks=pytest.mark.slow),
+    ],
 )
 def test_a_rank_that_is_gone_is_named_by_all_others(layout, collective, culprit, deed, tmp_path, capfd):
     for complaint, seconds in complaints(layout, culprit, deed, tmp_path):

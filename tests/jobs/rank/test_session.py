@@ -1,16 +1,28 @@
 """From a prompt file to videos, with the real command on a real local Ray."""
 
 import json
+from collections.abc import Iterator
 
 import pytest
 import torch
 from safetensors.torch import load_file
 
+from caching.recipe.recipe import recipe
+from cluster.runtime import ray_runtime
 from jobs.__main__ import main
+from jobs.rank.load import load_pipeline
+from jobs.rank.renderer import Renderer, Sampling
 from jobs.store.mp4 import probe
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def local_ray() -> Iterator[None]:
+    """One for all, which commands use and leave running."""
+    with ray_runtime():
+        yield
 
 
 @pytest.fixture(scope="module")
@@ -58,6 +70,23 @@ def check_sidecar(sidecar):
     assert set(sidecar["seconds"]) == {"encode", "denoise", "decode", "write"}
     assert sidecar["method"]["tokens"]["clusters"] == 8
     assert set(sidecar["versions"]) == {"torch", "diffusers", "transformers", "xfuser", "ray"}
+
+
+def test_split_weights_render_the_latents_of_one_process(tiny_model, tmp_path):
+    """`resca render --shard-weights --offload`."""
+    prompts = tmp_path / "prompts.txt"
+    prompts.write_text("a cat walks on grass\n")
+    options = ["--method", "taylorseer", "--ulysses", "2", "--save-latents", "--shard-weights", "--offload"]
+    assert render(prompts, tmp_path / "out", tiny_model, *options) == 0
+    (path,) = (tmp_path / "out" / "videos").glob("*.safetensors")
+    latents = load_file(path)["latents"]
+
+    renderer = Renderer(load_pipeline(str(tiny_model), dtype="float32", device="cpu"))
+    renderer.use(recipe("taylorseer"))
+    expected = renderer.denoise(
+        renderer.encode("a cat walks on grass"), Sampling(seed=0, **SIZE, steps=8, guidance=6.0)
+    )
+    assert (latents - expected).norm() / expected.norm() < 1e-5
 
 
 def test_guidance_for_a_model_without_guidance_embedding_is_bad_input(tmp_path, capsys):

@@ -88,7 +88,7 @@ def test_a_name_cannot_leave_the_root(storage: Storage, name: str):
 def test_a_batch_lives_on_either(storage: Storage):
     batch, one = settings(storage.url, save_latents=True), item()
     storage.check_writable()
-    with DriverLock(storage):
+    with DriverLock(storage, lease_s=4):
         with pytest.raises(BadInput, match="another driver works on"):
             DriverLock(storage, lease_s=20).__enter__()
         sidecar, ledger = publish(batch, one), Ledger(storage)

@@ -22,17 +22,24 @@ from tests.jobs.survival.harness import (
 pytestmark = pytest.mark.timeout(240)
 
 
-def test_after_a_killed_driver_only_the_rest_is_rendered_and_behind_the_last_video_nothing(start, reference, tmp_path):
+def test_after_a_driver_only_the_rest_is_rendered_and_behind_the_last_video_nothing(start, reference, tmp_path):
+    """The first is stopped: `ray job stop` and Slurm send SIGTERM, and Ray sends SIGKILL 3 s later. Two are killed."""
     out = tmp_path / "out"
     first = start()
     until(lambda: told(out, "done") and is_rendering(out), "the second video")
-    pids = [rank.pid for rank in ranks(first.process.pid)]
-    first.kill()
-    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "its ranks to go")
+    finished = {line["id"] for line in told(out, "done")}
+    first.process.send_signal(signal.SIGTERM)
+    until(lambda: told(out, "end"), "the last words", patience_s=3)
+    assert first.wait() == 143
+    assert told(out, "end")[0]["how"] == "stopped" and finished <= {line["id"] for line in told(out, "done")}
+    check_no_rank_lives(first)
+    check_no_debris(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
     second = start()
     until(lambda: len(list((out / "videos").glob("*.json"))) == len(reference), "the last video")
+    pids = [rank.pid for rank in ranks(second.process.pid)]
     second.kill()
+    until(lambda: not any(os.path.exists(f"/proc/{pid}") for pid in pids), "its ranks to go")
     assert f"{len(before)} finished before" in second.told
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "driver.lock").exists()
@@ -43,19 +50,15 @@ def test_after_a_killed_driver_only_the_rest_is_rendered_and_behind_the_last_vid
     assert told(out, "end")[-1]["how"] == "done"
 
 
-def test_a_stopped_driver_flushes_at_once_and_leaves_nothing_running(start, reference, tmp_path):
-    """`ray job stop` and Slurm send SIGTERM; Ray sends SIGKILL 3 s later."""
+@pytest.mark.slow
+def test_after_a_driver_that_was_killed_in_a_video_only_the_rest_is_rendered(start, reference, tmp_path):
     out = tmp_path / "out"
-    driver = start()
+    first = start()
     until(lambda: told(out, "done") and is_rendering(out), "the second video")
-    finished = {line["id"] for line in told(out, "done")}
-    driver.process.send_signal(signal.SIGTERM)
-    until(lambda: told(out, "end"), "the last words", patience_s=3)
-    assert driver.wait() == 143
-    assert told(out, "end")[0]["how"] == "stopped" and finished <= {line["id"] for line in told(out, "done")}
-    check_no_rank_lives(driver)
-    check_no_debris(out)
-    assert start().wait() == 0
+    first.kill()
+    second = start()
+    assert second.wait() == 0, second.told
+    assert "finished before" in second.told
     check_nothing_is_lost(out, reference)
 
 

@@ -42,6 +42,7 @@ def small_disk(tmp_path: Path) -> Iterator[Path]:
         subprocess.run(["umount", "--lazy", place], check=True)
 
 
+@pytest.mark.slow
 def test_a_full_disk_makes_the_batch_wait_and_leaves_no_part_of_a_file(start, reference, small_disk, tmp_path):
     out = small_disk / "out"
     driver = start(out=out)
