@@ -1,32 +1,78 @@
 """The command line: `resca render PROMPTS --out DIR`, and more verbs (also `python -m jobs ...`)."""
 
+import os
 import sys
+import threading
 from collections.abc import Sequence
+from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.metadata import version
+from pathlib import Path
 
-from jobs.errors import INTERRUPTED, JobError
+from jobs.console import use_lasting_streams, visible
+from jobs.errors import INTERRUPTED, UNFORESEEN, BadInput, JobError, unforeseen
 from jobs.options.command_line import COMMANDS, parse
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command; the exit code is 0 done, 2 bad input, 3 partial, 33 infrastructure, 130 or 143 stopped."""
+    """Run one command. The exit code is 0 done, 2 bad input, 3 partial, 33 infrastructure; 129, 130 or 143 stopped; 1
+    for what was not foreseen, whose stack is in a file.
+    """
+    use_lasting_streams()
+    threading.excepthook = _say_of_thread
     if (sys.argv[1:] if arguments is None else arguments) == ["--version"]:
         print(f"resca {version('resca-render')}")
         return 0
     try:
         return _run(parse(arguments))
     except JobError as error:
-        print(f"resca: {error}", file=sys.stderr)
+        _say(str(error))
         return error.exit_code
     except KeyboardInterrupt:
         return INTERRUPTED
+    except Exception as error:  # Ours or a library's: no command ends with a stack on the terminal.
+        _say(unforeseen(error))
+        return UNFORESEEN
+
+
+def _say(sentence: str) -> None:
+    print(f"resca: {visible(sentence)}", file=sys.stderr)
+
+
+def _say_of_thread(given: threading.ExceptHookArgs) -> None:
+    if given.exc_value is not None:
+        _say(unforeseen(given.exc_value))
 
 
 def _run(given: object) -> int:
+    _check_names(given)
     _check_results(given)
     module = next(module for kind, module in COMMANDS.values() if type(given) is kind)
     return import_module(module).run(given)
+
+
+def _check_names(given: object) -> None:
+    """Raises BadInput for a path that is no text: no ledger, sidecar or message of Ray's can hold it."""
+    options = [given, *filter(is_dataclass, vars(given).values())]
+    named = {name: value for each in options for name, value in vars(each).items()}
+    for what, value in {**named, "the current directory": _current_directory()}.items():
+        if isinstance(value, str | Path) and not _is_text(str(value)):
+            raise BadInput(f"{what} {str(value)!r} is not UTF-8; rename it")
+
+
+def _current_directory() -> str:
+    try:
+        return os.getcwd()
+    except FileNotFoundError:
+        raise BadInput("the current directory has been removed; change to one that is there") from None
+
+
+def _is_text(name: str) -> bool:
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _check_results(given: object) -> None:

@@ -1,16 +1,63 @@
 """What commands print: text as it is, tables, and amounts as people read them."""
 
+import io
 import json
+import os
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from select import select
+from typing import TYPE_CHECKING, Any, TextIO
 
 from rich.console import Console
 from rich.table import Table
 
+from jobs.errors import InfrastructureError
 from jobs.store.files import write_text
 
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer
+
 PLAIN_WIDTH = 200
+
+
+class LastingStream(io.FileIO):
+    """A standard stream that drops what nobody takes: the disk behind it is full, or its reader or terminal is gone."""
+
+    def write(self, data: "ReadableBuffer", /) -> int:
+        try:
+            while (taken := super().write(data)) is None:  # Full, and somebody has set it not to wait.
+                select((), (self,), ())
+            return taken
+        except OSError:
+            return memoryview(data).nbytes
+
+
+def use_lasting_streams() -> None:
+    """From now on, nothing that standard output and error cannot take ends what the process does.
+
+    Letters outside the locale are replaced. What stands in their place already, of a test or a notebook, stays.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:  # Closed: the next file that is opened would get its number, and all that is printed.
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stdout is sys.__stdout__:
+        sys.stdout = _lasting(1, sys.stdout)
+    if sys.stderr is sys.__stderr__:
+        sys.stderr = _lasting(2, sys.stderr)
+
+
+def _lasting(number: int, stream: TextIO | None) -> TextIO:
+    """`stream` is None where it was closed."""
+    return io.TextIOWrapper(
+        io.BufferedWriter(LastingStream(number, "w", closefd=False)),
+        encoding=stream.encoding if stream else "utf-8",
+        errors="replace",
+        # As Python itself does it; where it would not buffer at all (PYTHONUNBUFFERED), whole lines do as well.
+        line_buffering=isinstance(stream, io.TextIOWrapper) and (stream.line_buffering or stream.write_through),
+    )
 
 
 class PlainConsole(Console):
@@ -23,10 +70,16 @@ class PlainConsole(Console):
         super().print(*(visible(each) if isinstance(each, str) else each for each in objects), **options)
 
 
-def make_console() -> Console:
-    """Standard output; wide lines where it is a file or a pipe."""
-    console = PlainConsole()
-    return console if console.is_terminal else PlainConsole(width=PLAIN_WIDTH)
+def make_console(*, stderr: bool = False) -> Console:
+    """Standard output or error; wide lines, and nothing that moves, where it is a file or a pipe.
+
+    FORCE_COLOR and its like make no terminal of a file.
+    """
+    is_terminal = None if (sys.stderr if stderr else sys.stdout).isatty() else False
+    console = PlainConsole(stderr=stderr, force_terminal=is_terminal, force_interactive=is_terminal)
+    if not console.is_terminal:
+        console.width = PLAIN_WIDTH
+    return console
 
 
 def visible(text: str) -> str:
@@ -47,9 +100,12 @@ def print_rows(console: Console, rows: Sequence[Mapping[str, object]]) -> None:
 
 
 def write_rows(path: Path, rows: Sequence[Mapping[str, object]]) -> None:
-    """Write the rows of a table as JSON, whole or not at all."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_text(path, json.dumps(rows, indent=2) + "\n")
+    """Write the rows of a table as JSON, whole or not at all. Raises InfrastructureError if that cannot be done."""
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_text(path, json.dumps(rows, indent=2) + "\n")
+    except OSError as error:
+        raise InfrastructureError(f"{path} cannot be written: {error.strerror or error}") from error
 
 
 def duration(seconds: float) -> str:

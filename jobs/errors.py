@@ -1,5 +1,10 @@
 """What can end a job, and the exit code that tells a caller what to do about it."""
 
+import os
+import tempfile
+import traceback
+
+UNFORESEEN = 1
 DONE, BAD_INPUT, PARTIAL, INFRASTRUCTURE, INTERRUPTED, TERMINATED = 0, 2, 3, 33, 130, 143
 
 
@@ -19,3 +24,20 @@ class InfrastructureError(JobError, RuntimeError):
     """Machines, network or storage failed; running the same command again may help."""
 
     exit_code = INFRASTRUCTURE
+
+
+def unforeseen(error: BaseException) -> str:
+    """One sentence on an exception that nobody expected; its stack goes to a file, which is named."""
+    lines = str(error).strip().splitlines()
+    what = f"{type(error).__name__}: {lines[0][:300]}" if lines else type(error).__name__
+    return f"this was not foreseen: {what}; {_where_its_stack_is(error)}"
+
+
+def _where_its_stack_is(error: BaseException) -> str:
+    try:
+        descriptor, path = tempfile.mkstemp(prefix="resca-", suffix=".txt")
+        with os.fdopen(descriptor, "w", encoding="utf-8", errors="backslashreplace") as file:
+            file.writelines(traceback.format_exception(error))
+    except OSError as refused:
+        return f"its stack could not be written ({refused.strerror or refused})"
+    return f"please report it with its stack, which is in {path}"

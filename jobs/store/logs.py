@@ -2,8 +2,9 @@
 
 import json
 import logging
+import tempfile
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, contextmanager, suppress
 from logging.handlers import RotatingFileHandler
 from pathlib import Path
 
@@ -36,11 +37,18 @@ class JsonLines(logging.Formatter):
         return json.dumps(line, ensure_ascii=False, default=str)
 
 
+class LogFile(RotatingFileHandler):
+    """A log that leaves out what cannot be written: on a full disk, say. It is not worth a word on the terminal."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        """Called for whatever goes wrong with a record."""
+
+
 @contextmanager
 def logging_to(path: Path, **facts: object) -> Iterator[None]:
     """What this package's modules log in the block goes to a file, of which the last two megabytes are kept."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    handler = RotatingFileHandler(path, maxBytes=LONGEST_BYTES, backupCount=1, encoding="utf-8", delay=True)
+    handler = LogFile(path, maxBytes=LONGEST_BYTES, backupCount=1, encoding="utf-8", delay=True)
     handler.setFormatter(JsonLines(**facts))
     loggers = [logging.getLogger(name) for name in OURS]
     levels = [logger.level for logger in loggers]
@@ -53,28 +61,36 @@ def logging_to(path: Path, **facts: object) -> Iterator[None]:
         for logger, level in zip(loggers, levels, strict=True):
             logger.removeHandler(handler)
             logger.setLevel(level)
-        handler.close()
-
-
-def driver_log(storage: Storage) -> AbstractContextManager[None]:
-    """The log of the driver, as `logs/driver.jsonl`; none where logs cannot grow."""
-    path = storage.log_path(f"{FOLDER}/driver.jsonl")
-    return logging_to(path) if path else nullcontext()
+        with suppress(OSError):  # What it still holds back is written now.
+            handler.close()
 
 
 @contextmanager
-def attempt_log(storage: Storage, place: Path, item_id: str, attempt: int, **facts: object) -> Iterator[None]:
+def driver_log(storage: Storage) -> Iterator[None]:
+    """The log of the driver, as `logs/driver.jsonl`."""
+    with tempfile.TemporaryDirectory(prefix="resca-") as place, _log(storage, Path(place), "driver.jsonl"):
+        yield
+
+
+def attempt_log(
+    storage: Storage, place: Path, item_id: str, attempt: int, **facts: object
+) -> AbstractContextManager[None]:
     """The log of one attempt, as `logs/ID.ATTEMPT.jsonl`; `place` is where it is written where that is elsewhere."""
-    name = f"{FOLDER}/{item_id}.{attempt}.jsonl"
-    own = storage.log_path(name)
-    path = own or place / f"{item_id}.{attempt}.jsonl"
+    return _log(storage, place, f"{item_id}.{attempt}.jsonl", item=item_id, attempt=attempt, **facts)
+
+
+@contextmanager
+def _log(storage: Storage, place: Path, name: str, **facts: object) -> Iterator[None]:
+    """Written line by line, or in `place` and published as a whole at the end."""
+    own = storage.log_path(f"{FOLDER}/{name}")
+    path = own or place / name
     try:
-        with logging_to(path, item=item_id, attempt=attempt, **facts):
+        with logging_to(path, **facts):
             yield
     finally:
         if own is None and path.exists():
             with suppress(Exception):  # Each storage has its own; a log is not worth a video.
-                storage.publish(path, name)
+                storage.publish(path, f"{FOLDER}/{name}")
 
 
 def prune(storage: Storage, keep: int = MOST_FILES) -> None:

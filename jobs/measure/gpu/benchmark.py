@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from rich.console import Console
 
-from jobs.console import write_rows
+from jobs.console import make_console, write_rows
 from jobs.errors import BadInput
 from jobs.measure.gpu.cases import Case, read_cases
 from jobs.measure.gpu.contest import GpuContest
@@ -34,7 +34,7 @@ def measure(options: GpuOptions, run: dict[str, str]) -> Measured:
     cases = read_cases(options)
     if options.model != "small" and not torch.cuda.is_available():
         raise BadInput("the 13 B transformer needs a GPU, and PyTorch sees none here; --model small does without")
-    budget, progress = Budget(options.minutes), Console(stderr=True, highlight=False, markup=False)
+    budget, progress = Budget(options.minutes), make_console(stderr=True)
     with progress.status("making random weights"):
         model = BENCHMARKED[options.model]
         contest = GpuContest(model, num_steps=options.steps, repeats=options.repeats, budget=budget)
