@@ -31,7 +31,7 @@ def stored_tensors(folder: Path, file_name: str) -> dict[str, Stored]:
     """
     index = folder / f"{file_name}.index.json"
     if index.exists():
-        files = json.loads(index.read_text())["weight_map"]
+        files = json.loads(index.read_bytes())["weight_map"]
         return {name: Stored(path=folder / file, name=name) for name, file in files.items()}
     if not (folder / file_name).exists():
         raise FileNotFoundError(f"neither {file_name} nor {index.name} is in {folder}")

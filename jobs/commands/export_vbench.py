@@ -17,17 +17,16 @@ import shutil
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
-
-from pydantic import ValidationError
 
 from jobs.console import count, make_console
 from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
 from jobs.options.batch import VBenchOptions
+from jobs.store.documents import read_as
 from jobs.store.files import check_writable, sha256, write_text
 from jobs.store.items import Sidecar
+from jobs.store.known import read_sidecar
 from jobs.store.ledger import read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
@@ -61,6 +60,21 @@ class Exported:
         return self.name.rpartition("-")[0] == self.sidecar.prompt
 
 
+@dataclass(frozen=True, kw_only=True)
+class RecordedVideo:
+    """The part of a record's row by which an older export is known."""
+
+    video: str
+
+
+@dataclass(frozen=True, kw_only=True)
+class Record:
+    """What an export writes of itself, as far as the next one reads it."""
+
+    batch: str
+    videos: list[RecordedVideo]
+
+
 def run(options: VBenchOptions) -> int:
     """Lay the videos out. Returns 0, or 3 if the batch is not done, or some of its videos are missing or damaged.
 
@@ -89,16 +103,10 @@ def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
     sizes = {name: stored.num_bytes for name, stored in batch.folder(VIDEOS).items()}
     names = sorted(name for name in sizes if name.endswith(".json") and not name.startswith("."))
     with ThreadPoolExecutor(THREADS) as pool:
-        sidecars = pool.map(lambda name: _sidecar(batch, name), names)
+        sidecars = pool.map(lambda name: read_sidecar(batch, f"{VIDEOS}/{name.removesuffix('.json')}"), names)
     videos = [(f"{name.removesuffix('.json')}.mp4", sidecar) for name, sidecar in zip(names, sidecars, strict=True)]
     whole = [(f"{VIDEOS}/{name}", sidecar) for name, sidecar in videos if sidecar and sizes.get(name) == sidecar.bytes]
     return whole, len(names) - len(whole)
-
-
-def _sidecar(batch: Storage, name: str) -> Sidecar | None:
-    with suppress(ValidationError):
-        return Sidecar.model_validate_json(batch.read(f"{VIDEOS}/{name}"))
-    return None
 
 
 def _named(found: Sequence[tuple[str, Sidecar]]) -> list[Exported]:
@@ -147,12 +155,12 @@ def _exported_before(to: Path, batch: Storage) -> set[str]:
     if to.is_symlink() or (to / VIDEOS).is_symlink() or BATCH not in present:
         raise BadInput(f"{to} is not empty and holds no export of {batch}; name a new directory")
     try:
-        record = json.loads((to / BATCH).read_text(encoding="utf-8"))
-        owner, names = record["batch"], {row["video"] for row in record["videos"]}
-    except (ValueError, KeyError, TypeError) as error:
+        record = read_as(Record, (to / BATCH).read_bytes())
+    except (OSError, ValueError) as error:
         raise BadInput(f"{to / BATCH} is not the record of an export; name a new directory") from error
-    if owner != str(batch):
-        raise BadInput(f"{to} holds an export of {owner}, not of {batch}; name a new directory")
+    if record.batch != str(batch):
+        raise BadInput(f"{to} holds an export of {record.batch}, not of {batch}; name a new directory")
+    names = {row.video for row in record.videos}
     own = {BATCH, PROMPTS, FULL_INFO, VIDEOS} | {f"{VIDEOS}/{name}" for name in names}
     if strange := sorted(present - own):
         raise BadInput(

@@ -39,7 +39,10 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
     counts = state.counts()
     total = max(begun["total"], len(state.items))
     each = ", ".join(f"{counts[status]} {status}" for status in ("done", "running", "retrying", "waiting", "failed"))
-    console.print(f"{count(total, 'video')} with {begun['model']}, method {begun['method']}: {each}", soft_wrap=True)
+    how = f"with {begun.get('model', 'an unknown model')}, method {begun.get('method', 'unknown')}"
+    console.print(f"{count(total, 'video')} {how}: {each}", soft_wrap=True)
+    if state.num_damaged:
+        console.print(f"{count(state.num_damaged, 'damaged line')} in the ledger, left out")
     console.print(_driver(state, holder), soft_wrap=True)
     if pace := _pace(state, begun["t"]):
         console.print(pace, soft_wrap=True)

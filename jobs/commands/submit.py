@@ -60,7 +60,7 @@ def _check_reachable_later(options: SubmitOptions) -> None:
         raise BadInput("--json and --address are for render; the job attaches to the cluster that it is submitted to")
     for recipe in [path for path in _files(options).values() if path != options.prompts]:
         read_recipe(recipe)
-    if Path(options.model).exists() and options.model != "demo" and not Path(options.model).is_absolute():
+    if os.path.exists(options.model) and options.model != "demo" and not Path(options.model).is_absolute():
         raise BadInput(f"--model {options.model} is a relative path; give one that every node sees, or a hub id")
     if "://" not in options.out and not Path(options.out).is_absolute():
         raise BadInput(f"--out {options.out} is a relative path; give one that every node sees, or a URL")

@@ -1,6 +1,7 @@
 """What a batch reads and writes: the model's files, videos, and the output directory."""
 
 import json
+import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -9,10 +10,10 @@ import numpy as np
 import psutil
 
 from jobs.doctor.finding import OK, Finding, ok, problem, size
-from jobs.doctor.machine import existing
 from jobs.errors import BadInput
 from jobs.models.facts import DEMO, HUB_ID, read_facts
 from jobs.options.batch import DoctorOptions
+from jobs.store.files import existing
 from jobs.store.mp4 import probe, write_video
 from jobs.store.open import open_storage
 
@@ -56,7 +57,7 @@ def check_output(options: DoctorOptions) -> Iterator[Finding]:
 def check_model(options: DoctorOptions) -> Iterator[Finding]:
     """The files of a local model, or whether a hub model is in the cache or on the hub; nothing is downloaded."""
     model = options.model
-    if model != "demo" and not Path(model).exists() and (hub := HUB_ID.fullmatch(model)):
+    if model != "demo" and not os.path.exists(model) and (hub := HUB_ID.fullmatch(model)):
         yield _hub_model(hub["name"], hub["revision"])
     else:
         yield _local_model(model, DEMO if model == "demo" else Path(model))

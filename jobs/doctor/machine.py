@@ -9,6 +9,7 @@ import psutil
 
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.options.batch import DoctorOptions
+from jobs.store.files import existing
 from jobs.store.open import directory_of
 
 LITTLE_BYTES = 2 * 2**30
@@ -110,9 +111,3 @@ def _space(path: Path, what: str, remedy: str, full: float = 1.0) -> Iterator[Fi
         yield warning(found, remedy)
     else:
         yield ok(found)
-
-
-def existing(path: Path) -> Path:
-    """The path, or the lowest directory above it that is there."""
-    path = path.absolute()
-    return next(place for place in (path, *path.parents) if place.exists())

@@ -1,16 +1,16 @@
 """What a batch remembers of how it was asked for, so that `retry` needs nothing but its directory."""
 
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path
-
-from pydantic import TypeAdapter
 
 from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES
+from jobs.store.documents import read_as
 from jobs.store.storage import Storage
 
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
@@ -24,7 +24,7 @@ def remember(plan: Plan) -> None:
     if options.cache.plan or options.method.endswith(SUFFIXES):
         storage.write(RECIPE, json.dumps(plan.settings.method.describe(), indent=2).encode())
         options = replace(options, method=RECIPE, cache=MethodOptions())
-    if options.model != "demo" and Path(options.model).exists():
+    if options.model != "demo" and os.path.exists(options.model):
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
@@ -39,9 +39,10 @@ def recall(storage: Storage, folder: Path) -> RenderOptions:
     """
     text = _read(storage, OPTIONS)
     try:
-        options = TypeAdapter(RenderOptions).validate_json(text)  # what other versions had besides is passed over
+        options = read_as(RenderOptions, text)  # what other versions had besides is passed over
     except ValueError as error:
-        raise BadInput(f"{storage.where(OPTIONS)} is damaged: {error}") from error
+        hint = "give its prompts and options to resca render --retry instead"
+        raise BadInput(f"{storage.where(OPTIONS)} is damaged ({error}); {hint}") from error
     method = str(_copy(storage, RECIPE, folder)) if options.method == RECIPE else options.method
     return replace(options, out=str(storage), prompts=_copy(storage, PROMPTS, folder), method=method)
 

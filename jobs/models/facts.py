@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import os
 import re
 import struct
 from dataclasses import dataclass, field
@@ -12,6 +13,7 @@ from pydantic import ValidationError
 from jobs.errors import BadInput, InfrastructureError
 from jobs.models.family import Family, GenerationDefaults, Json, Numbers
 from jobs.models.registry import FAMILIES
+from jobs.store.documents import first_problem, read_object
 
 DEMO = Path(__file__).parents[1] / "demo" / "model"
 HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
@@ -52,7 +54,7 @@ def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
         BadInput: the model cannot be found or read, or is of no family that can be rendered.
         InfrastructureError: the hub does not answer.
     """
-    if model == "demo" or (model and Path(model).exists()):
+    if model == "demo" or (model and os.path.exists(model)):
         directory = DEMO if model == "demo" else Path(model)
         source = model if model == "demo" else str(directory.resolve())
         _check_weights(directory, read_family(directory, model))
@@ -99,19 +101,16 @@ def _read_numbers(directory: Path, family: Family) -> Numbers:
     try:
         return family.numbers(*configs)
     except ValidationError as error:
-        raise BadInput(f"model directory {directory}: {_first_problem(error)}") from error
+        raise BadInput(f"model directory {directory}: {first_problem(error)}") from error
 
 
 def _read_json(path: Path) -> Json:
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
+        return read_object(path.read_bytes())
     except OSError as error:
         raise BadInput(f"cannot read model file {path}: {error.strerror}") from error
     except ValueError as error:
-        raise BadInput(f"model file {path} is not valid JSON: {error}") from error
-    if not isinstance(value, dict):
-        raise BadInput(f"model file {path} must hold a JSON object")
-    return value
+        raise BadInput(f"model file {path} {error}") from error
 
 
 def _read_defaults(path: Path, of_family: GenerationDefaults) -> GenerationDefaults:
@@ -119,12 +118,7 @@ def _read_defaults(path: Path, of_family: GenerationDefaults) -> GenerationDefau
     try:
         return GenerationDefaults.model_validate(of_family.model_dump() | own)
     except ValidationError as error:
-        raise BadInput(f"model file {path}: {_first_problem(error)}") from error
-
-
-def _first_problem(error: ValidationError) -> str:
-    detail = error.errors()[0]
-    return f"{'.'.join(map(str, detail['loc']))}: {detail['msg']}"
+        raise BadInput(f"model file {path}: {first_problem(error)}") from error
 
 
 def _weights(component: Path) -> list[Path]:

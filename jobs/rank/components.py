@@ -74,7 +74,7 @@ def build(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 def _class_of(folder: Path) -> Any:
     """The class that `model_index.json` names; those of diffusers share no base that can do all that they can."""
-    library, class_name = json.loads((folder.parent / "model_index.json").read_text())[folder.name]
+    library, class_name = json.loads((folder.parent / "model_index.json").read_bytes())[folder.name]
     return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
 
 

@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
+from jobs.store.documents import first_problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
 
@@ -57,13 +58,12 @@ def _find(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Recip
 def read_recipe(path: Path) -> Recipe:
     """The recipe in a YAML or JSON file: what `Recipe.describe` gives, or less of it. Raises BadInput."""
     try:
-        settings = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return TypeAdapter(Recipe).validate_python(settings)
+        return TypeAdapter(Recipe).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
     except OSError as error:
         raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise BadInput(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error
     except ValidationError as error:
-        detail = error.errors()[0]
-        place = ".".join(str(part) for part in detail["loc"])
-        raise BadInput(f"the recipe {path}: {place + ': ' if place else ''}{detail['msg']}") from error
+        raise BadInput(f"the recipe {path}: {first_problem(error)}") from error
+    except RecursionError as error:
+        raise BadInput(f"the recipe {path} is nested too deeply") from error
+    except (yaml.YAMLError, ValueError) as error:  # Not UTF-8, or a date or number that there is not.
+        raise BadInput(f"the recipe {path} is not valid YAML: {' '.join(str(error).split())}") from error

@@ -1,5 +1,6 @@
 """Local files that are whole or absent, and whether they can be written."""
 
+import errno
 import hashlib
 import os
 import tempfile
@@ -7,31 +8,48 @@ from pathlib import Path
 
 from jobs.errors import BadInput
 
+# How file systems say that they cannot sync a directory, or not for somebody who may not list it.
+NOT_FOR_DIRECTORIES = {
+    *(errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
+    *(errno.EACCES, errno.EPERM),
+}
+
+
+def existing(path: Path) -> Path:
+    """The path, or the lowest directory above it of which this user can see that it is there."""
+    path = path.absolute()
+    return next(place for place in (path, *path.parents) if os.path.exists(place))
+
 
 def check_writable(path: Path, what: str) -> None:
     """Raises BadInput if the directory `path` neither is writable nor could be made. Leaves nothing behind."""
-    place = path.absolute()
-    while not place.exists():
-        place = place.parent
-    if not place.is_dir():
-        raise BadInput(f"{what} {path} cannot be written: {place} is not a directory")
-    try:
-        # Permission bits do not tell: root passes them, read-only and virtual file systems refuse in spite of them.
-        tempfile.TemporaryDirectory(prefix=".resca-", dir=place).cleanup()
-    except OSError as error:
-        raise BadInput(f"{what} {path} cannot be written: {error.strerror} in {place}") from error
+    _try(path, f"{what} {path}")
 
 
 def check_file(path: Path, option: str) -> None:
     """Raises BadInput if the file that an option names cannot be written."""
-    if path.is_dir():
+    if os.path.isdir(path):
         raise BadInput(f"{option} {path} is a directory; name a file")
-    check_writable(path.parent, f"the directory of {option}")
+    _try(path.parent, f"{option} {path}", _partial(path).name)
+
+
+def _try(folder: Path, what: str, name: str = "") -> None:
+    """Make what would have to be made, below a place that is there."""
+    place = existing(folder)
+    if not os.path.isdir(place):
+        raise BadInput(f"{what} cannot be written: {place} is not a directory")
+    missing = [part for part in folder.absolute().relative_to(place).parts if part != ".."]
+    try:
+        # Permission bits do not tell: root passes them, read-only and virtual file systems refuse in spite of them.
+        with tempfile.TemporaryDirectory(prefix=".resca-", dir=place) as probe:
+            Path(probe, *missing, name).mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise BadInput(f"{what} cannot be written: {error.strerror} in {place}") from error
 
 
 def write_text(path: Path, text: str) -> None:
     """Write a small file so that it is either whole or as it was."""
-    partial = path.with_name(f".{path.name}.part")
+    partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8")
         publish(partial, path)
@@ -43,13 +61,26 @@ def publish(partial: Path, path: Path) -> None:
     """Give a complete file its name, once its bytes and then its name are on disk."""
     _flush(partial, os.O_RDWR)
     os.replace(partial, path)
-    _flush(path.parent, os.O_RDONLY)
+    sync_directory(path.parent)
 
 
 def sha256(path: Path) -> str:
     """The hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _partial(path: Path) -> Path:
+    return path.with_name(f".{path.name}.part")
+
+
+def sync_directory(path: Path) -> None:
+    """See the names in a directory on disk, where the file system knows how to; some have no such thing."""
+    try:
+        _flush(path, os.O_RDONLY)
+    except OSError as error:
+        if error.errno not in NOT_FOR_DIRECTORIES:
+            raise
 
 
 def _flush(path: Path, flags: int) -> None:

@@ -5,8 +5,7 @@ from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 
-from pydantic import ValidationError
-
+from jobs.store.documents import read_as, read_object
 from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
 from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
 from jobs.store.storage import Storage, Stored
@@ -136,13 +135,17 @@ def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify:
         return False
     if video.stamp == done.stamp and not verify:
         return True
-    return storage.digest(f"{done.name}.mp4") == done.sha256 and _read_sidecar(storage, done.name) is not None
+    try:
+        is_whole = storage.digest(f"{done.name}.mp4") == done.sha256
+    except FileNotFoundError:  # It was there a moment ago.
+        return False
+    return is_whole and read_sidecar(storage, done.name) is not None
 
 
 def difference(storage: Storage, settings: BatchSettings, item: RenderItem, there: Done) -> str:
     """What decides the pixels and is not as it was: `steps 50 -> 40, method.interval 6 -> 4`."""
     try:
-        before = json.loads(storage.read(f"{there.name}.json"))
+        before = read_object(storage.read(f"{there.name}.json"))
     except (OSError, ValueError):
         return "settings that are not known any more"
     old, new = flat({key: before[key] for key in DECIDING if key in before}), flat(settings.deciding(item))
@@ -174,15 +177,17 @@ def _is_complete(item: RenderItem, files: dict[str, Stored], *, with_latents: bo
 
 
 def _read_sidecars(storage: Storage, stems: list[str]) -> list[Done]:
+    names = [f"videos/{stem}" for stem in stems]
     with ThreadPoolExecutor(READERS) as pool:
-        found = pool.map(lambda stem: _read_sidecar(storage, f"videos/{stem}"), stems)
-        return [done for done in found if done]
+        found = pool.map(lambda name: read_sidecar(storage, name), names)
+        return [Done.of_sidecar(sidecar, name) for name, sidecar in zip(names, found, strict=True) if sidecar]
 
 
-def _read_sidecar(storage: Storage, name: str) -> Done | None:
+def read_sidecar(storage: Storage, name: str) -> Sidecar | None:
+    """What a finished video says of itself; `name` is its files' without suffix. None if it is gone or damaged."""
     try:
-        return Done.of_sidecar(Sidecar.model_validate_json(storage.read(f"{name}.json")), name)
-    except (OSError, ValidationError, UnicodeDecodeError):
+        return read_as(Sidecar, storage.read(f"{name}.json"))
+    except (FileNotFoundError, ValueError):
         return None
 
 

@@ -1,19 +1,27 @@
-"""The ledger of a batch: what happened, one JSON object a line, only ever added to; and how the batch stands by it."""
+"""The ledger of a batch: what happened, one JSON object a line, only ever added to; and how the batch stands by it.
+
+Lines are read back one by one, however many there are, and each for itself: what is not as it was written is left out.
+"""
 
 import json
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from itertools import chain
-from typing import Literal, NotRequired, TypedDict
+from io import BytesIO
+from typing import Annotated, Literal, NotRequired
+
+from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationError
+from typing_extensions import TypedDict  # pydantic reads that of Python 3.11 not
 
 from cluster.heap import uncollected
-from jobs.store.storage import Storage
+from jobs.store.items import Seconds
+from jobs.store.storage import Storage, Stored
 
 FOLDER = "ledger"
 READERS = 16  # small files that are read at the same time
+SMALL_BYTES = 1 << 20
 Status = Literal["waiting", "running", "retrying", "done", "failed"]
 
 
@@ -37,8 +45,16 @@ class Ledger:
         self._fresh.clear()
 
 
+def _of_all_stages(seconds: dict[str, float]) -> dict[str, float]:
+    if missing := Seconds.model_fields.keys() - seconds:
+        raise ValueError(f"seconds of {', '.join(sorted(missing))} are missing")
+    return seconds
+
+
 class Line(TypedDict):
     """What every line has; of the kinds of lines, what their readers look at."""
+
+    __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
 
     t: float
     """Seconds since 1970."""
@@ -49,8 +65,8 @@ class BeginLine(Line):
 
     e: Literal["begin"]
     total: int
-    model: str
-    method: str
+    model: NotRequired[str]
+    method: NotRequired[str]
     retry: NotRequired[bool]
 
 
@@ -86,11 +102,11 @@ class DoneLine(Line):
     n: NotRequired[int]
     g: NotRequired[int]
     stamp: NotRequired[str]
-    name: str
+    name: Annotated[str, Field(pattern=r"^videos/[^/\\]+$")]
     fp: str
     sha: str
     bytes: int
-    s: dict[str, float]
+    s: Annotated[dict[str, float], AfterValidator(_of_all_stages)]
     dense: int
     sparse: int
     flops: float
@@ -100,6 +116,8 @@ class DoneLine(Line):
 
 
 AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine
+LINE: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="e")])
+UNKNOWN = "union_tag_invalid"  # of a line of a kind that another version has
 
 
 @dataclass(slots=True)
@@ -134,6 +152,8 @@ class BatchState:
     retries: Counter[str] = field(default_factory=Counter)
     """By whose fault it was."""
     gang_losses: int = 0
+    num_damaged: int = 0
+    """Lines that are not as they were written; each counts for nothing else."""
 
     def counts(self) -> Counter[str]:
         """Items by status; those without a line wait."""
@@ -179,20 +199,37 @@ class BatchState:
 def read_state(storage: Storage) -> BatchState:
     """How the batch stands. A line that a killed driver did not finish, or a damaged one, counts for nothing."""
     state = BatchState()
-    for line in read_lines(storage):
-        state.read(line)
+    for line in _read(storage):
+        if line is None:
+            state.num_damaged += 1
+        else:
+            state.read(line)
     return state
 
 
 def read_lines(storage: Storage) -> Iterator[AnyLine]:
-    """What happened, in order."""
-    names = [f"{FOLDER}/{name}" for name in sorted(storage.folder(FOLDER))]
+    """What happened, in order, without what is damaged."""
+    return (line for line in _read(storage) if line is not None)
+
+
+def _read(storage: Storage) -> Iterator[AnyLine | None]:
+    """What happened, in order; None for a damaged line."""
+    segments = [(f"{FOLDER}/{name}", stored) for name, stored in sorted(storage.folder(FOLDER).items())]
     with ThreadPoolExecutor(READERS) as pool:  # An object store answers each request in its own time.
-        segments = pool.map(storage.read, names)
-        for text in chain.from_iterable(segment.split(b"\n") for segment in segments):
-            try:
-                line = json.loads(text)
-                if isinstance(line["e"], str) and isinstance(line["t"], float | int):
-                    yield line
-            except (ValueError, KeyError, TypeError):
-                continue
+        for texts in pool.map(lambda segment: _texts(storage, *segment), segments):
+            for text in texts:
+                try:
+                    yield LINE.validate_json(text)
+                except ValidationError as error:
+                    if _is_damage(text, error):
+                        yield None
+
+
+def _texts(storage: Storage, name: str, stored: Stored) -> Iterable[bytes]:
+    """The lines of a segment: all at once of a small one, of a big one while they are asked for."""
+    return BytesIO(storage.read(name)) if stored.num_bytes < SMALL_BYTES else storage.lines(name)
+
+
+def _is_damage(text: bytes, error: ValidationError) -> bool:
+    """Blank lines are none, nor is the last one of a driver that was killed, or is about to write the rest of it."""
+    return bool(text.strip()) and text.endswith(b"\n") and error.errors(include_input=False)[0]["type"] != UNKNOWN

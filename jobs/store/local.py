@@ -21,10 +21,8 @@ class LocalStorage(Storage):
         self.url = str(self._directory)
 
     def read(self, name: str) -> bytes:
-        try:
+        with self.reading(name):
             return self._path(name).read_bytes()
-        except NotADirectoryError as error:
-            raise FileNotFoundError(*error.args) from error
 
     def write(self, name: str, data: bytes) -> None:
         path = self._path_to_write(name)
@@ -60,21 +58,23 @@ class LocalStorage(Storage):
 
     def stored(self, name: str) -> Stored | None:
         try:
-            return _stored(self._path(name).stat())
+            with self.reading(name):
+                return _stored(self._path(name).stat())
         except FileNotFoundError:
             return None
 
     def folder(self, name: str) -> dict[str, Stored]:
         try:
-            return dict(_scan(self._path(name)))
-        except (FileNotFoundError, NotADirectoryError):
+            with self.reading(name):
+                return dict(_scan(self._path(name)))
+        except FileNotFoundError:
             return {}
 
     def folders(self, name: str) -> set[str]:
         try:
-            with os.scandir(self._path(name)) as files:
+            with self.reading(name), os.scandir(self._path(name)) as files:
                 return {file.name for file in files if file.is_dir(follow_symlinks=False)}
-        except (FileNotFoundError, NotADirectoryError):
+        except FileNotFoundError:
             return set()
 
     def remove(self, name: str) -> None:

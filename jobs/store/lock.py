@@ -11,6 +11,7 @@ from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 
 from jobs.errors import BadInput, JobError
+from jobs.store.documents import read_as
 from jobs.store.storage import Storage
 
 NAME = "driver.lock"
@@ -71,10 +72,12 @@ class DriverLock:
         self._thread.start()
         return self
 
-    def __exit__(self, *error: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None = None, *error: object) -> None:
         self._ended.set()
+        if kind is not None:
+            self._storage.hurry()
         if self._thread.is_alive():
-            self._thread.join(BEAT_S)
+            self._thread.join(min(BEAT_S, self._storage.patience_s))
         with suppress(OSError):  # It is a dead driver's then.
             holder = read_holder(self._storage)
             if holder is not None and holder.token == self._me.token:
@@ -117,10 +120,10 @@ class DriverLock:
 def read_holder(storage: Storage) -> Holder | None:
     """Who holds the lock, or held it and died; None for nobody. A lock that is being written counts as someone's."""
     try:
-        return Holder(**json.loads(storage.read(NAME)))
+        return read_as(Holder, storage.read(NAME))
     except FileNotFoundError:
         return None
-    except (ValueError, TypeError):
+    except ValueError:
         return Holder(token="", host="unknown", pid=0, space="")
 
 

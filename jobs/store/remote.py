@@ -1,5 +1,6 @@
 """A storage that is a URL: an object store, or whatever else fsspec reaches."""
 
+import math
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -115,12 +116,24 @@ class RemoteStorage(Storage):
         return self._call(verb, self.where(name), *args, **options)
 
     def _call(self, verb: str, *args: object, **options: object) -> Any:
+        limit = self._limit()
         try:
-            return getattr(self._files, verb)(*args, **options)
+            return getattr(self._files, verb)(*args, **options, **limit)
         except (FileNotFoundError, FileExistsError, NotADirectoryError, TypeError, NotImplementedError):
             raise
         except Exception as error:  # Each storage has its own: no network, no permission, too many requests.
+            if self.patience_s < math.inf:
+                self.patience_s = 0.0
             raise StorageError(f"{self} cannot be used: {reason(error)}") from error
+
+    def _limit(self) -> dict[str, float]:
+        """What fsspec is told of patience. Raises StorageError if there is none left."""
+        from fsspec.asyn import AsyncFileSystem
+
+        if not self.patience_s:
+            raise StorageError(f"{self} cannot be used: there was no answer to the last question")
+        is_limited = self.patience_s < math.inf and isinstance(self._files, AsyncFileSystem)
+        return {"timeout": self.patience_s} if is_limited else {}
 
 
 class RemoteJournal:

@@ -1,6 +1,7 @@
 """The storage of a batch as an interface: a directory or an object store, where a small file is whole or not there."""
 
 import errno
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -9,7 +10,7 @@ from pathlib import Path
 from typing import ClassVar, Protocol
 
 from cluster.failure import FailureKind
-from jobs.errors import InfrastructureError
+from jobs.errors import BAD_INPUT, InfrastructureError
 from jobs.store.files import sha256
 
 # A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
@@ -17,12 +18,22 @@ TROUBLE = {
     *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
     *(errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
 }
+# What is refused for good: it is not for this user, has no name that the system takes, or is no file.
+REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
+LAST_S = 1.0
+LONGEST_LINE_BYTES = 1 << 24  # far more than any line that is written
 
 
 class StorageError(InfrastructureError, OSError):
     """The output directory cannot be written at the moment."""
 
     failure_kind: ClassVar[FailureKind] = FailureKind.STORAGE
+
+
+class Unreadable(StorageError):
+    """What lies there cannot be read, now or later."""
+
+    exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -53,9 +64,15 @@ class Storage(ABC):
     """How often what only grows is made durable."""
     has_exclusive_create: bool
     """Whether of several who `create` one file at the same time exactly one gets True, for certain."""
+    patience_s: float = math.inf
+    """How long one request may take."""
 
     def __str__(self) -> str:
         return self.url
+
+    def hurry(self) -> None:
+        """The process is about to be killed: from now on what does not answer within a moment is given up."""
+        self.patience_s = min(self.patience_s, LAST_S)
 
     def where(self, name: str) -> str:
         """The full path or URL of a file."""
@@ -73,10 +90,32 @@ class Storage(ABC):
                 raise StorageError(f"{self} cannot be written: {reason(error)}") from error
             raise
 
+    @contextmanager
+    def reading(self, name: str) -> Iterator[None]:
+        """What the system refuses in the block becomes a StorageError that names the file, but FileNotFoundError."""
+        try:
+            yield
+        except StorageError:
+            raise
+        except (FileNotFoundError, NotADirectoryError) as error:
+            raise FileNotFoundError(*error.args) from error
+        except OSError as error:
+            kind = Unreadable if error.errno in REFUSED else StorageError
+            raise kind(f"{self.where(name)} cannot be read: {reason(error)}") from error
+
     def digest(self, name: str) -> str:
         """The sha256 of a file, which is read as a whole. Raises FileNotFoundError."""
-        with self.fetched(name) as path:
+        with self.reading(name), self.fetched(name) as path:
             return sha256(path)
+
+    def lines(self, name: str) -> Iterator[bytes]:
+        """The lines of a file of any size, with their ends; one of many megabytes comes in pieces.
+
+        Raises FileNotFoundError.
+        """
+        with self.reading(name), self.fetched(name) as path, path.open("rb") as file:
+            while line := file.readline(LONGEST_LINE_BYTES):
+                yield line
 
     @abstractmethod
     def read(self, name: str) -> bytes:

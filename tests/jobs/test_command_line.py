@@ -141,10 +141,27 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --json model", "--json model is a directory"),
         ("good.txt --nodes 4xGPU", "such as 4xCPU=96,GPU=8"),
         ("good.txt --cpus-per-rank 0", "--cpus-per-rank must be at least 1"),
+        (f"good.txt --out {'x' * 300}", "x/ledger cannot be read: File name too long"),
+        (f"good.txt --out new/{'x' * 300}/out", "cannot be written: File name too long"),
+        (f"good.txt --json {'x' * 252}", "x cannot be written: File name too long"),
+        (f"good.txt --model {'x' * 300}", "neither demo, nor a directory, nor a hub id"),
+        (f"{'x' * 300}.txt", "File name too long"),
+        ("good.txt --out caf\udce9", r"out 'caf\udce9' is not UTF-8; rename it"),
+        ("caf\udce9.txt", r"prompts 'caf\udce9.txt' is not UTF-8; rename it"),
     ],
 )
 def test_bad_option(place, capsys, arguments, what):
     assert what in complaint(capsys, *arguments.split())
+
+
+def test_a_current_directory_that_is_no_text_or_gone_is_one_sentence(place, monkeypatch, capsys):
+    (place / "caf\udce9").mkdir()
+    monkeypatch.chdir(place / "caf\udce9")
+    assert main(["status", "out"]) == 2
+    assert "is not UTF-8; rename it" in capsys.readouterr().err
+    (place / "caf\udce9").rmdir()
+    assert main(["status", "out"]) == 2
+    assert "the current directory has been removed" in capsys.readouterr().err
 
 
 def test_no_command_at_all_is_one_sentence(capsys):

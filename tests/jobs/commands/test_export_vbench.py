@@ -13,7 +13,7 @@ from jobs.options.batch import VBenchOptions
 from jobs.store.ledger import Ledger
 from jobs.store.mp4 import probe
 from jobs.store.open import open_storage
-from tests.jobs.store.example import item, publish, settings
+from tests.jobs.store.example import done_line, item, publish, settings
 
 
 def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
@@ -125,7 +125,7 @@ def test_batch_that_is_not_done_makes_it_partial(tmp_path, capsys):
     finish(tmp_path / "out", "a", "a cat", 1)
     ledger = Ledger(open_storage(tmp_path / "out"))
     ledger.add("begin", total=3)
-    ledger.add("done", id="a")
+    ledger.add("done", **done_line("a"))
     ledger.add("fail", id="b")
     ledger.flush()
     assert export(tmp_path / "out", tmp_path / "to") == 3

@@ -46,6 +46,19 @@ def test_status_tells_counts_failures_and_the_driver(batch, capsys):
     assert "driver: process" in capsys.readouterr().out
 
 
+def test_status_counts_damaged_lines(batch, capsys, tmp_path):
+    (tmp_path / "out" / "ledger" / "000002.jsonl").write_text("[]\n" + "[" * 200_000 + "\n")
+    assert main(["status", "out"]) == 3
+    told = capsys.readouterr().out
+    assert "2 damaged lines in the ledger, left out" in told and "1 done, 1 running" in told
+
+
+def test_status_names_a_directory_in_the_place_of_the_lock(batch, capsys, tmp_path):
+    (tmp_path / "out" / "driver.lock").mkdir()
+    assert main(["status", "out"]) == 2
+    assert "driver.lock cannot be read: Is a directory" in capsys.readouterr().err
+
+
 def test_status_verifies_what_lies_there(batch, capsys, tmp_path):
     video = next((tmp_path / "out" / "videos").glob("*.mp4"))
     video.write_bytes(video.read_bytes()[:-1])

@@ -18,7 +18,7 @@ from jobs.__main__ import main
 from jobs.doctor import CHECKS, gpus, machine, network, packages
 from jobs.doctor.attach import sentence
 from jobs.doctor.cluster import check_token, remedy_for
-from jobs.doctor.files import check_model
+from jobs.doctor.files import check_model, check_output
 from jobs.doctor.finding import Finding
 from jobs.options.batch import DoctorOptions
 from tests.jobs.models.test_facts import make_model
@@ -99,6 +99,14 @@ def test_malformed_address(tmp_path, monkeypatch):
     code, rows = examine(tmp_path)
     assert code == 2 and "malformed" in problems(rows)["ray"]
     assert "HOST:6379" in rows["ray"][0]["remedy"]
+
+
+@pytest.mark.parametrize("name", ["x" * 300, "new/" + "x" * 300])
+def test_an_output_directory_of_a_name_that_nothing_can_have(tmp_path, name):
+    options = DoctorOptions(out=str(tmp_path / name))
+    found = only(check_output(options))
+    assert found.verdict == "problem" and "File name too long" in found.found
+    assert len(list(machine.check_disk(options))) == 3
 
 
 def test_output_directory_that_cannot_be_written(tmp_path):

@@ -91,6 +91,14 @@ def test_retry_needs_no_recipe_file_but_its_own(out, tmp_path):
     assert after == before
 
 
+@pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"prompts": 1, "out": 2}', None])
+def test_retry_of_a_batch_whose_options_are_damaged_is_one_sentence(out, capsys, text):
+    (out / "batch.json").mkdir() if text is None else (out / "batch.json").write_text(text)
+    assert main(["retry", "out"]) == 2
+    told = capsys.readouterr().err
+    assert "batch.json" in told and len(told.splitlines()) == 1
+
+
 def test_retry_goes_on_replacing(out, tmp_path):
     plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", replace=True))
     remember(plan)

@@ -105,6 +105,7 @@ def break_file(path: Path, text: str | None) -> None:
         ("transformer/config.json", None, "cannot read model file"),
         ("transformer/config.json", '{"patch_size": "two"}', "patch_size: .* valid integer"),
         ("vae/config.json", "x", "not valid JSON"),
+        ("vae/config.json", "[" * 100_000, "not valid JSON: recursion limit"),
         ("resca.json", '{"heigth": 1}', "resca.json: heigth"),
         ("resca.json", '{"dtype": "int8"}', "resca.json: dtype"),
         ("vae/diffusion_pytorch_model.safetensors", None, "no weights in vae/"),

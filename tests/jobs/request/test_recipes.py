@@ -57,7 +57,15 @@ def test_a_wrong_recipe_is_named_with_its_place(tmp_path, settings, complaint):
         read_recipe(file)
 
 
-@pytest.mark.parametrize(("text", "complaint"), [(None, "cannot read"), ("a: [", "not valid YAML")])
+@pytest.mark.parametrize(
+    ("text", "complaint"),
+    [
+        (None, "cannot read"),
+        ("a: [", "not valid YAML"),
+        ("[" * 600, "nested too deeply"),
+        ("a: 2026-99-99", "not valid YAML"),
+    ],
+)
 def test_an_unreadable_recipe_is_one_sentence(tmp_path, text, complaint):
     file = tmp_path / "recipe.yaml"
     if text is not None:

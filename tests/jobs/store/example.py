@@ -47,6 +47,12 @@ def publish(batch: BatchSettings, item: RenderItem) -> Sidecar:
         )
 
 
+def done_line(item_id: str, **changes: Any) -> dict[str, Any]:
+    """What a driver writes down of a finished video."""
+    one = item(id=item_id)
+    return Done.of_sidecar(sidecar_of(settings("out"), one), one.name).for_ledger() | changes
+
+
 def finish(batch: BatchSettings, one: RenderItem) -> Done:
     """As a driver does: published, then written down."""
     storage = open_storage(batch.out)

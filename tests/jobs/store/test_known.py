@@ -9,7 +9,7 @@ import pytest
 from caching.recipe.schedule import Interval
 from jobs.store.files import sha256
 from jobs.store.items import BatchSettings
-from jobs.store.known import Done, difference, survey
+from jobs.store.known import Done, difference, is_intact, survey
 from jobs.store.ledger import Ledger
 from jobs.store.open import open_storage
 from tests.jobs.store.example import finish, item, publish, settings
@@ -78,7 +78,7 @@ def test_a_video_that_is_gone_is_not_finished(tmp_path):
     assert finished(batch) is None
 
 
-@pytest.mark.parametrize("text", ["", "{", "{}", "\udcff"])
+@pytest.mark.parametrize("text", ["", "{", "{}", "[]", "[" * 100_000, "\udcff"])
 def test_without_a_ledger_a_damaged_sidecar_tells_nothing(tmp_path, text):
     batch, one = settings(tmp_path), item()
     publish(batch, one)
@@ -117,6 +117,21 @@ def test_other_settings_are_told_by_name(tmp_path):
     assert (known.finished, known.changed) == ({}, {"0000": done})
     told = "steps 4 -> 5, method.schedule.every 1 -> 6"
     assert difference(open_storage(tmp_path), other, longer, done) == told
+
+
+@pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '{"method": []}'])
+def test_other_settings_are_told_whatever_has_become_of_the_sidecar(tmp_path, text):
+    batch, one = settings(tmp_path), item()
+    done = finish(batch, one)
+    (tmp_path / one.sidecar).write_text(text)
+    assert difference(open_storage(tmp_path), batch, item(steps=5), done)
+
+
+def test_a_video_that_goes_while_it_is_looked_at_is_not_finished(tmp_path):
+    batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
+    done, files = finish(batch, one), storage.folder("videos")
+    (tmp_path / one.video).unlink()
+    assert not is_intact(storage, done, files, verify=True)
 
 
 def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):

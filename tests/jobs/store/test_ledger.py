@@ -1,8 +1,14 @@
 """The ledger: what is read back is what was added, whatever was torn."""
 
-from jobs.store.ledger import Ledger, read_state
+import json
+import tracemalloc
+
+import pytest
+
+from jobs.store.ledger import Ledger, read_lines, read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
+from tests.jobs.store.example import done_line
 
 
 def write(storage: Storage, *lines: tuple[str, dict]) -> None:
@@ -20,7 +26,7 @@ def test_the_state_of_a_batch_follows_items_through_their_states(tmp_path):
         ("start", {"id": "b", "n": 1}),
         ("start", {"id": "c", "n": 1}),
         ("again", {"id": "b", "n": 1, "why": "infrastructure"}),
-        ("done", {"id": "a", "n": 1}),
+        ("done", done_line("a", n=1)),
         ("fail", {"id": "c", "n": 1, "error": "no"}),
     ]
     write(storage, *lines)
@@ -46,7 +52,7 @@ def test_each_driver_has_a_file_of_its_own_and_none_is_changed_by_the_next(tmp_p
 
 def test_a_line_that_a_killed_driver_did_not_finish_counts_for_nothing(tmp_path):
     storage = open_storage(tmp_path)
-    write(storage, ("begin", {"total": 2}), ("done", {"id": "a"}), ("done", {"id": "b"}))
+    write(storage, ("begin", {"total": 2}), ("done", done_line("a")), ("done", done_line("b")))
     path = tmp_path / "ledger" / "000001.jsonl"
     path.write_bytes(path.read_bytes()[:-9] + b"\xff\x00")
     write(storage, ("start", {"id": "b", "n": 1}))
@@ -66,3 +72,57 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
     ledger.add("start", id="a", n=1)
     ledger.flush()
     assert dict(read_state(storage).counts()) == {"running": 1}
+
+
+DONE = {"e": "done", "t": 1.0, **{key: value for key, value in done_line("a").items() if value is not None}}
+DAMAGED = {
+    "no JSON": "{",
+    "deep": "[" * 200_000,
+    "no object": "[]",
+    "a number": "1",
+    "no kind": '{"t": 1.0}',
+    "no time": '{"e": "start", "id": "a"}',
+    "no id": '{"e": "start", "t": 1.0}',
+    "a list as id": '{"e": "start", "t": 1.0, "id": ["a"]}',
+    "no total": '{"e": "begin", "t": 1.0, "model": "demo", "method": "full"}',
+    "no end": '{"e": "end", "t": 1.0}',
+    "no name": json.dumps({key: value for key, value in DONE.items() if key != "name"}),
+    "a name elsewhere": json.dumps(DONE | {"name": "videos/../../etc"}),
+    "no seconds of a stage": json.dumps(DONE | {"s": {"encode": 1.0}}),
+    "not UTF-8": b'{"e": "start", "t": 1.0, "id": "\xe9"}',
+}
+
+
+@pytest.mark.parametrize("kind", DAMAGED)
+def test_a_damaged_line_is_counted_and_costs_nothing_but_itself(tmp_path, kind):
+    storage, line = open_storage(tmp_path), DAMAGED[kind]
+    write(storage, ("begin", {"total": 2}), ("done", done_line("a")))
+    with (tmp_path / "ledger" / "000001.jsonl").open("ab") as file:
+        file.write((line if isinstance(line, bytes) else line.encode()) + b"\n\n")
+    write(storage, ("start", {"id": "b", "n": 1}))
+    state = read_state(storage)
+    assert dict(state.counts()) == {"done": 1, "running": 1} and state.num_damaged == 1
+    assert [line["e"] for line in read_lines(storage)] == ["begin", "done", "start"]
+
+
+def test_lines_of_other_versions_are_not_damaged(tmp_path):
+    storage = open_storage(tmp_path)
+    write(storage, ("begin", {"total": 1, "mood": "blue"}), ("daydream", {"of": []}))
+    state = read_state(storage)
+    assert (state.num_damaged, dict(state.counts())) == (0, {"waiting": 1})
+
+
+def test_a_segment_of_any_size_is_read_as_a_stream(tmp_path):
+    storage, path = open_storage(tmp_path), tmp_path / "ledger" / "000001.jsonl"
+    write(storage, ("begin", {"total": 1}))
+    with path.open("r+b") as file:  # a hole of zeros, as a crashed file system leaves it
+        file.truncate(64 << 20)
+        file.seek(0, 2)
+        file.write(b"\n" + json.dumps(DONE).encode() + b"\n")
+    tracemalloc.start()
+    try:
+        state = read_state(storage)
+        assert tracemalloc.get_traced_memory()[1] < 50 << 20
+    finally:
+        tracemalloc.stop()
+    assert dict(state.counts()) == {"done": 1} and state.num_damaged == 1

@@ -11,6 +11,7 @@ import pytest
 from jobs.errors import BadInput
 from jobs.store.lock import NAME, DriverLock, LockLost, read_holder
 from jobs.store.open import open_storage
+from jobs.store.storage import Unreadable
 
 pytestmark = pytest.mark.timeout(60)
 LEASE_S = 2.0
@@ -76,3 +77,17 @@ def test_a_driver_that_was_taken_for_dead_notices(tmp_path):
         with pytest.raises(LockLost, match="another driver has taken over"):
             lock.check()
     assert read_holder(storage)
+
+
+@pytest.mark.parametrize("text", ["", "[]", "[" * 100_000, '{"token": "x"}', '{"token": 1, "host": [], "pid": "/.."}'])
+def test_a_damaged_lock_is_somebodys(tmp_path, text):
+    open_storage(tmp_path).write(NAME, text.encode())
+    holder = read_holder(open_storage(tmp_path))
+    assert holder is not None and (holder.token, holder.host) == ("", "unknown")
+
+
+def test_a_directory_in_its_place_is_named_and_left_alone(tmp_path):
+    (tmp_path / NAME / "mine").mkdir(parents=True)
+    with pytest.raises(Unreadable, match=r"driver.lock cannot be read: Is a directory"):
+        DriverLock(open_storage(tmp_path)).__enter__()
+    assert (tmp_path / NAME / "mine").exists()

@@ -1,5 +1,7 @@
 """Files of a batch, in a directory and in an S3 bucket behind a real HTTP server."""
 
+import os
+import socket
 import subprocess
 import sys
 import threading
@@ -8,13 +10,15 @@ from pathlib import Path
 
 import pytest
 
+from jobs.driver.recorder import Recorder
 from jobs.errors import BadInput
-from jobs.store.known import Done, survey
-from jobs.store.ledger import Ledger, read_state
+from jobs.store.files import check_file, existing
+from jobs.store.known import Done, Known, survey
+from jobs.store.ledger import Ledger, read_lines, read_state
 from jobs.store.lock import DriverLock
 from jobs.store.open import open_storage
 from jobs.store.remote import SEGMENT_BYTES
-from jobs.store.storage import Storage, StorageError
+from jobs.store.storage import LAST_S, Storage, StorageError, Unreadable
 from tests.jobs.store.example import item, publish, settings
 
 pytestmark = pytest.mark.timeout(120)
@@ -153,6 +157,61 @@ def test_a_store_that_does_not_answer_is_an_error_of_the_system(lost_bucket):
         storage.write("a", b"one")
     with pytest.raises(BadInput, match=r"s3://elsewhere/x cannot be written: Could not connect"):
         storage.check_writable()
+
+
+@pytest.fixture
+def silent_bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[Storage]:
+    """One whose server takes connections, and never answers."""
+    import s3fs
+
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://127.0.0.1:{server.getsockname()[1]}")
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "test")
+        s3fs.S3FileSystem.clear_instance_cache()
+        yield open_storage("s3://silent/x")
+        s3fs.S3FileSystem.clear_instance_cache()
+
+
+@pytest.mark.timeout(20)
+def test_a_driver_that_is_to_end_does_not_wait_for_a_store_that_is_silent(silent_bucket):
+    DriverLock(silent_bucket).__exit__(SystemExit)
+    with pytest.raises(StorageError, match="no answer to the last question"):
+        silent_bucket.write("a", b"one")
+
+
+def test_a_driver_that_is_to_end_has_its_last_words_on_a_store_that_answers(bucket: str):
+    storage = open_storage(f"{bucket}/last-words")
+    recorder = Recorder(storage, settings("out"), [item()], Known(), title="x")
+    recorder.begin(total=1, todo=0)
+    recorder.close("stopped")
+    assert storage.patience_s <= LAST_S
+    assert [line["e"] for line in read_lines(open_storage(storage.url))] == ["begin", "end"]
+
+
+@pytest.fixture
+def closed(tmp_path: Path) -> Iterator[Path]:
+    """A directory below one that this user may not search; root becomes somebody else for the test."""
+    (tmp_path / "closed" / "out" / "ledger").mkdir(parents=True)
+    (tmp_path / "closed").chmod(0)
+    user = os.geteuid()
+    os.seteuid(user or 65534)
+    yield tmp_path / "closed" / "out"
+    os.seteuid(user)
+    (tmp_path / "closed").chmod(0o700)
+
+
+def test_below_a_folder_that_may_not_be_searched_everything_is_one_sentence(closed: Path):
+    storage = open_storage(closed)
+    asks = storage.read, storage.stored, storage.folder, storage.folders, lambda name: list(storage.lines(name))
+    for ask in asks:
+        with pytest.raises(Unreadable, match="ledger cannot be read: Permission denied"):
+            ask("ledger")
+    with pytest.raises(BadInput, match="cannot be written: Permission denied"):
+        storage.check_writable()
+    with pytest.raises(BadInput, match=r"--json .*rows.json cannot be written: Permission denied"):
+        check_file(closed / "rows.json", "--json")
+    assert os.path.exists(existing(closed))
 
 
 def test_what_cannot_be_written_is_said_in_one_sentence():
