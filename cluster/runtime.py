@@ -14,6 +14,7 @@ import ray
 from ray.exceptions import RayError
 
 PROBE_TIMEOUT_S = 5
+STOPS = (signal.SIGTERM, signal.SIGHUP)
 # What goes through Ray here are items and small results; large data go to storage.
 OBJECT_STORE_BYTES = 100 * 2**20
 # A Ray that ends with its batch is looked into by nobody, and what it does for that it takes from the ranks: idle
@@ -36,26 +37,27 @@ def ray_runtime(address: str | None = None, *, num_cpus: int | None = None) -> I
     """A running Ray for the block: the cluster at `address` (or RAY_ADDRESS), else an embedded local one.
 
     `num_cpus` sizes the embedded one (all of the machine's if None). SIGTERM in the block becomes SystemExit(143),
-    so that everything is torn down on the way out. A Ray that runs already is used and left running.
+    SIGHUP SystemExit(129) unless it is ignored (nohup), so that everything is torn down on the way out. A Ray that runs
+    already is used and left running.
 
     Raises ClusterUnavailable if the cluster does not answer, ValueError for a malformed address.
     """
     if ray.is_initialized():
         yield
         return
-    previous = signal.getsignal(signal.SIGTERM)
+    previous = {each: signal.getsignal(each) for each in STOPS if signal.getsignal(each) != signal.SIG_IGN}
     address = address or os.environ.get("RAY_ADDRESS") or "local"
     try:
         _start_embedded(num_cpus) if address == "local" else _attach(address)
-        _on_sigterm(_exit)
+        _handle(dict.fromkeys(previous, _exit))
         yield
     finally:
         ray.shutdown()
-        _on_sigterm(previous)
+        _handle(previous)
 
 
 def _start_embedded(num_cpus: int | None) -> None:
-    with _environment(EMBEDDED):
+    with _environment(EMBEDDED), _deaf_to_hang_ups():
         ray.init(
             address="local",
             num_cpus=num_cpus,
@@ -109,7 +111,7 @@ def _same_imports() -> dict[str, dict[str, str]]:
     """Workers can import what this process can, also from a checkout that is not installed."""
     installed = tuple({sys.prefix, sys.base_prefix})
     folders = [os.path.abspath(folder) for folder in [".", *sys.path]]
-    own = [folder for folder in folders if Path(folder).is_dir() and not _is_below(folder, installed)]
+    own = [folder for folder in folders if os.path.isdir(folder) and not _is_below(folder, installed)]
     return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}}
 
 
@@ -129,10 +131,22 @@ def _environment(values: Mapping[str, str]) -> Iterator[None]:
             del os.environ[name]
 
 
-def _on_sigterm(handler: object) -> None:
+def _handle(handlers: Mapping[signal.Signals, object]) -> None:
     if threading.current_thread() is threading.main_thread():
-        signal.signal(signal.SIGTERM, handler)  # pyright: ignore[reportArgumentType]
+        for each, handler in handlers.items():
+            signal.signal(each, handler)  # pyright: ignore[reportArgumentType]
+
+
+@contextmanager
+def _deaf_to_hang_ups() -> Iterator[None]:
+    """What is started in the block does not end with its terminal, but with this process."""
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _exit(signum: int, frame: object) -> None:
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A terminal says it more than once; the first is being answered.
     raise SystemExit(128 + signum)

@@ -4,7 +4,7 @@ import logging
 import os
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 
 from rich.console import Console
 
@@ -93,7 +93,8 @@ def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
         finally:
             if is_ours:
                 recorder.close(how)
-                storage.remove(ATTEMPTS)
+                with suppress(OSError):  # Else the next driver does it.
+                    storage.remove(ATTEMPTS)
 
 
 def _clear(plan: Plan) -> None:
@@ -172,7 +173,11 @@ def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
     console.print(sentence, soft_wrap=True)
     if expected.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):
         return
-    if console.input("Go on? [y/N] ").strip().lower() not in ("y", "yes"):
+    try:
+        answer = console.input("Go on? [y/N] ")
+    except EOFError:
+        answer = ""
+    if answer.strip().lower() not in ("y", "yes"):
         raise BadInput("not started")
 
 

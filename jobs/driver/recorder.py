@@ -75,7 +75,7 @@ class Recorder:
         self._write_down(event)
         if self._metrics:
             self._metrics.note(event)
-        if event.kind == "batch_stopping":  # Whoever stops a job may kill it 3 s later.
+        if event.kind == "batch_stopping":
             self._end("stopped")
 
     def tick(self) -> None:
@@ -104,6 +104,8 @@ class Recorder:
         self._draw(running=False)
 
     def _end(self, how: str) -> None:
+        if how != "done":  # Whoever stops a job may kill it 3 s later.
+            self._storage.hurry()
         if not self._has_ended:
             self._ledger.add("end", how=how)
         self._has_ended = True

@@ -14,6 +14,7 @@ from pathlib import Path
 import pytest
 import ray
 
+from cluster import runtime
 from cluster.runtime import ClusterUnavailable, ray_runtime
 
 pytestmark = pytest.mark.timeout(120)
@@ -121,7 +122,11 @@ def test_a_traceback_reaches_the_terminal(drive):
 
 @pytest.mark.parametrize(
     ("signum", "exit_code"),
-    [(signal.SIGTERM, 143), pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow)],
+    [
+        (signal.SIGTERM, 143),
+        pytest.param(signal.SIGINT, -signal.SIGINT, marks=pytest.mark.slow),
+        pytest.param(signal.SIGHUP, 129, marks=pytest.mark.slow),
+    ],
 )
 def test_a_signal_tears_down_what_was_started(project: Path, drive, signum: int, exit_code: int):
     driver = drive("", 60)
@@ -131,6 +136,34 @@ def test_a_signal_tears_down_what_was_started(project: Path, drive, signum: int,
     driver.communicate()
     assert driver.returncode == exit_code
     assert are_gone(worker, raylet)
+
+
+@pytest.fixture
+def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is started; what signals do is the same."""
+    monkeypatch.setattr(runtime, "_start_embedded", lambda num_cpus: None)
+    monkeypatch.delenv("RAY_ADDRESS", raising=False)
+
+
+@pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
+def test_a_signal_to_end_unwinds_once(no_ray, signum: int, exit_code: int):
+    before = signal.getsignal(signum)
+    with pytest.raises(SystemExit) as stop, ray_runtime():
+        try:
+            os.kill(os.getpid(), signum)
+        finally:
+            os.kill(os.getpid(), signal.SIGHUP)  # as a closing terminal does, to all that is left
+    assert stop.value.code == exit_code
+    assert signal.getsignal(signum) == before
+
+
+def test_what_nohup_ignores_stays_ignored(no_ray):
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ray_runtime():
+            os.kill(os.getpid(), signal.SIGHUP)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_an_attached_cluster_is_used_and_left_running(project: Path, drive):
