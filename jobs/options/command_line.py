@@ -5,9 +5,11 @@ import io
 import sys
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
-from typing import Annotated, Any, Union
+from pathlib import Path
+from typing import Annotated, Any, Union, get_args
 
 import tyro
+from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, PrimitiveTypeInfo
 
 from jobs.errors import BAD_INPUT
 from jobs.options import batch
@@ -35,13 +37,40 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "analyze": (options.AnalyzeOptions, "jobs.commands.analyze"),
 }
 
+PLACES = ConstructorRegistry()
+
+
+@PLACES.primitive_rule
+def _place(kind: PrimitiveTypeInfo) -> PrimitiveConstructorSpec[Any] | None:
+    """How words become paths, and strings, which may name one: shells leave the ~ of --out=~/videos as it is."""
+    of = {each for each in get_args(kind.type) or (kind.type,) if each is not type(None)}
+    if of not in ({Path}, {str}):
+        return None
+    [place] = of
+
+    def read(words: list[str]) -> Path | str:
+        from jobs.store.open import home_expanded
+
+        if place is Path and not words[0].strip():
+            raise ValueError("the name of a file or directory is empty")
+        return place(home_expanded(words[0]))
+
+    return PrimitiveConstructorSpec(
+        nargs=1,
+        metavar=place.__name__.upper(),
+        instance_from_str=read,
+        is_instance=lambda value: value is None or isinstance(value, place),
+        str_from_instance=lambda value: [str(value)],
+    )
+
 
 def parse(arguments: Sequence[str] | None = None) -> Any:
     """Read the command line. Leaves with SystemExit: 0 after --help, 2 after one sentence on what is wrong."""
     complaint = io.StringIO()
     try:
         with contextlib.redirect_stderr(complaint):
-            return tyro.cli(_command(), prog="resca", args=_words(arguments), description=__doc__)
+            words = _words(arguments)
+            return tyro.cli(_command(), prog="resca", args=words, description=__doc__, registry=PLACES)
     except SystemExit as stop:
         if stop.code == BAD_INPUT:
             print(f"resca: {_sentence(complaint.getvalue())}", file=sys.stderr)
