@@ -14,7 +14,7 @@ from jobs.measure.contest import Contest, Tally
 from jobs.measure.contestants import Contestant, PeerContestant, RecipeContestant
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.measure import BenchmarkOptions
-from jobs.request.checks import defaults_for
+from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
 
@@ -41,8 +41,7 @@ class Played:
 
 def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     """Raises BadInput for a number, model, prompt or method that does not work."""
-    if options.num < 1:
-        raise BadInput(f"--num must be at least 1, not {options.num}")
+    check_count("num", options.num, MOST_MEASURED)
     facts = read_facts(options.model)
     items = _items(options, facts)
     return BenchmarkRequest(facts=facts, items=items, methods=_methods(options, facts, items))

@@ -9,7 +9,9 @@ from caching.engine import Engine
 from caching.flops import Cost, count, run_on_meta
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
+from jobs.models.family import MOST
 from jobs.options.measure import FullSizeOptions
+from jobs.request.checks import check_count
 from jobs.request.recipes import resolve_method
 from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout
@@ -128,8 +130,7 @@ def read_request(options: FullSizeOptions) -> Request:
     cross = size.cross_attention
     names = options.method_names(cross_attention=cross)
     methods = [resolve_method(name, options.cache_for(name), cross_attention=cross) for name in names]
-    if options.steps < 1:
-        raise BadInput(f"--steps must be at least 1, not {options.steps}")
+    check_count("steps", options.steps, MOST["steps"])
     try:
         layout = Layout(ulysses=options.ulysses, ring=options.ring)
         layout.check(heads=size.config.get("num_attention_heads", 24), tokens=grid[0] * grid[1] * grid[2])

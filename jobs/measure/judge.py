@@ -14,7 +14,7 @@ from jobs.measure.fidelity import psnr_db
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
-from jobs.request.checks import defaults_for
+from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
 
 FIRST_SEED = 500_000
@@ -66,6 +66,7 @@ class Judge:
 
 def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
     """The prompts to measure on: the user's, or for the demo model some of its training captions."""
+    check_count("num", options.num, MOST_MEASURED)
     defaults = defaults_for(facts, options.video)
     if options.prompts is not None:
         items = read_items(options.prompts, defaults)[: options.num]

@@ -13,8 +13,9 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.demo import PROMPTS_FILE
-from jobs.errors import BadInput, InfrastructureError
+from jobs.errors import InfrastructureError
 from jobs.options.measure import OverheadOptions
+from jobs.request.checks import MOST_MEASURED, check_count
 from jobs.store.ledger import read_lines
 from jobs.store.open import open_storage
 
@@ -24,8 +25,8 @@ Row = dict[str, str | float]
 
 def compare_ways(options: OverheadOptions, console: Console) -> list[Row]:
     """One row a way. The first video of each turn pays for first times and does not count."""
-    if options.num < 3 or options.rounds < 1:
-        raise BadInput("--num must be at least 3 and --rounds at least 1")
+    check_count("num", options.num, MOST_MEASURED, least=3)
+    check_count("rounds", options.rounds, MOST_MEASURED)
     ways: dict[str, Callable[[Path, OverheadOptions], list[float]]] = {"torchrun": _plain, "ray": _ray}
     seconds: dict[str, list[float]] = {name: [] for name in ways}
     for number in range(options.rounds):

@@ -23,6 +23,7 @@ from jobs.errors import BadInput, InfrastructureError
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import ScalingOptions
 from jobs.rank.workload import RenderWorkload
+from jobs.request.checks import MOST_MEASURED, check_count
 from jobs.request.gangs import smallest_spec
 from jobs.store.files import check_writable
 from parallel.layout import Layout
@@ -123,8 +124,8 @@ def _row(times: LayoutTimes, first: LayoutTimes) -> Row:
 
 
 def _layouts(options: ScalingOptions) -> list[Layout]:
-    if min(options.rounds, options.num) < 1:
-        raise BadInput("--rounds and --num must be at least 1")
+    for name in ("rounds", "num"):
+        check_count(name, getattr(options, name), MOST_MEASURED)
     try:
         degrees = [tuple(map(int, name.split("x"))) for name in options.layouts.split(",")]
         return [Layout(ulysses=ulysses, ring=ring) for ulysses, ring in degrees]

@@ -11,7 +11,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.errors import BadInput, InfrastructureError
-from jobs.models.family import Family, GenerationDefaults, Json, Numbers
+from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Json, Numbers
 from jobs.models.registry import FAMILIES
 from jobs.store.documents import first_problem, read_object
 
@@ -35,13 +35,18 @@ class ModelFacts(Numbers):
     """Recipes that lie beside the model (`plans/NAME.yaml`), by name."""
 
     def check_size(self, height: int, width: int, num_frames: int) -> None:
-        """Check a size in pixels and frames. Raises BadInput naming the nearest valid one."""
+        """Check a size in pixels and frames. Raises BadInput, naming the nearest valid one, or for too many tokens."""
         nearest = self.nearest(height, width, num_frames)
         if nearest != (height, width, num_frames):
             raise BadInput(
                 f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: height and width "
                 f"must be multiples of {self.pixels} and num_frames a multiple of {self.frames} plus "
                 f"{self.first_frames}; nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
+            )
+        if (tokens := self.num_tokens(height, width, num_frames)) > MOST_TOKENS:
+            raise BadInput(
+                f"height {height}, width {width}, num_frames {num_frames} make {tokens} tokens, more than the "
+                f"{MOST_TOKENS} that a video may have, as no memory holds them; ask for a smaller or shorter one"
             )
 
 

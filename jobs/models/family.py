@@ -19,7 +19,14 @@ if TYPE_CHECKING:  # what is known of a model before it is loaded is read withou
     from parallel.rank_group import RankGroup
 
 Dtype = Literal["float32", "bfloat16", "float16"]
-Positive = Annotated[int, Field(ge=1)]
+# The most of each that a video may have: far above what any model makes, far below what would take a machine's memory.
+MOST = {"height": 16_384, "width": 16_384, "num_frames": 100_000, "fps": 1_000, "steps": 10_000}
+MOST_TOKENS = 2**24  # of a video; those of 2048x2048x257 are a sixteenth of it
+Height = Annotated[int, Field(ge=1, le=MOST["height"])]
+Width = Annotated[int, Field(ge=1, le=MOST["width"])]
+NumFrames = Annotated[int, Field(ge=1, le=MOST["num_frames"])]
+Fps = Annotated[int, Field(ge=1, le=MOST["fps"])]
+Steps = Annotated[int, Field(ge=1, le=MOST["steps"])]
 Json = dict[str, JsonValue]
 
 
@@ -28,11 +35,11 @@ class GenerationDefaults(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
-    height: Positive
-    width: Positive
-    num_frames: Positive
-    fps: Positive
-    steps: Positive
+    height: Height
+    width: Width
+    num_frames: NumFrames
+    fps: Fps
+    steps: Steps
     guidance: Annotated[float, Field(ge=0)]
     dtype: Dtype | None = None
     prompt_template: Json | None = None

@@ -1,16 +1,26 @@
 """What can be known of a request before a model is loaded: numbers, sizes, clusters, layouts."""
 
 import math
+from collections.abc import Mapping
 from functools import cache
 from importlib.util import find_spec
 
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts
+from jobs.models.family import MOST
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
 from jobs.request.gangs import layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
+
+# Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
+MOST_OF_OPTIONS = {
+    **{"ulysses": 4096, "ring": 4096, "gangs": 100_000, "cpus_per_rank": 4096},
+    **{"deadline": 10_000_000, "heartbeat": 10_000_000, "tries": 1000, "lost_gangs": 1000},
+    **{"limit": 1_000_000_000, "checkpoint_every": 1_000_000_000},
+}
+MOST_MEASURED = 100_000  # videos, or rounds of them
 
 
 def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
@@ -39,26 +49,33 @@ def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
     nodes_as_given(options)
-    _check_counts(options, ("ulysses", "ring", "gangs", "deadline", "heartbeat", "limit"))
-    _check_counts(options, ("tries", "lost_gangs", "cpus_per_rank", "checkpoint_every"))
+    _check_counts(options, MOST_OF_OPTIONS)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
 
 
 def check_video(video: VideoOptions) -> None:
     """Raises BadInput for a number that no video can have."""
-    _check_counts(video, ("steps", "height", "width", "num_frames", "fps"))
+    _check_counts(video, MOST)
     if not 0 <= video.seed < 2**62:
         raise BadInput(f"--seed must be between 0 and 2**62, not {video.seed}")
     if video.guidance is not None and not (math.isfinite(video.guidance) and video.guidance >= 0):
         raise BadInput(f"--guidance must be a number of at least 0, not {video.guidance}")
 
 
-def _check_counts(options: RenderOptions | VideoOptions, names: tuple[str, ...]) -> None:
-    for name in names:
-        value = getattr(options, name)
-        if isinstance(value, int) and value < 1:
-            raise BadInput(f"--{name.replace('_', '-')} must be at least 1, not {value}")
+def check_count(name: str, value: int, most: int, least: int = 1) -> None:
+    """Raises BadInput, naming the option, for a value below `least` or above `most`."""
+    option = f"--{name.replace('_', '-')}"
+    if value < least:
+        raise BadInput(f"{option} must be at least {least}, not {value}")
+    if value > most:
+        raise BadInput(f"{option} must be at most {most}, not {value}")
+
+
+def _check_counts(options: RenderOptions | VideoOptions, most: Mapping[str, int]) -> None:
+    for name in most:
+        if isinstance(value := getattr(options, name), int):
+            check_count(name, value, most[name])
 
 
 def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:

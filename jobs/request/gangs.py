@@ -13,6 +13,7 @@ from parallel.layout import Layout, choose
 
 Node = Mapping[str, float]
 NODES = re.compile(r"([1-9]\d*)x(\w+=\d+(?:,\w+=\d+)*)")  # 4xCPU=96,GPU=8
+MOST_NODES = MOST_SLOTS = 4096
 LEAST_TOKENS = 256  # of a rank, where the layout is chosen: with fewer it mostly waits for the others
 
 
@@ -53,8 +54,10 @@ def nodes_as_given(options: RenderOptions) -> list[Node]:
     given = NODES.fullmatch(options.nodes)
     if given is None:
         raise BadInput(f"--nodes {options.nodes} should be a number of equal nodes, such as 4xCPU=96,GPU=8")
-    resources = dict(pair.split("=") for pair in given[2].split(","))
-    return [{name: float(amount) for name, amount in resources.items()}] * int(given[1])
+    resources = {name: float(amount) for name, _, amount in (pair.partition("=") for pair in given[2].split(","))}
+    if int(given[1]) > MOST_NODES or max(resources.get("CPU", 0), resources.get("GPU", 0)) > MOST_SLOTS:
+        raise BadInput(f"--nodes {options.nodes} is more than {MOST_NODES} nodes of {MOST_SLOTS} CPUs or GPUs each")
+    return [resources] * int(given[1])
 
 
 def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:

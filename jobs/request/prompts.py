@@ -7,11 +7,11 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
 
 from jobs.errors import BadInput
+from jobs.models.family import Height, NumFrames, Steps, Width
 from jobs.request.prompt_lines import READERS, Json
 
 # A NUL cannot stand in an MP4's tags.
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
-Positive = Annotated[int, Field(ge=1)]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -37,10 +37,10 @@ class Item(BaseModel):
     prompt: Prompt
     id: Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
     seed: Annotated[int, Field(ge=0, lt=2**63)]
-    height: Positive
-    width: Positive
-    num_frames: Positive
-    steps: Positive
+    height: Height
+    width: Width
+    num_frames: NumFrames
+    steps: Steps
     where: str
 
 

@@ -30,8 +30,6 @@ def analyse(options: AnalyzeOptions, console: Console) -> None:
     names = [name.strip() for name in options.only.split(",")] if options.only else list(ANALYSES)
     if unknown := [name for name in names if name not in ANALYSES]:
         raise BadInput(f"unknown analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")
-    if options.num < 1:
-        raise BadInput(f"--num must be at least 1, not {options.num}")
     facts = read_facts(options.model)
     items = calibration_items(options, facts)
     check_writable(options.out, "the directory of --out")

@@ -8,12 +8,14 @@ from caching.recipe.schedule import Signals
 from jobs.errors import BadInput
 from jobs.measure.gpu.attention import KERNELS
 from jobs.measure.gpu.model import BENCHMARKED, SIZES, Video, read_video
+from jobs.models.family import MOST
 from jobs.options.gpu import GpuOptions
 from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES, resolve_method
 
 CORE = ("full", "resca", "auto")  # measured at every size
 COMPILED = ("full", "resca")  # measured both ways
+MOST_MINUTES = 10_000
 BLIND = Signals(input_change=lambda: None, error=lambda: None)
 
 
@@ -106,6 +108,8 @@ def _names(text: str, option: str) -> list[str]:
 
 
 def _check(options: GpuOptions) -> None:
-    for name in ("steps", "repeats", "minutes"):
-        if getattr(options, name) <= 0:
+    for name, most in (("steps", MOST["steps"]), ("repeats", MOST["steps"]), ("minutes", MOST_MINUTES)):
+        if not getattr(options, name) > 0:
             raise BadInput(f"--{name} must be above 0, not {getattr(options, name)}")
+        if getattr(options, name) > most:
+            raise BadInput(f"--{name} must be at most {most}, not {getattr(options, name)}")
