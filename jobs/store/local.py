@@ -1,6 +1,7 @@
 """A storage that is a directory, on a local or shared file system."""
 
 import os
+import secrets
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
@@ -40,6 +41,21 @@ class LocalStorage(Storage):
         except FileExistsError:
             return False
         return True
+
+    def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
+        """Nothing compares and removes in one step, so the file is moved aside first, and put back if it is another."""
+        path = self._path(name)
+        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        try:
+            if self.read(name) != expected:
+                return False
+            os.rename(path, aside)
+        except FileNotFoundError:
+            return False
+        if (found := aside.read_bytes()) != expected:
+            self.create(name, found)
+        aside.unlink()
+        return found == expected and (data is None or self.create(name, data))
 
     def publish(self, file: Path, name: str) -> None:
         publish(file, self._path_to_write(name))

@@ -19,10 +19,11 @@ BEAT_S = 5.0
 # A lock that has not been written for so long is a dead driver's. No clocks are compared: whoever wants it watches it.
 LEASE_S = 30.0
 SETTLE_S = 1.0
+ASIDE_S = 0.5
 
 
 class LockLost(JobError):
-    """Another driver has taken the batch over, because this one did not show signs of life."""
+    """The batch is not this driver's any more: another one took it for dead, or somebody removed the directory."""
 
     exit_code = 33
 
@@ -57,14 +58,17 @@ class DriverLock:
         )
         self.took_over = False  # from a driver that was at work until now, or has died
         self._ended = threading.Event()
-        self._is_lost = False
+        self._loss: str | None = None
         self._thread = threading.Thread(target=self._keep, name="driver-lock", daemon=True)
 
     def __enter__(self) -> "DriverLock":
-        while not self._storage.create(NAME, _dump(self._me)):
-            self._wait_for_death()
-            self._storage.remove(NAME)
+        mine = _dump(self._me)
+        while not self._storage.create(NAME, mine):
             self.took_over = True
+            dead = self._wait_for_death()
+            # It may be another's by now, as this process may have been stopped for a while since it looked.
+            if dead is not None and self._storage.compare_and_swap(NAME, dead, mine):
+                break
         # Of two drivers that both found a dead one's lock, the one that wrote last has it: both look once more.
         if self.took_over or not self._storage.has_exclusive_create:
             time.sleep(SETTLE_S)
@@ -79,38 +83,48 @@ class DriverLock:
         if self._thread.is_alive():
             self._thread.join(min(BEAT_S, self._storage.patience_s))
         with suppress(OSError):  # It is a dead driver's then.
-            holder = read_holder(self._storage)
-            if holder is not None and holder.token == self._me.token:
-                self._storage.remove(NAME)
+            text = _read(self._storage)
+            if text is not None and _holder(text).token == self._me.token:
+                self._storage.compare_and_swap(NAME, text, None)
 
     def check(self) -> None:
-        """Raises LockLost if the lock is another's by now."""
-        if self._is_lost:
-            raise LockLost(f"another driver has taken over {self._storage}")
+        """Raises LockLost if the lock is another's by now, or gone."""
+        if self._loss:
+            raise LockLost(self._loss)
 
-    def _wait_for_death(self) -> None:
-        """Returns when the lock's holder is dead. Raises BadInput as soon as it shows that it is not."""
-        first = read_holder(self._storage)
+    def _wait_for_death(self) -> bytes | None:
+        """The lock once its holder is dead, None if it is gone. Raises BadInput as soon as one shows that it lives."""
+        first = _read(self._storage)
         ends = time.monotonic() + self._lease_s
-        while first is not None and not first.is_certainly_dead() and time.monotonic() < ends:
-            now = read_holder(self._storage)
+        while first is not None and not _holder(first).is_certainly_dead() and time.monotonic() < ends:
+            now = _read(self._storage)
             if now != first:
-                raise BadInput(_taken(self._storage, now or first))
+                raise BadInput(_taken(self._storage, _holder(now or first)))
             time.sleep(0.2)
+        return first
 
     def _check_mine(self) -> None:
+        if not self._is_mine():
+            raise BadInput(_taken(self._storage, read_holder(self._storage) or self._me))
+
+    def _is_mine(self) -> bool:
+        """Looks twice: one who takes it for a dead driver's moves it aside for a moment, and then puts it back."""
+        if self._has_my_token():
+            return True
+        time.sleep(ASIDE_S)
+        return self._has_my_token()
+
+    def _has_my_token(self) -> bool:
         holder = read_holder(self._storage)
-        if holder is None or holder.token != self._me.token:
-            raise BadInput(_taken(self._storage, holder or self._me))
+        return holder is not None and holder.token == self._me.token
 
     def _keep(self) -> None:
         beats = 0
         while not self._ended.wait(min(BEAT_S, self._lease_s / 4)):
             beats += 1
             try:
-                holder = read_holder(self._storage)
-                if holder is None or holder.token != self._me.token:
-                    self._is_lost = True
+                if not self._is_mine():
+                    self._loss = _lost(self._storage, read_holder(self._storage))
                     return
                 self._storage.write(NAME, _dump(replace(self._me, beats=beats, written_s=time.time())))
             except OSError:  # The storage may come back; if it does not, whatever else is written fails, too.
@@ -119,10 +133,20 @@ class DriverLock:
 
 def read_holder(storage: Storage) -> Holder | None:
     """Who holds the lock, or held it and died; None for nobody. A lock that is being written counts as someone's."""
+    text = _read(storage)
+    return None if text is None else _holder(text)
+
+
+def _read(storage: Storage) -> bytes | None:
     try:
-        return read_as(Holder, storage.read(NAME))
+        return storage.read(NAME)
     except FileNotFoundError:
         return None
+
+
+def _holder(text: bytes) -> Holder:
+    try:
+        return read_as(Holder, text)
     except ValueError:
         return Holder(token="", host="unknown", pid=0, space="")
 
@@ -145,3 +169,9 @@ def _taken(storage: Storage, holder: Holder) -> str:
         f"another driver works on {storage} (process {holder.pid} on {holder.host}); "
         f"wait for it, stop it with resca cancel {storage}, or choose another --out"
     )
+
+
+def _lost(storage: Storage, holder: Holder | None) -> str:
+    if holder is None:
+        return f"{storage}, or {NAME} in it, was removed while this driver was at work; run it again for the rest"
+    return f"another driver has taken over {storage} (process {holder.pid} on {holder.host})"

@@ -46,6 +46,30 @@ class RemoteStorage(Storage):
             return False
         return True
 
+    def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
+        """Stores that know conditional writes decide it; with others, as where one removes, the check comes before."""
+        stored = self.stored(name)
+        if stored is None or not self._holds(name, expected):
+            return False
+        if data is None:
+            self.remove(name)
+            return True
+        try:
+            self._ask("pipe_file", name, data, IfMatch=stored.stamp)
+        except (TypeError, NotImplementedError):
+            self._ask("pipe_file", name, data)
+        except StorageError:
+            if self._holds(name, expected):
+                raise
+            return False
+        return True
+
+    def _holds(self, name: str, expected: bytes) -> bool:
+        try:
+            return self.read(name) == expected
+        except FileNotFoundError:
+            return False
+
     def publish(self, file: Path, name: str) -> None:
         self._call("put_file", str(file), self.where(name))
 

@@ -130,6 +130,13 @@ class Storage(ABC):
         """Write a small file if there is none of this name; of several who try, one gets True."""
 
     @abstractmethod
+    def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
+        """Put `data` (None: nothing) in the place of a small file that still holds `expected`, and say whether it did.
+
+        A file that somebody else has written meanwhile stays: of several who expect the same, one gets True.
+        """
+
+    @abstractmethod
     def publish(self, file: Path, name: str) -> None:
         """Give a complete local file its name here; on a local storage it is moved."""
 

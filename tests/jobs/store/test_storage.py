@@ -59,6 +59,29 @@ def test_only_the_first_creates(storage: Storage):
     assert storage.read("lock") == b"mine"
 
 
+def test_of_those_who_expect_the_same_one_swaps(storage: Storage):
+    storage.write("lock", b"dead")
+    assert storage.compare_and_swap("lock", b"dead", b"mine")
+    assert not storage.compare_and_swap("lock", b"dead", b"yours") and storage.read("lock") == b"mine"
+    assert not storage.compare_and_swap("lock", b"dead", None) and storage.read("lock") == b"mine"
+    assert storage.compare_and_swap("lock", b"mine", None) and storage.stored("lock") is None
+    assert not storage.compare_and_swap("lock", b"mine", b"yours") and storage.stored("lock") is None
+
+
+def test_what_another_writes_between_looking_and_swapping_stays(storage: Storage, monkeypatch: pytest.MonkeyPatch):
+    storage.write("lock", b"dead")
+    write, read = open_storage(storage.url), storage.read
+
+    def written_after_it_was_read(name: str) -> bytes:
+        text = read(name)
+        write.write(name, b"living")
+        return text
+
+    monkeypatch.setattr(storage, "read", written_after_it_was_read)
+    assert not storage.compare_and_swap("lock", b"dead", b"mine")
+    assert write.read("lock") == b"living"
+
+
 def test_a_published_file_is_here_and_whole(storage: Storage, tmp_path: Path):
     with storage.workplace("attempts/x") as place:
         (place / "file").write_bytes(b"frames")
