@@ -19,24 +19,39 @@ class Spent(TypedDict):
 
 
 class BatchMetrics:
-    """Counts a batch of `total` videos by its events. Needs a running Ray; an event costs some microseconds."""
+    """Counts a batch of `total` videos by its events. Needs a running Ray; an event costs some microseconds.
 
-    def __init__(self, total: int):
-        self.videos_done = Counter("resca_videos_done", "Videos rendered")
-        self.videos_failed = Counter("resca_videos_failed", "Videos given up")
-        self.videos_retried = Counter("resca_videos_retried", "Renderings begun again, by whose fault", ("kind",))
-        self.stage_seconds = Histogram("resca_stage_seconds", "Seconds of a video by stage", SECONDS_BOUNDS, ("stage",))
+    `batch` is the label by which batches of one cluster are told apart.
+    """
+
+    def __init__(self, total: int, *, batch: str):
+        self.videos_done = Counter("resca_videos_done", "Videos rendered", ("batch",))
+        self.videos_failed = Counter("resca_videos_failed", "Videos given up", ("batch",))
+        self.videos_retried = Counter(
+            "resca_videos_retried", "Renderings begun again, by whose fault", ("batch", "kind")
+        )
+        self.stage_seconds = Histogram(
+            "resca_stage_seconds", "Seconds of a video by stage", SECONDS_BOUNDS, ("batch", "stage")
+        )
         # Ray exports the histogram with a sum that it guesses from the buckets: a quarter too much, say.
-        self.seconds_spent = Counter("resca_seconds_spent", "Seconds of all rendered videos by stage", ("stage",))
-        self.steps = Counter("resca_steps", "Denoising steps of rendered videos", ("kind",))
-        self.queue_length = Gauge("resca_queue_length", "Videos neither rendered nor given up yet")
-        self.gang_rebuilds = Counter("resca_gang_rebuilds", "Gangs started anew after they were lost")
-        self.gangs_running = Gauge("resca_gangs_running", "Gangs that are ready to render or do so")
+        self.seconds_spent = Counter(
+            "resca_seconds_spent", "Seconds of all rendered videos by stage", ("batch", "stage")
+        )
+        self.steps = Counter("resca_steps", "Denoising steps of rendered videos", ("batch", "kind"))
+        self.queue_length = Gauge("resca_queue_length", "Videos neither rendered nor given up yet", ("batch",))
+        self.gang_rebuilds = Counter("resca_gang_rebuilds", "Gangs started anew after they were lost", ("batch",))
+        self.gangs_running = Gauge("resca_gangs_running", "Gangs that are ready to render or do so", ("batch",))
+        for metric in vars(self).values():
+            metric.set_default_tags({"batch": batch})
         self._num_left = total
         self._ready: set[int | None] = set()
         self._lost: set[int | None] = set()
-        self.queue_length.set(total)
-        self.gangs_running.set(0)
+        self.tick()
+
+    def tick(self) -> None:
+        """Set the gauges. Ray shows only those that were set since it last looked."""
+        self.queue_length.set(self._num_left)
+        self.gangs_running.set(len(self._ready))
 
     def note(self, event: Event) -> None:
         """Takes one event in; an `item_done` brings the video's sidecar as its result, as a dict."""
@@ -44,10 +59,10 @@ class BatchMetrics:
             case "item_done":
                 self.videos_done.inc()
                 self._note_sidecar(event.result)
-                self._finish_one()
+                self._num_left -= 1
             case "item_failed":
                 self.videos_failed.inc()
-                self._finish_one()
+                self._num_left -= 1
             case "item_retried":
                 own = event.failure.policy.is_of_item
                 self.videos_retried.inc(tags={"kind": "item" if own else "infrastructure"})
@@ -55,9 +70,10 @@ class BatchMetrics:
                 self._note_ready(event.gang)
             case "gang_lost":
                 self._lost.add(event.gang)
-                self._note_gone(event.gang)
+                self._ready.discard(event.gang)
             case "gang_closed":
-                self._note_gone(event.gang)
+                self._ready.discard(event.gang)
+        self.tick()
 
     def _note_sidecar(self, sidecar: Spent) -> None:
         for stage, seconds in sidecar["seconds"].items():
@@ -66,20 +82,11 @@ class BatchMetrics:
         _add(self.steps, sidecar["dense_steps"], kind="dense")
         _add(self.steps, sidecar["sparse_steps"], kind="sparse")
 
-    def _finish_one(self) -> None:
-        self._num_left -= 1
-        self.queue_length.set(self._num_left)
-
     def _note_ready(self, gang: int | None) -> None:
         if gang in self._lost:
             self.gang_rebuilds.inc()
             self._lost.remove(gang)
         self._ready.add(gang)
-        self.gangs_running.set(len(self._ready))
-
-    def _note_gone(self, gang: int | None) -> None:
-        self._ready.discard(gang)
-        self.gangs_running.set(len(self._ready))
 
 
 def _add(counter: Counter, amount: float, **tags: str) -> None:

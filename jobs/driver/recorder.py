@@ -67,7 +67,7 @@ class Recorder:
         if todo:
             from jobs.driver.metrics import BatchMetrics
 
-            self._metrics = BatchMetrics(todo)
+            self._metrics = BatchMetrics(todo, batch=str(self._storage))
         self.flush()
 
     def note(self, event: Event) -> None:
@@ -80,6 +80,8 @@ class Recorder:
 
     def tick(self) -> None:
         """Make durable what is due. Raises InfrastructureError if the storage has refused it for too long."""
+        if self._metrics:
+            self._metrics.tick()
         now = time.monotonic()
         if now >= self._due_s:
             self._due_s = now + self._storage.flush_period_s

@@ -17,7 +17,7 @@ SUFFIXES = {Counter: ["_total"], Gauge: [""], Histogram: ["_bucket", "_sum", "_c
 
 def exported():
     """Prometheus' names of each metric."""
-    metrics = [value for value in vars(BatchMetrics(total=1)).values() if isinstance(value, Metric)]
+    metrics = [value for value in vars(BatchMetrics(total=1, batch="out")).values() if isinstance(value, Metric)]
     return {m.info["name"]: {f"ray_{m.info['name']}{suffix}" for suffix in SUFFIXES[type(m)]} for m in metrics}
 
 
@@ -41,10 +41,16 @@ def test_every_metric_is_shown():
 
 
 @pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
+def test_a_panel_shows_the_chosen_batches_only(panel):
+    for expression in expressions(panel):
+        assert expression.count('{batch=~"$batch"}') == len(re.findall(r"\bray_\w+", expression))
+
+
+@pytest.mark.parametrize("panel", PANELS, ids=lambda panel: panel["title"])
 def test_a_panel_asks_the_chosen_data_source_and_groups_only_by_labels_that_exist(panel):
     labels = {
         key
-        for value in vars(BatchMetrics(total=1)).values()
+        for value in vars(BatchMetrics(total=1, batch="out")).values()
         if isinstance(value, Metric)
         for key in value.info["tag_keys"]
     }

@@ -36,8 +36,8 @@ Samples = dict[tuple[str, str], float]
 
 
 @pytest.fixture(scope="module")
-def samples() -> Iterator[Samples]:
-    """What the node's endpoint shows after the story, by name and (one) label."""
+def told() -> Iterator[tuple[BatchMetrics, str]]:
+    """The metrics of a batch after the story, and the node's endpoint."""
     [port] = free_ports(1)
     ray.init(
         address="local",
@@ -48,12 +48,18 @@ def samples() -> Iterator[Samples]:
         _system_config={"metrics_report_interval_ms": 1000},
     )
     try:
-        metrics = BatchMetrics(total=10)
+        metrics = BatchMetrics(total=10, batch="s3://bucket/one")
         for event in STORY:
             metrics.note(event)
-        yield scrape(f"http://127.0.0.1:{port}/metrics", lambda seen: seen.get(("resca_queue_length", "")) == 7)
+        yield metrics, f"http://127.0.0.1:{port}/metrics"
     finally:
         ray.shutdown()
+
+
+@pytest.fixture(scope="module")
+def samples(told: tuple[BatchMetrics, str]) -> Samples:
+    """What the endpoint shows, by name and (one) label."""
+    return scrape(told[1], lambda seen: seen.get(("resca_queue_length", "")) == 7)
 
 
 def scrape(url: str, is_complete: Callable[[Samples], bool], patience_s: float = 60) -> Samples:
@@ -106,3 +112,20 @@ def test_what_is_left_is_the_batch_without_what_was_done_or_given_up(samples):
 def test_a_gang_that_is_ready_again_after_a_loss_is_a_rebuild_and_a_closed_one_is_gone(samples):
     assert samples["resca_gang_rebuilds_total", ""] == 1
     assert samples["resca_gangs_running", ""] == 1
+
+
+@pytest.mark.slow
+def test_gauges_are_shown_as_long_as_the_batch_ticks(told, samples):
+    """Ray forgets a gauge that is not set again: this one's video takes longer than that."""
+    metrics, url = told
+    gauges = {("resca_queue_length", ""), ("resca_gangs_running", "")}
+    scrape(url, lambda seen: bool(seen) and not gauges & seen.keys())
+    metrics.tick()
+    assert gauges <= scrape(url, lambda seen: gauges <= seen.keys()).keys()
+
+
+def test_a_batch_is_told_from_others_by_its_label(told, samples):
+    text = urllib.request.urlopen(told[1], timeout=5).read().decode()
+    families = [f for f in text_string_to_metric_families(text) if f.name.startswith("ray_resca")]
+    assert families
+    assert {sample.labels["batch"] for family in families for sample in family.samples} == {"s3://bucket/one"}
