@@ -1,6 +1,7 @@
 """`resca status DIR`: how a batch stands, from its storage alone; it may be running, anywhere."""
 
 import time
+from collections import Counter
 from collections.abc import Callable, Iterator
 
 from rich.console import Console
@@ -51,6 +52,9 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
         console.print(f"gangs lost: {state.gang_losses}; retries: {retries}")
     _print_items(console, state, "running", lambda item: f"for {duration(_since(item))}, gang {item.line.get('g')}")
     _print_items(console, state, "failed", lambda item: item.error)
+    left = Counter(item.error for item in state.items.values() if item.status == "waiting" and item.line["e"] == "left")
+    for error, number in left.most_common(MOST_LINES):
+        console.print(f"  left waiting, {count(number, 'video')}: {error}", soft_wrap=True)
 
 
 def _driver(state: BatchState, holder: Holder | None) -> str:

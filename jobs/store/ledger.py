@@ -182,11 +182,18 @@ class BatchState:
                 self.gang_losses += 1
             case "end":
                 self.ended = line
+                self._stop_running()
 
     def _begin(self, line: BeginLine) -> None:
         self.begun, self.ended = line, None
+        self._stop_running()
         for item in self.items.values():
-            if item.status in ("running", "retrying") or (line.get("retry") and item.status == "failed"):
+            if line.get("retry") and item.status == "failed":
+                item.status = "waiting"
+
+    def _stop_running(self) -> None:
+        for item in self.items.values():
+            if item.status in ("running", "retrying"):
                 item.status = "waiting"
 
     def _set(self, line: ItemLine | DoneLine, status: Status) -> None:

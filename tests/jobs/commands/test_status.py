@@ -1,5 +1,8 @@
 """`plan` and `status`: what is said of a batch without starting anything."""
 
+import threading
+import time
+
 import pytest
 
 from jobs.__main__ import main
@@ -57,6 +60,63 @@ def test_status_names_a_directory_in_the_place_of_the_lock(batch, capsys, tmp_pa
     (tmp_path / "out" / "driver.lock").mkdir()
     assert main(["status", "out"]) == 2
     assert "driver.lock cannot be read: Is a directory" in capsys.readouterr().err
+
+
+def test_status_tells_what_was_left_and_why(tmp_path, capsys):
+    ledger = Ledger(open_storage(tmp_path))
+    ledger.add("begin", total=4, todo=4, method="resca", model="model", gangs=1)
+    for number in range(4):
+        ledger.add("left", id=f"000{number}", n=0, why="start", error="no module named flash")
+    ledger.add("end", how="unfinished")
+    ledger.flush()
+    assert main(["status", str(tmp_path)]) == 0
+    told = capsys.readouterr().out
+    assert "0 done, 0 running, 0 retrying, 4 waiting" in told and "the last one ended: unfinished" in told
+    assert "left waiting, 4 videos: no module named flash" in told
+
+
+def driver(storage: Storage, how: str | None) -> threading.Thread:
+    """Its last seconds: it looks for requests to stop no more, and ends by itself, or sees one and stops."""
+
+    def work() -> None:
+        with DriverLock(storage):
+            is_driving.set()
+            while not storage.stored("cancel"):
+                time.sleep(0.02)
+            if how == "stopped":
+                storage.remove("cancel")
+            ledger = Ledger(storage)
+            ledger.add("end", how=how)
+            ledger.flush()
+
+    is_driving = threading.Event()
+    thread = threading.Thread(target=work)
+    thread.start()
+    assert is_driving.wait(30)
+    return thread
+
+
+@pytest.mark.timeout(60)
+@pytest.mark.parametrize(
+    "how, told", [("done", "it had come to its end by itself before it was stopped: done"), ("stopped", "stopped; ")]
+)
+def test_cancel_tells_how_the_driver_ended_and_leaves_nothing(batch, capsys, tmp_path, how, told):
+    thread = driver(batch, how)
+    assert main(["cancel", "out"]) == 0
+    thread.join(30)
+    assert told in capsys.readouterr().out and not (tmp_path / "out" / "cancel").exists()
+
+
+@pytest.mark.timeout(60)
+def test_a_user_without_a_name_can_cancel(batch, monkeypatch):
+    monkeypatch.setattr("getpass.getuser", no_name)
+    thread = driver(batch, "stopped")
+    assert main(["cancel", "out"]) == 0
+    thread.join(30)
+
+
+def no_name() -> str:
+    raise KeyError("getpwuid(): uid not found: 1234")
 
 
 def test_status_verifies_what_lies_there(batch, capsys, tmp_path):

@@ -41,6 +41,14 @@ def test_the_state_of_a_batch_follows_items_through_their_states(tmp_path):
     assert again.ended is not None and again.ended["how"] == "done"
 
 
+def test_nothing_runs_any_more_when_a_driver_has_said_its_last_words(tmp_path):
+    storage = open_storage(tmp_path)
+    begun = [("start", {"id": "a", "n": 1}), ("start", {"id": "b", "n": 1}), ("again", {"id": "b", "n": 1})]
+    write(storage, ("begin", {"total": 3}), *begun, ("end", {"how": "stopped"}))
+    state = read_state(storage)
+    assert dict(state.counts()) == {"waiting": 3} and state.items["a"].attempts == 1
+
+
 def test_each_driver_has_a_file_of_its_own_and_none_is_changed_by_the_next(tmp_path):
     storage = open_storage(tmp_path)
     write(storage, ("begin", {"total": 1}))
