@@ -4,11 +4,12 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from cluster.heap import uncollected
+from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
 from jobs.request.checks import check_numbers, check_sizes, defaults_for, guidance_for
-from jobs.request.prompts import read_items
+from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
 from jobs.store.items import BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
@@ -18,7 +19,10 @@ from jobs.store.storage import Storage
 
 @dataclass(frozen=True, kw_only=True)
 class Plan:
-    """A checked batch: every item, and what is known of those that were rendered or given up before."""
+    """A checked batch: what this run is about, and what is known of what was rendered or given up before.
+
+    `batch` are the items of this run and, where `--limit` makes it a part, those others that the directory remembers.
+    """
 
     options: RenderOptions
     facts: ModelFacts
@@ -26,6 +30,8 @@ class Plan:
     storage: Storage
     items: list[RenderItem]
     known: Known
+    batch: list[RenderItem]
+    known_of_batch: Known
 
     @cached_property
     def todo(self) -> list[RenderItem]:
@@ -44,11 +50,13 @@ def make_plan(options: RenderOptions) -> Plan:
     check_numbers(options)
     facts, storage = read_facts(options.model, own_code=options.trust_remote_code), open_storage(options.out)
     settings = _settings(options, facts, storage)
-    lines = read_items(options.prompts, defaults_for(facts, options.video))[: options.limit]
-    check_sizes(lines, facts, options, settings.method)
-    items = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines]
+    lines = read_items(options.prompts, defaults_for(facts, options.video))
+    check_sizes(lines[: options.limit], facts, options, settings.method)
+    batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in _not_forgotten(lines, options, storage)]
+    items = batch[: options.limit]
     check_names(items)
-    known = survey(storage, settings, items, verify=options.verify)
+    known_of_batch = _as_asked(options, survey(storage, settings, batch, verify=options.verify))
+    known = known_of_batch.of(items)
     if known.changed and not options.replace:
         raise BadInput(_refusal(storage, settings, items, known))
     plan = Plan(
@@ -57,11 +65,30 @@ def make_plan(options: RenderOptions) -> Plan:
         settings=settings,
         storage=storage,
         items=items,
-        known=replace(known, given_up={}) if options.retry else known,
+        known=known,
+        batch=batch,
+        known_of_batch=known_of_batch,
     )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         storage.check_writable()
     return plan
+
+
+def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:
+    """The lines of this run, and behind them those that an earlier one was about, too."""
+    if options.limit is None or options.limit >= len(lines):
+        return lines
+    remembered = remembered_ids(storage)
+    return [*lines[: options.limit], *(line for line in lines[options.limit :] if line.id in remembered)]
+
+
+def _as_asked(options: RenderOptions, known: Known) -> Known:
+    """What was given up is taken up again with `--retry`, and what is outdated goes with `--replace` only."""
+    return replace(
+        known,
+        given_up={} if options.retry else known.given_up,
+        outdated=known.outdated if options.replace else {},
+    )
 
 
 def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> BatchSettings:

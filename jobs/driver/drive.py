@@ -13,6 +13,7 @@ from cluster.nodes import HeadLost
 from cluster.placement import GangSpec
 from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
+from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
 from jobs.driver.cost import LONG_S, calibrate, estimate, work
 from jobs.driver.ray import running_ray
@@ -23,6 +24,7 @@ from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 from jobs.rank.workload import RenderWorkload
 from jobs.request.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
 from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
+from jobs.store.known import remove_video
 from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
@@ -59,7 +61,8 @@ def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
 def wrap_up(plan: Plan, console: Console) -> Plan:
     """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
     storage = plan.storage
-    if not (plan.known.unrecorded or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
+    known = plan.known_of_batch
+    if not (known.unrecorded or known.superseded or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
         return plan
     try:
         storage.check_writable()
@@ -80,7 +83,7 @@ def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
         _clear(plan)
         prune(storage)
         remember(plan)
-        recorder = Recorder(storage, plan.settings, plan.items, plan.known, title=plan.facts.name)
+        recorder = Recorder(storage, plan.settings, plan.batch, plan.known_of_batch, title=plan.facts.name)
         _begin(recorder, plan)
         try:
             yield recorder
@@ -95,14 +98,17 @@ def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
                 recorder.close(how)
                 with suppress(OSError):  # Else the next driver does it.
                     storage.remove(ATTEMPTS)
+                    storage.remove(CANCEL)  # It has come too late.
 
 
 def _clear(plan: Plan) -> None:
-    """Remove what killed ranks have left; no other driver is at work here."""
-    storage = plan.storage
+    """Remove what killed ranks have left, and what was replaced; no other driver is at work here."""
+    storage, known = plan.storage, plan.known_of_batch
     storage.remove(ATTEMPTS)
-    for finished in storage.folders(CHECKPOINTS) & plan.known.finished.keys():
+    for finished in storage.folders(CHECKPOINTS) & known.finished.keys():
         storage.remove(f"{CHECKPOINTS}/{finished}")
+    for name in known.superseded:
+        remove_video(storage, name)
 
 
 def _run_batch(
@@ -151,7 +157,7 @@ def _run_batch(
 
 def _begin(recorder: Recorder, plan: Plan) -> None:
     recorder.begin(
-        total=len(plan.items),
+        total=len(plan.batch),
         todo=len(plan.todo),
         method=plan.options.method,
         model=plan.facts.name,

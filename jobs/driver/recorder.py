@@ -9,7 +9,7 @@ from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, It
 from jobs.driver.gallery.gallery import Entry, Gallery, Status
 from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
-from jobs.store.known import Done, Known
+from jobs.store.known import Done, Known, remove_video
 from jobs.store.ledger import Ledger
 from jobs.store.storage import Storage
 
@@ -56,6 +56,8 @@ class Recorder:
         self._known = known
         self._metrics: BatchMetrics | None = None
         self._has_ended = False
+        self._under_way: dict[str, RenderItem] = {}
+        self._has_left_some = False
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
 
@@ -102,7 +104,9 @@ class Recorder:
 
     def close(self, how: str) -> None:
         """Write the last words, and the gallery as it stays."""
-        self._end(how)
+        self._end("unfinished" if how == "done" and self._has_left_some else how)
+        for item in list(self._under_way.values()):
+            self._show(item, status="waiting")
         self._draw(running=False)
 
     def _end(self, how: str) -> None:
@@ -137,8 +141,11 @@ class Recorder:
 
     def _write_down_item(self, event: ItemRunning | ItemDone | ItemFailed) -> None:
         item, about = event.item, About(n=event.attempts, g=event.gang)
+        if event.kind in ("item_done", "item_failed"):
+            self._under_way.pop(item.id, None)
         match event.kind:
             case "item_started":
+                self._under_way[item.id] = item
                 self._ledger.add("start", id=item.id, **about)
                 self._show(item, status="running", attempts=event.attempts or 0, gang=event.gang)
             case "item_done":
@@ -149,6 +156,7 @@ class Recorder:
                 self._ledger.add("again", id=item.id, why=event.failure.value, error=event.error, **about)
                 self._show(item, status="retrying", error=event.error, attempts=event.attempts, gang=event.gang)
             case "item_failed" if event.failure.policy.is_left:
+                self._has_left_some = True
                 self._ledger.add("left", id=item.id, why=event.failure.value, error=event.error, **about)
                 self._show(item, status="waiting", error=event.error)
             case "item_failed":
@@ -158,6 +166,11 @@ class Recorder:
         done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
         self._ledger.add("done", **about, **done.for_ledger())
         self._show(item, **_shown(done, attempts=about["n"], gang=about["g"]))
+        try:
+            for name in self._known.outdated.get(item.id, ()):
+                remove_video(self._storage, name)
+        except OSError as error:
+            self._endure(error)
 
     def _stamp(self, item: RenderItem) -> str | None:
         """Of its file, so that it is known again; without one the next driver compares its checksum."""

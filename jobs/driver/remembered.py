@@ -2,23 +2,28 @@
 
 import json
 import os
+from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import MethodOptions
+from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES
 from jobs.store.documents import read_as
 from jobs.store.storage import Storage
+
+if TYPE_CHECKING:
+    from jobs.driver.batch_plan import Plan
 
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
 # Of one run, not of the batch.
 PASSING = ("limit", "retry", "verify", "yes", "json", "address")
 
 
-def remember(plan: Plan) -> None:
+def remember(plan: "Plan") -> None:
     """Write the options, the complete prompts, and a recipe that came from a file: that may be gone by then."""
     options, storage = plan.options, plan.storage
     if options.cache.plan or options.method.endswith(SUFFIXES):
@@ -28,8 +33,15 @@ def remember(plan: Plan) -> None:
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
-    lines = (item.model_dump_json() for item in plan.items)
+    lines = (item.model_dump_json() for item in plan.batch)
     storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
+
+
+def remembered_ids(storage: Storage) -> set[str]:
+    """The ids of the prompts that the directory remembers; none without a list, or with one that cannot be read."""
+    with suppress(FileNotFoundError, BadInput), storage.fetched(PROMPTS) as path:
+        return {item.id for item in read_items(path, Defaults(height=1, width=1, num_frames=1, steps=1))}
+    return set()
 
 
 def recall(storage: Storage, folder: Path) -> RenderOptions:

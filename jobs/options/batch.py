@@ -57,11 +57,11 @@ class RenderOptions:
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     limit: Count = None
-    """Render only the first prompts of the file."""
+    """Render only the first prompts of the file; the batch remembers those others that it was about before."""
     retry: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take up again what was given up before, too."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Render anew what lies there with other settings, instead of refusing."""
+    """Render anew what lies there with other settings, instead of refusing; a new video takes the place of the old."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compare the checksums of all finished videos, also of those that look untouched."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -1,14 +1,18 @@
 """What a batch has already: finished videos, those of other settings, and those that were given up."""
 
 import json
+from collections import defaultdict
 from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from typing import TypeVar
 
 from jobs.store.documents import read_as, read_object
 from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
 from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
 from jobs.store.storage import Storage, Stored
+
+Fact = TypeVar("Fact")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -86,6 +90,7 @@ class Known:
 
     `unrecorded` are the finished videos that the ledger does not know as they lie there, because their driver was
     killed before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
+    `outdated` are the names of files that an item had with another prompt or seed, beside those that it has now.
     """
 
     finished: dict[str, Done] = field(default_factory=dict)
@@ -93,6 +98,23 @@ class Known:
     given_up: dict[str, str] = field(default_factory=dict)
     unrecorded: list[Done] = field(default_factory=list)
     ledger: dict[str, Stored] = field(default_factory=dict)
+    outdated: dict[str, list[str]] = field(default_factory=dict)
+
+    @property
+    def superseded(self) -> list[str]:
+        """Of the outdated files those whose place a finished video has taken."""
+        return [name for item_id, names in self.outdated.items() if item_id in self.finished for name in names]
+
+    def of(self, items: Sequence[RenderItem]) -> "Known":
+        """What is known of these items alone; what is unrecorded stays so, whosever it is."""
+        ids = {item.id for item in items}
+        return replace(
+            self,
+            finished=_only(ids, self.finished),
+            changed=_only(ids, self.changed),
+            given_up=_only(ids, self.given_up),
+            outdated=_only(ids, self.outdated),
+        )
 
 
 def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], *, verify: bool = False) -> Known:
@@ -106,8 +128,11 @@ def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem
     done = read_done(storage, state, files)
     known = Known(given_up=_given_up(state, items), ledger=ledger)
     for item in items:
-        there = done.get(item.id)
-        if there is None or f"{_stem(there)}.mp4" not in files:
+        each = done.get(item.id, ())
+        if old := [one.name for one in each if one.name != item.name and _lies_in(files, one)]:
+            known.outdated[item.id] = old
+        there = _most_fitting(each, settings.fingerprint(item), files)
+        if there is None:
             continue
         is_complete = _is_complete(item, files, with_latents=settings.save_latents)
         if there.fingerprint != settings.fingerprint(item):
@@ -120,12 +145,15 @@ def survey(storage: Storage, settings: BatchSettings, items: Sequence[RenderItem
     return known
 
 
-def read_done(storage: Storage, state: BatchState, files: dict[str, Stored]) -> dict[str, Done]:
-    """The videos that the ledger calls finished, and those of which only the sidecar tells; by item id."""
+def read_done(storage: Storage, state: BatchState, files: dict[str, Stored]) -> dict[str, list[Done]]:
+    """By item id the videos of which only the sidecar tells, and last the one that the ledger calls finished."""
     recorded = [Done.of_ledger(each.done) for each in state.items.values() if each.done]
     known = {_stem(each) for each in recorded}
     stems = [name.removesuffix(".json") for name in files if name.endswith(".json")]
-    return {each.id: each for each in [*_read_sidecars(storage, [s for s in stems if s not in known]), *recorded]}
+    done: defaultdict[str, list[Done]] = defaultdict(list)
+    for each in [*_read_sidecars(storage, [s for s in stems if s not in known]), *recorded]:
+        done[each.id].append(each)
+    return done
 
 
 def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify: bool = False) -> bool:
@@ -140,6 +168,12 @@ def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify:
     except FileNotFoundError:  # It was there a moment ago.
         return False
     return is_whole and read_sidecar(storage, done.name) is not None
+
+
+def remove_video(storage: Storage, name: str) -> None:
+    """Remove a video and what lies beside it; the sidecar last, as without it nobody knows of the rest."""
+    for kind in ("mp4", "safetensors", "json"):
+        storage.remove(f"{name}.{kind}")
 
 
 def difference(storage: Storage, settings: BatchSettings, item: RenderItem, there: Done) -> str:
@@ -169,6 +203,20 @@ def _short(value: object) -> str:
 def _given_up(state: BatchState, items: Iterable[RenderItem]) -> dict[str, str]:
     failed = {name: each.error for name, each in state.items.items() if each.status == "failed"}
     return {item.id: failed[item.id] for item in items if item.id in failed}
+
+
+def _only(ids: set[str], by_id: dict[str, Fact]) -> dict[str, Fact]:
+    return {item_id: fact for item_id, fact in by_id.items() if item_id in ids}
+
+
+def _most_fitting(done: Sequence[Done], fingerprint: str, files: dict[str, Stored]) -> Done | None:
+    """Of an item's videos that are there the one of these settings, else that which the ledger knows."""
+    there = [each for each in reversed(done) if f"{_stem(each)}.mp4" in files]
+    return max(there, key=lambda each: each.fingerprint == fingerprint, default=None)
+
+
+def _lies_in(files: dict[str, Stored], done: Done) -> bool:
+    return any(f"{_stem(done)}.{kind}" in files for kind in ("mp4", "json"))
 
 
 def _is_complete(item: RenderItem, files: dict[str, Stored], *, with_latents: bool) -> bool:

@@ -1,5 +1,7 @@
 """What is left to do when every video is there, but the driver that rendered the last one was killed."""
 
+import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +10,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.driver.batch_plan import make_plan
+from jobs.driver.cancellation import ask
 from jobs.driver.drive import _recording
 from jobs.driver.remembered import recall, remember
 from jobs.options.batch import RenderOptions
@@ -59,6 +62,56 @@ def test_what_a_killed_driver_left_is_removed_and_then_nothing_is_written_any_mo
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert main(RENDER) == 0
     assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+@pytest.mark.parametrize("with_ledger", [True, False])
+def test_after_replacing_an_edited_prompt_nothing_is_left_of_the_old_one(out, tmp_path, with_ledger):
+    """The driver was killed between publishing the new video and removing the old one."""
+    assert main(RENDER) == 0
+    (tmp_path / "p.txt").write_text("red\nblue\n")
+    assert main(RENDER) == 2
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="out", model="model", replace=True))
+    [blue] = plan.todo
+    publish(plan.settings, blue)
+    if not with_ledger:
+        shutil.rmtree(out / "ledger")
+    assert main(RENDER) == 0  # what is finished is no longer refused for what lies beside it, and nothing is removed
+    assert len(list((out / "videos").iterdir())) == 6
+    assert main([*RENDER, "--replace"]) == 0
+    names = {"0000-red-s0.mp4", "0000-red-s0.json", "0001-blue-s1.mp4", "0001-blue-s1.json"}
+    assert {path.name for path in (out / "videos").iterdir()} == names
+    before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
+    assert main([*RENDER, "--replace"]) == 0
+    assert {path: path.stat().st_mtime_ns for path in out.rglob("*")} == before
+
+
+def test_a_later_limit_makes_a_batch_forget_nothing(out, tmp_path, capsys):
+    assert main(RENDER) == 0
+    leave_debris(out)
+    assert main([*RENDER, "--limit", "1"]) == 0
+    assert "1 video with model, method resca, 1 finished before" in capsys.readouterr().out
+    assert [json.loads(line)["id"] for line in (out / "prompts.jsonl").read_text().splitlines()] == ["0000", "0001"]
+    assert main(["status", "out"]) == 0
+    assert "2 videos with model, method resca: 2 done, 0 running" in capsys.readouterr().out
+    assert len(make_plan(recall(open_storage(out), tmp_path)).items) == 2
+    assert (out / "gallery" / "0000.js").read_text().count('"done"') == 2
+
+
+def test_a_limit_that_grows_remembers_what_it_has_come_to(out, tmp_path):
+    def remembered(limit: int) -> list[str]:
+        options = RenderOptions(prompts=tmp_path / "p.txt", out="new", model="model", limit=limit)
+        remember(make_plan(options))
+        return [json.loads(line)["id"] for line in (tmp_path / "new" / "prompts.jsonl").read_text().splitlines()]
+
+    (tmp_path / "p.txt").write_text("red\ngreen\nblue\nblack\n")
+    assert [len(remembered(limit)) for limit in (2, 1, 3, 2, 4, 1)] == [2, 2, 3, 3, 4, 4]
+
+
+def test_a_request_to_stop_that_came_too_late_is_not_left_lying(out):
+    plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
+    with DriverLock(plan.storage) as lock, _recording(plan, lock):
+        ask(plan.storage, by="somebody")
+    assert not (out / "cancel").exists()
 
 
 def test_a_living_driver_is_left_alone(out, capsys):

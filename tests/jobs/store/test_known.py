@@ -8,8 +8,8 @@ import pytest
 
 from caching.recipe.schedule import Interval
 from jobs.store.files import sha256
-from jobs.store.items import BatchSettings
-from jobs.store.known import Done, difference, is_intact, survey
+from jobs.store.items import BatchSettings, RenderItem
+from jobs.store.known import Done, difference, is_intact, remove_video, survey
 from jobs.store.ledger import Ledger
 from jobs.store.open import open_storage
 from tests.jobs.store.example import finish, item, publish, settings
@@ -132,6 +132,32 @@ def test_a_video_that_goes_while_it_is_looked_at_is_not_finished(tmp_path):
     done, files = finish(batch, one), storage.folder("videos")
     (tmp_path / one.video).unlink()
     assert not is_intact(storage, done, files, verify=True)
+
+
+def two_of_one_id(directory: Path, number: int) -> tuple[BatchSettings, RenderItem, RenderItem]:
+    """An outdated video and the one of the edited prompt that has replaced it, before whatever is listed first."""
+    batch, old, new = settings(directory), *(item(id=f"{number:04d}", prompt=prompt) for prompt in ("a red", "a blue"))
+    publish(batch, old)
+    publish(batch, new)
+    return batch, old, new
+
+
+def test_without_a_ledger_an_outdated_video_beside_the_finished_one_does_not_stand_in_its_way(tmp_path):
+    pairs = [two_of_one_id(tmp_path, number) for number in range(6)]
+    batch, new = pairs[0][0], [new for _, _, new in pairs]
+    known = survey(open_storage(tmp_path), batch, new)
+    assert list(known.finished) == [one.id for one in new] and not known.changed
+    assert known.superseded == [old.name for _, old, _ in pairs]
+    back = survey(open_storage(tmp_path), batch, [old for _, old, _ in pairs])
+    assert len(back.finished) == 6 and back.superseded == [one.name for one in new]
+
+
+def test_an_outdated_sidecar_is_known_without_its_video(tmp_path):
+    batch, old, new = two_of_one_id(tmp_path, 0)
+    (tmp_path / old.video).unlink()
+    assert survey(open_storage(tmp_path), batch, [new]).superseded == [old.name]
+    remove_video(open_storage(tmp_path), old.name)
+    assert survey(open_storage(tmp_path), batch, [new]).superseded == []
 
 
 def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):
