@@ -10,9 +10,17 @@ UNSEEN_SEED = 700_000
 def drawn_items(count: int, defaults: Defaults, *, first_seed: int, held_out: bool) -> list[Item]:
     """`count` captions drawn from the training set, or from combinations that are held out of it."""
     scenes = sample_scenes(count, first_seed, held_out=held_out)
-    size = dict(height=defaults.height, width=defaults.width, num_frames=defaults.num_frames, steps=defaults.steps)
     return [
-        Item(id=f"{number:04d}", prompt=scene.caption, seed=first_seed + number, where="demo", **size)
+        Item(
+            id=f"{number:04d}",
+            prompt=scene.caption,
+            seed=first_seed + number,
+            height=defaults.height,
+            width=defaults.width,
+            num_frames=defaults.num_frames,
+            steps=defaults.steps,
+            where="demo",
+        )
         for number, scene in enumerate(scenes)
     ]
 

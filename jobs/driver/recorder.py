@@ -199,7 +199,8 @@ class Recorder:
 
     def _show(self, item: RenderItem, **facts: Unpack[Shown]) -> None:
         self._not_shown.pop(item.id, None)
-        self._gallery.update(self._index[item.id], Entry(**item.model_dump(), method=self._method, **facts))
+        shown = item.model_dump(exclude={"export_as"})
+        self._gallery.update(self._index[item.id], Entry(**shown, method=self._method, **facts))
 
 
 def _known_as(item: RenderItem, known: Known) -> Shown:

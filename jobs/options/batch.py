@@ -17,7 +17,7 @@ class RenderOptions:
     """Render every prompt of a file to an MP4, on Ray."""
 
     prompts: tyro.conf.Positional[Path]
-    """A .txt (one prompt a line), .csv or .jsonl file (prompt; optional id, seed, height, ...), or an OpenAI batch."""
+    """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"

@@ -1,20 +1,35 @@
-"""The formats of a prompt file: one prompt a line, CSV, JSON lines, and the lines of an OpenAI video batch."""
+"""The formats of a prompt file: one prompt a line, tables, JSON, the lines of an OpenAI video batch, VBench's lists."""
 
 import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from functools import lru_cache
 from pathlib import Path
+
+from pydantic import JsonValue
 
 from jobs.errors import BadInput
 from jobs.models.family import Json
+from jobs.request.prompt_text import BYTE_ORDER_MARK
 
 # Where a line stands, and the fields that it gives, which are still to be checked.
 Given = tuple[str, Json]
 ENVELOPE = ("custom_id", "method", "url", "body")
 STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames": "seconds"}
-WHOLE_NUMBER = re.compile(r"-?[0-9]{1,20}")
+MOST_NAMES = 20
+TEXTS = ("prompt", "id", "export_as")
+OF_VBENCH = ("prompt_en", "dimension", "auxiliary_info", "video_list")
+WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(?:\.0*)?")  # pandas writes 1.0 where other cells of the column are empty
+# Of a table, in the order in which they are tried.
+DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
+# As pandas writes its index.
+INDEX = re.compile(r"index|column \d+|unnamed:_\d+")
+# As other programs have them in their prompt files; what a dash closes (a man --tall and thin-- runs) is prose.
+OPTION = re.compile(r"-(?<!\S-)(?:-[a-z]\w*(?:-\w+)*(?=[\s=]|$)(?!.*\w--(?!\w))|[a-z] ?[0-9.]+(?!\S))", re.IGNORECASE)
+SETTINGS = re.compile(r"^negative prompt:|^steps: ?[0-9]+,|<lora:", re.IGNORECASE)
 SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 
@@ -25,16 +40,41 @@ def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
             yield f"{path}, line {number}", line
 
 
+def field_list(names: Sequence[str]) -> str:
+    """`field 'a'`, or `fields 'a', 'b'`; the first ones where there are many."""
+    shown, more = ", ".join(map(repr, names[:MOST_NAMES])), len(names) - MOST_NAMES
+    return f"field{'s' if len(names) > 1 else ''} {shown}" + (f" and {more} more" if more > 0 else "")
+
+
+@lru_cache(maxsize=1000)
+def field_name(name: str) -> str:
+    """A name of a field or column as it is written here: `num_frames` for `Num Frames`."""
+    return re.sub(r"[\s-]+", "_", name.strip().lower())
+
+
 def read_plain(text: str, path: Path, fps: int) -> Iterator[Given]:
-    """One prompt a line; lines that start with # are comments."""
-    return ((where, {"prompt": line}) for where, line in _lines(text, path) if not line.startswith("#"))
+    """One prompt a line; lines that start with # are comments. Raises BadInput for options of other programs."""
+    for where, line in _lines(text, path):
+        if not line.startswith("#"):
+            _check_plain(line, where)
+            yield where, {"prompt": line}
 
 
-def read_csv(text: str, path: Path, fps: int) -> Iterator[Given]:
+def _check_plain(line: str, where: str) -> None:
+    if BYTE_ORDER_MARK in line:
+        raise BadInput(f"{where} holds a byte order mark, as of files joined without a line end between; end it there")
+    if option := OPTION.search(line) or (":" in line and SETTINGS.search(line)):
+        raise BadInput(
+            f"{where}: {option[0]!r} would be text of the picture; give settings as columns of a .csv file, or in a "
+            '.jsonl file such as {"prompt": "a red ball", "width": 96, "seed": 7}; both take such text as it is'
+        )
+
+
+def read_table(text: str, path: Path, fps: int) -> Iterator[Given]:
     """A header row, then a row a video, quoted as in RFC 4180; an empty cell says nothing. Raises BadInput."""
-    rows = _rows(text, path)
+    rows = _rows(text, path, _delimiter(text, path.suffix.lower()))
     where, header = next(rows, ("", []))
-    names = [name.strip() for name in header]
+    names = _columns(header)
     if header and "prompt" not in names:
         raise BadInput(f"{where} must name the columns, one of them prompt, such as: prompt,id,seed")
     if twice := [name for name in names if names.count(name) > 1]:
@@ -42,12 +82,27 @@ def read_csv(text: str, path: Path, fps: int) -> Iterator[Given]:
     for where, row in rows:
         if len(row) != len(names):
             raise BadInput(f"{where} has {len(row)} cells where the header has {len(names)}; quote cells with commas")
-        yield where, {name: _cell(name, cell.strip()) for name, cell in zip(names, row, strict=True) if cell.strip()}
+        if row != header:  # as files that are joined have it again
+            yield where, dict(_cells(names, row))
 
 
-def _rows(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
+def _delimiter(text: str, suffix: str) -> str:
+    """The first that makes `prompt` a column of the header; Python's Sniffer would guess from the letters of prose."""
+    header = text.lstrip("\n ").partition("\n")[0]
+    for delimiter in DELIMITERS[suffix]:
+        with suppress(csv.Error):
+            if "prompt" in _columns(next(csv.reader([header], delimiter=delimiter), [])):
+                return delimiter
+    return DELIMITERS[suffix][0]
+
+
+def _columns(header: list[str]) -> list[str]:
+    return [field_name(name) or f"column {number}" for number, name in enumerate(header, start=1)]
+
+
+def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[str, list[str]]]:
     """The rows with anything in them; a row is named by its first line, as quoted cells may have several."""
-    rows = csv.reader(io.StringIO(text, newline=""), strict=True)
+    rows = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
     number = 1
     try:
         for row in rows:
@@ -58,28 +113,57 @@ def _rows(text: str, path: Path) -> Iterator[tuple[str, list[str]]]:
         raise BadInput(f"{path}, line {number} is not valid CSV: {error}") from None
 
 
-def _cell(name: str, cell: str) -> str | int:
-    """A number where one belongs; anything else there is refused as the text that it is."""
-    return int(cell) if name not in ("prompt", "id") and WHOLE_NUMBER.fullmatch(cell) else cell
+def _cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | int]]:
+    """What a row says: a number where one belongs; anything else there is refused as the text that it is."""
+    for name, cell in zip(names, map(str.strip, row), strict=True):
+        number = None if name in TEXTS else WHOLE_NUMBER.fullmatch(cell)
+        if cell and not (number and INDEX.fullmatch(name)):
+            yield name, int(number[1]) if number else cell
 
 
-def read_jsonl(text: str, path: Path, fps: int) -> Iterator[Given]:
-    """A JSON object a line: the fields themselves, or a request of an OpenAI batch. Raises BadInput."""
-    for where, line in _lines(text, path):
-        given = _object(line, where)
-        yield where, _request(given, where, fps) if "body" in given or "custom_id" in given else given
+def read_json(text: str, path: Path, fps: int) -> Iterator[Given]:
+    """An array of videos, or a video a line: its fields, a request of an OpenAI batch, or VBench's. Raises BadInput."""
+    values = _elements(text, path) if text.lstrip().startswith("[") else _values(text, path)
+    return ((where, _fields(value, where, fps)) for where, value in values)
 
 
-def _object(line: str, where: str) -> Json:
+def _values(text: str, path: Path) -> Iterator[tuple[str, JsonValue]]:
+    return ((where, _parsed(line, where)) for where, line in _lines(text, path))
+
+
+def _elements(text: str, path: Path) -> Iterator[tuple[str, JsonValue]]:
+    array = _parsed(text, str(path))
+    assert isinstance(array, list)
+    return ((f"{path}, entry {number}", value) for number, value in enumerate(array, start=1))
+
+
+def _parsed(text: str, where: str) -> JsonValue:
     try:
-        value = json.loads(line)
+        return json.loads(text)
     except json.JSONDecodeError as error:
-        raise BadInput(f"{where} is not valid JSON: {error.msg} at column {error.colno}") from None
+        line = f"line {error.lineno}, " if "\n" in text else ""
+        raise BadInput(f"{where} is not valid JSON: {error.msg} at {line}column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not valid JSON: {error}") from None
+
+
+def _fields(value: JsonValue, where: str, fps: int) -> Json:
+    """What a value says, with the names of fields as they are written here. Raises BadInput."""
+    if isinstance(value, str):
+        return {"prompt": value}
     if not isinstance(value, dict):
-        raise BadInput(f'{where} must be a JSON object such as {{"prompt": "..."}}, not {line[:40]}')
-    return value
+        raise BadInput(f'{where} must be a JSON object such as {{"prompt": "..."}}, not {json.dumps(value)[:40]}')
+    given = {field_name(name): each for name, each in value.items()}
+    if len(given) < len(value):
+        raise BadInput(f"{where} has two fields that differ in their letters' case alone: {', '.join(value)}")
+    if "body" in given or "custom_id" in given:
+        return _request(given, where, fps)
+    return _of_vbench(given) if "prompt_en" in given and "prompt" not in given else given
+
+
+def _of_vbench(given: Json) -> Json:
+    """An entry of VBench_full_info.json: the prompt; what VBench measures on its videos is no business of theirs."""
+    return {"prompt": given["prompt_en"]} | {name: each for name, each in given.items() if name not in OF_VBENCH}
 
 
 def _request(given: Json, where: str, fps: int) -> Json:
@@ -89,10 +173,11 @@ def _request(given: Json, where: str, fps: int) -> Json:
     ignored. The body may hold this package's own fields, too.
     """
     if unknown := [name for name in given if name not in ENVELOPE]:
-        raise BadInput(f"{where}: unknown field {unknown[0]!r} beside body; known: {', '.join(ENVELOPE)}")
+        raise BadInput(f"{where}: unknown {field_list(unknown)} beside body; known: {', '.join(ENVELOPE)}")
     body = given.get("body")
     if not isinstance(body, dict):
         raise BadInput(f'{where}: body must be an object such as {{"prompt": "..."}}')
+    body = {field_name(name): value for name, value in body.items()}
     fields = {name: value for name, value in body.items() if name not in ("model", "size", "seconds")}
     derived = {"id": given.get("custom_id"), **_size(body, where), **_num_frames(body, where, fps)}
     if twice := [name for name in derived if name in fields]:
@@ -118,6 +203,8 @@ def _num_frames(body: Json, where: str, fps: int) -> dict[str, int]:
 
 READERS: dict[str, Callable[[str, Path, int], Iterator[Given]]] = {
     ".txt": read_plain,
-    ".csv": read_csv,
-    ".jsonl": read_jsonl,
+    ".csv": read_table,
+    ".tsv": read_table,
+    ".json": read_json,
+    ".jsonl": read_json,
 }

@@ -1,17 +1,20 @@
-"""Read a prompt file (.txt, .csv, .jsonl) into items that are checked before anything starts."""
+"""Read a prompt file (text, tables, JSON) into items that are checked before anything starts."""
 
+import math
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, StringConstraints, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from jobs.errors import BadInput
-from jobs.models.family import Height, NumFrames, Steps, Width
-from jobs.request.prompt_lines import READERS, Json
+from jobs.models.family import Height, Json, NumFrames, Steps, Width
+from jobs.request.prompt_lines import READERS, Given, field_list
+from jobs.request.prompt_text import read_text
 
 # A NUL cannot stand in an MP4's tags.
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
+MOST_LINES = 20
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -30,7 +33,10 @@ class Defaults:
 
 
 class Item(BaseModel):
-    """One video to render: its line, with the defaults filled in. `where` names the file and line."""
+    """One video to render: its line, with the defaults filled in.
+
+    `export_as` is what an export calls it instead of by its prompt; `where` names the file and line.
+    """
 
     model_config = ConfigDict(strict=True, frozen=True)
 
@@ -41,6 +47,7 @@ class Item(BaseModel):
     width: Width
     num_frames: NumFrames
     steps: Steps
+    export_as: Prompt | None = None
     where: str
 
 
@@ -57,10 +64,12 @@ def read_items(path: Path, defaults: Defaults) -> list[Item]:
     Raises:
         BadInput: naming the file, and the line where there is one.
     """
-    if path.suffix not in READERS:
+    suffix = path.suffix.lower()
+    if suffix not in READERS:
         raise BadInput(f"{path} must end in {', '.join(list(READERS)[:-1])} or {list(READERS)[-1]}")
     fallback = {name: value for name, value in vars(defaults).items() if name in FIELDS}
-    lines = READERS[path.suffix](_text(path), path, defaults.fps)
+    lines = list(READERS[suffix](read_text(path), path, defaults.fps))
+    _check_fields(lines, path)
     items = [_item(index, where, given, fallback) for index, (where, given) in enumerate(lines)]
     if not items:
         raise BadInput(f"{path} has no prompts; write one a line")
@@ -68,26 +77,33 @@ def read_items(path: Path, defaults: Defaults) -> list[Item]:
     return items
 
 
-def _text(path: Path) -> str:
-    try:
-        return path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise BadInput(f"prompt file {path} does not exist") from None
-    except UnicodeDecodeError:
-        raise BadInput(f"{path} is not UTF-8 text") from None
-    except OSError as error:
-        raise BadInput(f"cannot read prompt file {path}: {error.strerror}") from error
+def _check_fields(lines: list[Given], path: Path) -> None:
+    """All unknown fields are named at once, each with the first line that has it."""
+    unknown: dict[str, str] = {}
+    for where, given in lines:
+        if not given.keys() <= FIELDS.keys():
+            unknown |= {name: where for name in given if name not in FIELDS and name not in unknown}
+    if unknown:
+        first, *others = dict.fromkeys(unknown.values())
+        names = {where: field_list([name for name in unknown if unknown[name] == where]) for where in (first, *others)}
+        rest = "".join(f"; {where.removeprefix(f'{path}, ')}: {names[where]}" for where in others[:MOST_LINES])
+        raise BadInput(f"{first}: unknown {names[first]}{rest}; known: {', '.join(FIELDS)}")
 
 
 def _item(index: int, where: str, given: Json, fallback: dict[str, int]) -> Item:
-    if unknown := [name for name in given if name not in FIELDS]:
-        raise BadInput(f"{where}: unknown field {unknown[0]!r}; known: {', '.join(FIELDS)}")
-    own = {name: value for name, value in given.items() if value is not None}
+    own = {name: value for name, each in given.items() if (value := _value(name, each)) is not None}
     numbered = {"id": f"{index:04d}", "seed": fallback["seed"] + index}
     try:
         return Item.model_validate(fallback | numbered | own | {"where": where})
     except ValidationError as error:
         raise BadInput(f"{where}: {_first_complaint(error)}") from None
+
+
+def _value(name: str, value: JsonValue) -> JsonValue:
+    """What is meant: pandas makes floats of a column's whole numbers, and NaN of what is missing; an id is a text."""
+    if isinstance(value, float):
+        value = None if math.isnan(value) else int(value) if value.is_integer() and abs(value) < 2**53 else value
+    return str(value) if name == "id" and type(value) is int else value
 
 
 def _first_complaint(error: ValidationError) -> str:
@@ -96,8 +112,8 @@ def _first_complaint(error: ValidationError) -> str:
     field, value = detail["loc"][0], detail["input"]
     if detail["type"] == "missing":
         return f"field {field!r} is missing"
-    if detail["type"] == "string_pattern_mismatch" and field == "prompt":
-        return f"prompt {value!r} has a NUL character"
+    if detail["type"] == "string_pattern_mismatch" and field != "id":
+        return f"{field} {value!r} has a NUL character"
     if detail["type"] == "string_pattern_mismatch":
         return f"{field} {value!r} is not safe in a file name; use up to 64 letters, digits, '.', '_' and '-'"
     return f"{field} {value!r}: {detail['msg']}"

@@ -29,7 +29,10 @@ DECIDING = (
 
 
 class RenderItem(BaseModel):
-    """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang."""
+    """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang.
+
+    `export_as` is what an export calls it instead of by its prompt.
+    """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -40,6 +43,7 @@ class RenderItem(BaseModel):
     width: int
     num_frames: int
     steps: int
+    export_as: str | None = None
 
     @property
     def name(self) -> str:
@@ -115,6 +119,7 @@ class World(BaseModel):
 class Sidecar(BaseModel):
     """What a finished video is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching.
 
+    `cut_tokens` are those at the prompt's end that the model had no room for; None where that was not known.
     Those of other versions are read, too: a field that is added gets a default, and fields that a newer version may
     have are passed over.
     """
@@ -146,6 +151,8 @@ class Sidecar(BaseModel):
     sha256: str
     bytes: int
     fingerprint: str
+    cut_tokens: int | None = None
+    export_as: str | None = None
 
 
 def slug(prompt: str) -> str:
