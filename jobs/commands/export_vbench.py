@@ -1,8 +1,9 @@
 """`resca export vbench OUT --to DIR`: finished videos under the names that VBench expects, with its prompt lists.
 
 VBench finds videos by name, `{prompt}-{index}.mp4` with index 0 to 4 (prompts/README.md of github.com/Vchitect/VBench),
-in a folder that holds nothing else, as it takes the suffix from any file there (vbench/__init__.py, 0.1.5). On VBench's
-own prompts, or on other ones, grouped by prompt or each video for itself:
+in a folder that holds nothing else, as it takes the suffix from any file there (vbench/__init__.py, 0.1.5). A line's
+`export_as` stands for its prompt there: videos of a rewritten prompt go by VBench's own. On VBench's own prompts, or on
+other ones, grouped by prompt or each video for itself:
 
     vbench evaluate --dimension color --videos_path DIR/videos
     vbench evaluate --dimension temporal_style --videos_path DIR/videos --full_json_dir DIR/full_info.json
@@ -10,17 +11,20 @@ own prompts, or on other ones, grouped by prompt or each video for itself:
         --prompt_file DIR/prompts.json
 """
 
+import itertools
 import json
 import os
 import re
 import shutil
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from jobs.console import count, make_console
+from jobs.driver.remembered import export_names
 from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
 from jobs.options.batch import VBenchOptions
 from jobs.store.documents import read_as
@@ -52,12 +56,16 @@ class Exported:
 
     source: str
     sidecar: Sidecar
+    title: str
+    """What VBench knows it by: its prompt, or what stands for that."""
     name: str
+    is_numbered: bool
+    """Whether another title would have had the same name."""
 
     @property
-    def named_by_prompt(self) -> bool:
-        """Whether VBench finds it by its prompt alone."""
-        return self.name.rpartition("-")[0] == self.sidecar.prompt
+    def named_by_title(self) -> bool:
+        """Whether VBench finds it by that alone."""
+        return self.name.rpartition("-")[0] == self.title
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,18 +84,19 @@ class Record:
 
 
 def run(options: VBenchOptions) -> int:
-    """Lay the videos out. Returns 0, or 3 if the batch is not done, or some of its videos are missing or damaged.
+    """Lay the videos out. Returns 3 if the batch is not done, videos are missing or damaged, or names clash; else 0.
 
-    Videos of one prompt are numbered by seed. A rerun gives the same, with what the batch has finished since.
+    Videos of one prompt are numbered by seed. Prompts that would have the same name are numbered, too, so that VBench
+    takes none for the other. A rerun gives the same, with what the batch has finished since.
 
     Raises:
-        BadInput: nothing is finished, two prompts have one name, or the directory holds something else.
+        BadInput: nothing is finished, or the directory holds something else.
     """
     batch = open_storage(options.out)
     found, num_broken = _finished(batch)
     if not found:
         raise BadInput(f"{batch} has no finished videos; nothing to export")
-    videos = _named(found)
+    videos = _named(found, export_names(batch))
     _prepare(options.to, batch, videos)
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda video: _place(batch, video, options.to), videos))
@@ -95,7 +104,7 @@ def run(options: VBenchOptions) -> int:
     unfinished = read_state(batch).counts()
     del unfinished["done"]
     _report(videos, num_broken, unfinished, options.to)
-    return PARTIAL if num_broken or unfinished else DONE
+    return PARTIAL if num_broken or unfinished or any(video.is_numbered for video in videos) else DONE
 
 
 def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
@@ -109,26 +118,41 @@ def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
     return whole, len(names) - len(whole)
 
 
-def _named(found: Sequence[tuple[str, Sidecar]]) -> list[Exported]:
-    """Every video with its name. Raises BadInput for two prompts of one name."""
-    by_prompt: defaultdict[str, list[tuple[str, Sidecar]]] = defaultdict(list)
-    for source, sidecar in sorted(found, key=lambda video: (video[1].prompt, video[1].seed, video[1].id)):
-        by_prompt[sidecar.prompt].append((source, sidecar))
-    owners: dict[str, str] = {}
-    for prompt, videos in by_prompt.items():
-        stem = _stem(prompt, f"-{len(videos) - 1}.mp4")
-        if (other := owners.setdefault(stem, prompt)) != prompt:
-            raise BadInput(f"the prompts {other[:60]!r} and {prompt[:60]!r} would have one file name, {stem[:60]!r}")
+def _named(found: Sequence[tuple[str, Sidecar]], export_names: Mapping[tuple[str, str], str | None]) -> list[Exported]:
+    """Every video with its name. What the newest prompt file says of an item comes before what its sidecar says."""
+    by_title: defaultdict[str, list[tuple[str, Sidecar]]] = defaultdict(list)
+    for source, sidecar in sorted(found, key=lambda video: (video[1].seed, video[1].prompt, video[1].id)):
+        export_as = export_names.get((sidecar.id, sidecar.prompt), sidecar.export_as)
+        by_title[export_as or sidecar.prompt].append((source, sidecar))
+    endings = {title: f"-{len(videos) - 1}.mp4" for title, videos in sorted(by_title.items())}
+    plain = {title: _stem(title, ending) for title, ending in endings.items()}
+    stems = _distinct(plain, endings)
     return [
-        Exported(source=source, sidecar=sidecar, name=f"{stem}-{index}.mp4")
-        for stem, prompt in owners.items()
-        for index, (source, sidecar) in enumerate(by_prompt[prompt])
+        Exported(
+            source=source, sidecar=sidecar, title=title, name=f"{stem}-{index}.mp4", is_numbered=stem != plain[title]
+        )
+        for title, stem in stems.items()
+        for index, (source, sidecar) in enumerate(by_title[title])
     ]
 
 
-def _stem(prompt: str, ending: str) -> str:
-    """The prompt as it can stand in a file name: without '/' and control characters, cut if it is too long."""
-    stem = NOT_IN_NAMES.sub("_", prompt)
+def _distinct(plain: Mapping[str, str], endings: Mapping[str, str]) -> dict[str, str]:
+    """The stems by title; those that several titles have are numbered, but for a title that is the stem itself."""
+    common, numbers = Counter(plain.values()), defaultdict[str, Iterator[int]](partial(itertools.count, 1))
+    stems = {title: stem for title, stem in plain.items() if common[stem] == 1 or stem == title}
+    taken = set(stems.values())
+    for title in sorted(plain.keys() - stems.keys()):
+        numbered = (f" ({number})" for number in numbers[plain[title]])
+        stems[title] = next(
+            stem for mark in numbered if (stem := _stem(title, mark + endings[title]) + mark) not in taken
+        )
+        taken.add(stems[title])
+    return stems
+
+
+def _stem(title: str, ending: str) -> str:
+    """The title as it can stand in a file name: without '/' and control characters, cut if it is too long."""
+    stem = NOT_IN_NAMES.sub("_", title)
     room = NAME_BYTES - len(ending)
     if len(stem.encode()) > room:
         stem = stem[:CUT_CHARACTERS].encode()[:room].decode(errors="ignore")
@@ -198,21 +222,28 @@ def _link_or_copy(source: Path, place: Path) -> None:
 def _write_prompts(to: Path, videos: Sequence[Exported]) -> None:
     """The prompt of each file, and the prompts whose videos VBench finds by name with the dimensions that fit any."""
     prompts = {video.name: video.sidecar.prompt for video in videos}
-    suite = dict.fromkeys(video.sidecar.prompt for video in videos if video.named_by_prompt)
-    full_info = [{"prompt_en": prompt, "dimension": DIMENSIONS} for prompt in suite]
+    suite = dict.fromkeys(video.title for video in videos if video.named_by_title)
+    full_info = [{"prompt_en": title, "dimension": DIMENSIONS} for title in suite]
     write_text(to / PROMPTS, json.dumps(prompts, indent=2) + "\n")
     write_text(to / FULL_INFO, json.dumps(full_info, indent=2) + "\n")
 
 
 def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str], to: Path) -> None:
     console = make_console()
-    per_prompt = Counter(video.sidecar.prompt for video in videos)
-    renamed = {video.sidecar.prompt for video in videos if not video.named_by_prompt}
+    per_prompt = Counter(video.title for video in videos)
+    renamed = {video.title for video in videos if not video.named_by_title}
+    numbered = {video.title for video in videos if video.is_numbered}
     console.print(f"{count(len(videos), 'video')} of {count(len(per_prompt), 'prompt')} in {to}", soft_wrap=True)
     if few := sum(number < VIDEOS_PER_PROMPT for number in per_prompt.values()):
         console.print(f"{count(few, 'prompt')} with fewer than the {VIDEOS_PER_PROMPT} videos that VBench takes")
     if renamed:
         console.print(f"{count(len(renamed), 'prompt')} that no file name can hold: use --prompt_file {to / PROMPTS}")
+    if numbered:
+        console.print(
+            f"{count(len(numbered), 'prompt')} numbered, as others would have the same name: VBench finds them with "
+            "--prompt_file alone, or render again with an export_as in their lines, which renders nothing anew",
+            soft_wrap=True,
+        )
     if num_broken:
         console.print(f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again")
     if unfinished:

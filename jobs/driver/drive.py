@@ -18,7 +18,7 @@ from jobs.driver.cancellation import CancelWatch
 from jobs.driver.cost import LONG_S, calibrate, estimate, work
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
-from jobs.driver.remembered import remember
+from jobs.driver.remembered import export_names, remember
 from jobs.driver.view import BatchView
 from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 from jobs.rank.workload import RenderWorkload
@@ -59,10 +59,14 @@ def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
 
 
 def wrap_up(plan: Plan, console: Console) -> Plan:
-    """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris."""
+    """What a driver that was killed at the very end has left to do: its last words, the gallery, its debris.
+
+    The names for an export, too, are remembered where they are new.
+    """
     storage = plan.storage
     known = plan.known_of_batch
-    if not (known.unrecorded or known.superseded or storage.stored(LOCK) or storage.folders(ATTEMPTS)):
+    is_unfinished = known.unrecorded or known.superseded or storage.stored(LOCK) or storage.folders(ATTEMPTS)
+    if not (is_unfinished or _names_exports_anew(plan)):
         return plan
     try:
         storage.check_writable()
@@ -73,6 +77,11 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
     except BadInput as reason:  # Another driver is about to do it, or nobody can: the videos are there all the same.
         console.print(f"left as it is: {reason}", soft_wrap=True)
         return plan
+
+
+def _names_exports_anew(plan: Plan) -> bool:
+    asked = {(item.id, item.prompt): item.export_as for item in plan.items if item.export_as}
+    return bool(asked) and not asked.items() <= export_names(plan.storage).items()
 
 
 @contextmanager

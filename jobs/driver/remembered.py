@@ -13,6 +13,7 @@ from jobs.options.shared import MethodOptions
 from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES
 from jobs.store.documents import read_as
+from jobs.store.items import RenderItem
 from jobs.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ def remember(plan: "Plan") -> None:
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
-    lines = (item.model_dump_json() for item in plan.batch)
+    lines = (item.model_dump_json(exclude_none=True) for item in plan.batch)
     storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
 
 
@@ -57,6 +58,17 @@ def recall(storage: Storage, folder: Path) -> RenderOptions:
         raise BadInput(f"{storage.where(OPTIONS)} is damaged ({error}); {hint}") from error
     method = str(_copy(storage, RECIPE, folder)) if options.method == RECIPE else options.method
     return replace(options, out=str(storage), prompts=_copy(storage, PROMPTS, folder), method=method)
+
+
+def export_names(storage: Storage) -> dict[tuple[str, str], str | None]:
+    """What an export is to call the videos of the newest prompts, by id and prompt; none where they are not known."""
+    names: dict[tuple[str, str], str | None] = {}
+    with suppress(FileNotFoundError):
+        for line in storage.read(PROMPTS).splitlines():
+            with suppress(ValueError):
+                item = read_as(RenderItem, line)
+                names[item.id, item.prompt] = item.export_as
+    return names
 
 
 def _read(storage: Storage, name: str) -> bytes:

@@ -8,17 +8,19 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.commands.export_vbench import DIMENSIONS, run
+from jobs.driver.batch_plan import make_plan
 from jobs.errors import BadInput
-from jobs.options.batch import VBenchOptions
+from jobs.options.batch import RenderOptions, VBenchOptions
 from jobs.store.ledger import Ledger
 from jobs.store.mp4 import probe
 from jobs.store.open import open_storage
+from tests.jobs.models.test_facts import make_model
 from tests.jobs.store.example import done_line, item, publish, settings
 
 
-def finish(out: Path, id: str, prompt: str, seed: int) -> Path:
+def finish(out: Path, id: str, prompt: str, seed: int, export_as: str | None = None) -> Path:
     """Put a video, as a batch publishes it, into the batch's directory."""
-    video = item(id=id, prompt=prompt, seed=seed)
+    video = item(id=id, prompt=prompt, seed=seed, export_as=export_as)
     publish(settings(out), video)
     return out / video.video
 
@@ -80,12 +82,61 @@ def test_every_prompt_becomes_a_name_below_the_directory(tmp_path, prompt, name)
     assert json.loads((tmp_path / "to" / "prompts.json").read_text()) == {f"{name}-0.mp4": prompt}
 
 
-def test_two_prompts_of_one_name_are_refused(tmp_path):
-    finish(tmp_path / "out", "a", "a/b", 1)
-    finish(tmp_path / "out", "b", "a_b", 1)
-    with pytest.raises(BadInput, match="'a/b' and 'a_b' would have one file name"):
-        export(tmp_path / "out", tmp_path / "to")
-    assert not (tmp_path / "to").exists()
+def test_prompts_of_one_name_are_numbered_and_the_rest_is_exported(tmp_path, capsys):
+    long = "a slow camera move over a harbour at dawn, " * 6
+    prompts = {"a": f"{long}a man waves", "b": f"{long}a dog runs", "c": "a cat", "d": f"{long}a dog runs"}
+    for seed, (id, prompt) in enumerate(prompts.items()):
+        finish(tmp_path / "out", id, prompt, seed)
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    stem = long[:180]
+    given = {"a cat-0.mp4": "c", f"{stem} (1)-0.mp4": "b", f"{stem} (1)-1.mp4": "d", f"{stem} (2)-0.mp4": "a"}
+    assert names(tmp_path / "to") == sorted(given)
+    listed = json.loads((tmp_path / "to" / "prompts.json").read_text())
+    assert listed == {name: prompts[id] for name, id in given.items()}
+    assert "2 prompts numbered, as others would have the same name" in capsys.readouterr().out
+    before = content(tmp_path / "to")
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    assert content(tmp_path / "to") == before
+
+
+def test_a_number_is_no_name_of_another_prompt_and_a_prompt_that_is_its_own_name_keeps_it(tmp_path):
+    for id, prompt in {"a": "a/b", "b": "a_b", "c": "a_b (1)", "d": "a\tb"}.items():
+        finish(tmp_path / "out", id, prompt, 1)
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    listed = json.loads((tmp_path / "to" / "prompts.json").read_text())
+    assert listed == {"a_b-0.mp4": "a_b", "a_b (1)-0.mp4": "a_b (1)", "a_b (2)-0.mp4": "a\tb", "a_b (3)-0.mp4": "a/b"}
+
+
+def test_a_line_may_name_its_export(tmp_path):
+    """VBench looks for videos of its rewritten prompts under the prompts that they were made of."""
+    finish(tmp_path / "out", "a", "a cat, drawn in great detail", 1, export_as="a cat")
+    finish(tmp_path / "out", "b", "a cat, drawn in other words", 2, export_as="a cat")
+    assert export(tmp_path / "out", tmp_path / "to") == 0
+    listed = json.loads((tmp_path / "to" / "prompts.json").read_text())
+    assert listed == {"a cat-0.mp4": "a cat, drawn in great detail", "a cat-1.mp4": "a cat, drawn in other words"}
+    full_info = json.loads((tmp_path / "to" / "full_info.json").read_text())
+    assert [row["prompt_en"] for row in full_info] == ["a cat"]
+
+
+def test_a_name_that_is_given_after_rendering_counts(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
+    render = ["render", "p.jsonl", "--out", "out", "--model", "model"]
+    rows: list[dict[str, str]] = [{"prompt": "a/b"}, {"prompt": "a\tb"}]
+    (tmp_path / "p.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.jsonl", out="out", model="model"))
+    for video in plan.items:
+        publish(plan.settings, video)
+    assert main(render) == 0
+    assert export(tmp_path / "out", tmp_path / "to") == 3
+    rows = [row | {"export_as": f"name {number}"} for number, row in enumerate(rows)]
+    (tmp_path / "p.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    assert main(render) == 0
+    assert export(tmp_path / "out", tmp_path / "to") == 0
+    assert names(tmp_path / "to") == ["name 0-0.mp4", "name 1-0.mp4"]
+    before = {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")}
+    assert main(render) == 0
+    assert {path: path.stat().st_mtime_ns for path in (tmp_path / "out").rglob("*")} == before
 
 
 def test_rerun_gives_the_same_and_mends_what_is_missing(tmp_path):
