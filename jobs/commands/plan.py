@@ -33,7 +33,8 @@ def run(options: PlanOptions) -> int:
     plan, console = make_plan(options), make_console()
     model = calibrate(plan.facts, plan.items, plan.known.finished)
     known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
-    console.print(f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {options.method}: {known}")
+    headline = f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {options.method}: {known}"
+    console.print("\n".join([headline, *plan.notices]), soft_wrap=True)
     if not plan.todo:
         return DONE
     nodes, where = _nodes(options)

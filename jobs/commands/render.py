@@ -20,7 +20,7 @@ def run(options: RenderOptions) -> int:
         InfrastructureError: no Ray cluster can be reached, or it is lost.
     """
     plan, console = make_plan(options), make_console()
-    console.print(_headline(plan), soft_wrap=True)
+    console.print("\n".join([_headline(plan), *plan.notices]), soft_wrap=True)
     plan, outcomes = render_what_is_left(plan, console) if plan.todo else (wrap_up(plan, console), [])
     rows = _rows(plan, outcomes)
     print_table(console, rows, f"{plan.storage}/videos")

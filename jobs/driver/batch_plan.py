@@ -1,5 +1,6 @@
 """A checked batch: what is asked for, what is there already, and what is left to render."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
@@ -9,6 +10,7 @@ from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
 from jobs.request.checks import check_numbers, check_sizes, defaults_for, guidance_for
+from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
 from jobs.store.items import BatchSettings, RenderItem, check_names
@@ -32,6 +34,8 @@ class Plan:
     known: Known
     batch: list[RenderItem]
     known_of_batch: Known
+    notices: Sequence[str] = ()
+    """What is said of the prompts before anything starts."""
 
     @cached_property
     def todo(self) -> list[RenderItem]:
@@ -71,7 +75,8 @@ def make_plan(options: RenderOptions) -> Plan:
     )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         storage.check_writable()
-    return plan
+    todo = {item.id for item in plan.todo}
+    return replace(plan, notices=notices([line for line in lines if line.id in todo], options.prompts, facts))
 
 
 def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:

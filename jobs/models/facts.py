@@ -16,7 +16,10 @@ from jobs.models.registry import FAMILIES
 from jobs.store.documents import first_problem, read_object
 
 DEMO = Path(__file__).parents[1] / "demo" / "model"
-HUB_FILES = ("model_index.json", "transformer/config.json", "vae/config.json", "resca.json", "plans/*.yaml")
+HUB_FILES = (
+    *("model_index.json", "transformer/config.json", "vae/config.json", "tokenizer/tokenizer.json"),
+    *("resca.json", "plans/*.yaml"),
+)
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 LIBRARIES = ("diffusers", "transformers")
@@ -30,6 +33,8 @@ class ModelFacts(Numbers):
     source: str
     revision: str
     dtype: str
+    directory: Path
+    """Where its small files are on this machine."""
     defaults: GenerationDefaults
     plans: dict[str, Path] = field(default_factory=dict)
     """Recipes that lie beside the model (`plans/NAME.yaml`), by name."""
@@ -96,6 +101,7 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
         revision=revision,
         **vars(_read_numbers(directory, family)),
         dtype=defaults.dtype or dtype,
+        directory=directory,
         defaults=defaults,
         plans={path.stem: path for path in sorted(directory.glob("plans/*.yaml"))},
     )

@@ -117,6 +117,8 @@ class Sampling:
     guidance: float
 
 
+# How many tokens a text has, with what the tokenizer puts around it.
+TokenCount = Callable[[str], int]
 # Called after each step with the pipeline, the step, its timestep and {"latents": ...}; what it returns is put in.
 StepCallback = Callable[["DiffusionPipeline", int, "Tensor", dict[str, "Tensor"]], dict[str, "Tensor"]]
 
@@ -137,6 +139,13 @@ class Family(Protocol):
 
     def numbers(self, transformer: Json, vae: Json) -> Numbers:
         """What the components' `config.json` say; pydantic's ValidationError for what makes no sense."""
+        ...
+
+    def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
+        """The tokens of a prompt, without what is put around it, that `encode` takes; None if that is not known.
+
+        `count` is of the first of the tokenizers.
+        """
         ...
 
     def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Prompt:

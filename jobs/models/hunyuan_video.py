@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.family import GenerationDefaults, Json, Numbers, Prompt, Sampling, StepCallback
+from jobs.models.family import GenerationDefaults, Json, Numbers, Prompt, Sampling, StepCallback, TokenCount
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -17,6 +17,11 @@ if TYPE_CHECKING:
     from torch import Tensor
 
     from parallel.rank_group import RankGroup
+
+
+# What encode_prompt of diffusers' pipeline_hunyuan_video takes of a prompt and of what its template puts after it.
+PROMPT_TOKENS = 256
+DEFAULT_TEMPLATE_TAIL = 1
 
 
 class TransformerConfig(BaseModel):
@@ -58,6 +63,14 @@ class HunyuanVideo:
             latent_channels=coder.latent_channels,
             pixel_multiple=16,
         )
+
+    def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
+        if template is None:
+            return PROMPT_TOKENS - DEFAULT_TEMPLATE_TAIL
+        text, crop_start = template.get("template"), template.get("crop_start")
+        if not (isinstance(text, str) and isinstance(crop_start, int)):
+            return None  # the pipeline finds out where the prompt starts
+        return PROMPT_TOKENS + crop_start - count(text.replace("{}", ""))
 
     def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Prompt:
         from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE

@@ -64,6 +64,16 @@ class Renderer:
                 stack.enter_context(on_device(getattr(self.pipeline, name), self.pipeline.transformer.device))
             return self.family.encode(self.pipeline, prompt, self.template)
 
+    def cut_tokens(self, prompt: str) -> int | None:
+        """The tokens at a prompt's end that `encode` leaves out; None where that cannot be known."""
+        tokenizer = getattr(self.pipeline, self.family.tokenizers[0])
+
+        def count(text: str) -> int:
+            return len(tokenizer(text, verbose=False).input_ids)
+
+        room = self.family.prompt_room(count, self.template)
+        return None if room is None else max(0, count(prompt) - count("") - room)
+
     @torch.inference_mode()
     def denoise(
         self,

@@ -147,6 +147,7 @@ class RenderSession:
             sha256=digest,
             bytes=num_bytes,
             fingerprint=settings.fingerprint(item),
+            cut_tokens=self.renderer.cut_tokens(item.prompt),
         )
 
     def _sampling(self, item: RenderItem) -> Sampling:

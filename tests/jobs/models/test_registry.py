@@ -5,8 +5,10 @@ import inspect
 import diffusers
 import pytest
 from diffusers import DiffusionPipeline
+from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
 from jobs.models.family import Sampling
+from jobs.models.hunyuan_video import DEFAULT_TEMPLATE_TAIL, PROMPT_TOKENS
 from jobs.models.registry import FAMILIES, family_of
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 
@@ -28,6 +30,12 @@ def test_a_pipeline_is_of_the_family_of_its_class_or_of_what_that_derives_from()
 def test_a_pipeline_of_no_family_is_named():
     with pytest.raises(ValueError, match="renders with DiffusionPipeline; known: HunyuanVideoPipeline"):
         family_of(DiffusionPipeline())
+
+
+def test_what_hunyuan_video_takes_of_a_prompt_is_what_diffusers_says():
+    signature = inspect.signature(diffusers.HunyuanVideoPipeline.encode_prompt)
+    assert signature.parameters["max_sequence_length"].default == PROMPT_TOKENS
+    assert DEFAULT_PROMPT_TEMPLATE["template"].endswith("\n\n{}<|eot_id|>") and DEFAULT_TEMPLATE_TAIL == 1
 
 
 def test_the_files_and_the_loaded_pipeline_agree_on_the_tokens_of_a_size():

@@ -11,6 +11,7 @@ from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
 from jobs.measure.memory import Models, make_row
+from jobs.models.prompt_length import cut_tokens
 from jobs.rank.load import load_pipeline
 from jobs.rank.offload import on_device
 from jobs.rank.renderer import Renderer
@@ -60,6 +61,14 @@ def test_models_are_those_of_from_pretrained(dtype, max_shard_size, directory, t
     ours, theirs = (Renderer(each, template=TEMPLATE).encode("a cat walks") for each in (pipeline, expected))
     assert torch.equal(ours.tokens, theirs.tokens) and torch.equal(ours.pooled, theirs.pooled)
     assert torch.isfinite(ours.tokens).all()
+
+
+def test_a_loaded_pipeline_and_its_tokenizer_alone_agree_on_what_is_cut_off_a_prompt(directory):
+    renderer = Renderer(load(directory), template=TEMPLATE)
+    whole, long = "cat " * 254, "cat " * 254 + "walks on grass"
+    assert (renderer.cut_tokens(whole), renderer.cut_tokens(long)) == (0, 3)
+    assert cut_tokens(directory, renderer.family, TEMPLATE, [whole, long]) == {long: 3}
+    assert torch.equal(renderer.encode(long).tokens[:, :255], renderer.encode(whole).tokens[:, :255])
 
 
 OWN_CLASS = """

@@ -69,6 +69,7 @@ def check_sidecar(sidecar):
     assert 3 / 8 < sidecar["flops"] / sidecar["flops_full"] < 1
     assert set(sidecar["seconds"]) == {"encode", "denoise", "decode", "write"}
     assert sidecar["method"]["tokens"]["clusters"] == 8
+    assert sidecar["cut_tokens"] == 0
     assert set(sidecar["versions"]) == {"torch", "diffusers", "transformers", "xfuser", "ray"}
 
 
