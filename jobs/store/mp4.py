@@ -16,6 +16,16 @@ from jobs.store.files import publish, sha256
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
 CODEC = ("-c:v", "libx264", "-pix_fmt", "yuv420p", "-crf", "14")
+# Players take what is not tagged for BT.601 or for BT.709. `scale` converts, the rest are tags: new releases of ffmpeg
+# take them from the frames, older ones from the options.
+TO_BT709 = (
+    "scale=out_color_matrix=bt709:out_range=tv:flags=bicubic+accurate_rnd+full_chroma_int,"
+    "setparams=range=tv:colorspace=bt709:color_primaries=bt709:color_trc=bt709"
+)
+COLOURS = (
+    *("-vf", TO_BT709, "-color_range", "tv"),
+    *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
+)
 READY_TO_STREAM = ("-movflags", "+faststart+use_metadata_tags")
 # imageio-ffmpeg would otherwise fork this process for each file that it reads, and every page that a rank writes after
 # a fork costs a fault: 6 to 8 % of the time of a 2 s video.
@@ -117,7 +127,7 @@ def _ffmpeg(height: int, width: int, fps: int, metadata: Mapping[str, str]) -> l
 
     source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
     tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
-    return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *CODEC, *READY_TO_STREAM, *tags]
+    return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *COLOURS, *CODEC, *READY_TO_STREAM, *tags]
 
 
 def _feed(encoder: subprocess.Popen, pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:

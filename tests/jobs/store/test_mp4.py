@@ -1,6 +1,7 @@
 """A video is written whole, in a form that browsers play, or not at all."""
 
 import os
+import subprocess
 
 import numpy as np
 import pytest
@@ -99,3 +100,35 @@ def test_file_that_is_no_video_does_not_decode(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"not a video")
     with pytest.raises(OSError, match="does not decode"):
         probe(tmp_path / "v.mp4")
+
+
+COLOURS = [(0, 255, 0), (255, 0, 0), (0, 0, 255), (200, 30, 90)]
+
+
+def shown_by_bt709(path, height: int, width: int) -> np.ndarray:
+    """Every other pixel `[F, H / 2, W / 2, 3]` as a player shows it that takes everything for BT.709, limited range."""
+    import imageio_ffmpeg
+
+    command = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(path)]
+    command += ["-f", "rawvideo", "-pix_fmt", "yuv420p", "-"]
+    raw = subprocess.run(command, capture_output=True, check=True, timeout=60).stdout
+    planes = np.frombuffer(raw, np.uint8).reshape(-1, height * width * 3 // 2)
+    size, half = height * width, (height // 2, width // 2)
+    luma = planes[:, :size].reshape(-1, height, width)[:, ::2, ::2]
+    y = (luma.astype(np.float32) - 16) / 219
+    u, v = ((part.reshape(-1, *half).astype(np.float32) - 128) / 224 for part in np.split(planes[:, size:], 2, axis=1))
+    red, blue = y + 1.5748 * v, y + 1.8556 * u
+    green = (y - 0.2126 * red - 0.0722 * blue) / 0.7152
+    return (255 * np.stack([red, green, blue], axis=-1)).round().clip(0, 255)
+
+
+@pytest.mark.parametrize("height, width", [(128, 128), (720, 1280)])
+def test_colours_are_those_that_went_in_for_a_player_of_bt709(tmp_path, height, width):
+    import imageio_ffmpeg
+
+    frames = np.stack([np.full((height, width, 3), colour, np.uint8) for colour in COLOURS])
+    write_video(frames, tmp_path / "v.mp4", fps=12)
+    assert np.abs(shown_by_bt709(tmp_path / "v.mp4", height, width) - frames[:, ::2, ::2]).max() <= 2
+    reader = imageio_ffmpeg.read_frames(str(tmp_path / "v.mp4"))
+    assert next(reader)["pix_fmt"] == "yuv420p(tv, bt709, progressive)"  # matrix, primaries and transfer are one
+    reader.close()
