@@ -20,6 +20,7 @@ from jobs.errors import BadInput
 from jobs.models.family import Json, Prompt, Sampling, StepCallback
 from jobs.models.registry import family_of
 from jobs.rank.checkpoint import Checkpoints
+from jobs.rank.finite import FiniteSteps, NotFinite, check_finite, not_finite
 from jobs.rank.offload import on_device
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
@@ -86,7 +87,8 @@ class Renderer:
 
         The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
         `on_progress` is told the finished part of the loop, 0 to 1, after each step. `checkpoints` are written on the
-        way, and gone on from if there is one. BadInput if the scheduler cannot go on from one.
+        way, and gone on from if there is one. BadInput if the scheduler cannot go on from one, or if the latents are
+        not finite.
         """
         engine, noise = self._engine_in_use(), self._noise(sampling)
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
@@ -95,18 +97,25 @@ class Renderer:
         engine.begin(grid, self.noise_levels(steps))
         patches = checkpoints.resume(engine, self.group) if checkpoints is not None else None
         patches = self.group.shard(engine.adapter.unfold(noise)) if patches is None else patches
-        on_step_end = _step_callback(engine, self.group, on_progress, checkpoints)
+        finite, done = FiniteSteps(), engine.step
+        on_step_end = _step_callback(engine, self.group, finite, on_progress, checkpoints)
         patches = self.family.sample(
-            self.pipeline, patches, prompt, sampling, steps=steps, done=engine.step, on_step_end=on_step_end
+            self.pipeline, patches, prompt, sampling, steps=steps, done=done, on_step_end=on_step_end
         )
         engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
-        return engine.adapter.fold(self.group.gather(patches), grid).float()
+        latents = engine.adapter.fold(self.group.gather(patches), grid).float()
+        if not torch.isfinite(latents).all():  # the same on every rank
+            step = done + finite.first(self.group) + 1
+            raise self._overflow(prompt, f"from step {step} of {steps} on", checkpoints)
+        return latents
 
     @torch.inference_mode()
     def denoise_without_engine(self, prompt: Prompt, sampling: Sampling, steps: int) -> Tensor:
         """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
-        return self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps).float()
+        latents = self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps).float()
+        check_finite(latents, "the latents are", self.pipeline.transformer.dtype)
+        return latents
 
     @torch.inference_mode()
     def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
@@ -120,12 +129,21 @@ class Renderer:
             steps=sampling.steps,
             on_step_end=lambda _pipeline, _step, _timestep, now: _note(latents, now),
         )
+        check_finite(latents[-1], "the latents are", pipeline.transformer.dtype)
         return torch.cat([each.float().cpu() for each in latents])
 
     @torch.inference_mode()
     def velocity(self, latents: Tensor, level: float, prompt: Prompt, guidance: float) -> Tensor:
         """What the bare model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
         return self.family.velocity(self.release(), latents, level, prompt, guidance).float()
+
+    def _overflow(self, prompt: Prompt, when: str, checkpoints: Checkpoints | None) -> NotFinite:
+        """What to raise on every rank for latents that are not finite; the next try begins anew."""
+        if checkpoints is not None and self.group.rank == 0:
+            checkpoints.discard()
+        encoded = all(torch.isfinite(each).all() for each in (prompt.tokens, prompt.pooled))
+        what = f"the latents are, {when}," if encoded else "the encoded prompt is"
+        return not_finite(what, self.pipeline.transformer.dtype)
 
     def _engine_in_use(self) -> Engine:
         if self.engine is None:
@@ -162,12 +180,20 @@ class Renderer:
         """The frames of latents `[1, C, F, H, W]` in pieces `[f, H', W', 3]` of bytes, in order.
 
         All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
+        NotFinite at the end if some pixel was not: the other ranks have done their part by then.
         """
         self.group.mark("decode")
+        finite = torch.ones((), dtype=torch.bool, device=latents.device)
         with on_device(self.pipeline.vae, latents.device):
             for piece in self.family.decode(self.pipeline, latents, self.group):
-                video = self.pipeline.video_processor.postprocess_video(piece.float(), output_type="np")[0]
-                yield (video * 255).round().astype(np.uint8)
+                finite = finite & torch.isfinite(piece).all()
+                piece = torch.nan_to_num(piece.float())
+                video = self.pipeline.video_processor.postprocess_video(piece, output_type="np")[0]
+                with np.errstate(invalid="ignore"):  # of NaN, which is told below
+                    pixels = (video * 255).round().astype(np.uint8)
+                yield pixels
+        if not finite:
+            raise not_finite("the decoded frames are", self.pipeline.vae.dtype)
 
     def noise_levels(self, steps: int, done: int = 0) -> list[float]:
         """The sigma of each step after the `done` first ones, as the pipeline's own loop will set them."""
@@ -193,9 +219,14 @@ def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 def _step_callback(
-    engine: Engine, group: RankGroup, on_progress: Callable[[float], None] | None, checkpoints: Checkpoints | None
+    engine: Engine,
+    group: RankGroup,
+    finite: FiniteSteps,
+    on_progress: Callable[[float], None] | None,
+    checkpoints: Checkpoints | None,
 ) -> StepCallback:
     def callback(_pipeline: object, _step: int, _timestep: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+        finite.note(tensors["latents"])
         if checkpoints is not None:
             checkpoints.step_done(engine, group, tensors["latents"])
         if on_progress is not None:

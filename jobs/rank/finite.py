@@ -1,0 +1,48 @@
+"""Whether a video's numbers are finite: noted on the device at each step, and read once, when the loop is over."""
+
+import torch
+from torch import Tensor
+
+from jobs.errors import BadInput
+from parallel.rank_group import RankGroup
+
+REMEDIES = {
+    torch.float16: "try bfloat16 (--dtype bfloat16)",
+    torch.bfloat16: "try float32 (--dtype float32), or --method full",
+    torch.float32: "try --method full, or weights that are stored in bfloat16: in float16 they may have overflowed",
+}
+
+
+class NotFinite(BadInput):
+    """A video's numbers have overflowed; it would be black."""
+
+
+class FiniteSteps:
+    """After which steps this rank's latents were finite. Nothing waits for the device before `first` is asked for."""
+
+    def __init__(self) -> None:
+        self._flags: list[Tensor] = []
+
+    def note(self, latents: Tensor) -> None:
+        """Take the latents at the end of a step."""
+        self._flags.append(torch.isfinite(latents).all())
+
+    def first(self, group: RankGroup) -> int:
+        """The number, from 0, of the first noted step at whose end some rank's latents were not finite.
+
+        All ranks call this; one of them has to have such latents.
+        """
+        num_finite = group.total(torch.stack(self._flags).float())
+        return int((num_finite < group.world_size).int().argmax())
+
+
+def check_finite(values: Tensor, what: str, dtype: torch.dtype) -> None:
+    """Raises NotFinite, saying what helps in this number format, if a value is NaN or infinite."""
+    if not torch.isfinite(values).all():
+        raise not_finite(what, dtype)
+
+
+def not_finite(what: str, dtype: torch.dtype) -> NotFinite:
+    """What to raise, with what helps in this number format."""
+    name = str(dtype).removeprefix("torch.")
+    return NotFinite(f"{what} not finite in {name}: {REMEDIES.get(dtype, REMEDIES[torch.float32])}")
