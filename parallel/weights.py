@@ -24,12 +24,12 @@ class Stored:
     name: str
 
 
-def stored_tensors(folder: Path, file_name: str) -> dict[str, Stored]:
-    """Every tensor of a checkpoint by its name: of `FILE_NAME.index.json` if there is one, else of the file itself.
+def stored_tensors(folder: Path, file_name: str, index_name: str | None = None) -> dict[str, Stored]:
+    """Every tensor of a checkpoint by its name: of its index if there is one, else of the file itself.
 
-    FileNotFoundError if the folder has neither.
+    The index is `FILE_NAME.index.json` unless it has another name. FileNotFoundError if the folder has neither.
     """
-    index = folder / f"{file_name}.index.json"
+    index = folder / (index_name or f"{file_name}.index.json")
     if index.exists():
         files = json.loads(index.read_bytes())["weight_map"]
         return {name: Stored(path=folder / file, name=name) for name, file in files.items()}

@@ -1,7 +1,5 @@
 """What a batch reads and writes: the model's files, videos, and the output directory."""
 
-import json
-import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,13 +9,15 @@ import psutil
 
 from jobs.doctor.finding import OK, Finding, ok, problem, size
 from jobs.errors import BadInput
-from jobs.models.facts import DEMO, HUB_ID, read_facts
+from jobs.models.facts import local_directory, read_facts
+from jobs.models.hub import HUB_ID, hub_errors, refusal
 from jobs.options.batch import DoctorOptions
 from jobs.store.files import existing
 from jobs.store.mp4 import probe, write_video
 from jobs.store.open import open_storage
 
 HUB_TIMEOUT_S = 5
+HUB_REMEDY = "correct --model, or hf auth login; without the hub, copy the model here and give --model its directory"
 
 
 def check_video(options: DoctorOptions) -> Iterator[Finding]:
@@ -57,40 +57,26 @@ def check_output(options: DoctorOptions) -> Iterator[Finding]:
 def check_model(options: DoctorOptions) -> Iterator[Finding]:
     """The files of a local model, or whether a hub model is in the cache or on the hub; nothing is downloaded."""
     model = options.model
-    if model != "demo" and not os.path.exists(model) and (hub := HUB_ID.fullmatch(model)):
-        yield _hub_model(hub["name"], hub["revision"])
+    directory, hub = local_directory(model), HUB_ID.fullmatch(model)
+    if directory is None and hub:
+        yield _hub_model(hub["name"], hub["revision"], options.variant)
     else:
-        yield _local_model(model, DEMO if model == "demo" else Path(model))
+        yield _local_model(model, directory or Path(model), options.variant)
 
 
-def _local_model(model: str, directory: Path) -> Finding:
+def _local_model(model: str, directory: Path, variant: str | None) -> Finding:
     try:
-        facts, missing = read_facts(model), _missing_weights(directory)
+        facts = read_facts(model, variant=variant)
     except (BadInput, OSError) as error:
         return problem(str(error), "copy the whole diffusers directory, or correct --model")
-    if missing:
-        return problem(f"{missing[0]} is missing ({len(missing)} of the weights)", "copy the whole diffusers directory")
     return ok(f"{model}: {facts.dtype}, {size(_num_bytes(directory))} in {directory}")
-
-
-def _missing_weights(directory: Path) -> list[Path]:
-    """Files that an index of divided weights names and that are not there, or are empty."""
-    named = {index.parent / name for index in directory.glob("*/*.index.json") for name in _named_by(index)}
-    return sorted(path for path in named if not path.is_file() or not path.stat().st_size)
-
-
-def _named_by(index: Path) -> set[str]:
-    try:
-        return set(json.loads(index.read_text(encoding="utf-8"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError) as error:
-        raise BadInput(f"{index} is not an index of weights") from error
 
 
 def _num_bytes(directory: Path) -> int:
     return sum(path.stat().st_size for path in directory.rglob("*") if path.is_file())
 
 
-def _hub_model(name: str, revision: str | None) -> Finding:
+def _hub_model(name: str, revision: str | None, variant: str | None) -> Finding:
     from huggingface_hub import snapshot_download
     from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
@@ -100,26 +86,23 @@ def _hub_model(name: str, revision: str | None) -> Finding:
         return problem(str(error), "correct --model: owner/name or owner/name@revision")
     except LocalEntryNotFoundError:
         return _on_the_hub(name, revision)
-    cached = _local_model(directory, Path(directory))
-    return cached if cached.verdict == OK else _on_the_hub(name, revision)
+    cached = _local_model(directory, Path(directory), variant)
+    return cached if cached.verdict == OK else _on_the_hub(name, revision, cached)
 
 
-def _on_the_hub(name: str, revision: str | None) -> Finding:
-    """What is not in the cache, or not all of it."""
+def _on_the_hub(name: str, revision: str | None, cached: Finding | None = None) -> Finding:
+    """What is not in the cache, or not all of it; `cached` says what is wrong with what is there."""
     from huggingface_hub import snapshot_download
     from huggingface_hub.constants import HF_HUB_CACHE
-    from huggingface_hub.errors import RepositoryNotFoundError, RevisionNotFoundError
 
     try:
         files = snapshot_download(name, revision=revision, dry_run=True, etag_timeout=HUB_TIMEOUT_S)
-    except (RepositoryNotFoundError, RevisionNotFoundError):
-        return problem(
-            f"{name} at {revision or 'main'} is not on the hub, or not public", "correct --model, or hf auth login"
-        )
-    except OSError:
-        found = f"{name} is not whole in {HF_HUB_CACHE}, and the hub does not answer"
-        return problem(found, "copy the model to this machine and give --model its directory")
+    except hub_errors() as error:
+        found = str(refusal(name, revision, error))
+        return problem(f"{cached.found}; {found}" if cached else found, HUB_REMEDY)
     missing = sum(file.file_size or 0 for file in files if file.will_download)
+    if cached and not missing:
+        return cached
     free = psutil.disk_usage(str(existing(Path(HF_HUB_CACHE)))).free
     found = f"{name} is on the hub, {size(missing)} to be downloaded, {size(free)} free for it"
     return ok(found) if missing < free else problem(found, "set HF_HOME to a larger disk")

@@ -52,14 +52,15 @@ class Plan:
 def make_plan(options: RenderOptions) -> Plan:
     """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
     check_numbers(options)
-    facts, storage = read_facts(options.model, own_code=options.trust_remote_code), open_storage(options.out)
+    facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
+    storage = open_storage(options.out)
     settings = _settings(options, facts, storage)
     lines = read_items(options.prompts, defaults_for(facts, options.video))
     check_sizes(lines[: options.limit], facts, options, settings.method)
     batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in _not_forgotten(lines, options, storage)]
     items = batch[: options.limit]
     check_names(items)
-    known_of_batch = _as_asked(options, survey(storage, settings, batch, verify=options.verify))
+    known_of_batch = _as_asked(options, _survey(options, facts, storage, settings, batch))
     known = known_of_batch.of(items)
     if known.changed and not options.replace:
         raise BadInput(_refusal(storage, settings, items, known))
@@ -96,12 +97,24 @@ def _as_asked(options: RenderOptions, known: Known) -> Known:
     )
 
 
+def _survey(
+    options: RenderOptions, facts: ModelFacts, storage: Storage, settings: BatchSettings, items: list[RenderItem]
+) -> Known:
+    """What is there; a video that an earlier version has rendered with the same model counts as finished."""
+    known = survey(storage, settings, items, verify=options.verify)
+    if known.changed and (earlier := facts.earlier_revision):
+        then = BatchSettings(**{**dict(settings), "revision": earlier})
+        return survey(storage, settings, items, verify=options.verify, then=then)
+    return known
+
+
 def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> BatchSettings:
     """What is asked of all videos, with the model's own defaults where nothing was said. Raises BadInput."""
     video = options.video
     return BatchSettings(
         model=facts.source,
         revision=facts.revision,
+        variant=facts.variant,
         method=resolve_method(options.method, options.cache, facts.plans),
         dtype=facts.dtype if video.dtype == "auto" else video.dtype,
         fps=video.fps or facts.defaults.fps,

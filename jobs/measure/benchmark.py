@@ -42,7 +42,7 @@ class Played:
 def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     """Raises BadInput for a number, model, prompt or method that does not work."""
     check_count("num", options.num, MOST_MEASURED)
-    facts = read_facts(options.model)
+    facts = read_facts(options.model, variant=options.video.variant)
     items = _items(options, facts)
     return BenchmarkRequest(facts=facts, items=items, methods=_methods(options, facts, items))
 

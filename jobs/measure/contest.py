@@ -53,7 +53,9 @@ class Contest:
         if device == "cpu":
             keep_freed_memory()
         dtype = facts.dtype if video.dtype == "auto" else video.dtype
-        pipeline = load_pipeline(facts.source, dtype=dtype, device=device, revision=facts.revision)
+        pipeline = load_pipeline(
+            facts.source, dtype=dtype, device=device, revision=facts.revision, variant=facts.variant
+        )
         self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
         self.guidance = guidance_for(facts, video)
 

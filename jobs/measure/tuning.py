@@ -23,7 +23,7 @@ def tune(options: TuneOptions, console: Console) -> None:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
     target = _target(options)
     check_file(options.out, "--out")
-    facts = read_facts(options.model)
+    facts = read_facts(options.model, variant=options.video.variant)
     items = calibration_items(options, facts)
     if options.budget_dense and options.budget_dense > items[0].steps:
         raise BadInput(f"--budget-dense {options.budget_dense} is more than the {items[0].steps} steps of a video")

@@ -1,28 +1,31 @@
-"""What must be known of a model before it is loaded, from the JSON files of a diffusers directory or hub id."""
+"""What must be known of a model before it is loaded, from the files of a diffusers directory or hub id."""
 
-import hashlib
-import json
 import os
-import re
-import struct
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from pydantic import ValidationError
 
-from jobs.errors import BadInput, InfrastructureError
-from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Json, Numbers
-from jobs.models.registry import FAMILIES
-from jobs.store.documents import first_problem, read_object
+from jobs.errors import BadInput
+from jobs.models.directory import (
+    brings_its_class,
+    check_classes,
+    check_configs,
+    check_directory,
+    components_of,
+    library_of,
+    models_of,
+    read_family,
+    read_json,
+)
+from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Numbers
+from jobs.models.hub import HUB_ID, download
+from jobs.models.revision import earlier_revision, revision_of
+from jobs.models.weights import Weights, check_variant, read_weights, stored_dtype
+from jobs.store.documents import first_problem
 
 DEMO = Path(__file__).parents[1] / "demo" / "model"
-HUB_FILES = (
-    *("model_index.json", "transformer/config.json", "vae/config.json", "tokenizer/tokenizer.json"),
-    *("resca.json", "plans/*.yaml"),
-)
-HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
-STORED_DTYPES = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
-LIBRARIES = ("diffusers", "transformers")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,8 +39,16 @@ class ModelFacts(Numbers):
     directory: Path
     """Where its small files are on this machine."""
     defaults: GenerationDefaults
+    variant: str | None = None
+    """Which of several weights are taken (`fp16`), as diffusers calls it."""
     plans: dict[str, Path] = field(default_factory=dict)
     """Recipes that lie beside the model (`plans/NAME.yaml`), by name."""
+
+    @property
+    def earlier_revision(self) -> str | None:
+        """What earlier versions called the revision of a local model; None for one of the hub."""
+        directory = Path(model_directory(self.source))
+        return earlier_revision(directory) if directory.is_dir() else None
 
     def check_size(self, height: int, width: int, num_frames: int) -> None:
         """Check a size in pixels and frames. Raises BadInput, naming the nearest valid one, or for too many tokens."""
@@ -55,36 +66,37 @@ class ModelFacts(Numbers):
             )
 
 
-def read_facts(model: str, *, own_code: bool = False) -> ModelFacts:
+def read_facts(model: str, *, own_code: bool = False, variant: str | None = None) -> ModelFacts:
     """The facts of `demo`, of a local directory, or of a hub id (owner/name or owner/name@revision).
 
-    With `own_code` the model may bring classes of its own; nothing of them is run here.
+    With `own_code` the model may bring classes of its own; nothing of them is run here. `variant` names the weights to
+    take where a model has several. Of a hub's model only those weights are looked at that are in the cache.
 
     Raises:
-        BadInput: the model cannot be found or read, or is of no family that can be rendered.
-        InfrastructureError: the hub does not answer.
+        BadInput: the model cannot be found or read, is not whole, or is of no family that can be rendered.
+        InfrastructureError: the hub does not answer, or its cache cannot be used.
     """
-    if model == "demo" or (model and os.path.exists(model)):
-        directory = DEMO if model == "demo" else Path(model)
+    if directory := local_directory(model):
+        family = _checked_family(model, directory, own_code=own_code)
+        weights = _weights(model, directory, family, variant)
+        check_configs(directory, family)
         source = model if model == "demo" else str(directory.resolve())
-        _check_weights(directory, read_family(directory, model))
-        facts = _facts(model, source, _content_hash(directory), directory, _stored_dtype(directory / "transformer"))
-    elif hub := HUB_ID.fullmatch(model):
-        directory = _download(hub["name"], hub["revision"])
-        facts = _facts(model, hub["name"], directory.name, directory, "bfloat16")
-    else:
-        raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
-    if not own_code:
-        _refuse_own_code(model, directory, read_family(directory, model))
-    return facts
+        revision = revision_of(directory, family, [path for each in weights.values() for path in each.files])
+        return _facts(model, source, revision, directory, stored_dtype(weights["transformer"]), variant)
+    if hub := HUB_ID.fullmatch(model):
+        directory = download(hub["name"], hub["revision"])
+        family = _checked_family(model, directory, own_code=own_code)
+        _weights(model, directory, family, variant, is_partial=True)
+        return _facts(model, hub["name"], directory.name, directory, "bfloat16", variant)
+    raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
 
 
-def read_family(directory: Path, name: str) -> Family:
-    """The family of a pipeline's directory, by its `model_index.json`. BadInput if none renders with that class."""
-    pipeline = _read_json(directory / "model_index.json").get("_class_name")
-    if not isinstance(pipeline, str) or pipeline not in FAMILIES:
-        raise BadInput(f"model {name} is a {pipeline}, not a {' or '.join(FAMILIES)}")
-    return FAMILIES[pipeline]
+def local_directory(model: str) -> Path | None:
+    """Where a model's files are, if they are on this machine under that name."""
+    if model == "demo":
+        return DEMO
+    path = os.path.expanduser(model)
+    return Path(path) if path and os.path.exists(path) else None
 
 
 def model_directory(source: str) -> str:
@@ -92,13 +104,24 @@ def model_directory(source: str) -> str:
     return str(DEMO) if source == "demo" else source
 
 
-def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -> ModelFacts:
+def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:
+    """Raises BadInput for what is no pipeline of a family, whole and of the classes that we know."""
+    check_directory(name, directory)
+    family = read_family(directory, name)
+    check_classes(name, directory, family)
+    if not own_code:
+        _refuse_own_code(name, directory, family)
+    return family
+
+
+def _facts(name: str, source: str, revision: str, directory: Path, dtype: str, variant: str | None) -> ModelFacts:
     family = read_family(directory, name)
     defaults = _read_defaults(directory / "resca.json", family.defaults)
     return ModelFacts(
         name=name,
         source=source,
         revision=revision,
+        variant=variant,
         **vars(_read_numbers(directory, family)),
         dtype=defaults.dtype or dtype,
         directory=directory,
@@ -108,98 +131,35 @@ def _facts(name: str, source: str, revision: str, directory: Path, dtype: str) -
 
 
 def _read_numbers(directory: Path, family: Family) -> Numbers:
-    configs = [_read_json(directory / component / "config.json") for component in ("transformer", "vae")]
+    configs = [read_json(directory / component / "config.json") for component in ("transformer", "vae")]
     try:
         return family.numbers(*configs)
     except ValidationError as error:
         raise BadInput(f"model directory {directory}: {first_problem(error)}") from error
 
 
-def _read_json(path: Path) -> Json:
-    try:
-        return read_object(path.read_bytes())
-    except OSError as error:
-        raise BadInput(f"cannot read model file {path}: {error.strerror}") from error
-    except ValueError as error:
-        raise BadInput(f"model file {path} {error}") from error
-
-
 def _read_defaults(path: Path, of_family: GenerationDefaults) -> GenerationDefaults:
-    own = _read_json(path) if path.exists() else {}
+    own = read_json(path) if path.exists() else {}
     try:
         return GenerationDefaults.model_validate(of_family.model_dump() | own)
     except ValidationError as error:
         raise BadInput(f"model file {path}: {first_problem(error)}") from error
 
 
-def _weights(component: Path) -> list[Path]:
-    return sorted(component.glob("*.safetensors"))
-
-
-def _check_weights(directory: Path, family: Family) -> None:
-    for component in ("transformer", "vae", *family.text_encoders):
-        if _weights(directory / component):
-            continue
-        pickles = [*(directory / component).glob("*.bin"), *(directory / component).glob("*.pt")]
-        why = ": pickles such as .bin are never read, convert them to .safetensors" if pickles else ""
-        raise BadInput(f"model directory {directory} has no weights in {component}/{why}")
-
-
-def brings_its_class(component: Path) -> bool:
-    """Whether a component's class is neither in diffusers nor in transformers, but in a file beside its weights."""
-    entry, config = _read_json(component.parent / "model_index.json").get(component.name), component / "config.json"
-    library = entry[0] if isinstance(entry, list) and entry else "diffusers"
-    return library not in LIBRARIES or (config.exists() and "auto_map" in _read_json(config))
+def _weights(
+    name: str, directory: Path, family: Family, variant: str | None, *, is_partial: bool = False
+) -> Mapping[str, Weights]:
+    """The weights of each component. Raises BadInput naming a file that is missing or not whole."""
+    libraries = {component: library_of(directory / component) for component in models_of(family)}
+    if variant and not is_partial:
+        check_variant(name, variant, ((directory / component, library) for component, library in libraries.items()))
+    return {
+        component: read_weights(directory / component, library, variant, is_partial=is_partial)
+        for component, library in libraries.items()
+    }
 
 
 def _refuse_own_code(name: str, directory: Path, family: Family) -> None:
-    for component in ("transformer", "vae", *family.text_encoders, *family.tokenizers, "scheduler"):
+    for component in components_of(family):
         if brings_its_class(directory / component):
             raise BadInput(f"model {name} needs code of its own for its {component}: --trust-remote-code would run it")
-
-
-def _stored_dtype(component: Path) -> str:
-    """The number format of the first tensor in the weights."""
-    files = _weights(component)
-    try:
-        with files[0].open("rb") as file:
-            header = json.loads(file.read(struct.unpack("<Q", file.read(8))[0]))
-        return STORED_DTYPES[next(entry["dtype"] for name, entry in header.items() if name != "__metadata__")]
-    except (OSError, ValueError, KeyError, StopIteration, struct.error, MemoryError, OverflowError) as error:
-        raise BadInput(f"cannot read the weights {files[0]}: not a whole .safetensors file of floats") from error
-
-
-def _content_hash(directory: Path) -> str:
-    """A revision for a local directory: equal for equal copies wherever they lie, cheap for tens of gigabytes."""
-    digest = hashlib.sha256()
-    kinds = {".json", ".safetensors", ".bin", ".model", ".txt", ".py"}
-    for path in sorted(path for path in directory.glob("**/*") if path.suffix in kinds and path.is_file()):
-        digest.update(f"{path.relative_to(directory).as_posix()} {path.stat().st_size}\n".encode())
-        digest.update(_samples(path))
-    return digest.hexdigest()[:16]
-
-
-def _samples(path: Path, count: int = 32, length: int = 1 << 16) -> bytes:
-    """Pieces of a file at even distances; all of it where it is small."""
-    size = path.stat().st_size
-    if size <= count * length:
-        return path.read_bytes()
-    with path.open("rb") as file:
-        pieces = []
-        for number in range(count):
-            file.seek(number * (size - length) // (count - 1))
-            pieces.append(file.read(length))
-    return b"".join(pieces)
-
-
-def _download(name: str, revision: str | None) -> Path:
-    """The JSON files of a hub repository, in the local cache. The folder is named by the commit."""
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import HFValidationError, RepositoryNotFoundError, RevisionNotFoundError
-
-    try:
-        return Path(snapshot_download(name, revision=revision, allow_patterns=list(HUB_FILES)))
-    except (HFValidationError, RepositoryNotFoundError, RevisionNotFoundError) as error:
-        raise BadInput(f"model {name} at revision {revision or 'main'} is not on the hub, or is not public") from error
-    except OSError as error:
-        raise InfrastructureError(f"the hub does not answer for model {name}, and no local copy exists") from error

@@ -4,7 +4,7 @@ Legend: C latent channels, F H W latent frames, height and width, L text tokens,
 and width of a video.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from math import lcm
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
@@ -128,6 +128,9 @@ class Family(Protocol):
 
     pipeline: str
     """The class of diffusers that model_index.json names."""
+
+    classes: Mapping[str, str]
+    """Of components that have to be of one class: its name in diffusers."""
 
     text_encoders: tuple[str, ...]
     """The components with weights that only `encode` needs."""

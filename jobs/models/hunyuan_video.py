@@ -3,8 +3,9 @@
 Legend: C latent channels, F H W latent frames, height and width, L text tokens.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, nullcontext
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
@@ -46,6 +47,9 @@ class HunyuanVideo:
     """The `Family` of `HunyuanVideoPipeline`."""
 
     pipeline = "HunyuanVideoPipeline"
+    classes: Mapping[str, str] = MappingProxyType(
+        {"transformer": "HunyuanVideoTransformer3DModel", "vae": "AutoencoderKLHunyuanVideo"}
+    )
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
     tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
     defaults = GenerationDefaults(height=720, width=1280, num_frames=129, fps=24, steps=50, guidance=6.0)

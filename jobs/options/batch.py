@@ -139,6 +139,8 @@ class DoctorOptions:
     """Also try to write to this output directory: a path or a URL."""
     model: str = "demo"
     """The model whose files are looked for."""
+    variant: Text = None
+    """Which of its weights, if it has several."""
     address: Text = None
     """Ray cluster to look at; by default RAY_ADDRESS, or else only this machine."""
     json: File = None

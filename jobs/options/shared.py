@@ -63,5 +63,7 @@ class VideoOptions:
     """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
     dtype: Dtype = "auto"
     """Number format of the model; auto is the one its weights are stored in."""
+    variant: Text = None
+    """Which weights to take of a model that has several: fp16 reads model.fp16.safetensors, as in diffusers."""
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile the model's blocks: minutes before the first video, faster steps after."""

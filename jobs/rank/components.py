@@ -1,6 +1,5 @@
 """The models of a pipeline, built without values and filled from their files, so that none is in memory twice."""
 
-import json
 import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -11,13 +10,13 @@ import diffusers
 import torch
 import transformers
 from accelerate import init_empty_weights
-from diffusers.utils import SAFETENSORS_WEIGHTS_NAME
 from torch import nn
 from transformers import AutoConfig, PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
-from transformers.utils import SAFE_WEIGHTS_NAME
 
+from jobs.models.directory import entry_of, library_of
+from jobs.models.weights import WeightNames, names_in_use
 from parallel.weights import Stored, fill, stored_tensors
 
 log = logging.getLogger(__name__)
@@ -28,23 +27,31 @@ class CannotStream(Exception):
 
 
 def load_component(
-    folder: Path, *, dtype: torch.dtype, device: torch.device, split: Callable[[nn.Module], None] | None = None
+    folder: Path,
+    *,
+    dtype: torch.dtype,
+    device: torch.device,
+    variant: str | None = None,
+    split: Callable[[nn.Module], None] | None = None,
 ) -> nn.Module:
     """The model in a folder of a pipeline's directory, for inference.
 
     Args:
+        variant: which of several weights to take, where the folder has it.
         split: what splits the weights of a module on the meta device over ranks, if they are to be.
 
     Raises:
         ValueError: the stored weights do not fit the model.
     """
     split = split or (lambda _: None)
+    names = names_in_use(folder, library_of(folder), variant)
     try:
         model = build(folder, dtype)
-        stored = _stored(model, folder)
+        stored = _stored(model, folder, names)
     except CannotStream as reason:
         log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
-        return place(_class_of(folder).from_pretrained(folder, dtype=dtype, use_safetensors=True), device, split)
+        options = {"dtype": dtype, "use_safetensors": True, "variant": names.variant}
+        return place(_class_of(folder).from_pretrained(folder, **options), device, split)
     split(model)
     fill(model, stored, device)
     return model.eval()
@@ -74,18 +81,18 @@ def build(folder: Path, dtype: torch.dtype) -> nn.Module:
 
 def _class_of(folder: Path) -> Any:
     """The class that `model_index.json` names; those of diffusers share no base that can do all that they can."""
-    library, class_name = json.loads((folder.parent / "model_index.json").read_bytes())[folder.name]
-    return getattr({"diffusers": diffusers, "transformers": transformers}[library], class_name)
+    entry = entry_of(folder)
+    assert entry is not None
+    return getattr({"diffusers": diffusers, "transformers": transformers}[entry[0]], entry[1])
 
 
-def _stored(model: nn.Module, folder: Path) -> dict[str, Stored]:
+def _stored(model: nn.Module, folder: Path, names: WeightNames) -> dict[str, Stored]:
     """The stored tensors by the model's own names for them."""
-    of_transformers = isinstance(model, PreTrainedModel)
     try:
-        stored = stored_tensors(folder, SAFE_WEIGHTS_NAME if of_transformers else SAFETENSORS_WEIGHTS_NAME)
+        stored = stored_tensors(folder, names.file, names.index)
     except FileNotFoundError as error:
         raise CannotStream(str(error)) from error
-    return _renamed(model, stored) if of_transformers else stored
+    return _renamed(model, stored) if isinstance(model, PreTrainedModel) else stored
 
 
 def _renamed(model: PreTrainedModel, stored: dict[str, Stored]) -> dict[str, Stored]:

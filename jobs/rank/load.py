@@ -10,7 +10,8 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from caching.models import adapter_for
-from jobs.models.facts import brings_its_class, model_directory, read_family
+from jobs.models.directory import brings_its_class, read_family
+from jobs.models.facts import model_directory
 from jobs.models.family import Family
 from jobs.models.registry import FAMILIES
 from jobs.rank.components import load_component, place
@@ -26,6 +27,7 @@ def load_pipeline(
     dtype: str,
     device: str,
     revision: str | None = None,
+    variant: str | None = None,
     with_text: bool = True,
     ranks: RankGroup | None = None,
     offload: bool = False,
@@ -34,29 +36,31 @@ def load_pipeline(
     """Load a pipeline from `demo`, a directory or the hub.
 
     Args:
+        variant: which of several weights to take; components without them have their plain ones, as in diffusers.
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
         offload: keep text encoders and VAE in host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
-    directory = _directory(source, revision, with_text=with_text, own_code=own_code)
+    directory = _directory(source, revision, variant, with_text=with_text, own_code=own_code)
     family = read_family(directory, source)
     number_format, waits_on = getattr(torch, dtype), torch.device("cpu" if offload else device)
-    places = {"transformer": (torch.device(device), _split(ranks, called_alone))}
+    places = {"transformer": (torch.device(device), _split(ranks, called_alone)), "vae": (waits_on, None)}
     places |= {name: (waits_on, _split(ranks)) for name in family.text_encoders if with_text}
     own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
     models = {
-        name: load_component(directory / name, dtype=number_format, device=where, split=split)
+        name: load_component(directory / name, dtype=number_format, device=where, variant=variant, split=split)
         for name, (where, split) in places.items()
         if name not in own
     }
     skipped = {} if with_text else dict.fromkeys(_text(family))
+    of_own = {"variant": variant} if own else {}  # the others are there already
     pipeline = _pipeline_class(family, offload).from_pretrained(
-        directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **skipped, **models
+        directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **of_own, **skipped, **models
     )
     for name in own:
         place(getattr(pipeline, name), *places[name])
-    pipeline.vae.to(waits_on).enable_tiling()
+    pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
         _use_onednn(pipeline.vae)
@@ -90,14 +94,15 @@ def _pipeline_class(family: Family, offload: bool) -> type[DiffusionPipeline]:
     return OffloadedPipeline if offload else pipeline_class
 
 
-def _directory(source: str, revision: str | None, *, with_text: bool, own_code: bool) -> Path:
+def _directory(source: str, revision: str | None, variant: str | None, *, with_text: bool, own_code: bool) -> Path:
     """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache."""
     directory = Path(model_directory(source))
     if directory.is_dir():
         return directory
     text = [] if with_text else [name for family in FAMILIES.values() for name in _text(family)]
     skipped = dict.fromkeys(text)  # which family it is, the files will say
-    return Path(DiffusionPipeline.download(source, revision=revision, trust_remote_code=own_code, **skipped))
+    options = {"revision": revision, "variant": variant, "trust_remote_code": own_code}
+    return Path(DiffusionPipeline.download(source, **options, **skipped))
 
 
 def _use_onednn(vae: nn.Module) -> None:

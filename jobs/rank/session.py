@@ -47,6 +47,7 @@ class RenderSession:
             dtype=self.settings.dtype,
             device=context.device,
             revision=self.settings.revision,
+            variant=self.settings.variant,
             with_text=self.encodes,
             ranks=self.group if workload.shard_weights else None,
             offload=workload.offload,
@@ -134,7 +135,7 @@ class RenderSession:
         return Sidecar(
             version=SIDECAR_VERSION,
             **item.model_dump(),
-            **settings.model_dump(include={"model", "revision", "fps", "dtype", "guidance"}),
+            **settings.model_dump(include={"model", "revision", "variant", "fps", "dtype", "guidance"}),
             method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,

@@ -4,7 +4,8 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.models.facts import ModelFacts, read_family
+from jobs.models.directory import read_family
+from jobs.models.facts import ModelFacts
 from jobs.models.prompt_length import cut_tokens
 from jobs.request.prompts import Item
 

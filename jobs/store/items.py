@@ -24,7 +24,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # its revision is a commit or a hash of its files.
 DECIDING = (
     *("prompt", "seed", "height", "width", "num_frames", "fps"),
-    *("steps", "guidance", "revision", "method", "dtype"),
+    *("steps", "guidance", "revision", "method", "dtype", "variant"),
 )
 
 
@@ -75,6 +75,7 @@ class BatchSettings(BaseModel):
     revision: str
     method: Recipe
     dtype: str
+    variant: str | None = None
     fps: int
     guidance: float
     out: str
@@ -83,7 +84,7 @@ class BatchSettings(BaseModel):
     def deciding(self, item: RenderItem) -> dict[str, object]:
         """What decides an item's pixels."""
         asked = {**self._described, **item.model_dump()}
-        return {name: asked[name] for name in DECIDING}
+        return {name: asked[name] for name in DECIDING if asked[name] is not None}
 
     def fingerprint(self, item: RenderItem) -> str:
         """A hash of everything that decides an item's pixels."""
@@ -146,6 +147,7 @@ class Sidecar(BaseModel):
     layout: World
     device: str
     dtype: str
+    variant: str | None = None
     guidance: float
     versions: dict[str, str]
     sha256: str

@@ -135,7 +135,7 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --steps many", "Error parsing --steps"),
         ("good.txt --dtype int8", "invalid choice 'int8'"),
         ("good.txt --model nowhere", "neither demo, nor a directory, nor a hub id"),
-        ("good.txt --model good.txt", "cannot read model file"),
+        ("good.txt --model good.txt", "is a single file, not a directory with a whole pipeline"),
         ("good.txt --out good.txt", "is not a directory"),
         ("good.txt --out /proc/none", "cannot be written"),
         ("good.txt --json model", "--json model is a directory"),

@@ -30,7 +30,7 @@ def analyse(options: AnalyzeOptions, console: Console) -> None:
     names = [name.strip() for name in options.only.split(",")] if options.only else list(ANALYSES)
     if unknown := [name for name in names if name not in ANALYSES]:
         raise BadInput(f"unknown analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")
-    facts = read_facts(options.model)
+    facts = read_facts(options.model, variant=options.video.variant)
     items = calibration_items(options, facts)
     check_writable(options.out, "the directory of --out")
     with console.status("sampling the prompts in full"):

@@ -121,19 +121,24 @@ def only(findings: Iterator[Finding]) -> Finding:
     return finding
 
 
-def test_missing_weights_are_named(tmp_path):
+def test_model_files_that_are_not_whole_are_named(tmp_path):
     model = make_model(tmp_path / "m")
-    weights = {"weight_map": {"a": "part-1.safetensors", "b": "part-2.safetensors", "c": "part-2.safetensors"}}
-    (model / "transformer" / "model.safetensors.index.json").write_text(json.dumps(weights))
-    (model / "transformer" / "part-1.safetensors").write_bytes(b"weights")
-    finding = only(check_model(DoctorOptions(model=str(model))))
-    assert finding.verdict == "problem" and "part-2.safetensors is missing (1 of" in finding.found
-    (model / "transformer" / "part-2.safetensors").write_bytes(b"weights")
     assert only(check_model(DoctorOptions(model=str(model)))).verdict == "ok"
-    (model / "transformer" / "model.safetensors.index.json").write_text("{")
-    assert "is not an index of weights" in only(check_model(DoctorOptions(model=str(model)))).found
+    weights = model / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:-1])
+    finding = only(check_model(DoctorOptions(model=str(model))))
+    assert finding.verdict == "problem" and str(weights) in finding.found
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
+    assert "--variant fp16 takes them" in only(check_model(DoctorOptions(model=str(model)))).found
     shutil.rmtree(model / "vae")
     assert only(check_model(DoctorOptions(model=str(model)))).verdict == "problem"
+
+
+def test_a_variant_is_looked_for(tmp_path):
+    model = make_model(tmp_path / "m")
+    weights = model / "vae" / "diffusion_pytorch_model.safetensors"
+    weights.rename(weights.with_suffix(".fp16.safetensors"))
+    assert only(check_model(DoctorOptions(model=str(model), variant="fp16"))).verdict == "ok"
 
 
 def test_hub_model_that_is_nowhere_is_a_problem_and_nothing_is_downloaded(tmp_path, monkeypatch):
@@ -151,8 +156,11 @@ def test_hub_model_in_the_cache_is_enough(tmp_path, monkeypatch):
     (repository / "refs" / "main").write_text("abc")
     finding = only(check_model(DoctorOptions(model="owner/name")))
     assert finding.verdict == "ok" and finding.found.endswith("snapshots/abc")
-    shutil.rmtree(repository / "snapshots" / "abc" / "transformer")
-    assert only(check_model(DoctorOptions(model="owner/name"))).verdict == "problem"
+    weights = repository / "snapshots" / "abc" / "transformer" / "diffusion_pytorch_model.safetensors"
+    weights.write_bytes(b"")
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    finding = only(check_model(DoctorOptions(model="owner/name")))
+    assert finding.verdict == "problem" and str(weights) in finding.found and "hub does not answer" in finding.found
 
 
 def test_taken_port_is_named_with_its_owner_and_a_remedy():

@@ -12,17 +12,41 @@ import pytest
 from jobs.errors import BadInput
 from jobs.models.facts import model_directory, read_facts
 
+COMPONENTS = {
+    "transformer": ["diffusers", "HunyuanVideoTransformer3DModel"],
+    "vae": ["diffusers", "AutoencoderKLHunyuanVideo"],
+    "text_encoder": ["transformers", "LlamaModel"],
+    "text_encoder_2": ["transformers", "CLIPTextModel"],
+    "tokenizer": ["transformers", "LlamaTokenizerFast"],
+    "tokenizer_2": ["transformers", "CLIPTokenizer"],
+    "scheduler": ["diffusers", "FlowMatchEulerDiscreteScheduler"],
+}
+INDEX = {"_class_name": "HunyuanVideoPipeline", **COMPONENTS}
+WEIGHTS = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+
+
+def safetensors(**formats: str) -> bytes:
+    """A file of tensors of one value each, in these number formats."""
+    sizes, header, place = {"F32": 4, "BF16": 2, "F16": 2, "I64": 8}, {}, 0
+    for name, number_format in formats.items():
+        end = place + sizes.get(number_format, 1)
+        header[name] = {"dtype": number_format, "shape": [1], "data_offsets": [place, end]}
+        place = end
+    text = json.dumps(header).encode()
+    return len(text).to_bytes(8, "little") + text + bytes(place)
+
 
 def make_model(directory: Path, transformer: dict | None = None, vae: dict | None = None, **defaults) -> Path:
     """The files of a pipeline that are read before it is loaded; the weights are one tensor each."""
     (directory / "transformer").mkdir(parents=True)
-    (directory / "model_index.json").write_text('{"_class_name": "HunyuanVideoPipeline"}')
+    (directory / "model_index.json").write_text(json.dumps(INDEX))
     for component, config in (("transformer", transformer), ("vae", vae), ("text_encoder", {}), ("text_encoder_2", {})):
         (directory / component).mkdir(exist_ok=True)
         (directory / component / "config.json").write_text(json.dumps(config or {}))
-        header = json.dumps({"w": {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}}).encode()
-        data = len(header).to_bytes(8, "little") + header + b"\0\0\0\0"
-        (directory / component / "diffusion_pytorch_model.safetensors").write_bytes(data)
+        (directory / component / WEIGHTS[COMPONENTS[component][0]]).write_bytes(safetensors(w="F32"))
+    for name in ("tokenizer/tokenizer.json", "tokenizer_2/tokenizer.json", "scheduler/scheduler_config.json"):
+        (directory / name).parent.mkdir()
+        (directory / name).write_text("{}")
     if defaults:
         (directory / "resca.json").write_text(json.dumps(defaults))
     return directory
@@ -98,7 +122,7 @@ def break_file(path: Path, text: str | None) -> None:
 @pytest.mark.parametrize(
     "file, text, what",
     [
-        ("model_index.json", None, "cannot read model file"),
+        ("model_index.json", None, "has weights, but no model_index.json, as an original checkpoint"),
         ("model_index.json", "{", "not valid JSON"),
         ("model_index.json", "[]", "must hold a JSON object"),
         ("model_index.json", '{"_class_name": "FluxPipeline"}', "is a FluxPipeline, not a HunyuanVideoPipeline"),
@@ -109,7 +133,7 @@ def break_file(path: Path, text: str | None) -> None:
         ("resca.json", '{"heigth": 1}', "resca.json: heigth"),
         ("resca.json", '{"dtype": "int8"}', "resca.json: dtype"),
         ("vae/diffusion_pytorch_model.safetensors", None, "no weights in vae/"),
-        ("transformer/diffusion_pytorch_model.safetensors", "short", "cannot read the weights"),
+        ("transformer/diffusion_pytorch_model.safetensors", "short", "not a whole .safetensors file"),
     ],
 )
 def test_unreadable_model_directory_is_one_sentence(tmp_path, file, text, what):
@@ -131,7 +155,7 @@ def test_pickled_weights_are_refused(tmp_path):
 @pytest.mark.parametrize(
     "file, text",
     [
-        ("model_index.json", '{"_class_name": "HunyuanVideoPipeline", "transformer": ["my_code", "MyTransformer"]}'),
+        ("model_index.json", json.dumps(INDEX | {"transformer": ["my_code", "MyTransformer"]})),
         ("text_encoder/config.json", '{"auto_map": {"AutoModel": "modeling_mine.Mine"}}'),
     ],
 )

@@ -2,6 +2,7 @@
 
 import json
 import logging
+import shutil
 
 import pytest
 import torch
@@ -11,6 +12,7 @@ from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
 from jobs.measure.memory import Models, make_row
+from jobs.models.facts import read_facts
 from jobs.models.prompt_length import cut_tokens
 from jobs.rank.load import load_pipeline
 from jobs.rank.offload import on_device
@@ -69,6 +71,20 @@ def test_a_loaded_pipeline_and_its_tokenizer_alone_agree_on_what_is_cut_off_a_pr
     assert (renderer.cut_tokens(whole), renderer.cut_tokens(long)) == (0, 3)
     assert cut_tokens(directory, renderer.family, TEMPLATE, [whole, long]) == {long: 3}
     assert torch.equal(renderer.encode(long).tokens[:, :255], renderer.encode(whole).tokens[:, :255])
+
+
+@pytest.mark.parametrize("max_shard_size", ["10GB", "200KB"], ids=["one-file", "index"])
+def test_a_variant_is_that_of_from_pretrained(max_shard_size, directory, tmp_path):
+    """The first text encoder has no variant: it takes its plain weights, as in diffusers."""
+    again = tmp_path / "again"
+    saved = HunyuanVideoPipeline.from_pretrained(directory)
+    saved.save_pretrained(again, max_shard_size=max_shard_size, variant="fp16")
+    shutil.rmtree(again / "text_encoder")
+    shutil.copytree(directory / "text_encoder", again / "text_encoder")
+    expected = HunyuanVideoPipeline.from_pretrained(again, variant="fp16")
+    (again / "transformer" / "notes").touch()  # which diffusers itself trips over
+    check_equal(load(again, variant="fp16"), expected)
+    assert read_facts(str(again), variant="fp16").variant == "fp16"
 
 
 OWN_CLASS = """
@@ -247,6 +263,6 @@ def test_files_of_a_hub_id_are_downloaded_once_for_what_is_loaded(directory, mon
     assert load("owner/name", revision="abc", with_text=False).text_encoder is None
     ((source, options),) = asked
     assert source == "owner/name" and options["revision"] == "abc"
-    assert json.dumps(sorted(set(options) - {"revision", "trust_remote_code"})) == json.dumps(
+    assert json.dumps(sorted(set(options) - {"revision", "variant", "trust_remote_code"})) == json.dumps(
         ["text_encoder", "text_encoder_2", "tokenizer", "tokenizer_2"]
     )

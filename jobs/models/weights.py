@@ -1,0 +1,162 @@
+"""Which files hold a model's weights, and whether they are whole: from their headers alone, without torch."""
+
+import re
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+from safetensors import SafetensorError, safe_open
+
+from jobs.errors import BadInput
+from jobs.models.directory import lfs_pointer, read_json
+
+FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "model.safetensors"}
+FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
+# Of buffers: positions, masks and the like.
+COMPUTED_WITH = {*FLOATS, "F64", "I64", "I32", "I16", "BOOL"}
+PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+
+Header = dict[str, str]  # the number format of each tensor, in the order of the file
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightNames:
+    """What the weights of a component are called: one file, or the index of those that they are divided into."""
+
+    file: str
+    index: str
+    variant: str | None = None
+
+    def are_in(self, folder: Path) -> bool:
+        """Whether either of them is there."""
+        return (folder / self.file).is_file() or (folder / self.index).is_file()
+
+
+def weight_names(library: str, variant: str | None = None) -> WeightNames:
+    """As diffusers and transformers name weights, and a variant of them: `model.fp16.safetensors`."""
+    file = FILES[library]
+    stem, dot = file.removesuffix(".safetensors"), f".{variant}" if variant else ""
+    return WeightNames(file=f"{stem}{dot}.safetensors", index=f"{file}.index{dot}.json", variant=variant)
+
+
+def names_in_use(folder: Path, library: str, variant: str | None) -> WeightNames:
+    """The names that are loaded: those of the variant where a component has it, else the plain ones, as diffusers does.
+
+    A component with a class of its own may take the names of either library.
+    """
+    libraries = [library] if library in FILES else list(FILES)
+    plain = [weight_names(each) for each in libraries]
+    of_variant = [weight_names(each, variant) for each in libraries] if variant else []
+    return next((names for names in [*of_variant, *plain] if names.are_in(folder)), plain[0])
+
+
+@dataclass(frozen=True, kw_only=True)
+class Weights:
+    """The files of a component that are loaded, with what their headers say, and the index that names them."""
+
+    headers: dict[Path, Header]
+    index: Path | None = None
+
+    @property
+    def files(self) -> list[Path]:
+        """All that is read."""
+        return [*self.headers, *([self.index] if self.index else [])]
+
+    @property
+    def number_formats(self) -> list[str]:
+        """Of all tensors, in the order of the files."""
+        return [number_format for header in self.headers.values() for number_format in header.values()]
+
+
+def read_weights(folder: Path, library: str, variant: str | None, *, is_partial: bool = False) -> Weights:
+    """The headers of the weights in use.
+
+    Args:
+        is_partial: what is missing will be downloaded.
+
+    Raises:
+        BadInput: a file is missing, cut short, damaged, not fetched, or holds what is not computed with; it is named.
+    """
+    names = names_in_use(folder, library, variant)
+    if not names.are_in(folder):
+        if is_partial:
+            return Weights(headers={})
+        raise BadInput(f"model directory {folder.parent} has {_instead_of(names, folder)}")
+    index = folder / names.index
+    if not index.is_file():
+        return Weights(headers={folder / names.file: _read_header(folder / names.file)})
+    parts = _read_index(index)
+    missing = [path for path in parts if not path.is_file()]
+    if missing and not is_partial:
+        raise BadInput(
+            f"model file {missing[0]} is missing ({len(missing)} of the {len(parts)} that {index.name} names)"
+        )
+    headers = {path: _read_header(path) for path in parts if path not in missing}
+    for path, header in headers.items():
+        if left := parts[path] - header.keys():
+            raise BadInput(f"model file {path} lacks {min(left)}, which {index.name} looks for there")
+    return Weights(headers=headers, index=index)
+
+
+def _instead_of(names: WeightNames, folder: Path) -> str:
+    """What a component has where its weights should be."""
+    here = f"{folder.name}/"
+    if variants := _variants(names, folder):
+        return f"only weights of the variant {variants[0]} in {here}: --variant {variants[0]} takes them"
+    if others := sorted(path.name for path in folder.glob("*.safetensors")):
+        return f"no {names.file} in {here}, only {others[0]}: give it that name if it is a diffusers model's"
+    if any(path for kind in PICKLES for path in folder.glob(kind)):
+        return f"no weights in {here}: pickles such as .bin are never read, convert them to .safetensors"
+    return f"no weights in {here}: {names.file} is missing"
+
+
+def _variants(names: WeightNames, folder: Path) -> list[str]:
+    stem = re.escape(names.file.removesuffix(".safetensors"))
+    name = re.compile(rf"{stem}\.([^.]+)\.safetensors|{re.escape(names.file)}\.index\.([^.]+)\.json")
+    found = (name.fullmatch(path.name) for path in folder.glob("*"))
+    return sorted({match[1] or match[2] for match in found if match})
+
+
+def _read_index(index: Path) -> dict[Path, set[str]]:
+    """The tensors that an index looks for in each file."""
+    match read_json(index).get("weight_map"):
+        case dict(places) if places and all(isinstance(file, str) for file in places.values()):
+            files = sorted(set(map(str, places.values())))
+            return {index.parent / each: {name for name, file in places.items() if file == each} for each in files}
+    raise BadInput(f"model file {index} is not an index of weights")
+
+
+def _read_header(path: Path) -> Header:
+    try:
+        with safe_open(path, framework="numpy") as file:
+            header = {name: file.get_slice(name).get_dtype() for name in file.offset_keys()}
+    except OSError as error:
+        raise BadInput(f"cannot read model file {path}: {error.strerror or error}") from error
+    except SafetensorError as error:
+        size = f"{path.stat().st_size:,} bytes"
+        damaged = f"model file {path} ({size}) is not a whole .safetensors file: copy or download it again"
+        raise BadInput(lfs_pointer(path) or damaged) from error
+    _check_formats(path, header)
+    return header
+
+
+def _check_formats(path: Path, header: Header) -> None:
+    if others := sorted({*header.values()} - COMPUTED_WITH):
+        raise BadInput(
+            f"model file {path} holds weights as {', '.join(others)}, which are not computed with: take those in "
+            f"{', '.join(FLOATS.values())}"
+        )
+
+
+def stored_dtype(weights: Weights) -> str:
+    """The number format of the first weight. Raises BadInput where there is none."""
+    for number_format in weights.number_formats:
+        if number_format in FLOATS:
+            return FLOATS[number_format]
+    raise BadInput(f"model file {weights.files[0]} holds no weights in {', '.join(FLOATS.values())}")
+
+
+def check_variant(name: str, variant: str, folders: Iterable[tuple[Path, str]]) -> None:
+    """Raises BadInput if none of the components, each a folder and its library, has weights of the variant."""
+    if not any(names_in_use(folder, library, variant).variant for folder, library in folders):
+        raise BadInput(f"model {name} has no weights of the variant {variant}; leave out --variant, or correct it")

@@ -1,0 +1,81 @@
+"""The revision of a local model: what decides its pixels, and nothing else."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from jobs.driver.batch_plan import make_plan
+from jobs.errors import BadInput
+from jobs.models.facts import read_facts
+from jobs.options.batch import RenderOptions
+from jobs.options.shared import VideoOptions
+from jobs.store.items import BatchSettings
+from jobs.store.known import survey
+from tests.jobs.models.test_facts import make_model, safetensors
+from tests.jobs.store.example import finish
+
+
+@pytest.fixture
+def model(tmp_path) -> Path:
+    return make_model(tmp_path / "m", {"num_attention_heads": 4}, height=64, width=64, num_frames=5)
+
+
+def revision(model: Path, **options) -> str:
+    return read_facts(str(model), **options).revision
+
+
+def test_files_that_decide_no_pixel_do_not_count(model):
+    before = revision(model)
+    for name in ("notes.txt", "videos/batch.json", ".cache/huggingface/x.json", "transformer/notes.txt", "vae/old.bin"):
+        (model / name).parent.mkdir(parents=True, exist_ok=True)
+        (model / name).write_text("{}")
+    (model / "transformer/diffusion_pytorch_model.fp16.safetensors").write_bytes(safetensors(w="F16"))
+    assert revision(model) == before
+    assert revision(model, variant="fp16") != before
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        "model_index.json",
+        "resca.json",
+        "vae/config.json",
+        "tokenizer/tokenizer.json",
+        "scheduler/scheduler_config.json",
+    ],
+)
+def test_files_that_decide_pixels_count(model, name):
+    before = revision(model)
+    text = json.loads((model / name).read_text())
+    (model / name).write_text(json.dumps(text, indent=7) + " ")
+    assert revision(model) != before
+
+
+def test_the_demo_model_has_the_revision_that_it_always_had():
+    assert read_facts("demo").revision == read_facts("demo").earlier_revision
+
+
+def test_a_batch_that_an_earlier_version_has_finished_stays_finished(model, tmp_path):
+    """Earlier versions counted all files in the model's directory, such as notes."""
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    (model / "notes.txt").write_text("mine")
+    options = RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model))
+    plan = make_plan(options)
+    assert plan.facts.revision != plan.facts.earlier_revision
+    then = BatchSettings(**{**dict(plan.settings), "revision": plan.facts.earlier_revision})
+    finish(then, plan.items[0])
+    assert not make_plan(options).todo
+    other = RenderOptions(**{**vars(options), "video": VideoOptions(seed=7)})
+    with pytest.raises(BadInput, match=r"other settings .seed 0 -> 7, revision"):
+        make_plan(other)
+
+
+def test_a_variant_decides_and_no_variant_leaves_fingerprints_as_they_were(model, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    plan = make_plan(RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model)))
+    item = plan.items[0]
+    assert "variant" not in plan.settings.deciding(item)
+    finish(plan.settings, item)
+    of_variant = BatchSettings(**{**dict(plan.settings), "variant": "fp16"})
+    assert list(survey(plan.storage, of_variant, plan.items).changed) == [item.id]
