@@ -1,5 +1,6 @@
 """A worker as its driver sees it: Ray's handle of the actor, with the types that Ray does not know."""
 
+from pathlib import Path
 from typing import Generic
 
 import ray
@@ -25,7 +26,8 @@ class RemoteWorker(Generic[Item, Result]):
         worker_class = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
             num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
         )
-        actor = worker_class.remote(dict(spec.env), max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0)
+        num_threads, on_cpu = max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0
+        actor = worker_class.remote(dict(spec.env), num_threads, on_cpu, _umask())
         assert isinstance(actor, ActorHandle)  # Ray's types leave open that it is the class.
         self._actor = actor
 
@@ -59,3 +61,13 @@ class RemoteWorker(Generic[Item, Result]):
 
     def kill(self) -> None:
         ray.kill(self._actor)
+
+
+def _umask() -> int:
+    """Which permissions this process takes from new files; only Linux tells it without changing it."""
+    try:
+        status = Path("/proc/self/status").read_text(encoding="utf-8")
+    except OSError:
+        status = ""
+    lines = [line for line in status.splitlines() if line.startswith("Umask:")]
+    return int(lines[0].split()[1], 8) if lines else 0o022

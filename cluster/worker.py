@@ -2,8 +2,6 @@
 
 import asyncio
 import os
-import socket
-import struct
 import sys
 import threading
 import traceback
@@ -13,9 +11,11 @@ from dataclasses import dataclass
 from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVarTuple
 
+from cluster.cpus import usable_cpus
 from cluster.failure import RankError, classify
 from cluster.heap import keep_freed_memory, uncollected
 from cluster.heartbeat import Heartbeat
+from cluster.interfaces import use_interface_of
 from cluster.ranks import Member, RankContext
 from cluster.session import Item, Result, Session, Workload
 from cluster.waiting import Value
@@ -40,11 +40,12 @@ RankReport: TypeAlias = RankResult[Value] | RankError
 class Worker(Generic[Item, Result]):
     """One rank. All work runs in one thread of its own, so that `poll` answers meanwhile."""
 
-    def __init__(self, env: dict[str, str], num_threads: int, on_cpu: bool):
+    def __init__(self, env: dict[str, str], num_threads: int, on_cpu: bool, umask: int):
         os.environ.update(env)
+        os.umask(umask)  # the driver's: what its ranks write is for whom it would be
         if on_cpu:
             keep_freed_memory()
-        self._num_threads = num_threads
+        self._num_threads = min(num_threads, usable_cpus())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
         self._store: TCPStore | None = None
         self._session: Session[Item, Result] | None = None
@@ -150,7 +151,7 @@ def _join(store: "TCPStore", context: RankContext, timeout_s: float, num_threads
     import torch.distributed as dist
 
     torch.set_num_threads(num_threads)
-    _use_interface_of(ray.util.get_node_ip_address())
+    use_interface_of(ray.util.get_node_ip_address())
     on_cpu = context.device == "cpu"
     if not on_cpu:
         torch.cuda.set_device(context.device)
@@ -163,31 +164,3 @@ def _join(store: "TCPStore", context: RankContext, timeout_s: float, num_threads
         world_size=context.world_size,
         timeout=timedelta(seconds=timeout_s),
     )
-
-
-def _use_interface_of(host: str) -> None:
-    """On hosts with several interfaces gloo and NCCL may choose the loopback; name the one that Ray uses."""
-    interface = _interface_of(host)
-    if interface is None:
-        return
-    os.environ.setdefault("GLOO_SOCKET_IFNAME", interface)
-    os.environ.setdefault("NCCL_SOCKET_IFNAME", interface)
-
-
-def _interface_of(host: str) -> str | None:
-    if not sys.platform.startswith("linux"):
-        return None
-    names = [name for _, name in socket.if_nameindex()]
-    return next((name for name in names if _address_of(name) == host), None)
-
-
-def _address_of(interface: str) -> str | None:
-    import fcntl
-
-    get_interface_address = 0x8915  # SIOCGIFADDR in linux/sockios.h
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            answer = fcntl.ioctl(probe, get_interface_address, struct.pack("256s", interface.encode()[:15]))
-        except OSError:  # An interface without an IPv4 address.
-            return None
-    return socket.inet_ntoa(answer[20:24])

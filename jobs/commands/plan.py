@@ -7,6 +7,7 @@ from typing import TypedDict
 
 from rich.console import Console
 
+from cluster.cpus import usable_cpus
 from cluster.placement import living_nodes
 from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
@@ -102,4 +103,4 @@ def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:
 def _this_machine() -> dict[str, float]:
     import torch
 
-    return {"CPU": float(os.cpu_count() or 1), "GPU": float(torch.cuda.device_count())}
+    return {"CPU": float(usable_cpus()), "GPU": float(torch.cuda.device_count())}

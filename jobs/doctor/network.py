@@ -1,6 +1,5 @@
 """Interfaces and ports of this machine, and who may reach Ray's dashboard on it."""
 
-import os
 import socket
 from collections.abc import Iterator
 from contextlib import suppress
@@ -8,12 +7,12 @@ from dataclasses import dataclass
 
 import psutil
 
+from cluster.interfaces import CHOICES, wrong_choice
 from jobs.doctor.finding import Finding, ok, problem, warning
 from jobs.options.batch import DoctorOptions
 
 # Bridges of containers and virtual machines: no other machine is reached by them.
 INTERNAL = ("docker", "veth", "br-", "virbr", "cni", "flannel", "cali", "vmnet", "lxc", "podman")
-CHOICES = ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
 EVERYWHERE = ("0.0.0.0", "::")
 DASHBOARD_PORT = 8265
 DASHBOARD = "ray/dashboard/dashboard.py"
@@ -61,7 +60,7 @@ def check_interfaces(options: DoctorOptions) -> Iterator[Finding]:
 
     addresses = _addresses()
     taken = ray.util.get_node_ip_address()
-    yield from _named(addresses)
+    yield from _named()
     if not addresses:
         yield warning("only the loopback interface is up", "enough for this machine; a cluster needs a network")
     elif taken not in addresses.values():
@@ -92,14 +91,11 @@ def _owner(addresses: dict[str, str], address: str) -> str:
     return next(name for name, own in addresses.items() if own == address)
 
 
-def _named(addresses: dict[str, str]) -> Iterator[Finding]:
-    """Names given by the environment that fit no interface; `^` excludes names, `=` asks for exactly this one."""
+def _named() -> Iterator[Finding]:
+    """Names given by the environment that fit no interface."""
     for variable in CHOICES:
-        choice = os.environ.get(variable, "")
-        names = [name.lstrip("=") for name in choice.split(",") if name]
-        known = [*addresses, "lo"]
-        if names and not choice.startswith("^") and not any(own.startswith(name) for name in names for own in known):
-            yield problem(f"{variable}={choice} names no interface; there are {', '.join(known)}", f"unset {variable}")
+        if wrong := wrong_choice(variable):
+            yield problem(wrong, f"unset {variable}")
 
 
 def check_ports(options: DoctorOptions) -> Iterator[Finding]:

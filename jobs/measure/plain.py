@@ -12,6 +12,7 @@ from pathlib import Path
 import torch
 import torch.distributed as dist
 
+from cluster.cpus import usable_cpus
 from cluster.heap import keep_freed_memory, uncollected
 from cluster.ranks import RankContext
 from jobs.driver.batch_plan import make_plan
@@ -25,7 +26,7 @@ def main(prompts: str, out: str, times: str, *options: str) -> None:
     plan = make_plan(parse(["render", prompts, "--out", out, *options]))
     rank, world_size, local_rank = (int(os.environ[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
     device = f"cuda:{local_rank}" if torch.cuda.is_available() else "cpu"
-    asked, share = plan.options.cpus_per_rank, max(1, (os.cpu_count() or 1) // world_size)
+    asked, share = plan.options.cpus_per_rank, max(1, usable_cpus() // world_size)
     torch.set_num_threads(share if asked == "auto" else asked)
     if device == "cpu":
         keep_freed_memory()
