@@ -19,6 +19,7 @@ from cluster.remote import RemoteWorker
 from cluster.session import Item, Result, Workload
 from cluster.waiting import TICK_S, Deadline, Value, arrived, check_stop
 from cluster.worker import RankReport, RankResult
+from cluster.worker_starts import WorkerStarts
 
 # How long the other ranks get to come back after one has raised; then they count as stuck in a collective.
 GRACE_S = 5.0
@@ -54,6 +55,7 @@ class Gang(Generic[Item, Result]):
         self.num_runs = 0
         self._spec = spec
         self._placement = placement
+        self._starts = WorkerStarts.of_this_node()
         self._workers: list[RemoteWorker[Item, Result]] = []
 
     @classmethod
@@ -134,13 +136,19 @@ class Gang(Generic[Item, Result]):
     def _build(self, workload: Workload[Item, Result], stop: threading.Event) -> None:
         spec, deadline = self._spec, Deadline(self._spec.start_timeout_s, stop)
         self._workers = [RemoteWorker(spec, self._placement, index) for index in range(spec.world_size)]
-        members = deadline.collect([worker.describe() for worker in self._workers])
+        members = deadline.collect([worker.describe() for worker in self._workers], meanwhile=self._check_starts)
         contexts = assign_ranks(members)
         order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
         self._workers = [self._workers[index] for index in order]
         self.hosts = [members[index].host for index in order]
         self.node_ids = [members[index].node_id for index in order]
         self._begin([contexts[index] for index in order], workload, deadline)
+
+    def _check_starts(self) -> None:
+        """Raises GangLost if a rank's process has ended before it could answer."""
+        if said := self._starts.failed():
+            summary = f"The process of a rank ended at its start: {said.splitlines()[-1]}"
+            raise GangLost(RankError(kind=FailureKind.START, summary=summary, traceback=said))
 
     def _begin(self, contexts: list[RankContext], workload: Workload[Item, Result], deadline: Deadline) -> None:
         spec, monitor = self._spec, self._monitor(START_SILENCE_S)

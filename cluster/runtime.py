@@ -3,20 +3,30 @@
 import logging
 import os
 import signal
-import socket
 import sys
-import threading
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from functools import partial
 from pathlib import Path
 
 import ray
+from ray._common.network_utils import get_localhost_ip  # pyright: ignore[reportAttributeAccessIssue]
+from ray._private import ray_constants
+from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError
+from ray.job_config import JobConfig
 
-PROBE_TIMEOUT_S = 5
-STOPS = (signal.SIGTERM, signal.SIGHUP)
-# What goes through Ray here are items and small results; large data go to storage.
-OBJECT_STORE_BYTES = 100 * 2**20
+from cluster.attaching import ClusterUnavailable, ask, is_loopback, locate, why_not
+from cluster.cpus import usable_cpus
+from cluster.environment import environment
+from cluster.host import OBJECT_STORE_BYTES, obstacles, temporary_directory
+from cluster.signals import bounded, deaf_to_hang_ups, ending_in_order, handled, take_note
+from cluster.token import keep_private, own_token
+
+__all__ = ["ClusterUnavailable", "ray_runtime"]
+
+ATTACH_TIMEOUT_S, START_TIMEOUT_S, END_TIMEOUT_S = 28, 60, 60
+PROJECT = str(Path(__file__).parents[1])
 # A Ray that ends with its batch is looked into by nobody, and what it does for that it takes from the ranks: idle
 # workers for tasks to come alone cost 1.6% of a core, statistics of its own events and tasks half of that.
 EMBEDDED = {
@@ -28,125 +38,146 @@ EMBEDDED = {
 }
 
 
-class ClusterUnavailable(RuntimeError):
-    """There is no usable Ray cluster at the address."""
-
-
 @contextmanager
-def ray_runtime(address: str | None = None, *, num_cpus: int | None = None) -> Iterator[None]:
+def ray_runtime(
+    address: str | None = None, *, num_cpus: int | None = None, give_up: Callable[[str], None] | None = None
+) -> Iterator[None]:
     """A running Ray for the block: the cluster at `address` (or RAY_ADDRESS), else an embedded local one.
 
-    `num_cpus` sizes the embedded one (all of the machine's if None). SIGTERM in the block becomes SystemExit(143),
-    SIGHUP SystemExit(129) unless it is ignored (nohup), so that everything is torn down on the way out. A Ray that runs
-    already is used and left running.
+    `num_cpus` sizes the embedded one (all that this process may use if None). SIGTERM in the block becomes
+    SystemExit(143), SIGHUP SystemExit(129) unless it is ignored (nohup), so that everything is torn down on the way
+    out. A Ray that runs already is used and left running. `give_up` is called, in another thread, with a sentence if
+    Ray hangs where nothing can interrupt it; it is to end the process, which happens in any case.
 
-    Raises ClusterUnavailable if the cluster does not answer, ValueError for a malformed address.
+    Raises ClusterUnavailable if the cluster does not answer or none can start, ValueError for a malformed address.
     """
     if ray.is_initialized():
         yield
         return
-    previous = {each: signal.getsignal(each) for each in STOPS if signal.getsignal(each) != signal.SIG_IGN}
+    keep_private()
     address = address or os.environ.get("RAY_ADDRESS") or "local"
-    try:
-        _start_embedded(num_cpus) if address == "local" else _attach(address)
-        _handle(dict.fromkeys(previous, _exit))
+    with ExitStack() as stack:
+        if address == "local":
+            stack.enter_context(own_token())
+        stack.enter_context(ending_in_order())
+        stack.callback(_end)
+        _begin(address, num_cpus, give_up)
+        # Ray has put its own handler, which ends with another exit code.
+        stack.enter_context(ending_in_order())
         yield
-    finally:
+
+
+def _begin(address: str, num_cpus: int | None, give_up: Callable[[str], None] | None) -> None:
+    is_own = address == "local"
+    timeout_s = START_TIMEOUT_S if is_own else ATTACH_TIMEOUT_S
+    what = "Ray did not start on this machine" if is_own else f"The Ray cluster at {address} lets nobody attach"
+    leave = partial(_leave, give_up, f"{what} within {timeout_s} s; resca doctor may tell why.")
+    try:
+        with bounded(timeout_s, leave):
+            _start_embedded(num_cpus) if is_own else _attach(locate(address))
+    except SystemExit as end:
+        if end.code == signal.SIGTERM:  # By Ray's own handler.
+            raise SystemExit(128 + signal.SIGTERM) from end
+        raise
+
+
+def _end() -> None:
+    """Ends Ray, whatever signals come meanwhile: one that comes twice ends the process instead."""
+    deaf = {signal.SIGTERM: take_note, signal.SIGINT: take_note, signal.SIGHUP: signal.SIG_IGN}
+    with handled(deaf), bounded(END_TIMEOUT_S, partial(os._exit, 1)):
         ray.shutdown()
-        _handle(previous)
+
+
+def _leave(give_up: Callable[[str], None] | None, sentence: str) -> None:
+    if give_up:
+        give_up(sentence)
+    print(sentence, file=sys.stderr, flush=True)
+    os._exit(1)
 
 
 def _start_embedded(num_cpus: int | None) -> None:
-    with _environment(EMBEDDED), _deaf_to_hang_ups():
-        ray.init(
-            address="local",
-            num_cpus=num_cpus,
-            include_dashboard=False,
-            object_store_memory=OBJECT_STORE_BYTES,
-            log_to_driver=False,
-            logging_level=logging.ERROR,
-            runtime_env=_same_imports(),
-        )
+    for obstacle in obstacles():
+        raise ClusterUnavailable(f"{obstacle}.")
+    place = temporary_directory()
+    assert isinstance(place, Path)
+    try:
+        with environment(EMBEDDED), _loopback_stays(), deaf_to_hang_ups():
+            ray.init(
+                address="local",
+                num_cpus=num_cpus or usable_cpus(),
+                include_dashboard=False,
+                object_store_memory=OBJECT_STORE_BYTES,
+                log_to_driver=False,
+                logging_level=logging.CRITICAL,
+                job_config=_OwnPath(),
+                runtime_env=_same_imports(),
+                _node_ip_address=get_localhost_ip(),
+                _temp_dir=str(place),
+            )
+    except Exception as error:  # Ray raises of many kinds, bare Exception among them.
+        reason = (str(error).strip() or type(error).__name__).splitlines()[0].rstrip(".")
+        raise ClusterUnavailable(
+            f"Ray could not start on this machine: {reason}; resca doctor may tell why, or its logs in "
+            f"{place}/session_latest/logs."
+        ) from error
 
 
 def _attach(address: str) -> None:
-    if address != "auto":
-        _probe(address)
     # Inside a Ray job the job's own runtime environment brings the code to the workers.
-    runtime_env = None if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ else _same_imports()
+    own = (
+        {}
+        if "RAY_JOB_CONFIG_JSON_ENV_VAR" in os.environ
+        else {"job_config": _OwnPath(), "runtime_env": _same_imports()}
+    )
+    logging.getLogger("ray").setLevel(logging.CRITICAL)
     try:
-        ray.init(address=address, log_to_driver=False, logging_level=logging.ERROR, runtime_env=runtime_env)
+        with ExitStack() as stack:
+            if is_loopback(address):
+                stack.enter_context(_loopback_stays())
+                maybe_enable_token_auth_if_token_available(warn_if_disabled=False)
+            ask(address)
+            ray.init(address=address, log_to_driver=False, logging_level=logging.CRITICAL, **own)
+    except ClusterUnavailable:
+        raise
     except (ConnectionError, RuntimeError, RayError) as error:
-        reason = str(error).strip().splitlines()[0]
-        raise ClusterUnavailable(f"The Ray cluster at {address} cannot be used: {reason}") from error
+        raise ClusterUnavailable(why_not(address, error)) from error
 
 
-def _probe(address: str) -> None:
-    """Asks for an answer first: Ray itself tries for many minutes, or ends the process."""
-    if address.startswith("ray://"):
-        raise ValueError(f"{address} is for Ray clients, which cannot place gangs; submit the batch as a job instead.")
-    host, _, port = address.rpartition(":")
-    if not host or not port.isdigit():
-        raise ValueError(f"The Ray address {address!r} is malformed; give host:port or auto.")
+@contextmanager
+def _loopback_stays() -> Iterator[None]:
+    """Ray otherwise makes 127.0.0.1 the address of an interface, unless it takes the machine for one without clusters.
+
+    https://github.com/ray-project/ray/issues/18730
+    """
+    before = ray_constants.ENABLE_RAY_CLUSTER
+    ray_constants.ENABLE_RAY_CLUSTER = False
     try:
-        with socket.create_connection((host, int(port)), timeout=PROBE_TIMEOUT_S) as connection:
-            speaks_grpc = _speaks_grpc(connection)
-    except OSError as error:
-        raise ClusterUnavailable(f"No Ray cluster answers at {address}: {error.strerror or error}.") from error
-    if not speaks_grpc:
-        raise ClusterUnavailable(f"What answers at {address} is not Ray; the port is 6379 unless it was changed.")
+        with environment({ray_constants.ENABLE_RAY_CLUSTERS_ENV_VAR: "0"}):
+            yield
+    finally:
+        ray_constants.ENABLE_RAY_CLUSTER = before
 
 
-def _speaks_grpc(connection: socket.socket) -> bool:
-    """Opens HTTP/2 (RFC 9113, section 3.4): the server must answer with a SETTINGS frame, which is of type 4."""
-    if os.environ.get("RAY_USE_TLS", "0") != "0":
-        return True  # Only a TLS client could ask.
-    empty_settings = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
-    connection.sendall(b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + empty_settings)
-    frame = connection.recv(9)
-    return len(frame) > 3 and frame[3] == 4
+class _OwnPath(JobConfig):
+    """Keeps Ray from putting the current directory before everything else that workers import."""
+
+    def _runtime_env_has_working_dir(self) -> bool:
+        return True
 
 
 def _same_imports() -> dict[str, dict[str, str]]:
-    """Workers can import what this process can, also from a checkout that is not installed."""
-    installed = tuple({sys.prefix, sys.base_prefix})
-    folders = [os.path.abspath(folder) for folder in [".", *sys.path]]
-    own = [folder for folder in folders if os.path.isdir(folder) and not _is_below(folder, installed)]
+    """Workers can import what this process can, also from a checkout that is not installed.
+
+    The current directory is left out if it is on the path only because it is the current one: PYTHONPATH comes before
+    Python's own modules, which a file there may be named like.
+    """
+    main = getattr(sys.modules["__main__"], "__file__", None)
+    needed = {PROJECT, os.path.dirname(os.path.abspath(main)) if main else PROJECT}
+    left_out = {os.getcwd()} - needed
+    folders = [folder for folder in map(os.path.abspath, sys.path) if folder not in left_out and os.path.isdir(folder)]
+    own = [folder for folder in folders if not _is_installed(folder)]
     return {"env_vars": {"PYTHONPATH": os.pathsep.join(dict.fromkeys(own))}}
 
 
-def _is_below(folder: str, parents: tuple[str, ...]) -> bool:
-    return any(Path(folder).is_relative_to(parent) for parent in parents)
-
-
-@contextmanager
-def _environment(values: Mapping[str, str]) -> Iterator[None]:
-    """Sets variables for what is started in the block, but those that the user has set."""
-    ours = {name: value for name, value in values.items() if name not in os.environ}
-    os.environ.update(ours)
-    try:
-        yield
-    finally:
-        for name in ours:
-            del os.environ[name]
-
-
-def _handle(handlers: Mapping[signal.Signals, object]) -> None:
-    if threading.current_thread() is threading.main_thread():
-        for each, handler in handlers.items():
-            signal.signal(each, handler)  # pyright: ignore[reportArgumentType]
-
-
-@contextmanager
-def _deaf_to_hang_ups() -> Iterator[None]:
-    """What is started in the block does not end with its terminal, but with this process."""
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
-    try:
-        yield
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _exit(signum: int, frame: object) -> None:
-    signal.signal(signal.SIGHUP, signal.SIG_IGN)  # A terminal says it more than once; the first is being answered.
-    raise SystemExit(128 + signum)
+def _is_installed(folder: str) -> bool:
+    return any(Path(folder).is_relative_to(prefix) for prefix in (sys.prefix, sys.base_prefix))

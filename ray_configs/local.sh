@@ -2,6 +2,7 @@
 # One machine: a Ray head that answers on loopback only, and only to those who have the token.
 #   ray_configs/local.sh start [options of `ray start`]
 #   RAY_AUTH_MODE=token resca submit prompts.txt --out "$PWD/videos" --dashboard http://127.0.0.1:8265
+#   RAY_AUTH_MODE=token resca render prompts.txt --out videos --address 127.0.0.1:6379
 #   ray_configs/local.sh stop
 # Ports and places can be set: RAY_PORT, DASHBOARD_PORT, AGENT_PORT, CLIENT_PORT, METRICS_PORT, RESCA_RAY_DIR.
 # Tokens are not encryption: over a network, reach the head through an SSH tunnel.
@@ -33,7 +34,8 @@ start() {
     chmod 700 "$directory" # Ray opens its own part of it to everyone.
     is_running && die "it runs already: $dashboard"
     is_taken && die "port $dashboard_port is taken; choose another with DASHBOARD_PORT." # Ray would, silently.
-    (umask 077 && ray get-auth-token --generate >/dev/null) # Ray itself would let everyone read it.
+    (umask 077 && ray get-auth-token --generate >/dev/null) # Ray itself would let everyone read it,
+    [[ ! -O ~/.ray/auth_token ]] || chmod 600 ~/.ray/auth_token # and may have made it before.
     # Only where Ray takes this machine for one that forms no clusters does 127.0.0.1 stay what it is. And half a
     # minute, by default, would be too short to finish a video, so stopping does not wait for jobs.
     export RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER=0 RAY_GRACEFUL_SHUTDOWN_DRAIN_TIMEOUT_S=0
@@ -46,6 +48,7 @@ start() {
     cat <<TEXT
 Ray runs: $dashboard, metrics at http://127.0.0.1:${METRICS_PORT:-8080}, token in ~/.ray/auth_token.
   RAY_AUTH_MODE=token resca submit prompts.txt --out "\$PWD/videos" --dashboard $dashboard
+  RAY_AUTH_MODE=token resca render prompts.txt --out "\$PWD/videos" --address 127.0.0.1:${RAY_PORT:-6379}
 TEXT
 }
 

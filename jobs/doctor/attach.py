@@ -15,21 +15,19 @@ def main(address: str) -> None:
     import ray
 
     try:
-        with ray_runtime(address):
+        with ray_runtime(address, give_up=_tell):
             print(json.dumps({"nodes": [_node(node) for node in ray.nodes() if node["Alive"]]}), flush=True)
     except (ClusterUnavailable, ValueError) as error:
-        print(json.dumps({"error": sentence(error)}), flush=True)
+        _tell(str(error))
+
+
+def _tell(error: str) -> None:
+    print(json.dumps({"error": error}), flush=True)
 
 
 def _node(node: dict) -> "Node":
     resources = node["Resources"]
     return {"host": node["NodeManagerAddress"], "gpus": int(resources.get("GPU", 0)), "cpus": resources.get("CPU", 0)}
-
-
-def sentence(error: Exception) -> str:
-    """An error on one line; what Ray says of differing versions stands in its cause."""
-    cause = str(error.__cause__ or "")
-    return " ".join((cause if cause.startswith("Version mismatch") else str(error)).split())
 
 
 if __name__ == "__main__":

@@ -11,6 +11,8 @@ from typing import TypedDict
 
 import psutil
 
+from cluster.host import obstacles
+from cluster.token import default_file
 from jobs.doctor.finding import Finding, ok, problem, warning
 from jobs.doctor.machine import existing
 from jobs.options.batch import DoctorOptions
@@ -22,10 +24,13 @@ TOKEN_DOCUMENTATION = "https://docs.ray.io/en/latest/ray-security/token-auth.htm
 # By what the error says.
 REMEDIES = {
     "ray clients": "leave out ray:// on a machine of the cluster, or use resca submit from elsewhere",
+    "dashboard": "--address and RAY_ADDRESS take HOST:6379 or auto; resca submit takes the dashboard's URL",
     "malformed": "--address and RAY_ADDRESS take HOST:6379 or auto",
     "no ray cluster": "start one (ray start --head), name the right address, or look at the firewall between",
     "not ray": "name the head's port: 6379, or that of ray start --port",
     "version mismatch": "install the same Ray and Python on this machine and on all nodes",
+    "not a node": "use resca submit from here, or join this machine to the cluster (ray start --address)",
+    "lets nobody attach": "run this on a node of the cluster, and look at its logs in /tmp/ray/session_latest",
     "failed to connect": "compare the tokens (ray get-auth-token) and look at the head's logs: something answers there",
     "token": f"copy the cluster's token to ~/.ray/auth_token on this machine, see {TOKEN_DOCUMENTATION}",
 }
@@ -49,7 +54,8 @@ class Answer(TypedDict, total=False):
 def check_cluster(options: DoctorOptions) -> Iterator[Finding]:
     """Attach to the cluster, if one is named, and look at its nodes."""
     if not (address := address_of(options)):
-        yield ok(f"Ray {version('ray')}; no cluster is named, so `render` starts a Ray of its own here")
+        found = [problem(obstacle.found, obstacle.remedy) for obstacle in obstacles()]
+        yield from found or [ok(f"Ray {version('ray')}; no cluster is named, so `render` starts a Ray of its own here")]
         return
     answer = _ask(address)
     if error := answer.get("error"):
@@ -70,13 +76,13 @@ def address_of(options: DoctorOptions) -> str | None:
 
 def _ask(address: str) -> Answer:
     """The nodes, or the error, of a cluster; Ray itself may try for minutes or end the process."""
-    command = [sys.executable, "-m", "jobs.doctor.attach", address]
+    command = [sys.executable, "-P", "-m", "jobs.doctor.attach", address]
     environment = os.environ | {"PYTHONPATH": os.pathsep.join(path or os.getcwd() for path in sys.path)}
     try:
         done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=ATTACH_TIMEOUT_S)
     except subprocess.TimeoutExpired:
         return {"error": f"The Ray cluster at {address} lets nobody attach from here in {ATTACH_TIMEOUT_S} s."}
-    if done.returncode:
+    if done.returncode and not done.stdout.strip():
         last = (done.stderr.strip().splitlines() or ["no message"])[-1]
         return {"error": f"Attaching to {address} ended with exit code {done.returncode}: {last}"}
     return json.loads(done.stdout.splitlines()[-1])
@@ -120,7 +126,7 @@ def _file_system(path: Path) -> str:
 def check_token(options: DoctorOptions) -> Iterator[Finding]:
     """Whether the cluster's jobs are guarded, and whether others can read the token."""
     mode, place = os.environ.get("RAY_AUTH_MODE", "").lower(), _token_file()
-    present = bool(os.environ.get("RAY_AUTH_TOKEN")) or place.is_file()
+    present = bool(os.environ.get("RAY_AUTH_TOKEN") or (place and place.is_file()))
     if mode == "token" and not present:
         yield problem(
             f"RAY_AUTH_MODE=token, but no token in {place}", "copy the cluster's, or: ray get-auth-token --generate"
@@ -129,14 +135,14 @@ def check_token(options: DoctorOptions) -> Iterator[Finding]:
         yield _unguarded(options, f"RAY_AUTH_MODE={mode}" if mode else "no token")
     else:
         yield ok("in RAY_AUTH_TOKEN" if os.environ.get("RAY_AUTH_TOKEN") else f"in {place}")
-    if place.is_file() and place.stat().st_mode & 0o077:
+    if place and place.is_file() and place.stat().st_mode & 0o077:
         yield warning(f"others can read {place}", f"chmod 600 {place}")
 
 
-def _token_file() -> Path:
-    """Where Ray looks, after RAY_AUTH_TOKEN."""
+def _token_file() -> Path | None:
+    """Where Ray looks, after RAY_AUTH_TOKEN; None for a user without a home directory."""
     named = os.environ.get("RAY_AUTH_TOKEN_PATH")
-    return Path(named) if named else Path.home() / ".ray" / "auth_token"
+    return Path(named) if named else default_file()
 
 
 def _unguarded(options: DoctorOptions, why: str) -> Finding:

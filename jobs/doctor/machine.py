@@ -7,6 +7,8 @@ from pathlib import Path
 
 import psutil
 
+from cluster.cpus import cgroup_limit, cpu_quota
+from cluster.host import temporary_directory
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.options.batch import DoctorOptions
 from jobs.store.files import existing
@@ -19,7 +21,6 @@ OPEN_FILES = 8192
 FULL_BYTES, SCARCE_BYTES = 100 * 2**20, 5 * 2**30
 # Above this part Ray writes no more objects to the disk (RAY_local_fs_capacity_threshold).
 RAY_FULL = 0.95
-CGROUPS = Path("/sys/fs/cgroup")
 
 
 def check_memory(options: DoctorOptions) -> Iterator[Finding]:
@@ -37,34 +38,9 @@ def check_memory(options: DoctorOptions) -> Iterator[Finding]:
 
 def _cpus() -> str:
     cpus = len(os.sched_getaffinity(0))
-    quota = cgroup_limit("cpu.max", "cpu/cpu.cfs_quota_us")
-    period = 100_000  # microseconds: the kernel's own, which hardly anyone changes
-    limited = f", limited to {quota / period:.3g}" if quota and quota < cpus * period else ""
+    quota = cpu_quota()
+    limited = f", limited to {quota:.3g}" if quota and quota < cpus else ""
     return f"{cpus} CPUs{limited}"
-
-
-def cgroup_limit(name: str, name_v1: str) -> int | None:
-    """The lowest limit that holds for this process, of cgroups of version 2 or 1; None if there is none."""
-    own = Path("/proc/self/cgroup").read_text(encoding="utf-8").splitlines()
-    controller, _, file = name_v1.partition("/")
-    found: list[int] = []
-    for line in own:
-        _, controllers, place = line.split(":", 2)
-        if controllers and controller not in controllers.split(","):
-            continue
-        root, leaf = (CGROUPS / controller, file) if controllers else (CGROUPS, name)
-        here = root / place.lstrip("/")
-        found += [limit for folder in (here, *here.parents) if (limit := _limit(folder / leaf)) is not None]
-    return min(found, default=None)
-
-
-def _limit(file: Path) -> int | None:
-    """The number in a file; what is no limit is `max`, -1 or the largest number there is."""
-    try:
-        first = file.read_text(encoding="utf-8").split()[0]
-    except (OSError, IndexError):
-        return None
-    return int(first) if first.isdigit() and int(first) < 2**62 else None
 
 
 def check_shared_memory(options: DoctorOptions) -> Iterator[Finding]:
@@ -95,8 +71,8 @@ def check_disk(options: DoctorOptions) -> Iterator[Finding]:
 
     if options.out and (directory := directory_of(options.out)):
         yield from _space(directory, "the output directory", "free some, or name another --out")
-    ray = Path(os.environ.get("RAY_TMPDIR", "/tmp")) / "ray"
-    yield from _space(ray, "Ray's temporary directory", "remove old sessions there, or set RAY_TMPDIR", RAY_FULL)
+    if isinstance(ray := temporary_directory(), Path):
+        yield from _space(ray, "Ray's temporary directory", "remove old sessions there, or set RAY_TMPDIR", RAY_FULL)
     yield from _space(Path(HF_HUB_CACHE), "the hub's cache", "free some, or set HF_HOME to a larger disk")
 
 

@@ -1,9 +1,11 @@
 """A running Ray for a driver."""
 
+import os
+import sys
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 
-from jobs.errors import BadInput, InfrastructureError
+from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 
 
 @contextmanager
@@ -13,9 +15,15 @@ def running_ray(address: str | None) -> Iterator[None]:
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(ray_runtime(address))
+            stack.enter_context(ray_runtime(address, give_up=_leave_at_once))
         except ClusterUnavailable as error:
             raise InfrastructureError(str(error)) from error
         except ValueError as error:
             raise BadInput(str(error)) from error
         yield
+
+
+def _leave_at_once(sentence: str) -> None:
+    """Ends the process while Ray hangs, where no exception reaches it; nothing of a batch has begun yet."""
+    print(f"resca: {sentence}", file=sys.stderr, flush=True)
+    os._exit(INFRASTRUCTURE)

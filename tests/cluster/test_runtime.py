@@ -1,5 +1,6 @@
 """Ray is found or started, and exactly what was started is stopped. Each case runs in a driver of its own."""
 
+import ipaddress
 import os
 import signal
 import socket
@@ -10,12 +11,14 @@ import time
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
+import psutil
 import pytest
 import ray
 
 from cluster import runtime
-from cluster.runtime import ClusterUnavailable, ray_runtime
+from cluster.runtime import ClusterUnavailable, _same_imports, ray_runtime
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -58,9 +61,11 @@ if __name__ == "__main__":
 
 @pytest.fixture
 def project(tmp_path: Path) -> Path:
-    """A folder of code that is not installed, on no path but the driver's."""
+    """Code that is not installed, on no path but the driver's; in `here` a file hides a module of Python's."""
     (tmp_path / "own_session.py").write_text(SESSION)
     (tmp_path / "driver.py").write_text(DRIVER)
+    (tmp_path / "here").mkdir()
+    (tmp_path / "here" / "queue.py").write_text("x = 1\n")
     return tmp_path
 
 
@@ -69,13 +74,15 @@ def drive(project: Path) -> Iterator:
     """Starts the driver with an address ("" for none) and the seconds that its one item takes."""
     drivers: list[subprocess.Popen] = []
 
-    def start(address: str, seconds: float) -> subprocess.Popen:
+    def start(address: str, seconds: float, path: str = str(CHECKOUT)) -> subprocess.Popen:
         environment = {name: value for name, value in os.environ.items() if name != "RAY_ADDRESS"}
-        environment |= {"PYTHONPATH": str(CHECKOUT), "RAY_LOG_TO_DRIVER": "0"}
-        command = [sys.executable, "driver.py", address, str(seconds)]
+        environment |= {"PYTHONPATH": path, "RAY_LOG_TO_DRIVER": "0"}
+        command = [sys.executable, str(project / "driver.py"), address, str(seconds)]
         output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
         listen = partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # shells start background jobs deaf to it
-        drivers.append(subprocess.Popen(command, cwd=project, env=environment, preexec_fn=listen, **output))
+        drivers.append(
+            subprocess.Popen(command, cwd=project / "here", env=environment, preexec_fn=listen, umask=0o027, **output)
+        )
         return drivers[-1]
 
     yield start
@@ -166,12 +173,38 @@ def test_what_nohup_ignores_stays_ignored(no_ray):
         signal.signal(signal.SIGHUP, before)
 
 
+@pytest.mark.slow
+def test_a_worker_that_dies_at_its_start_shows_its_own_error(project: Path, drive, tmp_path: Path):
+    (tmp_path / "own").mkdir()
+    (tmp_path / "own" / "sitecustomize.py").write_text(
+        "import os, sys\nif 'default_worker' in ' '.join(sys.orig_argv):\n"
+        "    print('ImportError: no SimpleQueue', file=sys.stderr, flush=True)\n    os._exit(1)\n"
+    )
+    output, _ = drive("", 0.5, f"{tmp_path / 'own'}:{CHECKOUT}").communicate()
+    assert "The process of a rank ended at its start: ImportError: no SimpleQueue" in output
+
+
 def test_an_attached_cluster_is_used_and_left_running(project: Path, drive):
     with ray_runtime(num_cpus=1):
+        assert not [address for address in listening() if not is_loopback(address.ip)]
         output, _ = drive(ray.get_runtime_context().gcs_address, 0.5).communicate()
         assert output == "outcome: 0.5\n"
         assert are_gone(worker_pid(project))
+        [written] = project.glob("pid-*")
+        assert written.stat().st_mode & 0o777 == 0o640  # as the driver's own files, not as those of this Ray
         assert ray.cluster_resources()["CPU"] == 1
+
+
+def listening() -> list[NamedTuple]:
+    """Where this process and all that it has started can be reached."""
+    own = psutil.Process()
+    connections = [entry for one in [own, *own.children(recursive=True)] for entry in one.net_connections("tcp")]
+    return [entry.laddr for entry in connections if entry.status == psutil.CONN_LISTEN]
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def test_a_running_ray_is_used_and_left_running():
@@ -208,3 +241,12 @@ def test_a_port_of_something_else_is_told_from_ray(answer: bytes):
 def test_a_malformed_address_is_refused():
     with pytest.raises(ValueError, match="'somewhere' is malformed"), ray_runtime("somewhere"):
         pass
+
+
+def test_the_current_directory_is_on_the_workers_path_only_if_it_is_needed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(sys, "path", ["", str(tmp_path), "/usr", str(CHECKOUT), *sys.path])
+    path = _same_imports()["env_vars"]["PYTHONPATH"].split(os.pathsep)
+    assert str(tmp_path) not in path and str(CHECKOUT) in path
+    monkeypatch.chdir(CHECKOUT)
+    assert str(CHECKOUT) in _same_imports()["env_vars"]["PYTHONPATH"].split(os.pathsep)

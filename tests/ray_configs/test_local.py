@@ -1,8 +1,10 @@
 """A real Ray, started and stopped by local.sh on free ports."""
 
 import ipaddress
+import json
 import os
 import subprocess
+import sys
 import time
 import urllib.error
 import urllib.request
@@ -51,6 +53,9 @@ class Head(NamedTuple):
 @pytest.fixture(scope="module")
 def head(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Head]:
     home = tmp_path_factory.mktemp("home")
+    (home / ".ray").mkdir()
+    (home / ".ray/auth_token").write_text("a" * 64)  # as an earlier Ray has left it, for everyone to read
+    (home / ".ray/auth_token").chmod(0o644)
     directory = Path(f"/tmp/resca-test-{os.getpid()}")  # pytest's own is too long for Ray's sockets
     ports = dict(zip(PORTS, map(str, free_ports(len(PORTS))), strict=True))
     clean = {name: value for name, value in os.environ.items() if not name.startswith("RAY_")}
@@ -73,6 +78,16 @@ def test_who_has_the_token_is_answered_and_nobody_else(head):
 def test_only_the_owner_can_read_the_token_and_enter_the_directory(head):
     assert (head.home / ".ray/auth_token").stat().st_mode & 0o077 == 0
     assert Path(head.environment["RESCA_RAY_DIR"]).stat().st_mode & 0o077 == 0
+
+
+@pytest.mark.parametrize("where", ["127.0.0.1", "auto"])
+def test_who_has_the_token_can_attach_from_the_same_machine(head, where: str):
+    address = "auto" if where == "auto" else f"{where}:{head.environment['RAY_PORT']}"
+    temporary = {"RAY_TMPDIR": head.environment["RESCA_RAY_DIR"]} if where == "auto" else {}
+    environment = {**head.environment, **temporary, "RAY_AUTH_MODE": "token"}
+    command = [sys.executable, "-m", "jobs.doctor.attach", address]
+    told = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=60).stdout
+    assert json.loads(told)["nodes"] == [{"host": "127.0.0.1", "gpus": 0, "cpus": 1}]
 
 
 def test_nothing_of_it_listens_on_anything_but_loopback(head):

@@ -13,11 +13,9 @@ import pytest
 import ray
 from ray.cluster_utils import Cluster
 
-from cluster.runtime import ClusterUnavailable
 from jobs.__main__ import main
 from jobs.doctor import CHECKS, gpus, machine, network, packages
-from jobs.doctor.attach import sentence
-from jobs.doctor.cluster import check_token, remedy_for
+from jobs.doctor.cluster import check_cluster, check_token
 from jobs.doctor.files import check_model, check_output
 from jobs.doctor.finding import Finding
 from jobs.options.batch import DoctorOptions
@@ -97,7 +95,7 @@ def test_port_where_something_else_listens(tmp_path, answer):
 def test_malformed_address(tmp_path, monkeypatch):
     monkeypatch.setenv("RAY_ADDRESS", "http://127.0.0.1")
     code, rows = examine(tmp_path)
-    assert code == 2 and "malformed" in problems(rows)["ray"]
+    assert code == 2 and "RAY_ADDRESS=http://127.0.0.1 is that of a dashboard" in problems(rows)["ray"]
     assert "HOST:6379" in rows["ray"][0]["remedy"]
 
 
@@ -234,28 +232,18 @@ def test_more_gpus_than_torch_can_use_and_gpus_in_use(tmp_path, monkeypatch):
     assert in_use.found == "GPU 1 has 20.0 GiB of 140.4 GiB in use"
 
 
-def test_limits_of_a_container_are_the_lowest_on_the_way_up(tmp_path, monkeypatch):
-    """A tree of files as the kernel shows it: a test may not make real groups."""
-    own = [line.split(":", 2) for line in Path("/proc/self/cgroup").read_text().splitlines()]
-    [place] = [place for _, controllers, place in own if not controllers] or ["/"]
-    folder = tmp_path / place.lstrip("/")
-    folder.mkdir(parents=True, exist_ok=True)
-    (folder / "memory.max").write_text("max\n")
-    (folder / "cpu.max").write_text("150000 100000\n")
-    monkeypatch.setattr(machine, "CGROUPS", tmp_path)
-    assert machine.cgroup_limit("memory.max", "memory/memory.limit_in_bytes") is None
-    assert machine.cgroup_limit("cpu.max", "cpu/cpu.cfs_quota_us") == 150000
+def test_what_keeps_ray_from_starting_here_is_a_problem(tmp_path, monkeypatch):
+    monkeypatch.setenv("RAY_TMPDIR", f"/tmp/{'x' * 90}")
+    finding = only(check_cluster(DOCTOR))
+    assert finding.verdict == "problem" and "longer than 43 bytes" in finding.found
+    assert finding.remedy == "set RAY_TMPDIR to a short path on a disk where you may write"
 
 
-def test_differing_versions_are_named_on_one_line():
-    from ray._private.utils import check_version_info
-
-    with pytest.raises(RuntimeError) as mismatch:
-        check_version_info({"ray_version": "2.9.0", "python_version": "3.9.1"}, "this machine")
-    error = ClusterUnavailable("The Ray cluster at x cannot be used: Version mismatch: The cluster was started with:")
-    error.__cause__ = mismatch.value
-    assert "Ray: 2.9.0 Python: 3.9.1" in sentence(error) and f"Ray: {ray.__version__}" in sentence(error)
-    assert "the same Ray" in remedy_for(sentence(error))
+def test_a_user_without_a_home_has_no_token(monkeypatch):
+    for name in ("HOME", "RAY_AUTH_TOKEN", "RAY_AUTH_TOKEN_PATH", "RAY_AUTH_MODE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os, "getuid", lambda: 54321)  # of no entry in /etc/passwd
+    assert only(check_token(DOCTOR)).verdict == "ok"
 
 
 @pytest.fixture(scope="module")
@@ -283,7 +271,7 @@ def test_another_token_than_the_clusters_is_a_problem(tmp_path, real_ray, monkey
     monkeypatch.setenv("RAY_AUTH_TOKEN", "b" * 64)
     code, rows = examine(tmp_path, "--address", real_ray[0])
     assert code == 2 and "cannot be used" in problems(rows)["ray"]
-    assert "compare the tokens" in rows["ray"][0]["remedy"]
+    assert "it wants another token" in problems(rows)["ray"] and "token" in rows["ray"][0]["remedy"]
 
 
 def test_nodes_with_different_gpus_and_a_directory_that_they_may_not_share(tmp_path):
