@@ -139,12 +139,20 @@ def _elements(text: str, path: Path) -> Iterator[tuple[str, JsonValue]]:
 
 def _parsed(text: str, where: str) -> JsonValue:
     try:
-        return json.loads(text)
+        return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text else ""
         raise BadInput(f"{where} is not valid JSON: {error.msg} at {line}column {error.colno}") from None
     except (ValueError, RecursionError) as error:
         raise BadInput(f"{where} is not valid JSON: {error}") from None
+
+
+def _once(pairs: list[tuple[str, JsonValue]]) -> Json:
+    """An object; JSON's own reader would take the last of two values without a word."""
+    given = dict(pairs)
+    if len(given) < len(pairs):
+        raise ValueError(f"a name stands twice among {', '.join(name for name, _ in pairs)}")
+    return given
 
 
 def _fields(value: JsonValue, where: str, fps: int) -> Json:

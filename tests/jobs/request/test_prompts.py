@@ -157,6 +157,7 @@ def test_bytes_of_no_text_are_named_by_their_line(tmp_path):
         ('{"prompt": "a"', "not valid JSON"),
         ("[1]", "must be a JSON object"),
         ('{"prompt": "a", "sede": 1}', "unknown field 'sede'; known: prompt, id, seed"),
+        ('{"prompt": "a", "seed": 1, "seed": 2}', "not valid JSON: a name stands twice among prompt, seed, seed"),
         ('{"prompt": "a", "Prompt": "b"}', "two fields that differ in their letters' case alone: prompt, Prompt"),
         ('{"id": "x"}', "field 'prompt' is missing"),
         ('{"prompt": "  "}', "prompt"),
