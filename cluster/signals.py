@@ -13,7 +13,7 @@ ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
 @contextmanager
-def handled(handlers: Mapping[int, object]) -> Iterator[None]:
+def handled(handlers: Mapping[signal.Signals, object]) -> Iterator[None]:
     """Handles signals so in the block; only the main thread can."""
     if threading.current_thread() is not threading.main_thread():
         yield
