@@ -26,6 +26,7 @@ from jobs.rank.workload import RenderWorkload
 from jobs.request.checks import MOST_MEASURED, check_count
 from jobs.request.gangs import smallest_spec
 from jobs.store.files import check_writable
+from jobs.store.logs import logging_to
 from parallel.layout import Layout
 
 if TYPE_CHECKING:
@@ -88,7 +89,7 @@ def compare_layouts(options: ScalingOptions, console: Console) -> list[Row]:
     for times in measured:  # Each has to be possible before the first begins.
         make_plan(_render_options(options, times.layout, options.out))
     check_writable(options.out, "the directory of --out")
-    with running_ray(options.address):
+    with logging_to(options.out / "scaling.jsonl"), running_ray(options.address):  # what ranks fail with
         specs = [_spec(times.layout) for times in measured]
         for number in range(options.rounds):
             for times, spec in zip(measured, specs, strict=True):

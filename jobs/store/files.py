@@ -30,6 +30,8 @@ def check_file(path: Path, option: str) -> None:
     """Raises BadInput if the file that an option names cannot be written."""
     if os.path.isdir(path):
         raise BadInput(f"{option} {path} is a directory; name a file")
+    if _is_stream(path):
+        return
     _try(path.parent, f"{option} {path}", _partial(path).name)
 
 
@@ -48,7 +50,10 @@ def _try(folder: Path, what: str, name: str = "") -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """Write a small file so that it is either whole or as it was."""
+    """Write a small file so that it is either whole or as it was; what is none, such as /dev/stdout, as it comes."""
+    if _is_stream(path):
+        path.write_text(text, encoding="utf-8")
+        return
     partial = _partial(path)
     try:
         partial.write_text(text, encoding="utf-8")
@@ -68,6 +73,12 @@ def sha256(path: Path) -> str:
     """The hex digest of a file."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _is_stream(path: Path) -> bool:
+    """Whether it is a pipe or device, or a name for what is open, such as /dev/stdout: nothing can take its place."""
+    is_link_of_system = os.path.islink(path) and Path("/dev") in path.absolute().parents
+    return os.path.exists(path) and (is_link_of_system or not os.path.isfile(path))
 
 
 def _partial(path: Path) -> Path:
