@@ -24,7 +24,7 @@ def test_a_path_that_cannot_be_meant_is_refused(tmp_path, monkeypatch, capsys, a
     monkeypatch.chdir(tmp_path)
     (tmp_path / "good.txt").write_text("a red ball\n")
     try:
-        code = main(["render", "--out", "out", *arguments.split()])
+        code = main(["plan", "--out", "out", *arguments.split()])
     except SystemExit as stop:
         code = stop.code
     assert code == 2 and what in capsys.readouterr().err
