@@ -1,7 +1,7 @@
 """What must be known of a model before it is loaded, from the files of a diffusers directory or hub id."""
 
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Set
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -20,9 +20,9 @@ from jobs.models.directory import (
     read_json,
 )
 from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Numbers
-from jobs.models.hub import HUB_ID, download
+from jobs.models.hub import HUB_ID, download, repository_files
 from jobs.models.revision import earlier_revision, revision_of
-from jobs.models.weights import Weights, check_variant, read_weights, stored_dtype
+from jobs.models.weights import Weights, check_names, files_in, names_in_use, read_weights, stored_dtype
 from jobs.store.documents import first_problem
 
 DEMO = Path(__file__).parents[1] / "demo" / "model"
@@ -78,7 +78,9 @@ def read_facts(model: str, *, own_code: bool = False, variant: str | None = None
     """
     if directory := local_directory(model):
         family = _checked_family(model, directory, own_code=own_code)
-        weights = _weights(model, directory, family, variant)
+        files = {component: files_in(directory / component) for component in models_of(family)}
+        _check_names(model, directory, family, variant, files)
+        weights = _weights(directory, family, variant)
         check_configs(directory, family)
         source = model if model == "demo" else str(directory.resolve())
         revision = revision_of(directory, family, [path for each in weights.values() for path in each.files])
@@ -86,7 +88,9 @@ def read_facts(model: str, *, own_code: bool = False, variant: str | None = None
     if hub := HUB_ID.fullmatch(model):
         directory = download(hub["name"], hub["revision"])
         family = _checked_family(model, directory, own_code=own_code)
-        _weights(model, directory, family, variant, is_partial=True)
+        if files := repository_files(hub["name"], directory.name):
+            _check_names(model, directory, family, variant, files)
+        _weights(directory, family, variant, is_partial=True)
         return _facts(model, hub["name"], directory.name, directory, "bfloat16", variant)
     raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
 
@@ -146,16 +150,28 @@ def _read_defaults(path: Path, of_family: GenerationDefaults) -> GenerationDefau
         raise BadInput(f"model file {path}: {first_problem(error)}") from error
 
 
+def _check_names(
+    name: str, directory: Path, family: Family, variant: str | None, files: Mapping[str, Set[str]]
+) -> None:
+    """Raises BadInput if no component has the variant, or one has no weights; `files` are the names in each folder."""
+    names = {
+        component: names_in_use(files.get(component, set()), library_of(directory / component), variant)
+        for component in models_of(family)
+    }
+    if variant and not any(each.variant for each in names.values()):
+        raise BadInput(f"model {name} has no weights of the variant {variant}; leave out --variant, or correct it")
+    for component, each in names.items():
+        check_names(f"model {name}", component, each, files.get(component, set()))
+
+
 def _weights(
-    name: str, directory: Path, family: Family, variant: str | None, *, is_partial: bool = False
+    directory: Path, family: Family, variant: str | None, *, is_partial: bool = False
 ) -> Mapping[str, Weights]:
     """The weights of each component. Raises BadInput naming a file that is missing or not whole."""
-    libraries = {component: library_of(directory / component) for component in models_of(family)}
-    if variant and not is_partial:
-        check_variant(name, variant, ((directory / component, library) for component, library in libraries.items()))
+    folders = {component: directory / component for component in models_of(family)}
     return {
-        component: read_weights(directory / component, library, variant, is_partial=is_partial)
-        for component, library in libraries.items()
+        component: read_weights(folder, library_of(folder), variant, is_partial=is_partial)
+        for component, folder in folders.items()
     }
 
 

@@ -27,6 +27,19 @@ def download(name: str, revision: str | None) -> Path:
         raise refusal(name, revision, error) from error
 
 
+def repository_files(name: str, commit: str) -> dict[str, set[str]]:
+    """The names of all files by their folder, as `download` has learnt them of the hub; none if it has only a cache."""
+    from huggingface_hub import get_cached_repo_tree
+    from huggingface_hub.errors import CachedRepoTreeNotFoundError, LocalEntryNotFoundError
+
+    try:
+        paths = [Path(file.path) for file in get_cached_repo_tree(name, revision=commit)]
+    except (CachedRepoTreeNotFoundError, LocalEntryNotFoundError):
+        return {}
+    folders = {str(path.parent) for path in paths}
+    return {folder: {path.name for path in paths if str(path.parent) == folder} for folder in folders}
+
+
 def hub_errors() -> tuple[type[Exception], ...]:
     """What huggingface_hub raises when a model cannot be had."""
     from huggingface_hub.errors import HFValidationError, HTTPError

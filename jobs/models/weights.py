@@ -1,7 +1,7 @@
 """Which files hold a model's weights, and whether they are whole: from their headers alone, without torch."""
 
 import re
-from collections.abc import Iterable
+from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "mo
 FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # Of buffers: positions, masks and the like.
 COMPUTED_WITH = {*FLOATS, "F64", "I64", "I32", "I16", "BOOL"}
-PICKLES = ("*.bin", "*.pt", "*.pth", "*.ckpt")
+PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 Header = dict[str, str]  # the number format of each tensor, in the order of the file
 
@@ -27,9 +27,9 @@ class WeightNames:
     index: str
     variant: str | None = None
 
-    def are_in(self, folder: Path) -> bool:
+    def are_among(self, files: Set[str]) -> bool:
         """Whether either of them is there."""
-        return (folder / self.file).is_file() or (folder / self.index).is_file()
+        return self.file in files or self.index in files
 
 
 def weight_names(library: str, variant: str | None = None) -> WeightNames:
@@ -39,15 +39,20 @@ def weight_names(library: str, variant: str | None = None) -> WeightNames:
     return WeightNames(file=f"{stem}{dot}.safetensors", index=f"{file}.index{dot}.json", variant=variant)
 
 
-def names_in_use(folder: Path, library: str, variant: str | None) -> WeightNames:
-    """The names that are loaded: those of the variant where a component has it, else the plain ones, as diffusers does.
+def names_in_use(files: Set[str], library: str, variant: str | None) -> WeightNames:
+    """The names that are loaded, of the files in a component's folder: those of the variant, else the plain ones.
 
-    A component with a class of its own may take the names of either library.
+    That is what diffusers does. A component with a class of its own may take the names of either library.
     """
     libraries = [library] if library in FILES else list(FILES)
     plain = [weight_names(each) for each in libraries]
     of_variant = [weight_names(each, variant) for each in libraries] if variant else []
-    return next((names for names in [*of_variant, *plain] if names.are_in(folder)), plain[0])
+    return next((names for names in [*of_variant, *plain] if names.are_among(files)), plain[0])
+
+
+def files_in(folder: Path) -> set[str]:
+    """The names of the files in a component's folder; none where there is no folder."""
+    return {path.name for path in folder.glob("*") if path.is_file()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -77,11 +82,10 @@ def read_weights(folder: Path, library: str, variant: str | None, *, is_partial:
     Raises:
         BadInput: a file is missing, cut short, damaged, not fetched, or holds what is not computed with; it is named.
     """
-    names = names_in_use(folder, library, variant)
-    if not names.are_in(folder):
-        if is_partial:
-            return Weights(headers={})
-        raise BadInput(f"model directory {folder.parent} has {_instead_of(names, folder)}")
+    files = files_in(folder)
+    names = names_in_use(files, library, variant)
+    if not names.are_among(files):
+        return Weights(headers={})
     index = folder / names.index
     if not index.is_file():
         return Weights(headers={folder / names.file: _read_header(folder / names.file)})
@@ -98,22 +102,26 @@ def read_weights(folder: Path, library: str, variant: str | None, *, is_partial:
     return Weights(headers=headers, index=index)
 
 
-def _instead_of(names: WeightNames, folder: Path) -> str:
-    """What a component has where its weights should be."""
-    here = f"{folder.name}/"
-    if variants := _variants(names, folder):
-        return f"only weights of the variant {variants[0]} in {here}: --variant {variants[0]} takes them"
-    if others := sorted(path.name for path in folder.glob("*.safetensors")):
-        return f"no {names.file} in {here}, only {others[0]}: give it that name if it is a diffusers model's"
-    if any(path for kind in PICKLES for path in folder.glob(kind)):
-        return f"no weights in {here}: pickles such as .bin are never read, convert them to .safetensors"
-    return f"no weights in {here}: {names.file} is missing"
+def check_names(model: str, component: str, names: WeightNames, files: Set[str]) -> None:
+    """Raises BadInput, saying what there is instead, if a component has no weights under the names that are loaded."""
+    if names.are_among(files):
+        return
+    variants, others = _variants(names, files), sorted(file for file in files if file.endswith(".safetensors"))
+    if variants:
+        found = f"only weights of the variant {variants[0]} in {component}/: --variant {variants[0]} takes them"
+    elif others:
+        found = f"no {names.file} in {component}/, only {others[0]}: give it that name if it is a diffusers model's"
+    elif any(file.endswith(PICKLES) for file in files):
+        found = f"no weights in {component}/: pickles such as .bin are never read, convert them to .safetensors"
+    else:
+        found = f"no weights in {component}/: {names.file} is missing"
+    raise BadInput(f"{model} has {found}")
 
 
-def _variants(names: WeightNames, folder: Path) -> list[str]:
+def _variants(names: WeightNames, files: Set[str]) -> list[str]:
     stem = re.escape(names.file.removesuffix(".safetensors"))
     name = re.compile(rf"{stem}\.([^.]+)\.safetensors|{re.escape(names.file)}\.index\.([^.]+)\.json")
-    found = (name.fullmatch(path.name) for path in folder.glob("*"))
+    found = map(name.fullmatch, files)
     return sorted({match[1] or match[2] for match in found if match})
 
 
@@ -154,9 +162,3 @@ def stored_dtype(weights: Weights) -> str:
         if number_format in FLOATS:
             return FLOATS[number_format]
     raise BadInput(f"model file {weights.files[0]} holds no weights in {', '.join(FLOATS.values())}")
-
-
-def check_variant(name: str, variant: str, folders: Iterable[tuple[Path, str]]) -> None:
-    """Raises BadInput if none of the components, each a folder and its library, has weights of the variant."""
-    if not any(names_in_use(folder, library, variant).variant for folder, library in folders):
-        raise BadInput(f"model {name} has no weights of the variant {variant}; leave out --variant, or correct it")

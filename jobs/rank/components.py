@@ -16,7 +16,7 @@ from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.core_model_loading import WeightConverter, WeightRenaming, rename_source_key
 
 from jobs.models.directory import entry_of, library_of
-from jobs.models.weights import WeightNames, names_in_use
+from jobs.models.weights import WeightNames, files_in, names_in_use
 from parallel.weights import Stored, fill, stored_tensors
 
 log = logging.getLogger(__name__)
@@ -44,7 +44,7 @@ def load_component(
         ValueError: the stored weights do not fit the model.
     """
     split = split or (lambda _: None)
-    names = names_in_use(folder, library_of(folder), variant)
+    names = names_in_use(files_in(folder), library_of(folder), variant)
     try:
         model = build(folder, dtype)
         stored = _stored(model, folder, names)
