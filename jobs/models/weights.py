@@ -14,6 +14,7 @@ FILES = {"diffusers": "diffusion_pytorch_model.safetensors", "transformers": "mo
 FLOATS = {"F32": "float32", "BF16": "bfloat16", "F16": "float16"}
 # Of buffers: positions, masks and the like.
 COMPUTED_WITH = {*FLOATS, "F64", "I64", "I32", "I16", "BOOL"}
+PART = re.compile(r"-\d+-of-\d+\.safetensors$")
 PICKLES = (".bin", ".pt", ".pth", ".ckpt")
 
 Header = dict[str, str]  # the number format of each tensor, in the order of the file
@@ -74,7 +75,7 @@ class Weights:
 
 
 def read_weights(folder: Path, library: str, variant: str | None, *, is_partial: bool = False) -> Weights:
-    """The headers of the weights in use.
+    """The headers of the weights in use; none where a component has none.
 
     Args:
         is_partial: what is missing will be downloaded.
@@ -109,6 +110,8 @@ def check_names(model: str, component: str, names: WeightNames, files: Set[str])
     variants, others = _variants(names, files), sorted(file for file in files if file.endswith(".safetensors"))
     if variants:
         found = f"only weights of the variant {variants[0]} in {component}/: --variant {variants[0]} takes them"
+    elif others and PART.search(others[0]):
+        found = f"no {names.index} in {component}/, which says what {others[0]} holds: copy it, too"
     elif others:
         found = f"no {names.file} in {component}/, only {others[0]}: give it that name if it is a diffusers model's"
     elif any(file.endswith(PICKLES) for file in files):
@@ -120,7 +123,7 @@ def check_names(model: str, component: str, names: WeightNames, files: Set[str])
 
 def _variants(names: WeightNames, files: Set[str]) -> list[str]:
     stem = re.escape(names.file.removesuffix(".safetensors"))
-    name = re.compile(rf"{stem}\.([^.]+)\.safetensors|{re.escape(names.file)}\.index\.([^.]+)\.json")
+    name = re.compile(rf"{stem}\.([^.]+?)(?:-\d+-of-\d+)?\.safetensors|{re.escape(names.file)}\.index\.([^.]+)\.json")
     found = map(name.fullmatch, files)
     return sorted({match[1] or match[2] for match in found if match})
 

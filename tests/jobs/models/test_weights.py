@@ -69,6 +69,16 @@ def test_divided_weights_are_whole_or_the_missing_file_is_named(model):
     assert f"{second} is missing (1 of the 2 that" in refusal(model)
 
 
+@pytest.mark.parametrize("variant", ["", "fp16"])
+def test_a_missing_index_is_named(model, variant):
+    first, _ = divide(model, variant=variant)
+    next((model / "transformer").glob("*.index*")).unlink()
+    if variant:
+        assert "only weights of the variant fp16 in transformer/" in refusal(model)
+    else:
+        assert f"no {WEIGHTS['diffusers']}.index.json in transformer/, which says what {first.name}" in refusal(model)
+
+
 @pytest.mark.parametrize("text", ["{", "[]", "{}", '{"weight_map": []}', '{"weight_map": {"a": 1}}', "[" * 100_000])
 def test_an_index_that_cannot_be_read_is_named(model, text):
     divide(model)
