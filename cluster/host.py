@@ -43,8 +43,8 @@ def obstacles() -> Iterator[Obstacle]:
         yield place
     yield from _limits()
     if not _has_loopback():
-        found = "Ray cannot listen on 127.0.0.1, as the loopback interface is down"
-        yield Obstacle(found=found, remedy="ip link set lo up")
+        found = "Ray cannot be reached on 127.0.0.1, as the loopback interface is down or has another address"
+        yield Obstacle(found=found, remedy="ip link set lo up, and ip address add 127.0.0.1/8 dev lo")
 
 
 def temporary_directory() -> Path | Obstacle:
@@ -113,7 +113,8 @@ def _num_threads(process: psutil.Process) -> int:
 
 def _has_loopback() -> bool:
     try:
-        socket.create_server(("127.0.0.1", 0)).close()
+        with socket.create_server(("127.0.0.1", 0)) as server:
+            socket.create_connection(server.getsockname(), timeout=1).close()
     except OSError:
         return False
     return True

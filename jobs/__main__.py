@@ -24,6 +24,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         print(f"resca {version('resca-render')}")
         return 0
     try:
+        _check_directory()
         return _run(parse(arguments))
     except JobError as error:
         _say(str(error))
@@ -51,20 +52,21 @@ def _run(given: object) -> int:
     return import_module(module).run(given)
 
 
+def _check_directory() -> None:
+    """Raises BadInput in a directory that is gone: paths mean nothing there, and no other process can be started."""
+    try:
+        os.getcwd()
+    except FileNotFoundError as error:
+        raise BadInput("the current directory has been removed; change to another one (cd) and try again") from error
+
+
 def _check_names(given: object) -> None:
     """Raises BadInput for a path that is no text: no ledger, sidecar or message of Ray's can hold it."""
     options = [given, *filter(is_dataclass, vars(given).values())]
     named = {name: value for each in options for name, value in vars(each).items()}
-    for what, value in {**named, "the current directory": _current_directory()}.items():
+    for what, value in {**named, "the current directory": os.getcwd()}.items():
         if isinstance(value, str | Path) and not _is_text(str(value)):
             raise BadInput(f"{what} {str(value)!r} is not UTF-8; rename it")
-
-
-def _current_directory() -> str:
-    try:
-        return os.getcwd()
-    except FileNotFoundError:
-        raise BadInput("the current directory has been removed; change to one that is there") from None
 
 
 def _is_text(name: str) -> bool:

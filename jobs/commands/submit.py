@@ -1,5 +1,6 @@
 """`resca submit PROMPTS --out URL`: render on a cluster from another machine, through Ray's job interface."""
 
+import logging
 import os
 import re
 import secrets
@@ -12,6 +13,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from cluster.token import keep_private
 from jobs.commands.follow import follow
 from jobs.console import make_console
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
@@ -69,6 +71,8 @@ def _check_reachable_later(options: SubmitOptions) -> None:
 def _client(address: str | None) -> "JobSubmissionClient":
     from ray.job_submission import JobSubmissionClient
 
+    keep_private()
+    logging.getLogger("ray").setLevel(logging.ERROR)  # It warns of each large file in what is uploaded.
     address = address or os.environ.get("RAY_API_SERVER_ADDRESS") or DEFAULT
     if "://" not in address:
         raise BadInput(f"--dashboard {address} should be a URL, such as http://{address}")

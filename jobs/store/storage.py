@@ -2,6 +2,7 @@
 
 import errno
 import math
+import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
@@ -22,6 +23,9 @@ TROUBLE = {
 REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 LAST_S = 1.0
 LONGEST_LINE_BYTES = 1 << 24  # far more than any line that is written
+
+# What was asked of an object store, in the messages of its client.
+QUERY = re.compile(r"(?<=[^\s\"'?])\?[\w-]+=[^\s\"']*")
 
 
 class StorageError(InfrastructureError, OSError):
@@ -201,4 +205,5 @@ def next_number(names: Iterable[str]) -> int:
 
 def reason(error: BaseException) -> str:
     """What went wrong, in a few words."""
-    return getattr(error, "strerror", None) or str(error) or type(error).__name__
+    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
+    return QUERY.sub("", said)

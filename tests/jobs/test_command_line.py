@@ -326,3 +326,13 @@ def test_results_that_could_not_be_written_are_refused_before_any_work(place, ca
 def test_the_version_is_told(capsys):
     assert main(["--version"]) == 0
     assert capsys.readouterr().out == f"resca {version('resca-render')}\n"
+
+
+def test_a_current_directory_that_is_gone_is_one_sentence(tmp_path, monkeypatch, capsys):
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    assert main(["status", str(tmp_path)]) == 2
+    assert capsys.readouterr().err == (
+        "resca: the current directory has been removed; change to another one (cd) and try again\n"
+    )

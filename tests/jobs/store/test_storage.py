@@ -18,7 +18,7 @@ from jobs.store.ledger import Ledger, read_lines, read_state
 from jobs.store.lock import DriverLock
 from jobs.store.open import open_storage
 from jobs.store.remote import SEGMENT_BYTES
-from jobs.store.storage import LAST_S, Storage, StorageError, Unreadable
+from jobs.store.storage import LAST_S, Storage, StorageError, Unreadable, reason
 from tests.jobs.store.example import item, publish, settings
 
 pytestmark = pytest.mark.timeout(120)
@@ -248,3 +248,11 @@ def test_below_a_file_there_is_nothing_to_read(tmp_path: Path):
     (tmp_path / "file").write_text("")
     with pytest.raises(FileNotFoundError):
         open_storage(tmp_path / "file").read("driver.lock")
+
+
+def test_what_was_asked_of_an_object_store_is_left_out_of_messages():
+    said = (
+        'Could not connect to the endpoint URL: "http://127.0.0.1:9000/bucket?list-type=2&prefix=out%2F&delimiter=%2F"'
+    )
+    assert reason(OSError(said)) == 'Could not connect to the endpoint URL: "http://127.0.0.1:9000/bucket"'
+    assert reason(OSError("is it there? a=b")) == "is it there? a=b"
