@@ -1,5 +1,6 @@
 """Pure decisions about failures: whose fault it was, and whether to try again."""
 
+import errno
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,11 @@ from enum import StrEnum
 from typing import Protocol, runtime_checkable
 
 LONGEST_BACKOFF_S = 60.0
+# What the system says where a machine is at its limits, or broken, and not what runs on it.
+OF_MACHINE = {
+    *(errno.ENOMEM, errno.EAGAIN, errno.EMFILE, errno.ENFILE),
+    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
+}
 
 
 class Decision(StrEnum):
@@ -43,12 +49,14 @@ class Policy:
     is_of_item  what the item left behind may be the cause, and a fresh gang may help
     loses_gang  nothing can run on that gang any more; another one may do
     is_left     an item that ends so is left for the next run, not given up
+    holds_gang  no other item would fare better there: the gang keeps what it has of the item, waits, and tries again
     """
 
     limit: Callable[[Budgets], int]
     is_of_item: bool = False
     loses_gang: bool = False
     is_left: bool = False
+    holds_gang: bool = False
 
 
 class FailureKind(StrEnum):
@@ -64,7 +72,7 @@ class FailureKind(StrEnum):
     # A process, a node, a device or a link was lost.
     INFRASTRUCTURE = "infrastructure", Policy(limit=lambda budgets: budgets.gang_losses, loses_gang=True)
     # The output cannot be written at the moment: the disk is full, say.
-    STORAGE = "storage", Policy(limit=lambda budgets: budgets.storage_failures, is_left=True)
+    STORAGE = "storage", Policy(limit=lambda budgets: budgets.storage_failures, is_left=True, holds_gang=True)
     # No gang could be started: the session cannot be built, or there is no place for it.
     START = "start", Policy(limit=lambda budgets: budgets.item_failures, is_left=True)
 
@@ -107,10 +115,11 @@ def decide_start(kind: FailureKind, starts: int, budgets: Budgets) -> Decision:
 
 
 def classify(error: BaseException) -> FailureKind:
-    """How an exception counts: as its class says, or by what is known of torch; else it is of the item's own."""
+    """How an exception counts: as its class says, or by what is known of system and torch; else as the item's."""
     if isinstance(error, CarriesKind):
         return FailureKind(error.failure_kind)
-    return FailureKind.INFRASTRUCTURE if _is_lost_by_torch(error) else FailureKind.ITEM
+    is_of_machine = isinstance(error, OSError) and error.errno in OF_MACHINE
+    return FailureKind.INFRASTRUCTURE if is_of_machine or _is_lost_by_torch(error) else FailureKind.ITEM
 
 
 def _is_lost_by_torch(error: BaseException) -> bool:

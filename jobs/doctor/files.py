@@ -1,10 +1,8 @@
 """What a batch reads and writes: the model's files, videos, and the output directory."""
 
-import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
-import numpy as np
 import psutil
 
 from jobs.doctor.finding import OK, Finding, ok, problem, size
@@ -13,8 +11,8 @@ from jobs.models.facts import local_directory, read_facts
 from jobs.models.hub import HUB_ID, hub_errors, refusal
 from jobs.options.batch import DoctorOptions
 from jobs.store.files import existing
-from jobs.store.mp4 import probe, write_video
 from jobs.store.open import open_storage
+from jobs.store.rehearsal import REMEDY, check_folders, encode_two_frames
 
 HUB_TIMEOUT_S = 5
 HUB_REMEDY = "correct --model, or hf auth login; without the hub, copy the model here and give --model its directory"
@@ -22,22 +20,12 @@ HUB_REMEDY = "correct --model, or hf auth login; without the hub, copy the model
 
 def check_video(options: DoctorOptions) -> Iterator[Finding]:
     """Encode two frames and decode them."""
-    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
-        path = Path(folder) / "video.mp4"
-        try:
-            write_video(np.zeros((2, 16, 16, 3), np.uint8), path, fps=8)
-            facts = probe(path)
-        except (OSError, RuntimeError) as error:
-            yield problem(
-                str(error), "pip install --force-reinstall imageio-ffmpeg, or set IMAGEIO_FFMPEG_EXE to an ffmpeg"
-            )
-            return
-    if facts.num_frames == 2:
-        yield ok(f"writes and reads {facts.codec}")
-    else:
-        yield problem(
-            f"read {facts.num_frames} frames where 2 were written", "set IMAGEIO_FFMPEG_EXE to another ffmpeg"
-        )
+    try:
+        _, facts = encode_two_frames()
+    except OSError as error:
+        yield problem(str(error), REMEDY)
+        return
+    yield ok(f"writes and reads {facts.codec}")
 
 
 def check_output(options: DoctorOptions) -> Iterator[Finding]:
@@ -47,7 +35,7 @@ def check_output(options: DoctorOptions) -> Iterator[Finding]:
         return
     try:
         storage = open_storage(options.out)
-        storage.check_writable()
+        check_folders(storage)
     except BadInput as error:
         yield problem(str(error), "name a directory or URL that you may write, or give yourself access to it")
         return

@@ -16,6 +16,7 @@ from jobs.request.recipes import resolve_method
 from jobs.store.items import BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
 from jobs.store.open import open_storage
+from jobs.store.rehearsal import check_encoder, check_folders
 from jobs.store.storage import Storage
 
 
@@ -50,7 +51,12 @@ class Plan:
 
 @uncollected()
 def make_plan(options: RenderOptions) -> Plan:
-    """Read and check all that can be known without a model or Ray. Leaves no trace. Raises BadInput."""
+    """Read and check all that can be known without a model or Ray. Leaves no trace.
+
+    Raises:
+        BadInput: what is wrong with the request.
+        MachineError: videos cannot be made on this machine.
+    """
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
     storage = open_storage(options.out)
@@ -75,7 +81,8 @@ def make_plan(options: RenderOptions) -> Plan:
         known_of_batch=known_of_batch,
     )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
-        storage.check_writable()
+        check_folders(storage)
+        check_encoder()
     todo = {item.id for item in plan.todo}
     return replace(plan, notices=notices([line for line in lines if line.id in todo], options.prompts, facts))
 

@@ -29,6 +29,7 @@ from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
+from jobs.store.rehearsal import REHEARSAL, check_folders
 from parallel.layout import Layout
 
 
@@ -69,7 +70,7 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
     if not (is_unfinished or _names_exports_anew(plan)):
         return plan
     try:
-        storage.check_writable()
+        check_folders(storage)
         with storage.trouble(), DriverLock(storage) as lock:
             plan = _up_to_date(plan, lock)
             with _recording(plan, lock):
@@ -114,6 +115,7 @@ def _clear(plan: Plan) -> None:
     """Remove what killed ranks have left, and what was replaced; no other driver is at work here."""
     storage, known = plan.storage, plan.known_of_batch
     storage.remove(ATTEMPTS)
+    storage.remove(REHEARSAL)
     for finished in storage.folders(CHECKPOINTS) & known.finished.keys():
         storage.remove(f"{CHECKPOINTS}/{finished}")
     for name in known.superseded:

@@ -3,6 +3,7 @@
 import errno
 import hashlib
 import os
+import shutil
 import tempfile
 from pathlib import Path
 
@@ -37,14 +38,16 @@ def check_file(path: Path, option: str) -> None:
 
 def _try(folder: Path, what: str, name: str = "") -> None:
     """Make what would have to be made, below a place that is there."""
-    place = existing(folder)
+    whole = folder.absolute()
+    place = next(part for part in (whole, *whole.parents) if os.path.lexists(part))  # a link to nowhere, too
     if not os.path.isdir(place):
         raise BadInput(f"{what} cannot be written: {place} is not a directory")
-    missing = [part for part in folder.absolute().relative_to(place).parts if part != ".."]
+    missing = [part for part in whole.relative_to(place).parts if part != ".."]
     try:
         # Permission bits do not tell: root passes them, read-only and virtual file systems refuse in spite of them.
         with tempfile.TemporaryDirectory(prefix=".resca-", dir=place) as probe:
             Path(probe, *missing, name).mkdir(parents=True, exist_ok=True)
+            Path(probe, "file").write_bytes(bytes(4096))  # A quota of bytes still allows directories.
     except OSError as error:
         raise BadInput(f"{what} cannot be written: {error.strerror} in {place}") from error
 
@@ -63,10 +66,27 @@ def write_text(path: Path, text: str) -> None:
 
 
 def publish(partial: Path, path: Path) -> None:
-    """Give a complete file its name, once its bytes and then its name are on disk."""
+    """Give a complete file its name, once its bytes and then its name are on disk; it may come from another disk."""
     _flush(partial, os.O_RDWR)
-    os.replace(partial, path)
+    try:
+        os.replace(partial, path)
+    except OSError as error:
+        if error.errno != errno.EXDEV:
+            raise
+        _bring(partial, path)
     sync_directory(path.parent)
+
+
+def _bring(file: Path, path: Path) -> None:
+    """Move a file to another file system, where it is whole or absent, too."""
+    partial = _partial(path)
+    try:
+        shutil.copyfile(file, partial)
+        _flush(partial, os.O_RDWR)
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)
+    file.unlink()
 
 
 def sha256(path: Path) -> str:

@@ -3,12 +3,30 @@
 import os
 import secrets
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from functools import wraps
 from pathlib import Path
+from typing import Concatenate, ParamSpec, TypeVar
 
 from jobs.store.files import check_writable, publish
 from jobs.store.storage import Storage, Stored, checked, next_number
+
+Arguments = ParamSpec("Arguments")
+Value = TypeVar("Value")
+
+
+def _in_trouble(
+    method: Callable[Concatenate["LocalStorage", Arguments], Value],
+) -> Callable[Concatenate["LocalStorage", Arguments], Value]:
+    """A method of which what the system refuses is the storage's trouble."""
+
+    @wraps(method)
+    def in_trouble(storage: "LocalStorage", *args: Arguments.args, **options: Arguments.kwargs) -> Value:
+        with storage.trouble():
+            return method(storage, *args, **options)
+
+    return in_trouble
 
 
 class LocalStorage(Storage):
@@ -25,6 +43,7 @@ class LocalStorage(Storage):
         with self.reading(name):
             return self._path(name).read_bytes()
 
+    @_in_trouble
     def write(self, name: str, data: bytes) -> None:
         path = self._path_to_write(name)
         partial = path.with_name(f".{path.name}.{os.getpid()}.part")
@@ -34,6 +53,7 @@ class LocalStorage(Storage):
         finally:
             partial.unlink(missing_ok=True)
 
+    @_in_trouble
     def create(self, name: str, data: bytes) -> bool:
         try:
             with self._path_to_write(name).open("xb") as file:
@@ -42,6 +62,7 @@ class LocalStorage(Storage):
             return False
         return True
 
+    @_in_trouble
     def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
         """Nothing compares and removes in one step, so the file is moved aside first, and put back if it is another."""
         path = self._path(name)
@@ -57,9 +78,11 @@ class LocalStorage(Storage):
         aside.unlink()
         return found == expected and (data is None or self.create(name, data))
 
+    @_in_trouble
     def publish(self, file: Path, name: str) -> None:
         publish(file, self._path_to_write(name))
 
+    @_in_trouble
     def append(self, name: str, text: bytes) -> None:
         """Add to a file, and see it on disk. Raises OSError; then nothing was added."""
         with self._path_to_write(name).open("ab", buffering=0) as file:
@@ -93,6 +116,7 @@ class LocalStorage(Storage):
         except FileNotFoundError:
             return set()
 
+    @_in_trouble
     def remove(self, name: str) -> None:
         path = self._path(name)
         if path.is_dir() and not path.is_symlink():
@@ -107,7 +131,8 @@ class LocalStorage(Storage):
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:
         path = self._path(name)
-        path.mkdir(parents=True, exist_ok=True)
+        with self.trouble():
+            path.mkdir(parents=True, exist_ok=True)
         try:
             yield path
         finally:
@@ -123,8 +148,11 @@ class LocalStorage(Storage):
         files = self.folder(folder)
         return sorted(files, key=lambda name: int(files[name].stamp))
 
-    def check_writable(self) -> None:
+    def check_writable(self, folders: Iterable[str] = ()) -> None:
         check_writable(self._directory, "output directory")
+        for folder in map(self._path, folders):
+            if os.path.lexists(folder):
+                check_writable(folder, "output directory")
 
     def _path(self, name: str) -> Path:
         return self._directory / checked(name)

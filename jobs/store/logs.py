@@ -47,7 +47,8 @@ class LogFile(RotatingFileHandler):
 @contextmanager
 def logging_to(path: Path, **facts: object) -> Iterator[None]:
     """What this package's modules log in the block goes to a file, of which the last two megabytes are kept."""
-    path.parent.mkdir(parents=True, exist_ok=True)
+    with suppress(OSError):
+        path.parent.mkdir(parents=True, exist_ok=True)
     handler = LogFile(path, maxBytes=LONGEST_BYTES, backupCount=1, encoding="utf-8", delay=True)
     handler.setFormatter(JsonLines(**facts))
     loggers = [logging.getLogger(name) for name in OURS]

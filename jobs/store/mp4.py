@@ -2,16 +2,19 @@
 
 import errno
 import os
+import re
+import signal
 import subprocess
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from jobs.store.faults import MachineError, reason
 from jobs.store.files import publish, sha256
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
@@ -55,6 +58,7 @@ def write_video(
 
     Raises:
         ValueError: frames that H.264 in yuv420p cannot hold.
+        MachineError: there is no ffmpeg here, or it cannot encode.
         OSError: the file cannot be written.
     """
     partial = path.with_name(f".{path.name}.part")
@@ -68,9 +72,13 @@ def write_video(
 
 
 def probe(path: Path) -> VideoFacts:
-    """Decode the whole file and report what is in it. Raises OSError for one that does not decode."""
+    """Decode the whole file and report what is in it.
+
+    Raises OSError for one that does not decode, MachineError if there is no ffmpeg here.
+    """
     import imageio_ffmpeg
 
+    executable = _executable()
     reader = imageio_ffmpeg.read_frames(str(path))
     try:
         meta = next(reader)
@@ -83,6 +91,8 @@ def probe(path: Path) -> VideoFacts:
             pixel_format=meta["pix_fmt"].split("(")[0],
         )
     except (RuntimeError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise MachineError(_cannot_run(executable, error)) from error
         raise OSError(f"{path} does not decode as a video") from error
     finally:
         reader.close()
@@ -100,9 +110,10 @@ def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mappin
     """Raises OSError if ffmpeg does not end well, with what it said (imageio's own writer ignores its exit code)."""
     first = next(pieces, np.zeros((0, 2, 2, 3), np.uint8))
     _check_frames(first)
-    with tempfile.TemporaryFile() as complaints:
-        command = [*_ffmpeg(first.shape[1], first.shape[2], fps, metadata), "-f", "mp4", str(path)]
-        with subprocess.Popen(command, stdin=subprocess.PIPE, stderr=complaints) as encoder:
+    # Neither the tags nor what ffmpeg says needs room on a disk, which may be the one that is full.
+    with _memory_file() as complaints, _memory_file(_ffmetadata(metadata)) as tags:
+        command = [*_ffmpeg(first.shape[1], first.shape[2], fps, tags.fileno()), "-f", "mp4", str(path)]
+        with _started(command, complaints, tags) as encoder:
             try:
                 _feed(encoder, chain([first], pieces), first.shape[1:])
             except BaseException:
@@ -110,24 +121,68 @@ def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mappin
                 raise
         if encoder.returncode:
             complaints.seek(0)
-            raise _encoder_error(path, complaints.read().decode(errors="replace").strip())
+            raise _encoder_error(path, complaints.read().decode(errors="replace"), encoder.returncode)
 
 
-def _encoder_error(path: Path, complaint: str) -> OSError:
-    """With the number of what the system said, where it is one that callers tell apart."""
-    full = os.strerror(errno.ENOSPC)
-    if full in complaint:
-        return OSError(errno.ENOSPC, full, str(path))
-    return OSError(f"cannot write video {path}: {complaint}")
+def _memory_file(content: bytes = b"") -> BinaryIO:
+    """A file without a name or a disk, to be read from its start."""
+    file = os.fdopen(os.memfd_create("resca"), "w+b")
+    file.write(content)
+    file.seek(0)
+    return file
 
 
-def _ffmpeg(height: int, width: int, fps: int, metadata: Mapping[str, str]) -> list[str]:
-    """The command that reads frames from stdin, up to its output."""
+def _ffmetadata(metadata: Mapping[str, str]) -> bytes:
+    """Tags as ffmpeg reads them from a file, where neither their length nor the locale matters."""
+    lines = [";FFMETADATA1", *(f"{_escaped(key)}={_escaped(value)}" for key, value in metadata.items())]
+    return "".join(f"{line}\n" for line in lines).encode(errors="replace")
+
+
+def _escaped(text: str) -> str:
+    """Without NULs, and with a space after a last backslash, by which ffmpeg would not see the end of the line."""
+    escaped = re.sub(r"([=;#\\\r\n])", r"\\\1", text.replace("\0", ""))
+    return f"{escaped} " if text.endswith("\\") else escaped
+
+
+def _started(command: list[str], complaints: BinaryIO, tags: BinaryIO) -> subprocess.Popen:
+    """The encoder. A file that may not get larger is to be an error of its own, not its end by SIGXFSZ."""
+    try:
+        return subprocess.Popen(
+            command, stdin=subprocess.PIPE, stderr=complaints, pass_fds=[tags.fileno()], restore_signals=False
+        )
+    except OSError as error:
+        raise MachineError(_cannot_run(command[0], error)) from error
+
+
+def _cannot_run(executable: str, error: OSError) -> str:
+    return f"ffmpeg ({executable}) cannot be run: {reason(error)}"
+
+
+def _encoder_error(path: Path, complaint: str, code: int) -> OSError:
+    """With the number of what the system said, where it did; what else an ffmpeg cannot do is its machine's."""
+    lines = [line.strip().rstrip(".") for line in complaint.splitlines() if line.strip()]
+    for number in errno.errorcode.keys() - {errno.EINVAL}:  # which ffmpeg also says of options
+        if any(line.endswith(f": {os.strerror(number)}") for line in lines):
+            return OSError(number, os.strerror(number), str(path))
+    ended = f"ffmpeg was ended by {signal.Signals(-code).name}" if code < 0 else f"ffmpeg ended with exit code {code}"
+    return MachineError(f"cannot write video {path}: {'; '.join(lines) or ended}")
+
+
+def _ffmpeg(height: int, width: int, fps: int, tags: int) -> list[str]:
+    """The command that reads frames from stdin and tags from another descriptor, up to its output."""
+    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
+    tagged = ["-f", "ffmetadata", "-i", f"pipe:{tags}", "-map_metadata", "1"]
+    return [_executable(), "-y", "-v", "error", *source, *tagged, *COLOURS, *CODEC, *READY_TO_STREAM]
+
+
+def _executable() -> str:
+    """Raises MachineError if no ffmpeg is installed."""
     import imageio_ffmpeg
 
-    source = ["-f", "rawvideo", "-pix_fmt", "rgb24", "-s", f"{width}x{height}", "-r", str(fps), "-i", "-"]
-    tags = [argument for key, value in metadata.items() for argument in ("-metadata", f"{key}={value}")]
-    return [imageio_ffmpeg.get_ffmpeg_exe(), "-y", "-v", "error", *source, *COLOURS, *CODEC, *READY_TO_STREAM, *tags]
+    try:
+        return imageio_ffmpeg.get_ffmpeg_exe()
+    except RuntimeError as error:
+        raise MachineError("no ffmpeg is installed") from error
 
 
 def _feed(encoder: subprocess.Popen, pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:

@@ -7,8 +7,9 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors.torch import save_file
+from safetensors.torch import save
 
+from jobs.store.faults import writing
 from jobs.store.items import ATTEMPTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.mp4 import probe, write_video
 from jobs.store.storage import Storage
@@ -16,8 +17,8 @@ from jobs.store.storage import Storage
 
 @contextmanager
 def attempt_place(storage: Storage, item: RenderItem) -> Iterator[Path]:
-    """The attempt's own folder. What the storage refuses in the block becomes a StorageError."""
-    with storage.trouble(), storage.workplace(f"{ATTEMPTS}/{item.id}-{secrets.token_hex(4)}") as place:
+    """The attempt's own folder. Raises StorageError if there can be none."""
+    with storage.workplace(f"{ATTEMPTS}/{item.id}-{secrets.token_hex(4)}") as place:
         yield place
 
 
@@ -32,15 +33,18 @@ def publish_video(
 ) -> Sidecar:
     """Encode `frames` in `place`, verify the file, and publish it: latents, MP4, and then the sidecar.
 
-    `sidecar_of` gets the file's sha256 and bytes. Raises OSError for a file that does not decode to what was asked.
+    `sidecar_of` gets the file's sha256 and bytes. Raises OSError for a file that does not decode to what was asked,
+    StorageError for what cannot be written, and MachineError where there is no ffmpeg to do it.
     """
     file = place / "video.mp4"
     tags = {"title": item.prompt, "comment": settings.fingerprint(item)}
-    digest = write_video(frames, file, fps=settings.fps, metadata=tags)
-    verify(file, item)
-    sidecar = sidecar_of(digest, file.stat().st_size)
+    with writing(place):
+        digest = write_video(frames, file, fps=settings.fps, metadata=tags)
+        verify(file, item)
+        sidecar = sidecar_of(digest, file.stat().st_size)
+        if settings.save_latents:  # Not by the library, whose errors do not say what the system refused.
+            (place / "latents").write_bytes(save({"latents": latents.cpu().contiguous()}))
     if settings.save_latents:
-        save_file({"latents": latents.cpu().contiguous()}, place / "latents")
         storage.publish(place / "latents", item.latents)
     else:
         storage.remove(item.latents)

@@ -2,14 +2,15 @@
 
 import math
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from functools import cached_property
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from jobs.errors import BadInput
-from jobs.store.storage import Storage, StorageError, Stored, next_number, reason
+from jobs.store.faults import StorageError, reason, writing
+from jobs.store.storage import Storage, Stored, next_number
 
 if TYPE_CHECKING:
     from fsspec import AbstractFileSystem
@@ -32,7 +33,8 @@ class RemoteStorage(Storage):
         return self._ask("cat_file", name)
 
     def write(self, name: str, data: bytes) -> None:
-        self._ask("pipe_file", name, data)
+        with self.trouble():  # A bucket that is gone is no file that is not there.
+            self._ask("pipe_file", name, data)
 
     def create(self, name: str, data: bytes) -> bool:
         """Stores that know conditional writes decide it; with others the check comes before the write."""
@@ -71,7 +73,8 @@ class RemoteStorage(Storage):
             return False
 
     def publish(self, file: Path, name: str) -> None:
-        self._call("put_file", str(file), self.where(name))
+        with self.trouble():
+            self._call("put_file", str(file), self.where(name))
 
     def stored(self, name: str) -> Stored | None:
         try:
@@ -99,8 +102,10 @@ class RemoteStorage(Storage):
 
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:
-        with tempfile.TemporaryDirectory(prefix="resca-") as folder:
-            yield Path(folder)
+        with writing("the folder for temporary files"):
+            folder = tempfile.TemporaryDirectory(prefix="resca-", ignore_cleanup_errors=True)
+        with folder as path:
+            yield Path(path)
 
     def journal(self, folder: str) -> "RemoteJournal":
         return RemoteJournal(self, folder, next_number(self.folder(folder)))
@@ -111,7 +116,7 @@ class RemoteStorage(Storage):
     def oldest_first(self, folder: str) -> list[str]:
         return []
 
-    def check_writable(self) -> None:
+    def check_writable(self, folders: Iterable[str] = ()) -> None:
         probe = ".resca-write-test"
         try:
             self._ask("pipe_file", probe, b"")

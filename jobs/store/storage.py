@@ -1,43 +1,18 @@
 """The storage of a batch as an interface: a directory or an object store, where a small file is whole or not there."""
 
-import errno
 import math
-import re
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import ClassVar, Protocol
+from typing import Protocol
 
-from cluster.failure import FailureKind
-from jobs.errors import BAD_INPUT, InfrastructureError
+from jobs.store.faults import REFUSED, StorageError, Unreadable, reason, writing
 from jobs.store.files import sha256
 
-# A storage that is full, broken or gone: waiting or people may help; it is neither the video's fault nor the gang's.
-TROUBLE = {
-    *(errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EIO, errno.ESTALE),
-    *(errno.ENOTCONN, errno.EHOSTDOWN, errno.ETIMEDOUT),
-}
-# What is refused for good: it is not for this user, has no name that the system takes, or is no file.
-REFUSED = {errno.EACCES, errno.EPERM, errno.ENAMETOOLONG, errno.ELOOP, errno.EISDIR}
 LAST_S = 1.0
 LONGEST_LINE_BYTES = 1 << 24  # far more than any line that is written
-
-# What was asked of an object store, in the messages of its client.
-QUERY = re.compile(r"(?<=[^\s\"'?])\?[\w-]+=[^\s\"']*")
-
-
-class StorageError(InfrastructureError, OSError):
-    """The output directory cannot be written at the moment."""
-
-    failure_kind: ClassVar[FailureKind] = FailureKind.STORAGE
-
-
-class Unreadable(StorageError):
-    """What lies there cannot be read, now or later."""
-
-    exit_code = BAD_INPUT
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,7 +34,8 @@ class Storage(ABC):
     """Files below one root, by names such as `videos/0000.mp4`, with '/' on every system.
 
     On local and shared file systems a file takes its name in one step, once its bytes are on disk; an object store
-    does the same by itself. Whatever goes wrong with a storage is an OSError, with an object store a StorageError.
+    does the same by itself. Whatever goes wrong with a storage is an OSError; what it refuses to write, and whatever an
+    object store refuses, a StorageError.
     """
 
     url: str
@@ -82,17 +58,9 @@ class Storage(ABC):
         """The full path or URL of a file."""
         return f"{self.url.rstrip('/')}/{checked(name)}"
 
-    @contextmanager
-    def trouble(self) -> Iterator[None]:
+    def trouble(self) -> AbstractContextManager[None]:
         """What the storage refuses in the block, through no fault of who asks, becomes a StorageError."""
-        try:
-            yield
-        except StorageError:
-            raise
-        except OSError as error:
-            if error.errno in TROUBLE:
-                raise StorageError(f"{self} cannot be written: {reason(error)}") from error
-            raise
+        return writing(self)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:
@@ -185,8 +153,11 @@ class Storage(ABC):
         """The files of a folder by their age; none where their age is not known."""
 
     @abstractmethod
-    def check_writable(self) -> None:
-        """Raises BadInput if nothing can be written here. Leaves nothing behind."""
+    def check_writable(self, folders: Iterable[str] = ()) -> None:
+        """Raises BadInput if nothing can be written here, or in one of the folders that is there already.
+
+        An object store has no folders. Leaves nothing behind.
+        """
 
 
 def checked(name: str) -> str:
@@ -201,9 +172,3 @@ def next_number(names: Iterable[str]) -> int:
     """Of a journal's new file, after those that are there."""
     stems = [name.partition(".")[0] for name in names]
     return 1 + max((int(stem) for stem in stems if stem.isdigit()), default=0)
-
-
-def reason(error: BaseException) -> str:
-    """What went wrong, in a few words."""
-    said = getattr(error, "strerror", None) or str(error) or type(error).__name__
-    return QUERY.sub("", said)

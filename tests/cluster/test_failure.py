@@ -1,6 +1,7 @@
 """Who is to blame for a failure, and what follows from it."""
 
 import ast
+import errno
 import pickle
 from collections.abc import Iterator
 from importlib import import_module
@@ -21,7 +22,7 @@ from cluster.failure import (
     is_gang_usable,
     root_cause,
 )
-from jobs.store.storage import StorageError
+from jobs.store.faults import MachineError, StorageError
 from parallel.watch import RankLost
 
 LOST = FailureKind.INFRASTRUCTURE
@@ -73,11 +74,15 @@ def test_broken_links_and_devices_differ_from_exceptions_of_the_item():
     gloo = RuntimeError("[/pytorch/third_party/gloo/gloo/transport/tcp/pair.cc:547] Connection closed by peer")
     assert classify(gloo) is FailureKind.INFRASTRUCTURE
     assert classify(torch.AcceleratorError("CUDA error")) is FailureKind.INFRASTRUCTURE
+    assert classify(OSError(errno.ENOSPC, "No space left on device", "/tmp/torchinductor")) is LOST
+    assert classify(OSError("the MP4 has 4 frames, not 5")) is FailureKind.ITEM
     assert classify(RuntimeError("shapes do not match")) is FailureKind.ITEM
     assert classify(KeyError("prompt")) is FailureKind.ITEM
 
 
-@pytest.mark.parametrize(("family", "kind"), [(RankLost, LOST), (StorageError, FailureKind.STORAGE)])
+@pytest.mark.parametrize(
+    ("family", "kind"), [(RankLost, LOST), (MachineError, LOST), (StorageError, FailureKind.STORAGE)]
+)
 def test_an_exception_counts_as_its_class_says_whatever_its_name(family: type[Exception], kind: FailureKind):
     renamed = type("AnythingElse", (family,), {})
     assert classify(family("no more")) is classify(renamed("no more")) is kind
@@ -85,7 +90,7 @@ def test_an_exception_counts_as_its_class_says_whatever_its_name(family: type[Ex
 
 def test_every_exception_that_says_how_it_counts_names_a_kind():
     families = list(carriers())
-    assert {RankLost, StorageError} <= set(families)
+    assert {RankLost, MachineError, StorageError} <= set(families)
     for family in families:
         renamed = type("AnythingElse", (family,), {"__init__": lambda self: None})
         assert classify(renamed()) is FailureKind(renamed.failure_kind)

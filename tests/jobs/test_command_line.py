@@ -16,7 +16,7 @@ from cluster.failure import FailureKind
 from jobs.__main__ import COMMANDS, main, parse
 from jobs.commands.render import exit_code
 from jobs.driver.batch_plan import make_plan
-from jobs.errors import BadInput
+from jobs.errors import INFRASTRUCTURE, BadInput
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import BenchmarkOptions
 from jobs.options.shared import VideoOptions
@@ -162,6 +162,20 @@ def test_a_current_directory_that_is_no_text_or_gone_is_one_sentence(place, monk
     (place / "caf\udce9").rmdir()
     assert main(["status", "out"]) == 2
     assert "the current directory has been removed" in capsys.readouterr().err
+
+
+def test_an_ffmpeg_that_makes_no_videos_is_found_before_anything_starts(place, capsys, monkeypatch):
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", "nowhere/ffmpeg")
+    assert render("good.txt") == INFRASTRUCTURE
+    [sentence] = capsys.readouterr().err.splitlines()
+    assert sentence.startswith("resca: no video can be made on this machine: ffmpeg (nowhere/ffmpeg) cannot be run")
+    assert not (place / "out").exists()
+
+
+def test_videos_that_could_not_be_written_are_refused_before_anything_starts(place, capsys):
+    (place / "out").mkdir()
+    (place / "out" / "videos").symlink_to("/proc/tty")
+    assert f"{place / 'out' / 'videos'} cannot be written" in complaint(capsys, "good.txt")
 
 
 def test_no_command_at_all_is_one_sentence(capsys):

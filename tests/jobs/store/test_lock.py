@@ -13,9 +13,10 @@ from typing import Any
 import pytest
 
 from jobs.errors import BadInput
+from jobs.store.faults import Unreadable
 from jobs.store.lock import NAME, DriverLock, LockLost, process_space, read_holder
 from jobs.store.open import open_storage
-from jobs.store.storage import Storage, Unreadable
+from jobs.store.storage import Storage
 
 pytestmark = pytest.mark.timeout(60)
 LEASE_S = 2.0

@@ -1,4 +1,4 @@
-"""Logs are kept where the batch lies, and never stand in its way."""
+"""Logs are kept where the batch lies, one JSON object a line, and never stand in its way."""
 
 import json
 import logging
@@ -26,3 +26,19 @@ def test_a_full_disk_behind_a_log_is_not_worth_a_word(capsys):
     with logging_to(Path("/dev/full")):
         logging.getLogger("cluster.batch").error("a rank was lost")
     assert capsys.readouterr().err == ""
+
+
+def test_what_is_logged_is_one_object_a_line(tmp_path: Path):
+    with logging_to(tmp_path / "logs" / "a.jsonl", item="0000"):
+        logging.getLogger("jobs.rank").info("a\nb")
+    [line] = (tmp_path / "logs" / "a.jsonl").read_text().splitlines()
+    assert json.loads(line)["message"] == "a\nb" and json.loads(line)["item"] == "0000"
+
+
+def test_a_log_that_cannot_be_written_neither_ends_the_work_nor_prints_a_traceback(
+    tmp_path: Path, capfd: pytest.CaptureFixture
+):
+    (tmp_path / "logs").symlink_to("/proc/tty")
+    with logging_to(tmp_path / "logs" / "a.jsonl"):
+        logging.getLogger("jobs.rank").info("lost")
+    assert capfd.readouterr() == ("", "")

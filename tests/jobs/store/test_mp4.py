@@ -2,12 +2,17 @@
 
 import os
 import subprocess
+import sys
+from pathlib import Path
 
+import imageio_ffmpeg
 import numpy as np
 import pytest
 
 from jobs.store.files import sha256
 from jobs.store.mp4 import probe, write_video
+
+ROOT = Path(__file__).parents[3]
 
 
 def moving_square(num_frames: int = 9, height: int = 48, width: int = 64) -> np.ndarray:
@@ -60,6 +65,26 @@ def test_metadata_lands_in_the_tags(tmp_path):
     write_video(moving_square(), tmp_path / "v.mp4", fps=12, metadata={"title": "a red square", "seed": "7"})
     data = (tmp_path / "v.mp4").read_bytes()
     assert b"a red square" in data and b"seed" in data
+
+
+HOSTILE = "=;#\\ \\n; [x]\n\ncafé 赤い球\tDuration: none\nStream #0:0: Video: none\r\n" + "very " * 32_000 + "long\\"
+
+
+def test_tags_of_any_length_and_characters_are_kept_in_any_locale(tmp_path):
+    code = (
+        "import sys; from pathlib import Path; import numpy as np; from jobs.store.mp4 import write_video\n"
+        "title = Path(sys.argv[2]).read_bytes().decode()\n"
+        "tags = {'title': title, 'comment': '7'}\n"
+        "write_video(np.zeros((2, 16, 16, 3), np.uint8), Path(sys.argv[1]), fps=8, metadata=tags)"
+    )
+    (tmp_path / "title").write_bytes(HOSTILE.encode())
+    latin = {"LC_ALL": "C", "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
+    command = [sys.executable, "-c", code, str(tmp_path / "v.mp4"), str(tmp_path / "title")]
+    subprocess.run(command, check=True, cwd=ROOT, env={**os.environ, **latin}, timeout=60)
+    read_tags = [imageio_ffmpeg.get_ffmpeg_exe(), "-v", "error", "-i", str(tmp_path / "v.mp4"), "-f", "ffmetadata", "-"]
+    assert HOSTILE.encode() in (tmp_path / "v.mp4").read_bytes()
+    assert b"\ncomment=7\n" in subprocess.run(read_tags, check=True, capture_output=True, timeout=60).stdout
+    assert probe(tmp_path / "v.mp4").num_frames == 2
 
 
 def test_digest_is_that_of_the_file_and_equal_frames_give_equal_files(tmp_path):

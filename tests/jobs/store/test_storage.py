@@ -12,13 +12,14 @@ import pytest
 
 from jobs.driver.recorder import Recorder
 from jobs.errors import BadInput
+from jobs.store.faults import StorageError, Unreadable, reason
 from jobs.store.files import check_file, existing
 from jobs.store.known import Done, Known, survey
 from jobs.store.ledger import Ledger, read_lines, read_state
 from jobs.store.lock import DriverLock
 from jobs.store.open import open_storage
 from jobs.store.remote import SEGMENT_BYTES
-from jobs.store.storage import LAST_S, Storage, StorageError, Unreadable, reason
+from jobs.store.storage import LAST_S, Storage
 from tests.jobs.store.example import item, publish, settings
 
 pytestmark = pytest.mark.timeout(120)
