@@ -67,7 +67,7 @@ class Slot(Generic[Item, Result]):
     ):
         self.index = index
         self.last_error: RankError | None = None
-        self.has_given_up = False  # no gang can be started any more
+        self.has_given_up = False  # no gang can be started any more, or none can keep what it makes
         self._spec = spec
         self._workload = workload
         self._backlog = backlog
@@ -80,6 +80,7 @@ class Slot(Generic[Item, Result]):
         self._looked_s = 0.0
         self._why = ""
         self._last_busy_s = 0.0  # of time.monotonic()
+        self._is_refused = False  # an item was left here, and none has been finished since
 
     @property
     def has_gang(self) -> bool:
@@ -182,8 +183,10 @@ class Slot(Generic[Item, Result]):
         if needed is None:
             return
         self._shape = job.shape
-        self._on_event(ItemRunning(kind="item_started", gang=self.index, job=job))
-        self._settle(job, self._run(needed, job))
+        again: Job[Item] | None = job
+        while again is not None:
+            self._on_event(ItemRunning(kind="item_started", gang=self.index, job=again))
+            again = self._settle(again, self._run(needed, again))
         self._last_busy_s = time.monotonic()
 
     def _renew_gang(self, job: Job[Item]) -> Gang[Item, Result] | None:
@@ -211,25 +214,40 @@ class Slot(Generic[Item, Result]):
             self._drop()
         return report
 
-    def _settle(self, job: Job[Item], report: RankResult[Result] | RunFailure) -> None:
-        """Gives the job its outcome, or back to the queue."""
+    def _settle(self, job: Job[Item], report: RankResult[Result] | RunFailure) -> Job[Item] | None:
+        """Gives the job its outcome, or back to the queue; or returns it, to be run again by this gang."""
         if isinstance(report, RankResult):
+            self._is_refused = False
             self._backlog.finish(job, Outcome(item=job.item, attempts=job.attempts, result=report.value))
             self._on_event(ItemDone(gang=self.index, job=job, result=report.value))
-            return
+            return None
         kind = report.error.kind
         job = replace(job, failures=(*job.failures, kind))
         decision = decide(kind, job.failures.count(kind), self._budgets)
-        if decision is Decision.FAIL:
-            self._on_event(self._failed("item_failed", job, report.error))
-            self._backlog.finish(job, Outcome.of_failure(job, report.error))
-        else:
-            self._retry(job, report.error, fresh=decision is Decision.RETRY_ON_FRESH_GANG)
+        is_hopeless = kind.policy.holds_gang and self._is_refused
+        if decision is Decision.FAIL or is_hopeless:
+            self._leave_or_give_up(job, report.error, is_hopeless)
+            return None
+        return self._retry(job, report.error, fresh=decision is Decision.RETRY_ON_FRESH_GANG)
 
-    def _retry(self, job: Job[Item], error: RankError, fresh: bool) -> None:
+    def _leave_or_give_up(self, job: Job[Item], error: RankError, is_hopeless: bool) -> None:
+        """The job gets its outcome; if the one before it ended so, too, this slot gives up with it."""
+        self._is_refused = error.kind.policy.holds_gang
+        if is_hopeless:
+            self.has_given_up, self.last_error = True, error
+        self._on_event(self._failed("item_failed", job, error))
+        self._backlog.finish(job, Outcome.of_failure(job, error))
+
+    def _retry(self, job: Job[Item], error: RankError, fresh: bool) -> Job[Item] | None:
+        """The job, once its backoff is over, if this gang keeps it; else it goes back to the queue."""
         wait_s = self._budgets.wait_s(len(job.failures))
         self._on_event(self._failed("item_retried", job, error))
+        if error.kind.policy.holds_gang and self._gang is not None:
+            pause(wait_s, self._stop)
+            if not self._must_move():
+                return replace(job, attempts=job.attempts + 1)
         self._backlog.put_back(replace(job, needs_fresh_gang=fresh, not_before=time.monotonic() + wait_s))
+        return None
 
     def _failed(
         self, kind: Literal["item_retried", "item_failed"], job: Job[Item], error: RankError

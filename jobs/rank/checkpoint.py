@@ -126,7 +126,11 @@ class CheckpointFiles:
 
     def markers(self) -> Iterator[Marker]:
         """Of all complete checkpoints, the newest first; damaged ones are left out, with a warning."""
-        names = self.storage.folder(self.folder)
+        try:
+            names = self.storage.folder(self.folder)
+        except OSError as error:
+            logger.warning("The checkpoints in %s are not used: %s", self.folder, error)
+            return
         for name in sorted((name for name in names if name.endswith(".json")), reverse=True):
             try:
                 yield Marker.model_validate_json(self.storage.read(f"{self.folder}/{name}"))

@@ -5,32 +5,51 @@ import socket
 import time
 from collections import deque
 from collections.abc import Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
+from typing import Literal
 
 import torch
 
 from cluster.ranks import RankContext
 from jobs.machine import device_name
-from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
+from jobs.store.faults import StorageError
 from jobs.store.items import SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
 from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
+from jobs.store.rehearsal import check_encoder, rehearse
 from jobs.store.storage import Storage
 from parallel.group import make_group
 
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
 VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
+# What the other ranks do for a video, as rank 0 tells them: all of it, the frames of latents that they have, or none.
+Part = Literal["render", "decode", "nothing"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Rendered:
+    """A video up to its latents; what a rank has of the last one."""
+
+    item: RenderItem
+    prompt: Prompt
+    latents: torch.Tensor
+    seconds: dict[str, float]
 
 
 class RenderSession:
     """One rank's part of the rendering.
+
+    A video that its storage refuses is kept, up to its latents: run again, it is only decoded and published. Nothing is
+    rendered before the storage has taken two frames.
 
     `progress` is the fraction of the denoising steps that are done, `beats` counts steps and decoded pieces.
     """
@@ -39,6 +58,8 @@ class RenderSession:
         self.workload, self.context, self.progress, self.beats = workload, context, 0.0, 0
         self.settings = workload.settings
         self.device_name = device_name()
+        self.two_frames = check_encoder() if context.rank == 0 else b""
+        self.rendered: Rendered | None = None
         self.layout = workload.layout
         self.group = make_group(self.layout, engine=workload.engine, deadline_s=workload.deadline_s)
         self.encodes = context.rank == 0 or workload.shard_weights  # split text encoders run on all ranks, or on none
@@ -59,16 +80,22 @@ class RenderSession:
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
         with self.group.guard():
-            if self.context.rank == 0:
-                return self._lead(item, attempt)
-            frames = self.renderer.frames(self._denoise(item, Stopwatch(), self.workload.checkpoints(item))[1])
-            deque(frames, maxlen=0)  # They go to rank 0.
-            return None
+            return self._lead(item, attempt) if self.context.rank == 0 else self._follow(item)
+
+    def _follow(self, item: RenderItem) -> None:
+        """Another rank's part."""
+        part: Part = self.group.broadcast(None)
+        if part == "nothing":
+            return
+        if part == "render":
+            self.rendered = self._denoise(item)
+        assert self.rendered is not None
+        deque(self._counted(self.renderer.frames(self.rendered.latents)), maxlen=0)  # They go to rank 0.
 
     def _lead(self, item: RenderItem, attempt: int) -> dict[str, object]:
         """Rank 0's part, with a place and a log of its own."""
         storage = open_storage(self.settings.out)
-        with attempt_place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
+        with self._place(storage, item) as place, attempt_log(storage, place, item.id, attempt, host=HOST):
             logger.info("started", extra={"facts": {"layout": str(self.layout), "device": self.device_name}})
             try:
                 return self._render(item, storage, place)
@@ -76,37 +103,59 @@ class RenderSession:
                 logger.exception("failed")
                 raise
 
+    @contextmanager
+    def _place(self, storage: Storage, item: RenderItem) -> Iterator[Path]:
+        """The attempt's folder, in a storage that takes files; the other ranks begin once there is one."""
+        part: Part = "nothing"
+        with ExitStack() as stack:
+            try:
+                place = stack.enter_context(attempt_place(storage, item))
+                rehearse(storage, place, self.two_frames)
+                part = "decode" if self._has(item) else "render"
+            finally:
+                self.group.broadcast(part)
+            yield place
+
+    def _has(self, item: RenderItem) -> bool:
+        return self.rendered is not None and self.rendered.item == item
+
     def _render(self, item: RenderItem, storage: Storage, place: Path) -> dict[str, object]:
-        clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
-        prompt, latents = self._denoise(item, clock, checkpoints)
-        if checkpoints and checkpoints.resumed_step:
-            logger.info("resumed", extra={"facts": {"step": checkpoints.resumed_step}})
-        logger.info("denoised", extra={"facts": {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}})
-        frames = self._counted(clock.over("decode", self.renderer.frames(latents)))
+        kept, self.rendered = self.rendered if self._has(item) else None, None
+        rendered = kept or self._denoise(item)
+        facts = {"dense": self.engine.dense_steps, "sparse": self.engine.sparse_steps}
+        logger.info("kept" if kept else "denoised", extra={"facts": facts})
+        clock = Stopwatch(dict(rendered.seconds))
+        frames = self._counted(clock.over("decode", self.renderer.frames(rendered.latents)))
         writing = time.perf_counter()
 
         def sidecar_of(digest: str, num_bytes: int) -> Sidecar:
             clock.seconds["write"] = time.perf_counter() - writing - clock.seconds["decode"]
-            return self._sidecar(item, prompt, clock, digest, num_bytes)
+            return self._sidecar(item, rendered.prompt, clock, digest, num_bytes)
 
-        sidecar = publish_video(storage, place, self.settings, item, frames, latents, sidecar_of)
-        if checkpoints:
+        try:
+            sidecar = publish_video(storage, place, self.settings, item, frames, rendered.latents, sidecar_of)
+        except StorageError:
+            self.rendered = rendered
+            deque(frames, maxlen=0)  # The other ranks decode to the end.
+            raise
+        if checkpoints := self.workload.checkpoints(item):
             checkpoints.discard()
         logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
         return sidecar.model_dump(mode="json")
 
-    def _denoise(
-        self, item: RenderItem, clock: "Stopwatch", checkpoints: Checkpoints | None
-    ) -> tuple[Prompt, torch.Tensor]:
-        """The encoded prompt, and the final latents, which are the same on every rank."""
+    def _denoise(self, item: RenderItem) -> Rendered:
+        """The video up to its final latents, which are the same on every rank."""
         self.progress = 0.0
         self.beats += 1
+        clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
         with clock.stage("encode"):
             prompt = self._encode(item.prompt)
         self.beats += 1
         with clock.stage("denoise"):
             latents = self.renderer.denoise(prompt, self._sampling(item), self._step, checkpoints)
-        return prompt, latents
+        if checkpoints and checkpoints.resumed_step:
+            logger.info("resumed", extra={"facts": {"step": checkpoints.resumed_step}})
+        return Rendered(item=item, prompt=prompt, latents=latents, seconds=clock.seconds)
 
     def _step(self, part: float) -> None:
         self.progress = part

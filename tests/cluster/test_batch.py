@@ -12,7 +12,7 @@ from ray.util.placement_group import placement_group_table
 
 from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
 from cluster.events import GangEvent
-from cluster.failure import FailureKind
+from cluster.failure import Budgets, FailureKind
 from cluster.placement import GangSpec
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
@@ -48,11 +48,16 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 
 
 def run(
-    folder: Path, items: list[dict], spec: GangSpec = PAIR, gangs: int | None = 1, toy: type[Toy] = Toy
+    folder: Path,
+    items: list[dict],
+    spec: GangSpec = PAIR,
+    gangs: int | None = 1,
+    toy: type[Toy] = Toy,
+    budgets: Budgets | None = None,
 ) -> tuple[list[Outcome], list[Event]]:
     events: list[Event] = []
-    workload = ToyWorkload(folder, toy)
-    return run_batch(spec=spec, gangs=gangs, workload=workload, items=items, on_event=events.append), events
+    options: Any = {"spec": spec, "gangs": gangs, "budgets": budgets, "on_event": events.append}
+    return run_batch(workload=ToyWorkload(folder, toy), items=items, **options), events
 
 
 def kinds(events: list[Event]) -> list[str]:
@@ -172,6 +177,25 @@ def test_a_silent_process_costs_one_attempt(tmp_path: Path):
     assert outcomes[0].result["total"] == 1
     [lost] = losses(events)
     assert lost.error is not None and lost.error.startswith("No answer for 3 s from rank 0 on ")
+
+
+def test_what_a_storage_refuses_is_tried_again_by_the_same_gang_which_takes_nothing_else(tmp_path: Path):
+    items = [{"value": 1, "first": "be_refused_twice"}, {"value": 2}]
+    outcomes, events = run(tmp_path, items, spec=SINGLE, budgets=Budgets(backoff_s=0.01))
+    assert [(outcome.result["total"], outcome.attempts) for outcome in outcomes] == [(1, 3), (2, 1)]
+    waiting = ["item_started", "item_retried"] * 2
+    assert kinds(events) == ["gang_starting", "gang_ready", *waiting, *["item_started", "item_done"] * 2]
+
+
+def test_a_storage_that_refuses_one_item_for_long_and_then_the_next_ends_the_batch(tmp_path: Path):
+    """One alone is left, as the fault may be in its own files."""
+    good, bad = {"value": 1}, {"value": 2, "first": "be_refused"}
+    outcomes, _ = run(
+        tmp_path, [bad, good, bad, bad, good], spec=SINGLE, budgets=Budgets(storage_failures=2, backoff_s=0.01)
+    )
+    assert [outcome.attempts for outcome in outcomes] == [2, 1, 2, 1, 0]
+    assert [outcome.failure for outcome in outcomes] == [FailureKind.STORAGE, None, *[FailureKind.STORAGE] * 3]
+    assert {outcome.error for outcome in outcomes if outcome.failure} == {"tests.cluster.toy.Refused: no room"}
 
 
 def test_costly_items_come_first_and_a_gang_stays_with_a_shape(tmp_path: Path):

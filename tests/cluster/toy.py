@@ -14,6 +14,10 @@ PAIR = GangSpec(world_size=2, collective_timeout_s=60, start_timeout_s=60, env={
 SINGLE = GangSpec(world_size=1, start_timeout_s=60)
 
 
+class Refused(OSError):
+    failure_kind = "storage"
+
+
 class Toy:
     """Adds up a number over the ranks, and misbehaves on request."""
 
@@ -40,6 +44,17 @@ class Toy:
 
     def fail(self) -> None:
         raise ValueError("a poison item")
+
+    def be_refused(self) -> None:
+        raise Refused("no room")
+
+    def be_refused_twice(self) -> None:
+        """By a storage that takes it the third time."""
+        tries = self._folder / "tries"
+        with tries.open("a") as file:
+            file.write(".")
+        if tries.stat().st_size < 3:
+            self.be_refused()
 
     def die(self) -> None:
         os.kill(os.getpid(), signal.SIGKILL)

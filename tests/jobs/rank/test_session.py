@@ -8,11 +8,17 @@ import torch
 from safetensors.torch import load_file
 
 from caching.recipe.recipe import recipe
+from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
 from jobs.__main__ import main
+from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
+from jobs.rank.workload import RenderWorkload
+from jobs.store.faults import StorageError
 from jobs.store.mp4 import probe
+from parallel.layout import Layout
+from tests.jobs.store.example import item, settings
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -88,6 +94,39 @@ def test_split_weights_render_the_latents_of_one_process(tiny_model, tmp_path):
         renderer.encode("a cat walks on grass"), Sampling(seed=0, **SIZE, steps=8, guidance=6.0)
     )
     assert (latents - expected).norm() / expected.norm() < 1e-5
+
+
+def test_a_video_that_its_storage_refuses_is_kept_and_published_without_rendering_again(tiny_model, tmp_path):
+    session, one, videos = session_of(tiny_model, tmp_path), item(**SIZE), tmp_path / "out" / "videos"
+    denoise, rendered = session.renderer.denoise, []
+
+    def denoise_and_lose_the_storage(*args):
+        rendered.append(denoise(*args))
+        videos.rename(tmp_path / "elsewhere")
+        videos.symlink_to("/proc/tty")
+        return rendered[-1]
+
+    session.renderer.denoise = denoise_and_lose_the_storage
+    for attempt in (1, 2):
+        with pytest.raises(StorageError, match="cannot be written"):
+            session.run(one, attempt)
+    with pytest.raises(StorageError, match="cannot be written"):
+        session.run(item(id="other", **SIZE), 1)
+    videos.unlink()
+    (tmp_path / "elsewhere").rename(videos)
+    sidecar = session.run(one, 3)
+    assert len(rendered) == 1 and not list((tmp_path / "out" / "attempts").iterdir())
+    assert sidecar == json.loads((tmp_path / "out" / one.sidecar).read_text())
+    assert (sidecar["dense_steps"], sidecar["seconds"]["denoise"] > 0) == (4, True)
+    assert probe(tmp_path / "out" / one.video).num_frames == SIZE["num_frames"]
+    assert '"kept"' in (tmp_path / "out" / "logs" / "0000.3.jsonl").read_text()
+
+
+def session_of(model, folder):
+    """On one rank, without Ray."""
+    batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision)
+    workload = RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
+    return workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
 
 
 def test_guidance_for_a_model_without_guidance_embedding_is_bad_input(tmp_path, capsys):
