@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -14,6 +15,7 @@ from jobs.store.open import open_storage
 from tests.jobs.store.example import item, publish, settings
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
+    PROMPTS,
     ROOT,
     Driver,
     check_no_debris,
@@ -47,19 +49,33 @@ def test_a_full_disk_makes_the_batch_wait_and_leaves_no_part_of_a_file(start, re
     out = small_disk / "out"
     driver = start(out=out)
     until(lambda: told(out, "start"), "the first video")
-    (small_disk / "ballast").write_bytes(b"")
-    with (small_disk / "ballast").open("wb", buffering=0) as ballast:
-        try:
-            while True:
-                ballast.write(bytes(4096))
-        except OSError:
-            pass
+    fill(small_disk / "ballast")
     until(lambda: "No space left on device" in driver.told, "it to say so")
     assert driver.process.poll() is None
     assert not [path for path in out.rglob("*.mp4") if path.parent.name == "videos" and not path.stat().st_size]
     (small_disk / "ballast").unlink()
     assert driver.wait() == 0, driver.told
     check_nothing_is_lost(out, reference)
+
+
+@pytest.mark.slow
+def test_a_full_disk_costs_several_ranks_neither_their_gang_nor_a_rendering(start, reference_of_pairs, small_disk):
+    out, ballast = small_disk / "out", small_disk / "ballast"
+    driver = start("--ring", 2, out=out)
+    until(lambda: told(out, "start"), "the first video")
+    fill(ballast)
+    until(lambda: driver.told.count("to be tried again") >= 2, "it to be refused twice")
+    ballast.unlink()
+    assert driver.wait() == 0, driver.told
+    assert not told(out, "gang_lost")
+    assert "".join(path.read_text() for path in (out / "logs").glob("0*.jsonl")).count('"denoised"') <= len(PROMPTS)
+    check_nothing_is_lost(out, reference_of_pairs)
+
+
+def fill(ballast: Path) -> None:
+    with ballast.open("wb", buffering=0) as file, suppress(OSError):
+        while True:
+            file.write(bytes(4096))
 
 
 @pytest.mark.parametrize("when", ["before the file gets its name", "before the sidecar is written"])
