@@ -31,7 +31,7 @@ def own_token() -> Iterator[None]:
     """A token for the Ray that is started in the block, known to its processes alone; or that of the environment."""
     from ray._raylet import AuthenticationTokenLoader, Config  # pyright: ignore[reportAttributeAccessIssue]
 
-    names = [name for name in PLACES if name in os.environ]
+    names = [name for name in PLACES if os.environ.get(name)]
     mode = os.environ.get(MODE)
     try:
         with environment({} if names else {"RAY_AUTH_TOKEN": secrets.token_hex(32)}):
