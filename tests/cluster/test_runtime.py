@@ -1,6 +1,5 @@
 """Ray is found or started, and exactly what was started is stopped. Each case runs in a driver of its own."""
 
-import ipaddress
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ import ray
 
 from cluster import runtime
 from cluster.runtime import ClusterUnavailable, _same_imports, ray_runtime
+from tests.ray_configs.ports import is_loopback
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -200,11 +200,6 @@ def listening() -> list[NamedTuple]:
     own = psutil.Process()
     connections = [entry for one in [own, *own.children(recursive=True)] for entry in one.net_connections("tcp")]
     return [entry.laddr for entry in connections if entry.status == psutil.CONN_LISTEN]
-
-
-def is_loopback(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def test_a_running_ray_is_used_and_left_running():

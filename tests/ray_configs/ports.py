@@ -1,5 +1,6 @@
 """Ports that nobody listens on, and that nobody is given before the test uses them."""
 
+import ipaddress
 import os
 import random
 import socket
@@ -21,3 +22,8 @@ def _free() -> Iterator[int]:
         with suppress(OSError):
             socket.create_server(("", port)).close()
             yield port
+
+
+def is_loopback(address: str) -> bool:
+    parsed = ipaddress.ip_address(address)
+    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback

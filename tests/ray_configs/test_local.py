@@ -1,6 +1,5 @@
 """A real Ray, started and stopped by local.sh on free ports."""
 
-import ipaddress
 import json
 import os
 import subprocess
@@ -15,7 +14,7 @@ from typing import NamedTuple
 import psutil
 import pytest
 
-from tests.ray_configs.ports import free_ports
+from tests.ray_configs.ports import free_ports, is_loopback
 
 CONFIGS = Path(__file__).parents[2] / "ray_configs"
 PORTS = ("RAY_PORT", "DASHBOARD_PORT", "AGENT_PORT", "CLIENT_PORT", "METRICS_PORT")
@@ -99,11 +98,6 @@ def test_nothing_of_it_listens_on_anything_but_loopback(head):
     ]
     assert int(head.environment["DASHBOARD_PORT"]) in [address.port for address in addresses]
     assert not [address for address in addresses if not is_loopback(address.ip)]
-
-
-def is_loopback(address: str) -> bool:
-    parsed = ipaddress.ip_address(address)
-    return (getattr(parsed, "ipv4_mapped", None) or parsed).is_loopback
 
 
 def test_a_second_start_is_refused_and_leaves_the_first_alone(head):
