@@ -8,12 +8,16 @@ INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -
 # $(call timed,NAME,COMMAND) says how long a command took.
 timed = @begin=$$(date +%s); $(2) && echo "$(1): $$(($$(date +%s) - begin)) s"
 
-.PHONY: demo test test-slow soak scale lint types constraints clean
+.PHONY: demo test tests test-slow soak scale lint types constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/resca render jobs/demo/prompts.txt --out out/demo --method resca --ulysses 2
 
-test: lint types
+# Type checks beside the tests, which wait a third of their time.
+test: lint
+	@$(MAKE) --no-print-directory --jobs=2 types tests
+
+tests: $(VENV)/installed-test
 	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow")
 
 test-slow: $(VENV)/installed-test

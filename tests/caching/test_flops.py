@@ -44,7 +44,7 @@ def test_fewer_steps_cost_what_dense_steps_cost(full_step):
     assert flops == 2 * full_step
 
 
-QUICK = ("full", "resca", "auto", "toca", "delta-dit")
+QUICK = ("full", "resca", "delta-dit")
 OTHERS = [name for name, method in RECIPES.items() if not method.needs_cross_attention and name not in QUICK]
 
 

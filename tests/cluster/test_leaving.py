@@ -41,6 +41,12 @@ def cluster() -> Iterator[Cluster]:
         cluster.shutdown()
 
 
+@pytest.fixture
+def one_cpu() -> Iterator[None]:
+    with ray_runtime(num_cpus=1):
+        yield
+
+
 class Crowded:
     """A cluster with no place for another gang, where others do the work (the protocol `ClusterView`)."""
 
@@ -87,7 +93,7 @@ def test_a_slot_that_leaves_puts_the_job_in_its_hand_back(cluster: Cluster, tmp_
     remove_placement_group(taken[0])
 
 
-def test_of_slots_that_would_all_leave_one_stays(cluster: Cluster, tmp_path: Path):
+def test_of_slots_that_would_all_leave_one_stays(one_cpu: None, tmp_path: Path):
     """No node can hold a gang any more, and all slots ask in step."""
     watch, too_big = NodeWatch(45), replace(SINGLE, num_cpus_per_rank=2)
     fleet = Fleet(

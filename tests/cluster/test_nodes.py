@@ -50,6 +50,7 @@ class WhereAmI:
         pass
 
 
+@pytest.mark.slow
 def test_ranks_that_belong_together_are_neighbours_on_one_node(two_nodes_of_three_cpus: None, tmp_path: Path):
     assert [node["CPU"] for node in living_nodes()] == [3, 3]
     spec = GangSpec(world_size=4, together=2, start_timeout_s=90)

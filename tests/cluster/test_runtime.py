@@ -120,6 +120,7 @@ def test_workers_import_what_is_not_installed_and_keep_their_noise(project: Path
     assert are_gone(worker_pid(project))
 
 
+@pytest.mark.slow
 def test_a_traceback_reaches_the_terminal(drive):
     output, _ = drive("", 0).communicate()
     assert 'raise ValueError("a poison item")' in output
@@ -146,6 +147,14 @@ def test_a_signal_tears_down_what_was_started(project: Path, drive, signum: int,
 
 
 @pytest.fixture
+def heard() -> Iterator[None]:
+    """As in a terminal: what has started these tests may ignore SIGHUP."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
+
+
+@pytest.fixture
 def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
     """Nothing is started; what signals do is the same."""
     monkeypatch.setattr(runtime, "_start_embedded", lambda num_cpus: None)
@@ -153,7 +162,7 @@ def no_ray(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.parametrize(("signum", "exit_code"), [(signal.SIGTERM, 143), (signal.SIGHUP, 129)])
-def test_a_signal_to_end_unwinds_once(no_ray, signum: int, exit_code: int):
+def test_a_signal_to_end_unwinds_once(no_ray, heard, signum: int, exit_code: int):
     before = signal.getsignal(signum)
     with pytest.raises(SystemExit) as stop, ray_runtime():
         try:

@@ -128,6 +128,7 @@ def dense_steps(method):
     return sum(clock.is_dense(step, Signals(input_change=lambda: None, error=lambda: None)) for step in range(50))
 
 
+@pytest.mark.slow
 def test_duca_and_toca_on_flux_cost_what_was_published():
     """The published figures are those of 4 dense steps at the start and the aggressive step first (N = 4, 5, 6).
 
@@ -145,6 +146,7 @@ def test_duca_and_toca_on_flux_cost_what_was_published():
     assert computed * dense + (50 - computed) * partial == pytest.approx(1126.76, rel=0.03)
 
 
+@pytest.mark.slow
 def test_delta_dit_on_flux_costs_what_was_published():
     """2,480.01 TFLOPs at N = 2; the figure given for N = 3 is that of 9 dense steps, an interval of 6."""
     dense, sparse = sparse_cost(recipe("delta-dit"), 2)

@@ -32,7 +32,7 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
         ("--layouts two", "--layouts takes ULYSSESxRING"),
         ("--layouts 1x1,0x1", "--layouts takes ULYSSESxRING"),
         ("--layouts 3x1", "does not divide the model's 4 attention heads"),
-        ("--rounds 0", "--rounds and --num must be at least 1"),
+        ("--rounds 0", "--rounds must be at least 1, not 0"),
         ("--method nonsense", "unknown method"),
     ],
 )

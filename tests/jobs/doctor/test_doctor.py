@@ -274,6 +274,7 @@ def test_another_token_than_the_clusters_is_a_problem(tmp_path, real_ray, monkey
     assert "it wants another token" in problems(rows)["ray"] and "token" in rows["ray"][0]["remedy"]
 
 
+@pytest.mark.slow
 def test_nodes_with_different_gpus_and_a_directory_that_they_may_not_share(tmp_path):
     cluster = Cluster(initialize_head=True, head_node_args={"num_cpus": 1, "num_gpus": 4})
     try:
