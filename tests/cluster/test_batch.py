@@ -116,7 +116,8 @@ def test_progress_is_reported_while_an_item_runs(tmp_path: Path):
 def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goes_on(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ):
-    outcomes, events = run(tmp_path, [{"value": 1}, {"value": 2, "first": "fail"}, {"value": 3}])
+    items = [{"value": 1}, {"value": 2, "first": "fail"}, {"value": 3}]
+    outcomes, events = run(tmp_path, items, spec=SINGLE)
     assert [outcome.failure for outcome in outcomes] == [None, FailureKind.ITEM, None]
     assert outcomes[1].error == "ValueError: a poison item"
     assert outcomes[1].attempts == 2
@@ -221,7 +222,7 @@ def test_without_a_number_there_are_as_many_gangs_as_the_cluster_holds(tmp_path:
 def test_a_workload_that_cannot_be_built_fails_every_item_untried():
     events: list[Event] = []
     items = [1, 2]
-    outcomes = run_batch(spec=PAIR, gangs=1, workload=broken_workload, items=items, on_event=events.append)
+    outcomes = run_batch(spec=SINGLE, gangs=1, workload=broken_workload, items=items, on_event=events.append)
     assert [outcome.failure for outcome in outcomes] == [FailureKind.START] * 2
     assert {outcome.error for outcome in outcomes} == {"OSError: no weights here"}
     assert kinds(events) == ["gang_starting", "gang_lost", "item_failed", "item_failed"]
@@ -257,8 +258,8 @@ def test_an_interrupt_tears_everything_down(tmp_path: Path):
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
-        run_batch(spec=PAIR, gangs=1, workload=ToyWorkload(tmp_path), items=[{"value": 1}] * 3, on_event=interrupt)
-    assert len(list(tmp_path.glob("pid-*"))) == 2
+        run_batch(spec=SINGLE, gangs=1, workload=ToyWorkload(tmp_path), items=[{"value": 1}] * 3, on_event=interrupt)
+    assert len(list(tmp_path.glob("pid-*"))) == 1
 
 
 def test_an_empty_batch_has_no_outcomes(tmp_path: Path):

@@ -27,18 +27,18 @@ def await_what_never_ends(group, stopped):
 
 
 def test_a_stopped_rank_is_named_by_the_others(tmp_path):
-    with Gang(Layout(ring=3), tmp_path, deadline_s=4) as gang:
+    with Gang(Layout(ring=3), tmp_path, deadline_s=2) as gang:
         gang.send(await_what_never_ends, 2)
         for rank in (0, 1):
             assert gang.answer(rank) == [
-                "all_to_all in dense step 4 did not end, deadline 4 s: "
+                "all_to_all in dense step 4 did not end, deadline 2 s: "
                 "rank 2 does not answer (stopped, killed or cut off)."
             ]
 
 
 def test_ranks_that_all_wait_say_where(tmp_path):
-    with Gang(Layout(ulysses=2), tmp_path, deadline_s=4) as gang:
+    with Gang(Layout(ulysses=2), tmp_path, deadline_s=2) as gang:
         first, second = gang.run(await_what_never_ends, None)
-    start = "all_to_all in dense step 4 did not end, deadline 4 s: "
+    start = "all_to_all in dense step 4 did not end, deadline 2 s: "
     assert first == [f"{start}rank 1 waits in all_to_all in dense step 4."]
     assert second == [f"{start}rank 0 waits in all_to_all in dense step 4."]

@@ -103,6 +103,7 @@ def test_the_report_is_a_table_that_says_what_is_derived(report, rows):
     assert len(table) == 2 + len(rows) and len({line.count("|") for line in table}) == 1
 
 
+@pytest.mark.slow
 def test_it_needs_neither_ray_nor_much_else(tmp_path):
     absent = (
         "ray xfuser deepspeed transformers peft accelerate torchmetrics imageio imageio_ffmpeg matplotlib cache_dit"
@@ -118,6 +119,7 @@ def test_it_needs_neither_ray_nor_much_else(tmp_path):
     assert [row["status"] for row in rows] == ["ok"] * 4
 
 
+@pytest.mark.slow
 def test_compiled_blocks_are_measured_beside_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(bench, "COMPILER", "eager")
     file = tmp_path / "rows.json"

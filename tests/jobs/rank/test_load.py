@@ -152,7 +152,10 @@ def test_without_text_there_is_neither_encoder_nor_tokenizer(directory):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("layout", [Layout(ulysses=2), Layout(ring=2)], ids=["2x1", "1x2"])
+@pytest.mark.parametrize(
+    "layout",
+    [pytest.param(Layout(ulysses=2), id="2x1"), pytest.param(Layout(ring=2), id="1x2", marks=pytest.mark.slow)],
+)
 def test_split_weights_sample_the_same_latents_and_all_that_is_sent_is_booked(layout, directory, tmp_path):
     names = ("full", "resca", "auto", "taylorseer", "teacache")
     with Gang(layout, tmp_path) as gang:

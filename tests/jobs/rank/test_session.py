@@ -41,13 +41,18 @@ def render(prompts, out, model, *options):
     return main(["render", str(prompts), "--out", str(out), "--model", str(model), "--steps", "8", *size, *options])
 
 
-def test_a_pipeline_of_other_sizes_renders_and_a_rerun_renders_only_what_is_missing(tiny_model, tmp_path):
-    prompts = tmp_path / "prompts.jsonl"
+OPTIONS = ("--method", "resca", "--interval", "3", "--clusters", "8", "--fps", "8", "--save-latents")
+
+
+def two_prompts(folder):
+    prompts = folder / "prompts.jsonl"
     prompts.write_text('{"prompt": "a cat walks on grass", "id": "cat"}\n{"prompt": "grass", "seed": 5}\n')
-    out, table = tmp_path / "out", tmp_path / "rows.json"
-    options = ["--method", "resca", "--interval", "3", "--clusters", "8", "--fps", "8", "--save-latents"]
-    assert render(prompts, out, tiny_model, *options, "--json", str(table)) == 0
-    videos = out / "videos"
+    return prompts
+
+
+def test_a_pipeline_of_other_sizes_renders(tiny_model, tmp_path):
+    table, videos = tmp_path / "rows.json", tmp_path / "out" / "videos"
+    assert render(two_prompts(tmp_path), tmp_path / "out", tiny_model, *OPTIONS, "--json", str(table)) == 0
     assert sorted(path.name for path in videos.glob("*.mp4")) == [
         "0001-grass-s5.mp4",
         "cat-a-cat-walks-on-grass-s0.mp4",
@@ -60,9 +65,15 @@ def test_a_pipeline_of_other_sizes_renders_and_a_rerun_renders_only_what_is_miss
     latents = load_file(videos / "0001-grass-s5.safetensors")["latents"]
     assert latents.shape == (1, 16, 4, 4, 6) and torch.isfinite(latents).all()
 
+
+@pytest.mark.slow
+def test_a_rerun_renders_only_what_is_missing(tiny_model, tmp_path):
+    prompts, out, videos = two_prompts(tmp_path), tmp_path / "out", tmp_path / "out" / "videos"
+    assert render(prompts, out, tiny_model, *OPTIONS) == 0
+    latents = load_file(videos / "0001-grass-s5.safetensors")["latents"]
     before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
     (videos / "0001-grass-s5.mp4").write_bytes(b"torn")
-    assert render(prompts, out, tiny_model, *options) == 0
+    assert render(prompts, out, tiny_model, *OPTIONS) == 0
     after = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {
         f"0001-grass-s5.{kind}" for kind in ("mp4", "json", "safetensors")

@@ -12,10 +12,18 @@ from pathlib import Path
 from typing import Any
 
 import psutil
+import torch
 
+from cluster.cpus import usable_cpus
+from cluster.ranks import RankContext
+from jobs.driver.batch_plan import make_plan
+from jobs.driver.drive import workload_of
+from jobs.options.batch import RenderOptions
+from jobs.options.command_line import parse
 from jobs.store.files import sha256
 from jobs.store.mp4 import probe
 from jobs.store.open import open_storage
+from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE
 
 ROOT = Path(__file__).parents[3]
@@ -49,12 +57,32 @@ class Driver:
         return self.log.read_text(errors="replace")
 
 
-def render(model: Path, out: Path | str, steps: int, *options: object, log: Path, **settings: Any) -> Driver:
-    """Four videos of the tiny model."""
-    prompts = log.parent / "prompts.txt"
+def words(model: Path, out: Path | str, steps: int, folder: Path) -> list[str]:
+    """What to ask `resca render` for: four videos of the tiny model. The prompt file is put in the folder."""
+    prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
-    words = [prompts, "--out", out, "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
-    return Driver("render", *words, *options, log=log, **settings)
+    asked = [prompts, "--out", out, "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
+    return [str(word) for word in asked]
+
+
+def render(model: Path, out: Path | str, steps: int, *options: object, log: Path, **settings: Any) -> Driver:
+    """Four videos of the tiny model, by a driver."""
+    return Driver("render", *words(model, out, steps, log.parent), *options, log=log, **settings)
+
+
+def render_here(model: Path, out: Path, steps: int) -> None:
+    """The same in this process, without a driver, a gang or Ray; with the threads of a rank that has the machine."""
+    options = parse(["render", *words(model, out, steps, out.parent)])
+    assert isinstance(options, RenderOptions)
+    plan, threads = make_plan(options), torch.get_num_threads()
+    torch.set_num_threads(usable_cpus())
+    try:
+        session = workload_of(plan, Layout())(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
+        for item in plan.todo:
+            session.run(item, 1)
+        session.close()
+    finally:
+        torch.set_num_threads(threads)
 
 
 def until(holds: Callable[[], Any], what: str, patience_s: float = 90) -> Any:
