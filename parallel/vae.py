@@ -4,6 +4,7 @@ Legend: B batch, C latent channels, F H W latent frames, height and width, P ran
 """
 
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from diffusers import AutoencoderKLHunyuanVideo
@@ -18,22 +19,23 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: RankGroup) ->
 
     Latents are `[B, C, F, H, W]`, already divided by the scaling factor, and the same on every rank. Only rank 0 gets
     pieces; the others get none, but have to run the iterator to its end. Tile i is decoded by rank (i + 1) % P and sent
-    to rank 0, which blends tiles by the VAE's own code while the others go on, and so gets none of a last, short turn.
+    to rank 0, which blends tiles while the others go on, and so gets none of a last, short turn.
     """
     slabs = list(_slabs(vae, latents))
     tiles = [tile for slab in slabs for tile in _tiles(vae, slab)]
     if group.rank > 0:
         _hand_in(vae, tiles[group.rank - 1 :: group.world_size], group)
         return
-    decoded = _decoded(vae, vae.decoder.forward, tiles, group)
+    decoded = _decoded(vae, tiles, group)
     overlap = int(vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames)
     last: Tensor | None = None
     for slab in slabs:
-        frames = _assemble(vae, slab, lambda _: next(decoded))
+        frames = _assemble(vae, slab, decoded)
         if last is None:
             yield frames[:, :, : vae.tile_sample_stride_num_frames + 1] if len(slabs) > 1 else frames
         else:
-            frames = vae.blend_t(last, frames[:, :, 1:], overlap)
+            frames = frames[:, :, 1:]
+            blend(last, frames, overlap, dim=2)
             yield frames[:, :, : vae.tile_sample_stride_num_frames]
         last = frames
 
@@ -59,47 +61,63 @@ def _is_tiled(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> bool:
 
 
 def _tiles(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> Iterator[Tensor]:
-    """The overlapping tiles of a slab, in the order in which the VAE decodes them."""
+    """The overlapping tiles of a slab, row by row, in the order in which the VAE decodes them."""
     if not _is_tiled(vae, slab):
         yield slab
         return
-    height, width, down, right = (
-        int(pixels) // vae.spatial_compression_ratio
-        for pixels in (
-            vae.tile_sample_min_height,
-            vae.tile_sample_min_width,
-            vae.tile_sample_stride_height,
-            vae.tile_sample_stride_width,
-        )
-    )
-    for top in range(0, slab.shape[3], down):
-        for left in range(0, slab.shape[4], right):
+    scale = vae.spatial_compression_ratio
+    height, width = int(vae.tile_sample_min_height) // scale, int(vae.tile_sample_min_width) // scale
+    tops, lefts = _corners(vae, slab)
+    for top in tops:
+        for left in lefts:
             yield slab[:, :, :, top : top + height, left : left + width]
 
 
-def _assemble(vae: AutoencoderKLHunyuanVideo, slab: Tensor, decoder: Callable[[Tensor], Tensor]) -> Tensor:
-    """A slab's frames, blended by the VAE's own code from tiles that come from elsewhere."""
+def _corners(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> tuple[range, range]:
+    """Where the rows and the columns of tiles begin, in latents."""
+    scale = vae.spatial_compression_ratio
+    down, right = int(vae.tile_sample_stride_height) // scale, int(vae.tile_sample_stride_width) // scale
+    return range(0, slab.shape[3], down), range(0, slab.shape[4], right)
+
+
+def _assemble(vae: AutoencoderKLHunyuanVideo, slab: Tensor, decoded: Iterator[Tensor]) -> Tensor:
+    """A slab's frames of its decoded tiles, each blended with the one above it, and then with the one before it."""
     if not _is_tiled(vae, slab):
-        return decoder(slab)
-    own = vars(vae.decoder)
-    own["forward"] = decoder
-    try:
-        return vae.tiled_decode(slab, return_dict=False)[0]
-    finally:
-        del own["forward"]
+        return next(decoded)
+    down, right = int(vae.tile_sample_stride_height), int(vae.tile_sample_stride_width)
+    tops, lefts = _corners(vae, slab)
+    rows: list[Tensor] = []
+    above: list[Tensor] = []
+    for _ in tops:
+        row = [next(decoded) for _ in lefts]
+        for upper, tile in zip(above, row, strict=False):  # the first row has none above it
+            blend(upper, tile, int(vae.tile_sample_min_height) - down, dim=3)
+        for before, tile in pairwise(row):
+            blend(before, tile, int(vae.tile_sample_min_width) - right, dim=4)
+        rows.append(torch.cat([tile[:, :, :, :down, :right] for tile in row], dim=4))
+        above = row
+    height, width = (side * vae.spatial_compression_ratio for side in slab.shape[3:])
+    return torch.cat(rows, dim=3)[:, :, :, :height, :width]
 
 
-def _decoded(
-    vae: AutoencoderKLHunyuanVideo,
-    decoder: Callable[[Tensor], Tensor],
-    tiles: list[Tensor],
-    group: RankGroup,
-) -> Iterator[Tensor]:
+def blend(before: Tensor, after: Tensor, overlap: int, dim: int) -> None:
+    """Have the first `overlap` rows of `after` along `dim` go over, evenly, from the last of `before`: in place.
+
+    What `blend_v`, `blend_h` and `blend_t` of the VAE do row by row; a piece may be shorter than the overlap.
+    """
+    overlap = min(before.shape[dim], after.shape[dim], overlap)
+    falling = torch.arange(overlap, 0, -1, dtype=torch.float32, device=after.device) / overlap
+    shape = [-1 if each == dim else 1 for each in range(after.ndim)]
+    last = before.narrow(dim, before.shape[dim] - overlap, overlap)
+    after.narrow(dim, 0, overlap).lerp_(last, falling.to(after.dtype).view(shape))
+
+
+def _decoded(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: RankGroup) -> Iterator[Tensor]:
     """On rank 0: every tile, in order. Of P tiles it decodes the last, and then takes the others from their ranks."""
     num_ranks = group.world_size
     for first in range(0, len(tiles), num_ranks):
         turn = tiles[first : first + num_ranks]
-        own = [decoder(vae.post_quant_conv(tile)) for tile in turn[num_ranks - 1 :]]
+        own = [vae.decoder(vae.post_quant_conv(tile)) for tile in turn[num_ranks - 1 :]]
         for rank, tile in enumerate(turn[: num_ranks - 1], start=1):
             yield group.receive(rank, _decoded_shape(vae, tile), tile.dtype)
         yield from own
