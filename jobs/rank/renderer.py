@@ -22,6 +22,7 @@ from jobs.models.registry import family_of
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.finite import FiniteSteps, NotFinite, check_finite, not_finite
 from jobs.rank.offload import on_device
+from jobs.rank.pixels import on_host, to_bytes
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
 
@@ -187,11 +188,7 @@ class Renderer:
         with on_device(self.pipeline.vae, latents.device):
             for piece in self.family.decode(self.pipeline, latents, self.group):
                 finite = finite & torch.isfinite(piece).all()
-                piece = torch.nan_to_num(piece.float())
-                video = self.pipeline.video_processor.postprocess_video(piece, output_type="np")[0]
-                with np.errstate(invalid="ignore"):  # of NaN, which is told below
-                    pixels = (video * 255).round().astype(np.uint8)
-                yield pixels
+                yield on_host(to_bytes(piece))
         if not finite:
             raise not_finite("the decoded frames are", self.pipeline.vae.dtype)
 
