@@ -6,11 +6,12 @@ import re
 import signal
 import subprocess
 from collections.abc import Iterable, Iterator, Mapping
+from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
-from typing import BinaryIO
+from typing import IO, BinaryIO
 
 import numpy as np
 
@@ -30,9 +31,13 @@ COLOURS = (
     *("-colorspace", "bt709", "-color_primaries", "bt709", "-color_trc", "bt709"),
 )
 READY_TO_STREAM = ("-movflags", "+faststart+use_metadata_tags")
-# imageio-ffmpeg would otherwise fork this process for each file that it reads, and every page that a rank writes after
-# a fork costs a fault: 6 to 8 % of the time of a 2 s video.
-os.environ.setdefault("IMAGEIO_FFMPEG_NO_PREVENT_SIGINT", "1")
+# What ffmpeg says of the first video stream of its input, and, again and again, of its progress.
+VIDEO_STREAM = re.compile(
+    r"^ *Stream #.*?: Video: (?P<codec>\w+).*?, (?P<pixel_format>\w+)(?:\(.*?\))?, (?P<width>\d+)x(?P<height>\d+)"
+    r".*?(?:, (?P<fps>[\d.]+) fps.*)?$",
+    re.MULTILINE,
+)
+FRAMES_SO_FAR = re.compile(rb"^frame=\s*(\d+)", re.MULTILINE)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -52,9 +57,9 @@ def write_video(
 ) -> str:
     """Write `frames` (uint8, [F, H, W, 3], H and W even) as H.264 that browsers play, and return the file's sha256.
 
-    Frames may come in pieces, in order; each is encoded before the next is asked for. The file appears under its name
-    only when it is complete and on disk; a failure, of the pieces too, leaves nothing. `metadata` lands in the MP4's
-    tags. One writer a path at a time: what a killed writer left behind is overwritten by the next.
+    Frames may come in pieces, in order; the next is asked for while the encoder takes the one before. The file appears
+    under its name only when it is complete and on disk; a failure, of the pieces too, leaves nothing. `metadata` lands
+    in the MP4's tags. One writer a path at a time: what a killed writer left behind is overwritten by the next.
 
     Raises:
         ValueError: frames that H.264 in yuv420p cannot hold.
@@ -76,26 +81,25 @@ def probe(path: Path) -> VideoFacts:
 
     Raises OSError for one that does not decode, MachineError if there is no ffmpeg here.
     """
-    import imageio_ffmpeg
-
-    executable = _executable()
-    reader = imageio_ffmpeg.read_frames(str(path))
+    decoding = [_executable(), "-nostdin", "-i", str(path), "-map", "0:v:0", "-f", "null", "-nostats"]
     try:
-        meta = next(reader)
-        return VideoFacts(
-            num_frames=sum(1 for _ in reader),
-            width=meta["size"][0],
-            height=meta["size"][1],
-            fps=meta["fps"],
-            codec=meta["codec"],
-            pixel_format=meta["pix_fmt"].split("(")[0],
-        )
-    except (RuntimeError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise MachineError(_cannot_run(executable, error)) from error
-        raise OSError(f"{path} does not decode as a video") from error
-    finally:
-        reader.close()
+        done = subprocess.run([*decoding, "-progress", "pipe:1", "-"], capture_output=True)
+    except OSError as error:
+        raise MachineError(_cannot_run(decoding[0], error)) from error
+    if done.returncode < 0:
+        raise MachineError(f"cannot read video {path}: {_ended(done.returncode)}")
+    stream = VIDEO_STREAM.search(done.stderr.decode(errors="replace"))
+    counts = FRAMES_SO_FAR.findall(done.stdout)
+    if done.returncode or stream is None or not counts:
+        raise OSError(f"{path} does not decode as a video")
+    return VideoFacts(
+        num_frames=int(counts[-1]),
+        width=int(stream["width"]),
+        height=int(stream["height"]),
+        fps=float(stream["fps"] or 0),
+        codec=stream["codec"],
+        pixel_format=stream["pixel_format"],
+    )
 
 
 def _check_frames(frames: np.ndarray) -> None:
@@ -114,11 +118,7 @@ def _encode(pieces: Iterator[np.ndarray], path: Path, fps: int, metadata: Mappin
     with _memory_file() as complaints, _memory_file(_ffmetadata(metadata)) as tags:
         command = [*_ffmpeg(first.shape[1], first.shape[2], fps, tags.fileno()), "-f", "mp4", str(path)]
         with _started(command, complaints, tags) as encoder:
-            try:
-                _feed(encoder, chain([first], pieces), first.shape[1:])
-            except BaseException:
-                encoder.kill()
-                raise
+            _feed(encoder, chain([first], pieces), first.shape[1:])
         if encoder.returncode:
             complaints.seek(0)
             raise _encoder_error(path, complaints.read().decode(errors="replace"), encoder.returncode)
@@ -164,8 +164,11 @@ def _encoder_error(path: Path, complaint: str, code: int) -> OSError:
     for number in errno.errorcode.keys() - {errno.EINVAL}:  # which ffmpeg also says of options
         if any(line.endswith(f": {os.strerror(number)}") for line in lines):
             return OSError(number, os.strerror(number), str(path))
-    ended = f"ffmpeg was ended by {signal.Signals(-code).name}" if code < 0 else f"ffmpeg ended with exit code {code}"
-    return MachineError(f"cannot write video {path}: {'; '.join(lines) or ended}")
+    return MachineError(f"cannot write video {path}: {'; '.join(lines) or _ended(code)}")
+
+
+def _ended(code: int) -> str:
+    return f"ffmpeg was ended by {signal.Signals(-code).name}" if code < 0 else f"ffmpeg ended with exit code {code}"
 
 
 def _ffmpeg(height: int, width: int, fps: int, tags: int) -> list[str]:
@@ -186,11 +189,29 @@ def _executable() -> str:
 
 
 def _feed(encoder: subprocess.Popen, pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
-    """Give the encoder every frame; if it has ended before, its exit code tells."""
+    """Give the encoder every frame; if it has ended before, its exit code tells. It is killed if the pieces fail."""
     assert encoder.stdin is not None
-    with suppress(BrokenPipeError), encoder.stdin:
-        for piece in pieces:
-            _check_frames(piece)
-            if piece.shape[1:] != shape:
-                raise ValueError(f"frames must all be of one size, not {list(shape)} and {list(piece.shape[1:])}")
-            encoder.stdin.write(np.ascontiguousarray(piece).data.cast("B"))
+    with ThreadPoolExecutor(max_workers=1, thread_name_prefix="encoder") as writer:
+        try:
+            with suppress(BrokenPipeError):
+                _write(encoder.stdin, writer, pieces, shape)
+        except BaseException:
+            encoder.kill()  # or the writer might wait for it
+            raise
+        finally:
+            with suppress(BrokenPipeError):
+                encoder.stdin.close()
+
+
+def _write(target: IO[bytes], writer: Executor, pieces: Iterable[np.ndarray], shape: tuple[int, ...]) -> None:
+    """Write every piece; the next is made meanwhile."""
+    written: Future[int] | None = None
+    for piece in pieces:
+        _check_frames(piece)
+        if piece.shape[1:] != shape:
+            raise ValueError(f"frames must all be of one size, not {list(shape)} and {list(piece.shape[1:])}")
+        if written:
+            written.result()
+        written = writer.submit(target.write, np.ascontiguousarray(piece).data.cast("B"))
+    if written:
+        written.result()

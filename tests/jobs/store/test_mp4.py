@@ -9,6 +9,7 @@ import imageio_ffmpeg
 import numpy as np
 import pytest
 
+from jobs.store.faults import MachineError
 from jobs.store.files import sha256
 from jobs.store.mp4 import probe, write_video
 
@@ -50,6 +51,40 @@ def test_a_piece_that_fails_or_is_of_another_size_leaves_nothing(tmp_path):
     with pytest.raises(ValueError, match="at least one"):
         write_video([], tmp_path / "v.mp4", fps=12)
     assert not list(tmp_path.iterdir())
+
+
+def replaced_ffmpeg(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, script: str) -> None:
+    """A shell script is ffmpeg from now on."""
+    (tmp_path / "ffmpeg").write_text(f"#!/bin/sh\n{script}\n")
+    (tmp_path / "ffmpeg").chmod(0o755)
+    monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
+
+
+@pytest.mark.timeout(60)
+def test_the_next_piece_is_made_while_the_encoder_takes_the_one_before(tmp_path, monkeypatch):
+    """This encoder takes nothing before the second piece is asked for; a pipe has no room for the first."""
+    frames, asked = moving_square(height=480, width=640), tmp_path / "asked"
+    whole = write_video(frames, tmp_path / "whole.mp4", fps=12)
+
+    def pieces():
+        yield frames[:5]
+        asked.touch()
+        yield frames[5:]
+
+    wait = f"while [ ! -e {asked} ]; do sleep 0.01; done"
+    replaced_ffmpeg(tmp_path, monkeypatch, f'{wait}\nexec {imageio_ffmpeg.get_ffmpeg_exe()} "$@"')
+    assert write_video(pieces(), tmp_path / "pieces.mp4", fps=12) == whole
+
+
+@pytest.mark.timeout(60)
+def test_a_piece_that_fails_ends_an_encoder_that_takes_nothing(tmp_path, monkeypatch):
+    def failing():
+        yield moving_square(height=480, width=640)
+        raise RuntimeError("a rank was lost")
+
+    replaced_ffmpeg(tmp_path, monkeypatch, "exec sleep 600")
+    with pytest.raises(RuntimeError, match="a rank was lost"):
+        write_video(failing(), tmp_path / "v.mp4", fps=12)
 
 
 def test_video_is_h264_that_starts_before_it_is_loaded(tmp_path):
@@ -124,6 +159,37 @@ def test_what_a_killed_writer_left_behind_is_cleaned_by_the_next(tmp_path):
 def test_file_that_is_no_video_does_not_decode(tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"not a video")
     with pytest.raises(OSError, match="does not decode"):
+        probe(tmp_path / "v.mp4")
+
+
+def test_a_torn_video_has_fewer_frames_or_does_not_decode(tmp_path):
+    write_video(moving_square(), tmp_path / "v.mp4", fps=12)
+    data = (tmp_path / "v.mp4").read_bytes()
+    (tmp_path / "v.mp4").write_bytes(data[: data.index(b"mdat") + 700])
+    try:
+        assert probe(tmp_path / "v.mp4").num_frames < 9
+    except OSError as error:
+        assert "does not decode" in str(error)
+
+
+def test_looking_at_a_video_reads_none_of_its_pixels(tmp_path):
+    frames = moving_square(height=720, width=1280)
+    write_video(frames, tmp_path / "v.mp4", fps=12)
+    before = bytes_read()
+    assert probe(tmp_path / "v.mp4").num_frames == len(frames)
+    assert bytes_read() - before < frames[0].nbytes
+
+
+def bytes_read() -> int:
+    """By this process, from files and pipes."""
+    lines = Path("/proc/self/io").read_text().splitlines()
+    return int(dict(line.split(": ") for line in lines)["rchar"])
+
+
+def test_an_ffmpeg_that_is_killed_while_it_reads_is_a_fault_of_the_machine(tmp_path, monkeypatch):
+    write_video(moving_square(), tmp_path / "v.mp4", fps=12)
+    replaced_ffmpeg(tmp_path, monkeypatch, "kill -9 $$")
+    with pytest.raises(MachineError, match=r"cannot read video .*v\.mp4: ffmpeg was ended by SIGKILL"):
         probe(tmp_path / "v.mp4")
 
 
