@@ -37,7 +37,7 @@ class RenderOptions:
     shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
     """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
     offload: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep text encoders and VAE in host memory while they are not used."""
+    """Keep text encoders and VAE in pinned host memory while they are not used."""
     gangs: Auto = 1
     """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
     nodes: Text = None

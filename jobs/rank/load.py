@@ -15,6 +15,7 @@ from jobs.models.facts import model_directory
 from jobs.models.family import Family
 from jobs.models.registry import FAMILIES
 from jobs.rank.components import load_component, place
+from jobs.rank.offload import pin
 from parallel.rank_group import RankGroup
 from parallel.sharding import shard
 
@@ -39,7 +40,7 @@ def load_pipeline(
         variant: which of several weights to take; components without them have their plain ones, as in diffusers.
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
-        offload: keep text encoders and VAE in host memory; `on_device` has them elsewhere for a while.
+        offload: keep text encoders and VAE in pinned host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
     directory = _directory(source, revision, variant, with_text=with_text, own_code=own_code)
@@ -60,6 +61,8 @@ def load_pipeline(
     )
     for name in own:
         place(getattr(pipeline, name), *places[name])
+    for name in (name for name, (where, _) in places.items() if where != torch.device(device)):
+        pin(getattr(pipeline, name))
     pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():

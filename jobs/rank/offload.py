@@ -7,6 +7,7 @@ from typing import Any, Protocol
 import torch
 from torch import Tensor, nn
 from torch.distributed.fsdp import FSDPModule
+from torch.distributed.tensor import DTensor
 
 Table = dict[str, Any]  # parameters or buffers by their names in a module: torch declares them as two kinds
 
@@ -32,13 +33,33 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
     if not any(waiting):
         yield
         return
-    split = [part for part in model.modules() if isinstance(part, FSDPModule)]
+    split = _split_units(model)
     try:
         moved = ({name: _moved(each, device) for name, each in tensors.items()} for tensors in waiting)
         _put(tables, moved, split)
         yield
     finally:
         _put(tables, waiting, split)
+
+
+def pin(model: nn.Module) -> None:
+    """Have a model wait in pinned host memory, from which a GPU copies by itself, and several times as fast."""
+    for tensor in (*model.parameters(), *model.buffers()):
+        if isinstance(tensor, DTensor):  # made anew, it would go to the device of its mesh
+            tensor._local_tensor = tensor._local_tensor.pin_memory()
+        else:
+            tensor.data = tensor.data.pin_memory()
+    for unit in _split_units(model):
+        _look_anew(unit)
+
+
+def _split_units(model: nn.Module) -> list[SplitUnit]:
+    return [part for part in model.modules() if isinstance(part, FSDPModule)]
+
+
+def _look_anew(unit: SplitUnit) -> None:
+    """Have FSDP2 forget where a unit's rows were."""
+    unit._apply(lambda tensor: tensor)
 
 
 def _moved(tensor: Tensor, device: torch.device) -> Tensor:
@@ -53,4 +74,4 @@ def _put(tables: Sequence[Table], tensors: Iterable[Table], split: Sequence[Spli
     for table, new in zip(tables, tensors, strict=True):
         table.update(new)
     for unit in split:
-        unit._apply(lambda tensor: tensor)  # changes nothing, but has FSDP2 forget where its rows were
+        _look_anew(unit)

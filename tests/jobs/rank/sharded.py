@@ -1,5 +1,7 @@
 """What the ranks of the tests do with a pipeline whose weights are split over them."""
 
+from unittest.mock import patch
+
 import torch
 from torch._dynamo.utils import counters
 from torch.distributed.tensor import DTensor
@@ -7,7 +9,7 @@ from torch.distributed.tensor import DTensor
 from caching.engine import Engine
 from caching.recipe.recipe import recipe
 from jobs.rank.load import load_pipeline
-from jobs.rank.offload import on_device
+from jobs.rank.offload import on_device, pin
 from jobs.rank.renderer import Prompt, Renderer
 from tests.jobs.rank.test_layouts import METHODS, SAMPLING
 from tests.parallel.small_model import own_bytes
@@ -46,12 +48,19 @@ def compiled(group, directory, name):
 
 
 def offloaded(group, directory):
-    """The prompt before, and after the language model was elsewhere; the kinds of device that it was on."""
+    """The prompt before, and after the language model was pinned and elsewhere; the kinds of device that it was on.
+
+    And whether what was pinned, by a copy in place of that, is what came back.
+    """
     pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group, offload=True)
     renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
     before = renderer.encode(PROMPT)
     tensors = [*pipeline.text_encoder.parameters(), *pipeline.text_encoder.buffers()]
+    unpinned = {own_memory(each) for each in tensors}
+    with patch.object(torch.Tensor, "pin_memory", torch.Tensor.clone):
+        pin(pipeline.text_encoder)
     memories = [own_memory(each) for each in tensors]
+    assert not unpinned.intersection(memories)
     with on_device(pipeline.text_encoder, torch.device("meta")):
         there = {each.device.type for each in [*pipeline.text_encoder.parameters(), *pipeline.text_encoder.buffers()]}
     after = renderer.encode(PROMPT)
