@@ -23,7 +23,7 @@ from caching.site import Site
 from caching.state_dict import StateDict
 from caching.step import Step
 
-MAX_LOGITS = 2**24  # that are held at a time
+MAX_LOGITS = 2**26  # that are held at a time, 268 MB of them, however much memory is free
 
 
 @dataclass
@@ -83,6 +83,14 @@ def _logits(queries: Tensor, keys: Tensor) -> Tensor:
     return products / sqrt(queries.shape[-1])
 
 
+def held_at_once(num_heads: int, num_keys: int, length: int) -> tuple[int, int]:
+    """Of how many heads, and how many queries of each, MAX_LOGITS are the logits; at least a chunk of one head."""
+    num_chunks = MAX_LOGITS // (num_keys * length)
+    if num_chunks >= num_heads:
+        return num_heads, length * (num_chunks // num_heads)
+    return max(1, num_chunks), length
+
+
 def _chunked(query: Tensor, length: int) -> Tensor:
     """Queries `[B, H, n, D]` as chunks `[B, H, c, length, D]`, the last one filled up with zeros."""
     return F.pad(query, (0, 0, 0, -query.shape[2] % length)).unflatten(2, (-1, length))
@@ -106,7 +114,7 @@ class ColumnFeature:
         self.settings, self.adapter, self.site = recipe.tokens, adapter, site
         self.mode = Mode()
         self.layers: list[list[Chunks]] = []
-        self.span = 0  # queries of the chunks that are computed at a time
+        self.heads = self.span = 0  # that are computed at a time: heads, and queries of each in whole chunks
         self.hooks: list[Up | Down] = []
         self.hooked: list[nn.Module] = []
         for index in range(adapter.num_blocks):
@@ -142,11 +150,12 @@ class ColumnFeature:
 
     def state_dict(self) -> StateDict:
         layers = [[chunks.state_dict() for chunks in layer] for layer in self.layers]
-        return {"layers": layers, "span": self.span, "hooks": [hook.state_dict() for hook in self.hooks]}
+        hooks = [hook.state_dict() for hook in self.hooks]
+        return {"layers": layers, "heads": self.heads, "span": self.span, "hooks": hooks}
 
     def load_state_dict(self, state: StateDict) -> None:
         self.layers = [[Chunks(**chunks) for chunks in layer] for layer in state["layers"]]
-        self.span = state["span"]
+        self.heads, self.span = state["heads"], state["span"]
         for hook, of_hook in zip(self.hooks, state["hooks"], strict=True):
             hook.load_state_dict(of_hook)
 
@@ -155,16 +164,23 @@ class ColumnFeature:
         if self.mode.keep:
             query, key, value = (torch.cat(pair, dim=2) for pair in zip(image, text, strict=True))
             length, count = self.settings.chunk, max(1, round((1 - self.settings.ratio) * key.shape[2]))
-            many = MAX_LOGITS // (key.shape[1] * key.shape[2] * length)
-            self.span = query.shape[2] if query.is_meta else length * max(1, many)
-            spans = query.split(self.span, dim=2)
-            self.layers.append([Chunks.split(queries, key, value, length, count) for queries in spans])
+            whole = query.shape[1], query.shape[2]
+            self.heads, self.span = whole if query.is_meta else held_at_once(whole[0], key.shape[2], length)
+            parts = self._parts(query, key, value)
+            self.layers.append([Chunks.split(*part, length, count) for of_heads in parts for part in of_heads])
 
     def _attend(self, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         query, key, value = (torch.cat(pair, dim=2) for pair in zip(states[:3], states[3:], strict=True))
-        spans = zip(self.layers[layer], query.split(self.span, dim=2), strict=True)
-        output = torch.cat([kept.attend(queries, key, value) for kept, queries in spans], dim=2)
+        kept = iter(self.layers[layer])
+        parts = self._parts(query, key, value)
+        by_heads = [torch.cat([next(kept).attend(*part) for part in of_heads], dim=2) for of_heads in parts]
+        output = torch.cat(by_heads, dim=1)
         return output[:, :, : states[0].shape[2]], output[:, :, states[0].shape[2] :]
+
+    def _parts(self, *states: Tensor) -> list[list[Triple]]:
+        """Queries, keys and values of some heads and a span of queries: for all heads by turns, all spans."""
+        by_heads = zip(*(each.split(self.heads, dim=1) for each in states), strict=True)
+        return [[(part, key, value) for part in query.split(self.span, dim=2)] for query, key, value in by_heads]
 
     def _hook(self, module: nn.Module, hook: "Up | Down") -> None:
         HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)

@@ -175,7 +175,11 @@ class ClusterSelector:
 
 
 def random_scores(step: int, site: Site) -> Tensor:
-    """A score of each local token `[N]`, the same wherever the token lives."""
-    generator = torch.Generator().manual_seed(step)
-    scores = torch.rand(1, site.num_tokens, 1, generator=generator).to(site.device)
-    return site.group.shard(scores)[0, :, 0]
+    """A score of each local token `[N]`, the same wherever the token lives; drawn there, so that no host is waited for.
+
+    The meta device has no generator: for counting, the CPU's stands in.
+    """
+    device = torch.device("cpu") if site.device.type == "meta" else site.device
+    generator = torch.Generator(device).manual_seed(step)
+    scores = torch.rand(1, site.num_tokens, 1, generator=generator, device=device).to(site.device)
+    return site.group.shard(scores).flatten()

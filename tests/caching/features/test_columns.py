@@ -9,7 +9,7 @@ from torch.nn import functional as F
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.features.columns import Chunks, Up
+from caching.features.columns import Chunks, Up, held_at_once
 from caching.flops import count_flops
 from caching.recipe.recipe import Recipe, Taylor, recipe
 from caching.recipe.schedule import Interval
@@ -66,12 +66,22 @@ def test_neurons_are_chosen_by_sums_that_float16_cannot_hold():
     assert hook.columns is not None and hook.columns.tolist() == [1, 2]
 
 
-def test_spans_do_not_matter(transformer, sample, inputs, monkeypatch):
+@pytest.mark.parametrize(
+    ("most", "heads", "chunks"), [(1, 1, 1), (4040, 1, 1), (8079, 1, 1), (8080, 2, 1), (16160, 2, 2), (2**26, 2, 8305)]
+)
+def test_no_more_logits_are_held_than_a_fixed_bound_allows(monkeypatch, most, heads, chunks):
+    """Of 2 heads, 101 keys and chunks of 40 queries; one chunk of one head is the least."""
+    monkeypatch.setattr("caching.features.columns.MAX_LOGITS", most)
+    assert held_at_once(2, 101, 40) == (heads, 40 * chunks)
+
+
+@pytest.mark.parametrize("most", [1, 9000])
+def test_spans_do_not_matter(transformer, sample, inputs, monkeypatch, most):
     method = Recipe(name="x", schedule=Interval(every=4), tokens=SparseColumns(chunk=40), predictor=Taylor(order=0))
     whole = Engine(transformer, method)
     expected = run(whole, sample, inputs)
     whole.detach()
-    monkeypatch.setattr("caching.features.columns.MAX_LOGITS", 1)
+    monkeypatch.setattr("caching.features.columns.MAX_LOGITS", most)
     for velocity, true in zip(run(Engine(transformer, method), sample, inputs), expected, strict=True):
         assert_close(velocity, true)
 
