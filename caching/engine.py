@@ -94,7 +94,10 @@ class Engine:
     def forward(
         self, hidden_states: Tensor, return_dict: bool = True, attention_kwargs: Any = None, **inputs: Any
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The velocity at the next step.
+        """The velocity at the next step, in float32 whatever the model's number format.
+
+        A scheduler gives latents the format of what it is told, and pipelines give that of the latents to the timestep:
+        bfloat16 would round both, and a small step would leave a third of the latents as they were.
 
         Args:
             hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or this rank's patches `[B, N, P]`,

@@ -88,7 +88,7 @@ class Generation:
         self.only = Pass(recipe, adapter, site)
 
     def advance(self, patches: Tensor, inputs: Inputs) -> Tensor:
-        """The velocity `[B, N, P]` of the next step. RuntimeError after the last one."""
+        """The velocity `[B, N, P]` of the next step, in float32. RuntimeError after the last one."""
         number = self.progress.step
         if number >= len(self.levels):
             raise RuntimeError("call begin() with the grid and the noise levels before each generation")
@@ -131,7 +131,7 @@ class Generation:
         self.progress.dense.append(is_dense)
         if not is_dense:
             self.site.group.mark("sparse", step.number)
-            return self.only.feature.sparse(step).to(step.dtype)
+            return self.only.feature.sparse(step).float()
         self.site.group.mark("dense", step.number)
         with self.site.timed("dense"):
             velocity = self.only.feature.dense(step, keep=self.clock.may_be_sparse_after(number))

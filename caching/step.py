@@ -5,7 +5,6 @@ Legend: B batch, N local tokens, P values of a patch.
 
 from functools import cached_property
 
-import torch
 from torch import Tensor
 
 from caching.models.adapter import Adapter, Inputs
@@ -38,9 +37,5 @@ class Step:
         return state
 
     def velocity(self, after: State) -> Tensor:
-        """What the state after the last block says, as patches `[B, N, P]` in the number format of the latents."""
-        return self.adapter.head(after).to(self.dtype)
-
-    @property
-    def dtype(self) -> torch.dtype:
-        return self.patches.dtype
+        """What the state after the last block says, as patches `[B, N, P]` in float32, as latents are moved by it."""
+        return self.adapter.head(after).float()

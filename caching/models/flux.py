@@ -64,11 +64,14 @@ class FluxAdapter(TwoStreamAdapter):
         return self.transformer.pos_embed(torch.cartesian_prod(frames, height, width))
 
     def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
-        """The state before the first block; `timestep` and `guidance` as the pipeline passes them, a thousandth."""
+        """The state before the first block; `timestep` and `guidance` as the pipeline passes them, a thousandth.
+
+        Both stay float32 until they are embedded: bfloat16 cannot tell neighbouring steps apart.
+        """
         model = self.transformer
         tokens = model.x_embedder(patches.to(model.x_embedder.weight.dtype))
         levels = (inputs["timestep"], inputs.get("guidance"))
-        scales = [level.to(tokens.dtype) * 1000 for level in levels if level is not None]
+        scales = [level.float() * 1000 for level in levels if level is not None]
         modulation = model.time_text_embed(*scales, inputs["pooled_projections"])
         prompt = inputs["encoder_hidden_states"]
         embedded: Tensor = model.context_embedder(prompt) if text is None else text

@@ -109,21 +109,29 @@ def _survey(
 ) -> Known:
     """What is there; a video that an earlier version has rendered with the same model counts as finished."""
     known = survey(storage, settings, items, verify=options.verify)
-    if known.changed and (earlier := facts.earlier_revision):
-        then = BatchSettings(**{**dict(settings), "revision": earlier})
-        return survey(storage, settings, items, verify=options.verify, then=then)
-    return known
+    then = _as_earlier_versions_said(settings, facts) if known.changed else []
+    return survey(storage, settings, items, verify=options.verify, then=then) if then else known
+
+
+def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts) -> list[BatchSettings]:
+    """The same request in their words: the VAE had the model's number format, a local model another revision."""
+    revisions = {settings.revision, facts.earlier_revision or settings.revision}
+    asked = {**dict(settings), "vae_dtype": None}
+    then = [BatchSettings(**{**asked, "revision": revision}) for revision in revisions]
+    return [each for each in then if each != settings]
 
 
 def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> BatchSettings:
     """What is asked of all videos, with the model's own defaults where nothing was said. Raises BadInput."""
     video = options.video
+    dtype = facts.dtype if video.dtype == "auto" else video.dtype
     return BatchSettings(
         model=facts.source,
         revision=facts.revision,
         variant=facts.variant,
         method=resolve_method(options.method, options.cache, facts.plans),
-        dtype=facts.dtype if video.dtype == "auto" else video.dtype,
+        dtype=dtype,
+        vae_dtype=facts.vae_dtype(dtype),
         fps=video.fps or facts.defaults.fps,
         guidance=guidance_for(facts, video),
         out=str(storage),

@@ -50,6 +50,10 @@ class ModelFacts(Numbers):
         directory = Path(model_directory(self.source))
         return earlier_revision(directory) if directory.is_dir() else None
 
+    def vae_dtype(self, dtype: str) -> str | None:
+        """The number format of the VAE where the model is in `dtype`; None for the same."""
+        return read_family(self.directory, self.name).vae_dtypes.get(dtype)
+
     def check_size(self, height: int, width: int, num_frames: int) -> None:
         """Check a size in pixels and frames. Raises BadInput, naming the nearest valid one, or for too many tokens."""
         nearest = self.nearest(height, width, num_frames)

@@ -138,6 +138,9 @@ class Family(Protocol):
     tokenizers: tuple[str, ...]
     """The components without weights that only `encode` needs."""
 
+    vae_dtypes: Mapping[str, Dtype]
+    """The number format of the VAE by the model's, where it is another."""
+
     defaults: GenerationDefaults
 
     def numbers(self, transformer: Json, vae: Json) -> Numbers:
@@ -176,7 +179,7 @@ class Family(Protocol):
     ) -> "Tensor":
         """The pipeline's own denoising loop of `steps`, from the latents after `done` of them to final latents.
 
-        Latents are of any shape that the transformer's forward takes.
+        Latents are float32, of any shape that the transformer's forward takes, and stay so if it answers in float32.
         """
         ...
 

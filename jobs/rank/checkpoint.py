@@ -52,8 +52,8 @@ class Checkpoints:
     One is written whenever `every` dense steps have been made since the last, whatever kind of step comes next; older
     ones are then removed. The loop waits for it. A rank writes its latents and what its cache holds, and reads that
     once more for the digest; from a GPU it is copied to host memory first. For HunyuanVideo at 480x640x65 in bfloat16
-    that is 3 MB for `full`, 8 MB for `auto`, 1.9 GB for `resca` (as much on each of several ranks) and 20 GB, shared by
-    the ranks, for `taylorseer`, which caches every module.
+    that is 5 MB for `full`, 16 MB for `auto`, 1.9 GB for `resca` (as much on each of several ranks) and 20 GB, shared
+    by the ranks, for `taylorseer`, which caches every module.
 
     Args:
         fingerprint: a hash of everything that decides the bits of the latents, but for layout, device and versions: the

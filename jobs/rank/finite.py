@@ -42,7 +42,7 @@ def check_finite(values: Tensor, what: str, dtype: torch.dtype) -> None:
         raise not_finite(what, dtype)
 
 
-def not_finite(what: str, dtype: torch.dtype) -> NotFinite:
-    """What to raise, with what helps in this number format."""
+def not_finite(what: str, dtype: torch.dtype, asked: torch.dtype | None = None) -> NotFinite:
+    """What to raise for values in `dtype`, with what helps where `asked` was asked for, by default the same."""
     name = str(dtype).removeprefix("torch.")
-    return NotFinite(f"{what} not finite in {name}: {REMEDIES.get(dtype, REMEDIES[torch.float32])}")
+    return NotFinite(f"{what} not finite in {name}: {REMEDIES.get(asked or dtype, REMEDIES[torch.float32])}")

@@ -37,6 +37,7 @@ def load_pipeline(
     """Load a pipeline from `demo`, a directory or the hub.
 
     Args:
+        dtype: the number format; that of the VAE is the family's choice for it.
         variant: which of several weights to take; components without them have their plain ones, as in diffusers.
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
@@ -45,19 +46,26 @@ def load_pipeline(
     """
     directory = _directory(source, revision, variant, with_text=with_text, own_code=own_code)
     family = read_family(directory, source)
-    number_format, waits_on = getattr(torch, dtype), torch.device("cpu" if offload else device)
+    formats = {"default": getattr(torch, dtype), "vae": getattr(torch, family.vae_dtypes.get(dtype, dtype))}
+    waits_on = torch.device("cpu" if offload else device)
     places = {"transformer": (torch.device(device), _split(ranks, called_alone)), "vae": (waits_on, None)}
     places |= {name: (waits_on, _split(ranks)) for name in family.text_encoders if with_text}
     own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
     models = {
-        name: load_component(directory / name, dtype=number_format, device=where, variant=variant, split=split)
+        name: load_component(
+            directory / name,
+            dtype=formats.get(name, formats["default"]),
+            device=where,
+            variant=variant,
+            split=split,
+        )
         for name, (where, split) in places.items()
         if name not in own
     }
     skipped = {} if with_text else dict.fromkeys(_text(family))
     of_own = {"variant": variant} if own else {}  # the others are there already
     pipeline = _pipeline_class(family, offload).from_pretrained(
-        directory, dtype=number_format, use_safetensors=True, trust_remote_code=own_code, **of_own, **skipped, **models
+        directory, dtype=formats, use_safetensors=True, trust_remote_code=own_code, **of_own, **skipped, **models
     )
     for name in own:
         place(getattr(pipeline, name), *places[name])

@@ -4,12 +4,12 @@ Legend: C latent channels, F H W latent frames, height and width, f H' W' frames
 """
 
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 
 import numpy as np
 import torch
 from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
-from torch import Tensor
+from torch import Tensor, nn
 
 from caching.engine import Engine
 from caching.flops import flops_of_prompt
@@ -105,7 +105,7 @@ class Renderer:
         )
         engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
-        latents = engine.adapter.fold(self.group.gather(patches), grid).float()
+        latents = engine.adapter.fold(self.group.gather(patches), grid)
         if not torch.isfinite(latents).all():  # the same on every rank
             step = done + finite.first(self.group) + 1
             raise self._overflow(prompt, f"from step {step} of {steps} on", checkpoints)
@@ -114,7 +114,8 @@ class Renderer:
     @torch.inference_mode()
     def denoise_without_engine(self, prompt: Prompt, sampling: Sampling, steps: int) -> Tensor:
         """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
-        latents = self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps).float()
+        with _answers_in_float32(self.pipeline.transformer):
+            latents = self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps)
         check_finite(latents, "the latents are", self.pipeline.transformer.dtype)
         return latents
 
@@ -122,16 +123,17 @@ class Renderer:
     def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
         """Latents before each step of full sampling and at its end `[T + 1, C, F, H, W]`, in host memory."""
         pipeline, latents = self.release(), [self._noise(sampling)]
-        self.family.sample(
-            pipeline,
-            latents[0],
-            prompt,
-            sampling,
-            steps=sampling.steps,
-            on_step_end=lambda _pipeline, _step, _timestep, now: _note(latents, now),
-        )
+        with _answers_in_float32(pipeline.transformer):
+            self.family.sample(
+                pipeline,
+                latents[0],
+                prompt,
+                sampling,
+                steps=sampling.steps,
+                on_step_end=lambda _pipeline, _step, _timestep, now: _note(latents, now),
+            )
         check_finite(latents[-1], "the latents are", pipeline.transformer.dtype)
-        return torch.cat([each.float().cpu() for each in latents])
+        return torch.cat([each.cpu() for each in latents])
 
     @torch.inference_mode()
     def velocity(self, latents: Tensor, level: float, prompt: Prompt, guidance: float) -> Tensor:
@@ -190,7 +192,7 @@ class Renderer:
                 finite = finite & torch.isfinite(piece).all()
                 yield on_host(to_bytes(piece))
         if not finite:
-            raise not_finite("the decoded frames are", self.pipeline.vae.dtype)
+            raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.pipeline.transformer.dtype)
 
     def noise_levels(self, steps: int, done: int = 0) -> list[float]:
         """The sigma of each step after the `done` first ones, as the pipeline's own loop will set them."""
@@ -208,6 +210,16 @@ class Renderer:
                 "checkpoints need the scheduler FlowMatchEulerDiscreteScheduler, neither stochastic nor with noise "
                 f"levels that depend on each other (Karras and the like), not {kind.__name__} as it is set here"
             )
+
+
+@contextmanager
+def _answers_in_float32(transformer: nn.Module) -> Iterator[None]:
+    """A transformer without an engine answers in float32 as one with it does, and so latents and timesteps stay so."""
+    handle = transformer.register_forward_hook(lambda _module, _inputs, output: (output[0].float(), *output[1:]))
+    try:
+        yield
+    finally:
+        handle.remove()
 
 
 def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:

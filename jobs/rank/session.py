@@ -184,7 +184,7 @@ class RenderSession:
         return Sidecar(
             version=SIDECAR_VERSION,
             **item.model_dump(),
-            **settings.model_dump(include={"model", "revision", "variant", "fps", "dtype", "guidance"}),
+            **settings.model_dump(include={"model", "revision", "variant", "fps", "dtype", "vae_dtype", "guidance"}),
             method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,

@@ -24,7 +24,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # its revision is a commit or a hash of its files.
 DECIDING = (
     *("prompt", "seed", "height", "width", "num_frames", "fps"),
-    *("steps", "guidance", "revision", "method", "dtype", "variant"),
+    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant"),
 )
 
 
@@ -75,6 +75,8 @@ class BatchSettings(BaseModel):
     revision: str
     method: Recipe
     dtype: str
+    vae_dtype: str | None = None
+    """Of the VAE, where it is not `dtype`."""
     variant: str | None = None
     fps: int
     guidance: float
@@ -82,7 +84,7 @@ class BatchSettings(BaseModel):
     save_latents: bool
 
     def deciding(self, item: RenderItem) -> dict[str, object]:
-        """What decides an item's pixels."""
+        """What decides an item's pixels; what is None was not asked, and earlier versions do not name it."""
         asked = {**self._described, **item.model_dump()}
         return {name: asked[name] for name in DECIDING if asked[name] is not None}
 
@@ -147,6 +149,7 @@ class Sidecar(BaseModel):
     layout: World
     device: str
     dtype: str
+    vae_dtype: str | None = None
     variant: str | None = None
     guidance: float
     versions: dict[str, str]

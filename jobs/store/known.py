@@ -123,12 +123,12 @@ def survey(
     items: Sequence[RenderItem],
     *,
     verify: bool = False,
-    then: BatchSettings | None = None,
+    then: Sequence[BatchSettings] = (),
 ) -> Known:
     """Compare items with what lies in the storage.
 
     A video whose size and stamp are as the ledger saw them is taken for intact; any other, or with `verify` each, is
-    read and its checksum compared. `then` are the same settings as an earlier version called them.
+    read and its checksum compared. `then` are the same settings as earlier versions called them.
     """
     ledger = storage.folder(FOLDER)
     files, state = storage.folder("videos"), read_state(storage)
@@ -142,7 +142,7 @@ def survey(
         if there is None:
             continue
         is_complete = _is_complete(item, files, with_latents=settings.save_latents)
-        if not any(there.fingerprint == each.fingerprint(item) for each in (settings, then) if each):
+        if not any(there.fingerprint == each.fingerprint(item) for each in (settings, *then)):
             known.changed[item.id] = there
         elif is_complete and is_intact(storage, there, files, verify=verify):
             known.finished[item.id] = there

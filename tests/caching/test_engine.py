@@ -66,6 +66,15 @@ def test_every_method_with_interval_1_is_full_sampling(transformer, sample, inpu
         engine.detach()
 
 
+@pytest.mark.parametrize("name", JOINT_RECIPES)
+def test_the_answer_is_float32_whatever_the_model_is(transformer, sample, inputs, name):
+    half = {name: value.bfloat16() for name, value in inputs.items()}
+    engine = Engine(transformer.bfloat16(), with_interval(name, 3))
+    velocities = run(engine, sample.bfloat16(), half)
+    assert {velocity.dtype for velocity in velocities} == {torch.float32}
+    assert engine.sparse_steps or name == "full"
+
+
 @pytest.mark.parametrize("feature", sorted(FEATURES))
 def test_reuse_at_one_noise_level_repeats_the_dense_step(transformer, sample, inputs, feature):
     """Whatever is cached, an unchanged input must find it."""

@@ -169,7 +169,7 @@ class Bench:
             started = time.perf_counter()
             timestep = torch.tensor([1000 * level], device=self.device)
             velocity = engine.forward(patches.to(dtype), return_dict=False, timestep=timestep, **self.inputs)[0]
-            patches = patches + (following - level) * velocity.float()
+            patches = patches + (following - level) * velocity
             synchronize(self.device)
             seconds = time.perf_counter() - started
             yield Step(dense=engine.dense[-1], seconds=seconds, clustering_s=times.seconds)

@@ -52,24 +52,25 @@ def pipeline():
     return made
 
 
-def generate(pipeline):
+def generate(pipeline, **options):
     """Packed latents of a 16 x 24 image, 96 tokens."""
-    generator = torch.Generator().manual_seed(1)
+    generator, dtype = torch.Generator().manual_seed(1), pipeline.transformer.dtype
     return pipeline(
-        prompt_embeds=torch.randn(1, 5, 16, generator=generator),
-        pooled_prompt_embeds=torch.randn(1, 8, generator=generator),
+        prompt_embeds=torch.randn(1, 5, 16, generator=generator).to(dtype),
+        pooled_prompt_embeds=torch.randn(1, 8, generator=generator).to(dtype),
         latents=torch.randn(1, 96, 16, generator=generator),
         height=16,
         width=24,
         num_inference_steps=STEPS,
         output_type="latent",
+        **options,
     ).images
 
 
-def cached(pipeline, method):
+def cached(pipeline, method, **options):
     engine = Engine(pipeline.transformer, method)
     engine.begin((1, 8, 12), [1 - step / STEPS for step in range(STEPS)])
-    latents = generate(pipeline)
+    latents = generate(pipeline, **options)
     engine.detach()
     return latents
 
@@ -88,6 +89,27 @@ def test_every_recipe_comes_near_full_sampling(pipeline, name):
     full = generate(pipeline)
     error = (cached(pipeline, with_interval(name, 3)) - full).norm() / full.norm()
     assert 1e-5 < error < 0.5
+
+
+def test_a_pipeline_in_bfloat16_keeps_its_latents_in_float32(pipeline):
+    latents = []
+    pipeline.transformer.bfloat16()
+    cached(pipeline, recipe("auto"), callback_on_step_end=lambda *given: latents.append(given[3]["latents"]) or {})
+    assert [each.dtype for each in latents] == [torch.float32] * STEPS
+
+
+def test_noise_levels_that_bfloat16_cannot_tell_apart_are_told_apart(pipeline):
+    levels = torch.tensor([0.9971, 0.9961])
+    assert levels[0].bfloat16() == levels[1].bfloat16()
+    engine = Engine(pipeline.transformer.bfloat16(), recipe("full"))
+    engine.begin((1, 8, 12), levels.tolist())
+    generator = torch.Generator().manual_seed(1)
+    shapes = {"encoder_hidden_states": (1, 5, 16), "pooled_projections": (1, 8)}
+    inputs = {name: torch.randn(shape, generator=generator).bfloat16() for name, shape in shapes.items()}
+    patches = torch.randn(1, 96, 16, generator=generator)
+    with torch.no_grad():
+        first, second = (engine.forward(patches, timestep=level[None], **inputs).sample for level in levels)
+    assert not torch.equal(first, second)
 
 
 def test_patches_are_packed_as_the_pipeline_packs_them(pipeline):

@@ -50,7 +50,7 @@ def pipeline():
     return made
 
 
-def generate(pipeline):
+def generate(pipeline, **options):
     """Latents of 9 frames of 64 x 96 pixels, `GRID` tokens."""
     generator = torch.Generator().manual_seed(1)
     return pipeline(
@@ -62,13 +62,14 @@ def generate(pipeline):
         num_inference_steps=STEPS,
         guidance_scale=1.0,
         output_type="latent",
+        **options,
     ).frames
 
 
-def cached(pipeline, method):
+def cached(pipeline, method, **options):
     engine = Engine(pipeline.transformer, method)
     engine.begin(GRID, [1 - step / STEPS for step in range(STEPS)])
-    latents = generate(pipeline)
+    latents = generate(pipeline, **options)
     engine.detach()
     return latents
 
@@ -96,6 +97,13 @@ def test_every_recipe_comes_near_full_sampling(pipeline, name):
     full = generate(pipeline)
     error = (cached(pipeline, short(name, 3)) - full).norm() / full.norm()
     assert 1e-6 < error < 0.5
+
+
+def test_a_pipeline_in_bfloat16_keeps_its_latents_in_float32(pipeline):
+    latents = []
+    pipeline.transformer.bfloat16()
+    cached(pipeline, recipe("auto"), callback_on_step_end=lambda *given: latents.append(given[3]["latents"]) or {})
+    assert [each.dtype for each in latents] == [torch.float32] * STEPS
 
 
 def test_proxies_are_computed_in_every_sparse_step(pipeline):

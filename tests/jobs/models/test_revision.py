@@ -71,6 +71,28 @@ def test_a_batch_that_an_earlier_version_has_finished_stays_finished(model, tmp_
         make_plan(other)
 
 
+@pytest.mark.parametrize("of_old_revision", [False, True])
+def test_a_batch_in_bfloat16_whose_vae_was_in_bfloat16_too_stays_finished(model, tmp_path, of_old_revision):
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    (model / "notes.txt").write_text("mine")
+    options = RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model))
+    options = RenderOptions(**{**vars(options), "video": VideoOptions(dtype="bfloat16")})
+    plan = make_plan(options)
+    assert plan.settings.deciding(plan.items[0])["vae_dtype"] == "float16"
+    revision = plan.facts.earlier_revision if of_old_revision else plan.facts.revision
+    finish(BatchSettings(**{**dict(plan.settings), "vae_dtype": None, "revision": revision}), plan.items[0])
+    assert not make_plan(options).todo
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float16"])
+def test_where_the_vae_has_the_models_format_fingerprints_are_as_they_were(model, tmp_path, dtype):
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    video = VideoOptions(dtype=dtype)
+    out = str(tmp_path / "out")
+    plan = make_plan(RenderOptions(prompts=tmp_path / "prompts.txt", out=out, model=str(model), video=video))
+    assert "vae_dtype" not in plan.settings.deciding(plan.items[0])
+
+
 def test_a_variant_decides_and_no_variant_leaves_fingerprints_as_they_were(model, tmp_path):
     (tmp_path / "prompts.txt").write_text("a red ball\n")
     plan = make_plan(RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model)))

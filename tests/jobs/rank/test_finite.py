@@ -89,6 +89,13 @@ def test_frames_that_are_not_finite_are_refused_after_the_last():
     assert num_frames == SAMPLING.num_frames
 
 
+def test_a_vae_in_another_format_than_the_model_is_named_with_what_helps():
+    renderer = renderer_of(DEMO, "bfloat16")
+    latents = torch.full(renderer.family.latent_shape(renderer.pipeline, SAMPLING), float("nan"))
+    with pytest.raises(NotFinite, match=r"the decoded frames are not finite in float16: try float32 .--dtype float32"):
+        renderer.decode(latents)
+
+
 def overflow(group, directory):
     renderer = renderer_of(directory, "float32", group)
     if group.rank == 1:
