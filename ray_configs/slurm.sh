@@ -8,6 +8,7 @@
 # A node that does not start is left out. Before its time limit the job is told to stop, and what is finished stays:
 # submit the same again and it goes on. RESCA_INTERFACE (ib0, say) chooses the network where nodes have several.
 # The token is made for this job and readable by its owner only, but it is not encryption: use it on a private network.
+# A --ring over several nodes needs InfiniBand, or other RDMA, on them: see README.md.
 #SBATCH --job-name=resca
 #SBATCH --exclusive
 #SBATCH --mem=0

@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from jobs.console import count, make_console, print_rows, write_rows
-from jobs.doctor import cluster, files, gpus, machine, network, packages
+from jobs.doctor import cluster, files, gpus, machine, network, packages, rdma
 from jobs.doctor.finding import PROBLEM, WARNING, Finding, warning
 from jobs.errors import BAD_INPUT, DONE
 from jobs.options.batch import DoctorOptions
@@ -18,6 +18,7 @@ CHECKS: dict[str, Callable[[DoctorOptions], Iterable[Finding]]] = {
     "open files": machine.check_open_files,
     "disk": machine.check_disk,
     "network": network.check_interfaces,
+    "rdma": rdma.check_rdma,
     "ports": network.check_ports,
     "dashboard": network.check_dashboard,
     "token": cluster.check_token,

@@ -15,6 +15,7 @@ from cluster.host import obstacles
 from cluster.token import default_file
 from jobs.doctor.finding import Finding, ok, problem, warning
 from jobs.doctor.machine import existing
+from jobs.doctor.rdma import between_nodes
 from jobs.options.batch import DoctorOptions
 from jobs.store.open import directory_of
 
@@ -64,6 +65,7 @@ def check_cluster(options: DoctorOptions) -> Iterator[Finding]:
     nodes = answer.get("nodes", [])
     yield ok(f"{address} answers with Ray {version('ray')} and Python as here")
     yield _gpus(nodes)
+    yield from between_nodes(len(nodes))
     if len(nodes) > 1 and options.out:
         yield from _shared(options.out, len(nodes))
 

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from cluster.devices import LEFT_VISIBLE, shared_gpus
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.options.batch import DoctorOptions
@@ -31,6 +32,8 @@ class Gpu:
 
 def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
     """Torch is asked only where there is a driver: to import it takes seconds."""
+    if shared := shared_gpus():
+        yield problem(shared, f"unset {LEFT_VISIBLE} where Ray is started, on each node")
     try:
         gpus = _seen_by_driver()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
