@@ -1,5 +1,6 @@
 """A gang: workers that start together, run one item together, and die together."""
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -69,7 +70,7 @@ class Gang(Generic[Item, Result]):
         waiting: Callable[[float], None],
         placed: Callable[[], None],
     ) -> "Gang[Item, Result]":
-        """Places the workers, joins them in a process group and builds their sessions, all at the same time.
+        """Places the workers, prepares their nodes, joins them in a process group and builds their sessions.
 
         While there is no place yet, `waiting` is called with the seconds so far, and once there is one `placed`, before
         anything is started; both end it by raising. Nodes with ids in `avoid` are not taken. Raises GangLost (kind
@@ -142,13 +143,25 @@ class Gang(Generic[Item, Result]):
         self._workers = [self._workers[index] for index in order]
         self.hosts = [members[index].host for index in order]
         self.node_ids = [members[index].node_id for index in order]
-        self._begin([contexts[index] for index in order], workload, deadline)
+        contexts = [contexts[index] for index in order]
+        self._prepare(contexts, workload, stop)
+        self._begin(contexts, workload, Deadline(spec.start_timeout_s, stop))
 
     def _check_starts(self) -> None:
         """Raises GangLost if a rank's process has ended before it could answer."""
         if said := self._starts.failed():
             summary = f"The process of a rank ended at its start: {said.splitlines()[-1]}"
             raise GangLost(RankError(kind=FailureKind.START, summary=summary, traceback=said))
+
+    def _prepare(self, contexts: list[RankContext], workload: Workload[Item, Result], stop: threading.Event) -> None:
+        """Has the first rank of each node fetch what is needed there: no clock runs, but each rank has to answer."""
+        monitor = self._monitor(START_SILENCE_S)
+        preparing = [
+            worker.prepare(context, workload)
+            for worker, context in zip(self._workers, contexts, strict=True)
+            if context.local_rank == 0
+        ]
+        Deadline(math.inf, stop).collect(preparing, check=_refuse_failed_start, meanwhile=lambda: self._check(monitor))
 
     def _begin(self, contexts: list[RankContext], workload: Workload[Item, Result], deadline: Deadline) -> None:
         spec, monitor = self._spec, self._monitor(START_SILENCE_S)
@@ -168,16 +181,18 @@ class Gang(Generic[Item, Result]):
         return HeartbeatMonitor(self._workers, silence_s=silence_s, standstill_s=standstill_s)
 
     def _check(self, monitor: HeartbeatMonitor) -> None:
-        """Raises GangLost for a rank that is silent or a session that stands still."""
+        """Raises GangLost for a rank that is silent or waits in vain, and for a session that stands still."""
         monitor.poll()
         if silent := monitor.silent():
             names = ", ".join(f"rank {rank} on {self.hosts[rank]}" for rank in silent)
             summary = f"No answer for {monitor.silence_s:g} s from {names} (stopped, or cut off)."
             error = RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary)
             raise GangLost(error, silent_nodes=[self.node_ids[rank] for rank in silent])
-        if monitor.stands_still():
-            summary = f"No progress for {self._spec.collective_timeout_s:g} s; every rank answers, but the work hangs."
-            raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary, traceback=self._stacks()))
+        hang = monitor.overdue()
+        if hang is None and monitor.stands_still():
+            hang = f"No progress for {self._spec.collective_timeout_s:g} s; every rank answers, but the work hangs."
+        if hang is not None:
+            raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=hang, traceback=self._stacks()))
 
     def _stacks(self) -> str:
         """What each rank is doing, of those that answer."""
@@ -216,7 +231,8 @@ def _refuse_failed_start(report: RankReport[None]) -> None:
 def _start_error(error: RayError | TimeoutError) -> RankError:
     if isinstance(error, RayTaskError):  # The workload cannot be unpickled, say, because its module is missing.
         return RankError(kind=FailureKind.START, summary=_last_line(error), traceback=str(error))
-    return _infrastructure("A gang could not start", error)
+    late = " within its start timeout" if isinstance(error, TimeoutError) else ""
+    return _infrastructure(f"A gang could not start{late}", error)
 
 
 def _infrastructure(what: str, error: Exception) -> RankError:

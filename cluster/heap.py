@@ -1,8 +1,9 @@
-"""Memory that is not worth looking after: what a CPU rank has freed, and what a process keeps until its end."""
+"""Memory that is not worth looking after: what a rank has freed, and what a process keeps until its end."""
 
 import atexit
 import ctypes
 import gc
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -22,6 +23,20 @@ def keep_freed_memory() -> None:
         return
     for parameter, value in ((ARENA_MAX, 1), (MMAP_MAX, 0), (TRIM_THRESHOLD, 2**31 - 1), (TOP_PAD, 64 << 20)):
         mallopt(parameter, value)
+
+
+# The second is what the first was called before.
+CUDA_ALLOCATOR = ("PYTORCH_ALLOC_CONF", "PYTORCH_CUDA_ALLOC_CONF")
+
+
+def expand_segments() -> None:
+    """Have torch grow and shrink its pieces of GPU memory, so that what is freed in one size serves in another.
+
+    Videos of several sizes, and decoding after denoising, else leave gaps that nothing fits into. It has to come before
+    torch is imported, and does nothing where the environment says something of the allocator itself.
+    """
+    if not any(name in os.environ for name in CUDA_ALLOCATOR):
+        os.environ[CUDA_ALLOCATOR[0]] = "expandable_segments:True"
 
 
 atexit.register(gc.unfreeze)  # else libraries complain of leaks at the end

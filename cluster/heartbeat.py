@@ -17,10 +17,11 @@ LEADER_PERIOD_S = 1.0  # rank 0 also reports the progress
 
 @dataclass(frozen=True, kw_only=True)
 class Heartbeat:
-    """What a rank answers: its session's progress (0 to 1) and `beats`; None while there is no session."""
+    """What a rank answers: its session's progress (0 to 1), `beats` and `overdue`; None while there is no session."""
 
     progress: float | None = None
     beats: int | None = None
+    overdue: str | None = None
 
 
 class Polled(Protocol):
@@ -41,7 +42,7 @@ class RankStatus:
 
 
 class HeartbeatMonitor:
-    """Polls each rank every few seconds; `silent` and `stands_still` say what is wrong, if anything is."""
+    """Polls each rank every few seconds; `silent`, `overdue` and `stands_still` say what is wrong, if anything is."""
 
     def __init__(self, workers: Sequence[Polled], *, silence_s: float, standstill_s: float):
         now = time.monotonic()
@@ -69,6 +70,10 @@ class HeartbeatMonitor:
         now = time.monotonic()
         waiting = [status.pending is not None and now - status.asked > self.silence_s for status in self._statuses]
         return [rank for rank, is_silent in enumerate(waiting) if is_silent]
+
+    def overdue(self) -> str | None:
+        """What a rank has waited for in vain, as it says itself: the first of them that does."""
+        return next((status.latest.overdue for status in self._statuses if status.latest.overdue), None)
 
     def stands_still(self) -> bool:
         """Whether rank 0 answers, but its `beats` have not changed for too long."""

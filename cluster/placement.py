@@ -16,7 +16,8 @@ class GangSpec:
 
     Neighbouring ranks, `together` of them, share a node; the rest may lie anywhere.
 
-    Timeouts are in seconds: `start_timeout_s` covers placement, processes and building the sessions; after
+    Timeouts are in seconds: a place may take `start_timeout_s`, so may the processes, and so may building the
+    sessions, but what a node has to fetch before that may take any time; after
     `collective_timeout_s` a collective whose peers do not answer fails, and so does a session that shows no progress;
     after `silence_s` a rank counts as lost that does not answer the driver.
     """

@@ -37,6 +37,9 @@ class RemoteWorker(Generic[Item, Result]):
     def open_store(self, world_size: int, timeout_s: float) -> ObjectRef[tuple[str, int]]:
         return self._actor.open_store.remote(world_size, timeout_s)
 
+    def prepare(self, context: RankContext, workload: Workload[Item, Result]) -> ObjectRef[RankReport[None]]:
+        return self._actor.prepare.remote(context, workload)
+
     def begin(
         self,
         context: RankContext,

@@ -1,6 +1,5 @@
 """What a batch runs: a workload, which builds a session on each rank, which then runs item after item."""
 
-from collections.abc import Callable
 from typing import Protocol, TypeVar
 
 from cluster.ranks import RankContext
@@ -24,6 +23,16 @@ class Session(Protocol[ItemIn, ResultOut]):
         """Changes whenever something has got done: if it does not for the gang's timeout, the gang hangs."""
         ...
 
+    @property
+    def num_ended(self) -> int:
+        """The collectives with other ranks that have come to their end; counts as `beats` do."""
+        ...
+
+    @property
+    def overdue(self) -> str | None:
+        """One sentence on what this rank has waited for in vain and cannot raise; its gang is lost then."""
+        ...
+
     def run(self, item: ItemIn, attempt: int) -> ResultOut:
         """Called on every rank with the same item, for the `attempt`-th time; the value that rank 0 returns counts."""
         ...
@@ -31,5 +40,13 @@ class Session(Protocol[ItemIn, ResultOut]):
     def close(self) -> None: ...
 
 
-# Builds a session; called once per worker, in the actor, after the process group is up. Must be picklable.
-Workload = Callable[[RankContext], Session[Item, Result]]
+class Workload(Protocol[ItemIn, ResultOut]):
+    """Builds sessions. Must be picklable."""
+
+    def prepare(self, context: RankContext) -> None:
+        """Fetch what this node needs first, however long that takes: called on the first rank of each node."""
+        ...
+
+    def __call__(self, context: RankContext) -> Session[ItemIn, ResultOut]:
+        """A session; called once per worker, in the actor, after the process group is up."""
+        ...

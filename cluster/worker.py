@@ -12,8 +12,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVarTuple
 
 from cluster.cpus import usable_cpus
+from cluster.devices import shared_gpus
 from cluster.failure import RankError, classify
-from cluster.heap import keep_freed_memory, uncollected
+from cluster.heap import expand_segments, keep_freed_memory, uncollected
 from cluster.heartbeat import Heartbeat
 from cluster.interfaces import use_interface_of
 from cluster.ranks import Member, RankContext
@@ -45,6 +46,8 @@ class Worker(Generic[Item, Result]):
         os.umask(umask)  # the driver's: what its ranks write is for whom it would be
         if on_cpu:
             keep_freed_memory()
+        else:
+            expand_segments()
         self._num_threads = min(num_threads, usable_cpus())
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
         self._store: TCPStore | None = None
@@ -69,6 +72,10 @@ class Worker(Generic[Item, Result]):
         self._store = await self._in_thread(_store, host, 0, world_size, timeout_s, True)
         return host, self._store.port
 
+    async def prepare(self, context: RankContext, workload: Workload[Item, Result]) -> RankReport[None]:
+        """Fetches what the sessions of this node need."""
+        return await self._in_thread(self._prepare, context, workload)
+
     async def begin(
         self,
         context: RankContext,
@@ -86,7 +93,10 @@ class Worker(Generic[Item, Result]):
     async def poll(self) -> Heartbeat:
         """That the worker is alive, and how far its session is."""
         session = self._session
-        return Heartbeat() if session is None else Heartbeat(progress=session.progress, beats=session.beats)
+        if session is None:
+            return Heartbeat()
+        beats = session.beats + session.num_ended
+        return Heartbeat(progress=session.progress, beats=beats, overdue=session.overdue)
 
     async def stacks(self) -> str:
         """What every thread of the process is doing."""
@@ -102,6 +112,10 @@ class Worker(Generic[Item, Result]):
 
     async def _in_thread(self, work: Callable[[*Arguments], Value], *args: *Arguments) -> Value:
         return await asyncio.get_running_loop().run_in_executor(self._thread, work, *args)
+
+    @uncollected()
+    def _prepare(self, context: RankContext, workload: Workload[Item, Result]) -> RankReport[None]:
+        return _report(lambda: workload.prepare(context))
 
     @uncollected()
     def _begin(
@@ -150,9 +164,11 @@ def _join(store: "TCPStore", context: RankContext, timeout_s: float, num_threads
     import torch
     import torch.distributed as dist
 
+    host, on_cpu = ray.util.get_node_ip_address(), context.device == "cpu"
+    if not on_cpu and (shared := shared_gpus()):
+        raise ValueError(f"On {host}, {shared}; unset it where Ray is started.")
     torch.set_num_threads(num_threads)
-    use_interface_of(ray.util.get_node_ip_address())
-    on_cpu = context.device == "cpu"
+    use_interface_of(host)
     if not on_cpu:
         torch.cuda.set_device(context.device)
     dist.init_process_group(

@@ -3,6 +3,9 @@
 import os
 import tempfile
 import traceback
+from typing import ClassVar
+
+from cluster.failure import FailureKind
 
 UNFORESEEN = 1
 DONE, BAD_INPUT, PARTIAL, INFRASTRUCTURE, INTERRUPTED, TERMINATED = 0, 2, 3, 33, 130, 143
@@ -24,6 +27,7 @@ class InfrastructureError(JobError, RuntimeError):
     """Machines, network or storage failed; running the same command again may help."""
 
     exit_code = INFRASTRUCTURE
+    failure_kind: ClassVar[FailureKind] = FailureKind.INFRASTRUCTURE
 
 
 def unforeseen(error: BaseException) -> str:

@@ -102,6 +102,16 @@ class SequenceGroup:
         self._attention = self._engine.start(layout, self.counter)
         self._watch = Watch(deadline_s, self.device)
 
+    @property
+    def num_ended(self) -> int:
+        """The collectives that have come to their end, here or on the GPU."""
+        return self._watch.num_ended
+
+    @property
+    def overdue(self) -> str | None:
+        """On CUDA: one sentence on a collective that the others did not come to within the deadline; else None."""
+        return self._watch.overdue
+
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on; they may differ. Every rank calls it with the same numbers.
 

@@ -28,6 +28,16 @@ class RankGroup(Protocol):
     world_size: int
     counter: CollectiveCounter
 
+    @property
+    def num_ended(self) -> int:
+        """The collectives that have come to their end. This and `overdue` are also read by other threads."""
+        ...
+
+    @property
+    def overdue(self) -> str | None:
+        """One sentence on a collective past its deadline, where nothing is raised as the host does not wait for it."""
+        ...
+
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on."""
         ...

@@ -22,6 +22,8 @@ class SingleGroup:
 
     rank = 0
     world_size = 1
+    num_ended = 0
+    overdue = None
 
     def __init__(self) -> None:
         self.layout, self.counter = Layout(), CollectiveCounter()

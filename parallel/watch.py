@@ -40,6 +40,8 @@ class Watch:
     def __init__(self, deadline_s: float, device: torch.device) -> None:
         self.rank, self.deadline_s = dist.get_rank(), deadline_s
         self.step, self.waiting_in = "setup", ""
+        self.overdue: str | None = None  # on CUDA: one sentence on what did not end, once the deadline has passed
+        self.num_ended = 0  # collectives
         self.pending: deque[tuple[str, Callable[[], bool]]] = deque()  # on CUDA: enqueued, and whether it is done
         self._tick_s = min(TICK_S, deadline_s / 4)
         self._device = device
@@ -71,6 +73,8 @@ class Watch:
             event = torch.cuda.Event()
             event.record()
             self.pending.append((self.waiting_in, event.query))
+        else:
+            self.num_ended += 1
         self.waiting_in = ""
 
     def wait_in(self, collective: str) -> None:
@@ -100,17 +104,19 @@ class Watch:
     def await_pending(self) -> None:
         """See to the deadline of what runs on the GPU, from the end of what ran before it; returns when it has passed.
 
-        The diagnosis is logged: nothing can be raised where the host does not wait.
+        The diagnosis is left in `overdue`, and logged: nothing can be raised where the host does not wait.
         """
         moved = time.monotonic()
         while not self._closed.wait(self._tick_s):
             while self.pending and self.pending[0][1]():
                 self.pending.popleft()
+                self.num_ended += 1
                 moved = time.monotonic()
             if not self.pending:
                 moved = time.monotonic()
             if time.monotonic() - moved > self.deadline_s:
-                logger.error(self.diagnosis(self.pending[0][0]))
+                self.overdue = self.diagnosis(self.pending[0][0])
+                logger.error(self.overdue)
                 return
 
     def _answer(self) -> None:

@@ -16,4 +16,5 @@ def run(options: RetryOptions) -> int:
     with tempfile.TemporaryDirectory(prefix="resca-") as folder:
         asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs
-        return render(replace(asked, gangs=gangs, address=options.address, yes=options.yes, retry=True))
+        ours = {"env": options.env, "address": options.address, "yes": options.yes}
+        return render(replace(asked, gangs=gangs, retry=True, **ours))

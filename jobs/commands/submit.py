@@ -132,6 +132,8 @@ def _entrypoint(options: SubmitOptions) -> str:
 
 def _flag(name: str, value: object) -> list[str]:
     flag = f"--{name.replace('_', '-')}"
+    if isinstance(value, tuple):
+        return [word for each in value for word in (flag, str(each))]
     return [flag] if value is True else [flag, str(value)]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
 # Of one run, not of the batch.
-PASSING = ("limit", "retry", "verify", "yes", "json", "address")
+PASSING = ("limit", "retry", "verify", "yes", "json", "address", "env")
 
 
 def remember(plan: "Plan") -> None:

@@ -42,6 +42,9 @@ class Pinned:
 
     workload: RenderWorkload
 
+    def prepare(self, context: RankContext) -> None:
+        self.workload.prepare(context)
+
     def __call__(self, context: RankContext) -> "RenderSession":
         if context.device == "cpu":
             cores = sorted(os.sched_getaffinity(0))

@@ -9,6 +9,7 @@ import tyro
 from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
+Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")]
 Place = tyro.conf.Positional[str]
 
 
@@ -44,6 +45,8 @@ class RenderOptions:
     """What a cluster that scales by itself may grow to, as in 4xCPU=96,GPU=8; gangs then wait for their nodes."""
     cpus_per_rank: Auto = "auto"
     """Cores of each rank, which are also its threads; auto shares all among the gangs."""
+    start_timeout: int = 600
+    """Seconds that a gang may wait for its place, and again take to load the model; downloads are not counted."""
     deadline: int = 600
     """Seconds without progress after which a gang counts as hung; the video is then started again."""
     heartbeat: int = 60
@@ -54,6 +57,8 @@ class RenderOptions:
     """How often a video may lose the machines under it before it is given up."""
     checkpoint_every: Count = None
     """Keep the state of a running video after so many dense steps, so that it need not start over."""
+    env: Assignments = ()
+    """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     limit: Count = None
@@ -107,6 +112,8 @@ class RetryOptions:
     """The batch's output directory: a path or a URL."""
     gangs: Annotated[int | Literal["auto"] | None, tyro.conf.arg(metavar="INT|auto")] = None
     """Videos rendered at the same time; by default as many as before."""
+    env: Assignments = ()
+    """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False

@@ -10,9 +10,11 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from caching.models import adapter_for
+from jobs.errors import BadInput
 from jobs.models.directory import brings_its_class, read_family
 from jobs.models.facts import model_directory
 from jobs.models.family import Family
+from jobs.models.hub import HUB_ID, hub_errors, refusal
 from jobs.models.registry import FAMILIES
 from jobs.rank.components import load_component, place
 from jobs.rank.offload import pin
@@ -44,7 +46,7 @@ def load_pipeline(
         offload: keep text encoders and VAE in pinned host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
     """
-    directory = _directory(source, revision, variant, with_text=with_text, own_code=own_code)
+    directory = fetch(source, revision=revision, variant=variant, with_text=with_text, own_code=own_code)
     family = read_family(directory, source)
     formats = {"default": getattr(torch, dtype), "vae": getattr(torch, family.vae_dtypes.get(dtype, dtype))}
     waits_on = torch.device("cpu" if offload else device)
@@ -75,6 +77,8 @@ def load_pipeline(
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
         _use_onednn(pipeline.vae)
+    if torch.device(device).type == "cuda":
+        _use_cudnn(pipeline.vae)
     return pipeline
 
 
@@ -105,15 +109,28 @@ def _pipeline_class(family: Family, offload: bool) -> type[DiffusionPipeline]:
     return OffloadedPipeline if offload else pipeline_class
 
 
-def _directory(source: str, revision: str | None, variant: str | None, *, with_text: bool, own_code: bool) -> Path:
-    """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache."""
+def fetch(source: str, *, revision: str | None, variant: str | None, with_text: bool, own_code: bool) -> Path:
+    """Where a pipeline's files are: what is not `demo` or a directory is downloaded, or found in the local cache.
+
+    Raises:
+        BadInput: it is neither a directory on this machine nor on the hub.
+        InfrastructureError: the hub does not answer, or its cache cannot be used.
+    """
     directory = Path(model_directory(source))
     if directory.is_dir():
         return directory
+    if not HUB_ID.fullmatch(source):
+        raise BadInput(f"there is no model directory {source} on this machine: give one that every node sees")
     text = [] if with_text else [name for family in FAMILIES.values() for name in _text(family)]
     skipped = dict.fromkeys(text)  # which family it is, the files will say
     options = {"revision": revision, "variant": variant, "trust_remote_code": own_code}
-    return Path(DiffusionPipeline.download(source, **options, **skipped))
+    try:
+        return Path(DiffusionPipeline.download(source, **options, **skipped))
+    except hub_errors() as error:
+        cause = error.__cause__ if type(error) is OSError else error  # diffusers may put it in words of its own
+        if not isinstance(cause, hub_errors()):  # on what the hub has of this model
+            raise
+        raise refusal(source, revision, cause) from error
 
 
 def _use_onednn(vae: nn.Module) -> None:
@@ -125,6 +142,26 @@ def _use_onednn(vae: nn.Module) -> None:
     for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv3d):
             layer.forward = partial(_convolve, layer)
+
+
+def _use_cudnn(vae: nn.Module) -> None:
+    """Have cuDNN try its kernels on each shape and take the fastest, channels last, as its tensor cores want them.
+
+    Of the VAE only, whose tiles have few shapes: the kernels that are tried decide last bits, and so would those of
+    latents differ from run to run.
+    """
+    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+    for layer in vae.modules():
+        if isinstance(layer, torch.nn.Conv3d):
+            layer.forward = partial(_by_the_fastest_kernel, layer.forward)
+
+
+def _by_the_fastest_kernel(convolve: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+    before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
+    try:
+        return convolve(input)
+    finally:
+        torch.backends.cudnn.benchmark = before
 
 
 def _convolve(layer: torch.nn.Conv3d, input: Tensor) -> Tensor:

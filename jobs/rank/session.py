@@ -62,7 +62,7 @@ class RenderSession:
         self.rendered: Rendered | None = None
         self.layout = workload.layout
         self.group = make_group(self.layout, engine=workload.engine, deadline_s=workload.deadline_s)
-        self.encodes = context.rank == 0 or workload.shard_weights  # split text encoders run on all ranks, or on none
+        self.encodes = workload.encodes(context)
         pipeline = load_pipeline(
             self.settings.model,
             dtype=self.settings.dtype,
@@ -76,6 +76,16 @@ class RenderSession:
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(self.settings.method)
+
+    @property
+    def num_ended(self) -> int:
+        """The collectives with the other ranks that have come to their end."""
+        return self.group.num_ended
+
+    @property
+    def overdue(self) -> str | None:
+        """On GPUs: the collective that did not end within the deadline, and who is missing in it."""
+        return self.group.overdue
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""

@@ -1,9 +1,11 @@
 """How each rank of a gang builds its session: what the driver sends, which itself needs neither torch nor a model."""
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from cluster.ranks import RankContext
+from jobs.models.facts import model_directory
 from jobs.models.family import Json
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem
 from jobs.store.open import open_storage
@@ -28,6 +30,25 @@ class RenderWorkload:
     offload: bool = False
     own_code: bool = False
     checkpoint_every: int | None = None
+
+    def encodes(self, context: RankContext) -> bool:
+        """Whether this rank runs the text encoders: split ones run on all ranks, or on none."""
+        return context.rank == 0 or self.shard_weights
+
+    def prepare(self, context: RankContext) -> None:
+        """Download what this node needs of a hub's model and does not have; a directory is there already."""
+        settings = self.settings
+        if Path(model_directory(settings.model)).is_dir():
+            return
+        from jobs.rank.load import fetch
+
+        fetch(
+            settings.model,
+            revision=settings.revision,
+            variant=settings.variant,
+            with_text=self.encodes(context),
+            own_code=self.own_code,
+        )
 
     def checkpoints(self, item: RenderItem) -> "Checkpoints | None":
         """Those of one video, if any are kept; they lie in the output directory."""

@@ -11,13 +11,14 @@ from jobs.models.facts import ModelFacts
 from jobs.models.family import MOST
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
-from jobs.request.gangs import layout_as_given, nodes_as_given
+from jobs.request.gangs import environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
 
 # Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
 MOST_OF_OPTIONS = {
     **{"ulysses": 4096, "ring": 4096, "gangs": 100_000, "cpus_per_rank": 4096},
-    **{"deadline": 10_000_000, "heartbeat": 10_000_000, "tries": 1000, "lost_gangs": 1000},
+    **{"start_timeout": 10_000_000, "deadline": 10_000_000, "heartbeat": 10_000_000},
+    **{"tries": 1000, "lost_gangs": 1000},
     **{"limit": 1_000_000_000, "checkpoint_every": 1_000_000_000},
 }
 MOST_MEASURED = 100_000  # videos, or rounds of them
@@ -49,6 +50,7 @@ def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
     nodes_as_given(options)
+    environment_as_given(options)
     _check_counts(options, MOST_OF_OPTIONS)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")

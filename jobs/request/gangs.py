@@ -6,12 +6,15 @@ from dataclasses import replace
 from typing import Literal
 
 from caching.recipe.recipe import Recipe
+from cluster.devices import VISIBLE_GPUS
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
 from parallel.layout import Layout, choose
 
 Node = Mapping[str, float]
+# What a process reads when it starts; a rank is told of its variables later.
+TOO_LATE = ("RAY_", "LD_", "PYTHON", "MALLOC_")
 NODES = re.compile(r"([1-9]\d*)x(\w+=\d+(?:,\w+=\d+)*)")  # 4xCPU=96,GPU=8
 MOST_NODES = MOST_SLOTS = 4096
 LEAST_TOKENS = 256  # of a rank, where the layout is chosen: with fewer it mostly waits for the others
@@ -37,7 +40,11 @@ def gang_spec(
     device = "GPU" if _have_gpus(nodes) else "CPU"
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
     spec = replace(
-        smallest_spec(layout, nodes), collective_timeout_s=options.deadline, silence_s=float(options.heartbeat)
+        smallest_spec(layout, nodes),
+        start_timeout_s=options.start_timeout,
+        collective_timeout_s=options.deadline,
+        silence_s=float(options.heartbeat),
+        env=environment_as_given(options),
     )
     return layout, _with_cpus(spec, options.cpus_per_rank, num_gangs(options, spec, nodes), nodes)
 
@@ -58,6 +65,22 @@ def nodes_as_given(options: RenderOptions) -> list[Node]:
     if int(given[1]) > MOST_NODES or max(resources.get("CPU", 0), resources.get("GPU", 0)) > MOST_SLOTS:
         raise BadInput(f"--nodes {options.nodes} is more than {MOST_NODES} nodes of {MOST_SLOTS} CPUs or GPUs each")
     return [resources] * int(given[1])
+
+
+def environment_as_given(options: RenderOptions) -> dict[str, str]:
+    """What `--env` sets in every rank. Raises BadInput for what is no assignment, or would have no effect."""
+    return dict(map(_assignment, options.env))
+
+
+def _assignment(text: str) -> tuple[str, str]:
+    name, sign, value = text.partition("=")
+    if not (sign and name.isidentifier()):
+        raise BadInput(f"--env {text} should be NAME=VALUE, such as NCCL_IB_HCA=mlx5")
+    if name == VISIBLE_GPUS:
+        raise BadInput(f"--env {name} would give all ranks of a node the same GPUs: Ray gives each rank its own")
+    if name.startswith(TOO_LATE):
+        raise BadInput(f"--env {name} would be set after it is read: set it where Ray is started, on each node")
+    return name, value
 
 
 def num_gangs(options: RenderOptions, spec: GangSpec, nodes: Sequence[Node]) -> int:

@@ -43,8 +43,6 @@ class Unreadable(StorageError):
 class MachineError(InfrastructureError, OSError):
     """This machine lacks what makes a video: an ffmpeg with H.264, memory, files or processes."""
 
-    failure_kind: ClassVar[FailureKind] = FailureKind.INFRASTRUCTURE
-
 
 ERRORS = {FailureKind.STORAGE: StorageError, FailureKind.INFRASTRUCTURE: MachineError}
 

@@ -1,6 +1,8 @@
 """Batches on a real local Ray, with toy sessions."""
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,16 +15,48 @@ from ray.util.placement_group import placement_group_table
 from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
 from cluster.events import GangEvent
 from cluster.failure import Budgets, FailureKind
+from cluster.gang import Gang
+from cluster.heartbeat import Heartbeat
 from cluster.placement import GangSpec
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
-from tests.cluster.toy import PAIR, SINGLE, Toy, ToyWorkload, WatchedToy, eventually
+from cluster.worker import RankResult
+from parallel.watch import RankLost
+from tests.cluster.toy import PAIR, SINGLE, VAIN, Toy, ToyWorkload, WatchedToy, eventually
 
 pytestmark = pytest.mark.timeout(180)
 
 
-def broken_workload(context: RankContext) -> Toy:
-    raise OSError("no weights here")
+class BrokenWorkload:
+    def prepare(self, context: RankContext) -> None:
+        pass
+
+    def __call__(self, context: RankContext) -> Toy:
+        raise OSError("no weights here")
+
+
+class AwayFromTheHub(BrokenWorkload):
+    def prepare(self, context: RankContext) -> None:
+        raise RankLost("the hub does not answer")
+
+
+@ray.remote(num_cpus=0)
+def fetch_slowly() -> RankResult[None]:
+    time.sleep(0.3)
+    return RankResult(value=None)
+
+
+class Fetching:
+    """A worker whose node fetches for a while, as the gang asks it."""
+
+    fetched = False
+
+    def prepare(self, context: RankContext, workload: BrokenWorkload) -> ray.ObjectRef:
+        self.fetched = True
+        return fetch_slowly.remote()
+
+    def poll(self) -> ray.ObjectRef:
+        return ray.put(Heartbeat())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -82,6 +116,7 @@ def test_two_ranks_work_on_each_item_together(tmp_path: Path):
     assert outcomes[0].result["threads"] == "1"
     assert kinds(events) == ["gang_starting", "gang_ready"] + ["item_started", "item_done"] * 2
     assert len(list(tmp_path.glob("pid-*"))) == len(list(tmp_path.glob("closed-*"))) == 2
+    assert [path.name for path in tmp_path.glob("prepared-*")] == ["prepared-0"]  # once on their node
 
 
 def test_gangs_share_one_queue(tmp_path: Path):
@@ -173,6 +208,24 @@ def test_a_hung_session_costs_one_attempt_and_its_stacks_are_reported(short_grac
     assert lost.traceback is not None and "in hang_once" in lost.traceback
 
 
+def test_what_a_rank_waits_for_in_vain_is_the_error_though_it_can_raise_nothing(short_grace, tmp_path: Path):
+    """On a GPU the host only enqueues collectives: all ranks answer, and the one that knows says it to whoever asks."""
+    items = [{"value": 1, "first": "wait_in_vain", "rank": 1}]
+    outcomes, events = run(tmp_path, items, budgets=Budgets(gang_losses=1))
+    assert (outcomes[0].failure, outcomes[0].error) == (FailureKind.INFRASTRUCTURE, VAIN)
+    [lost] = losses(events)
+    assert lost.error == VAIN and lost.traceback is not None and "in wait_in_vain" in lost.traceback
+
+
+def test_a_long_step_of_many_collectives_does_not_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    """So that the ranks' own deadline, which begins with each collective and names who is missing, comes first."""
+    monkeypatch.setattr("cluster.gang.GRACE_S", 0.2)
+    outcomes, events = run(
+        tmp_path, [{"value": 1, "first": "work_in_collectives"}], spec=replace(SINGLE, collective_timeout_s=0.5)
+    )
+    assert outcomes[0].result["total"] == 1 and not losses(events)
+
+
 @pytest.mark.slow
 def test_a_silent_process_costs_one_attempt(tmp_path: Path):
     spec = replace(SINGLE, silence_s=3)
@@ -222,17 +275,34 @@ def test_without_a_number_there_are_as_many_gangs_as_the_cluster_holds(tmp_path:
 def test_a_workload_that_cannot_be_built_fails_every_item_untried():
     events: list[Event] = []
     items = [1, 2]
-    outcomes = run_batch(spec=SINGLE, gangs=1, workload=broken_workload, items=items, on_event=events.append)
+    outcomes = run_batch(spec=SINGLE, gangs=1, workload=BrokenWorkload(), items=items, on_event=events.append)
     assert [outcome.failure for outcome in outcomes] == [FailureKind.START] * 2
     assert {outcome.error for outcome in outcomes} == {"OSError: no weights here"}
     assert kinds(events) == ["gang_starting", "gang_lost", "item_failed", "item_failed"]
+
+
+def test_a_node_that_cannot_fetch_what_it_needs_counts_as_the_error_does():
+    events: list[Event] = []
+    workload, budgets = AwayFromTheHub(), Budgets(starts=1)
+    [outcome] = run_batch(spec=SINGLE, gangs=1, workload=workload, items=[1], budgets=budgets, on_event=events.append)
+    assert outcome.error == "parallel.watch.RankLost: the hub does not answer"
+    assert [event.error for event in losses(events)] == [outcome.error]
+    assert outcome.failure is FailureKind.INFRASTRUCTURE
+
+
+def test_what_a_node_fetches_is_not_on_the_clock_of_the_start():
+    gang, workers = Gang.__new__(Gang), [Fetching(), Fetching(), Fetching()]
+    gang._spec, gang._workers, gang.hosts = replace(SINGLE, start_timeout_s=0.01), workers, ["here"] * 3
+    contexts = [RankContext(rank=rank, world_size=3, local_rank=rank % 2, device="cpu") for rank in range(3)]
+    gang._prepare(contexts, BrokenWorkload(), threading.Event())
+    assert [worker.fetched for worker in workers] == [True, False, True]
 
 
 def test_an_impossible_gang_is_refused_before_anything_starts():
     events: list[Event] = []
     spec = GangSpec(world_size=3)
     with pytest.raises(InfeasibleGang, match=r"1 gang of 3 ranks asked for 3 CPUs .* the cluster has 2 CPUs"):
-        run_batch(spec=spec, gangs=1, workload=broken_workload, items=[1], on_event=events.append)
+        run_batch(spec=spec, gangs=1, workload=BrokenWorkload(), items=[1], on_event=events.append)
     assert events == []
 
 

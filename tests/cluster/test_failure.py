@@ -22,6 +22,7 @@ from cluster.failure import (
     is_gang_usable,
     root_cause,
 )
+from jobs.errors import InfrastructureError
 from jobs.store.faults import MachineError, StorageError
 from parallel.watch import RankLost
 
@@ -90,7 +91,7 @@ def test_an_exception_counts_as_its_class_says_whatever_its_name(family: type[Ex
 
 def test_every_exception_that_says_how_it_counts_names_a_kind():
     families = list(carriers())
-    assert {RankLost, MachineError, StorageError} <= set(families)
+    assert {RankLost, InfrastructureError, StorageError} <= set(families)
     for family in families:
         renamed = type("AnythingElse", (family,), {"__init__": lambda self: None})
         assert classify(renamed()) is FailureKind(renamed.failure_kind)

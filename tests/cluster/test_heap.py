@@ -1,9 +1,12 @@
 """Memory that was freed stays with the process; a process of its own, because there is no way back."""
 
+import os
 import subprocess
 import sys
 
 import pytest
+
+from cluster.heap import CUDA_ALLOCATOR, expand_segments
 
 PROGRAM = """
 import resource
@@ -22,6 +25,18 @@ without = faults_of_a_tensor()
 keep_freed_memory()
 print(without, faults_of_a_tensor())
 """
+
+
+@pytest.mark.parametrize("named", [None, *CUDA_ALLOCATOR])
+def test_segments_of_gpu_memory_grow_unless_the_environment_says_something_of_them(monkeypatch, named):
+    for name in CUDA_ALLOCATOR:
+        monkeypatch.setenv(name, "")
+        monkeypatch.delenv(name)
+    if named:
+        monkeypatch.setenv(named, "max_split_size_mb:512")
+    expand_segments()
+    said = {name: os.environ[name] for name in CUDA_ALLOCATOR if name in os.environ}
+    assert said == ({named: "max_split_size_mb:512"} if named else {"PYTORCH_ALLOC_CONF": "expandable_segments:True"})
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="mallopt is glibc's")

@@ -32,11 +32,16 @@ def two_nodes_of_three_cpus() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class WhereAmI:
-    """Writes the node of each rank into a file of its own."""
+    """Writes the node of each rank into a file of its own, and who was asked to prepare a node."""
 
     folder: Path
     progress: float = 0.0
     beats: int = 0
+    num_ended: int = 0
+    overdue: str | None = None
+
+    def prepare(self, context: RankContext) -> None:
+        (self.folder / f"prepared-{context.rank}").touch()
 
     def __call__(self, context: RankContext) -> "WhereAmI":
         node = ray.get_runtime_context().get_node_id()
@@ -58,4 +63,5 @@ def test_ranks_that_belong_together_are_neighbours_on_one_node(two_nodes_of_thre
     assert outcome.failure is None, outcome.error
     places = [tuple((tmp_path / str(rank)).read_text().split()) for rank in range(4)]
     assert places[0][0] == places[1][0] != places[2][0] == places[3][0]
+    assert {path.name for path in tmp_path.glob("prepared-*")} == {"prepared-0", "prepared-2"}  # once a node
     assert [local_rank for _, local_rank in places] == ["0", "1", "0", "1"]

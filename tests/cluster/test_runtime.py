@@ -28,7 +28,11 @@ SESSION = """
 import os, pathlib, time
 
 class Session:
-    progress, beats = 0.0, 0
+    progress, beats, num_ended, overdue = 0.0, 0, 0, None
+
+    @staticmethod
+    def prepare(context):
+        pass
 
     def __init__(self, context):
         print("noise from a worker", flush=True)

@@ -11,6 +11,7 @@ from cluster.placement import GangSpec
 from cluster.ranks import RankContext
 
 PAIR = GangSpec(world_size=2, collective_timeout_s=60, start_timeout_s=60, env={"OMP_NUM_THREADS": "1"})
+VAIN = "all_to_all in dense step 4 did not end, deadline 4 s: rank 0 does not answer (stopped, killed or cut off)."
 SINGLE = GangSpec(world_size=1, start_timeout_s=60)
 
 
@@ -21,9 +22,12 @@ class Refused(OSError):
 class Toy:
     """Adds up a number over the ranks, and misbehaves on request."""
 
+    num_ended = 0
+
     def __init__(self, context: RankContext, folder: Path):
         self.progress = 0.0
         self.beats = 0
+        self.overdue: str | None = None
         self._context = context
         self._folder = folder
 
@@ -78,6 +82,17 @@ class Toy:
         if self._is_first_time():
             time.sleep(120)
 
+    def wait_in_vain(self) -> None:
+        """As on a GPU, where the host only enqueues what it would wait for."""
+        self.overdue = VAIN
+        time.sleep(120)
+
+    def work_in_collectives(self) -> None:
+        """One step that takes longer than the others may be waited for, of many collectives."""
+        for _ in range(8):
+            time.sleep(0.25)
+            self.num_ended += 1
+
     def linger(self) -> None:
         time.sleep(1)
 
@@ -114,6 +129,9 @@ class WatchedToy(Toy):
 class ToyWorkload:
     folder: Path
     toy: type[Toy] = Toy
+
+    def prepare(self, context: RankContext) -> None:
+        (self.folder / f"prepared-{context.rank}").touch()
 
     def __call__(self, context: RankContext) -> Toy:
         (self.folder / f"pid-{os.getpid()}").touch()

@@ -140,6 +140,10 @@ def test_bad_prompt_file(place, capsys, name):
         ("good.txt --out /proc/none", "cannot be written"),
         ("good.txt --json model", "--json model is a directory"),
         ("good.txt --nodes 4xGPU", "such as 4xCPU=96,GPU=8"),
+        ("good.txt --env NCCL_DEBUG", "--env NCCL_DEBUG should be NAME=VALUE, such as NCCL_IB_HCA=mlx5"),
+        ("good.txt --env A=1 --env 2=x", "--env 2=x should be NAME=VALUE"),
+        ("good.txt --env CUDA_VISIBLE_DEVICES=0", "--env CUDA_VISIBLE_DEVICES would give all ranks of a node the same"),
+        ("good.txt --env LD_LIBRARY_PATH=/opt", "--env LD_LIBRARY_PATH would be set after it is read: set it where"),
         ("good.txt --cpus-per-rank 0", "--cpus-per-rank must be at least 1"),
         (f"good.txt --out {'x' * 300}", "x/ledger cannot be read: File name too long"),
         (f"good.txt --out new/{'x' * 300}/out", "cannot be written: File name too long"),
@@ -210,6 +214,16 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
         chosen(ulysses=4, ring=8)
     with pytest.raises(BadInput, match="fits 9 times on nodes with room for 8, 8 ranks"):
         chosen(ulysses=2, ring="auto", gangs=9)
+
+
+def test_ranks_get_variables_and_timeouts_as_given(place):
+    from caching.recipe.recipe import RECIPES
+
+    words = ["--env", "NCCL_IB_HCA=mlx5", "--env", "A=b=c", "--env", "EMPTY=", "--start-timeout", "1200"]
+    given = parse(["render", "good.txt", "--out", "out", *words, "--deadline", "60"])
+    _, spec = gang_spec(given, heads=4, tokens=32, method=RECIPES["full"], nodes=[{"CPU": 2}])
+    assert spec.env == {"NCCL_IB_HCA": "mlx5", "A": "b=c", "EMPTY": ""}
+    assert (spec.start_timeout_s, spec.collective_timeout_s) == (1200, 60)
 
 
 def test_nodes_that_are_to_come_count_as_if_they_were_there():

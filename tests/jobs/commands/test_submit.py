@@ -1,6 +1,7 @@
 """What `resca submit` refuses before it uploads anything, and what it sends along."""
 
 import asyncio
+import shlex
 from pathlib import Path
 
 import pytest
@@ -42,6 +43,12 @@ def test_recipes_go_with_the_job_under_their_kind_of_file(place):
     with _package(options) as folder:
         assert {"prompts.txt", "recipe.json", "jobs", "cluster"} <= {path.name for path in folder.iterdir()}
     assert "--method recipe.json" in _entrypoint(options) and "--ring 2" in _entrypoint(options)
+
+
+def test_each_variable_of_the_ranks_goes_with_the_job(place):
+    options = parse(["submit", "p.txt", "--out", "/shared/videos", "--env", "A=1 2", "--env", "B=-x"])
+    assert "--env 'A=1 2' --env B=-x" in _entrypoint(options)
+    assert parse(shlex.split(_entrypoint(options))[3:]).env == ("A=1 2", "B=-x")
 
 
 class CutOff:

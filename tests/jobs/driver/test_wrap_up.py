@@ -144,6 +144,16 @@ def test_retry_needs_no_recipe_file_but_its_own(out, tmp_path):
     assert after == before
 
 
+def test_variables_of_the_ranks_are_of_one_run_and_never_written_down(out, tmp_path, monkeypatch):
+    prompts, seen = tmp_path / "p.txt", []
+    plan = make_plan(RenderOptions(prompts=prompts, out="other", model="model", env=("TOKEN=secret",)))
+    remember(plan)
+    assert not [path for path in (tmp_path / "other").rglob("*") if path.is_file() and b"secret" in path.read_bytes()]
+    monkeypatch.setattr("jobs.commands.retry.render", lambda options: seen.append(options.env) or 0)
+    assert main(["retry", "other"]) == main(["retry", "other", "--env", "A=1"]) == 0
+    assert seen == [(), ("A=1",)]
+
+
 @pytest.mark.parametrize("text", ["", "[]", "{}", "[" * 100_000, '{"prompts": 1, "out": 2}', None])
 def test_retry_of_a_batch_whose_options_are_damaged_is_one_sentence(out, capsys, text):
     (out / "batch.json").mkdir() if text is None else (out / "batch.json").write_text(text)

@@ -14,7 +14,7 @@ from caching.recipe.recipe import recipe
 from jobs.measure.memory import Models, make_row
 from jobs.models.facts import read_facts
 from jobs.models.prompt_length import cut_tokens
-from jobs.rank.load import load_pipeline
+from jobs.rank.load import _use_cudnn, load_pipeline
 from jobs.rank.offload import on_device
 from jobs.rank.renderer import Renderer
 from parallel.layout import Layout
@@ -255,6 +255,23 @@ def test_an_offloaded_pipeline_runs_where_its_transformer_is(directory):
     pipeline = load(directory, offload=True)
     pipeline.transformer.to("meta")
     assert pipeline._execution_device.type == "meta" and pipeline.vae.device.type == "cpu"
+
+
+def test_cudnn_tries_its_kernels_for_the_convolutions_of_the_vae_alone(directory, monkeypatch):
+    """Here it is the CPU that convolves, under the same settings."""
+    vae, latents = load(directory, "bfloat16").vae, torch.randn(1, 16, 1, 4, 6, dtype=torch.bfloat16)
+    expected, convolve, seen = vae.decode(latents).sample, torch.nn.Conv3d.forward, []
+
+    def note(layer, *args):
+        seen.append((torch.backends.cudnn.benchmark, layer.weight.is_contiguous(memory_format=torch.channels_last_3d)))
+        return convolve(layer, *args)
+
+    monkeypatch.setattr(torch.nn.Conv3d, "forward", note)
+    _use_cudnn(vae)
+    frames = vae.decode(latents).sample
+    assert seen and set(seen) == {(True, True)}
+    assert not torch.backends.cudnn.benchmark
+    assert (frames - expected).norm() / expected.norm() < 0.02
 
 
 def test_files_of_a_hub_id_are_downloaded_once_for_what_is_loaded(directory, monkeypatch):

@@ -30,6 +30,8 @@ def place(tmp_path, monkeypatch) -> Path:
         ("good.txt --fps 1000000000", "--fps must be at most 1000"),
         ("good.txt --height 16384 --width 16384 --num-frames 4097", "tokens, more than the 16777216 that a video may"),
         ("good.txt --deadline 1000000000000000000000", "--deadline must be at most 10000000"),
+        ("good.txt --start-timeout 1000000000000", "--start-timeout must be at most 10000000"),
+        ("good.txt --start-timeout 0", "--start-timeout must be at least 1, not 0"),
         ("good.txt --tries 2000", "--tries must be at most 1000"),
         ("good.txt --gangs 1000000000", "--gangs must be at most 100000"),
         ("good.txt --nodes 1000000000xCPU=1", "--nodes 1000000000xCPU=1 is more than 4096 nodes of 4096 CPUs or GPUs"),
