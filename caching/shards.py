@@ -55,15 +55,16 @@ class ShardMap:
         """Token indices of each shard `[S, n]`, padded with its first token, and which of them are real `[S, n]`."""
         sizes = torch.tensor(self.sizes)
         starts = (sizes.cumsum(0) - sizes)[:, None]
-        offsets = torch.arange(int(sizes.max()))[None]
+        offsets = torch.arange(max(self.sizes))[None]
         valid = offsets < sizes[:, None]
         return (starts + offsets * valid).to(device), valid.to(device)
 
     def segments(self, length: int, device: torch.device) -> tuple[Tensor, list[Tensor]]:
         """Runs of `length` tokens inside each shard: that of each local token `[N]`, and the sizes of every rank's."""
         sizes = [_runs(self.of_rank(rank), length) for rank in range(self.world_size)]
-        run = torch.arange(len(sizes[self.rank])).repeat_interleave(torch.tensor(sizes[self.rank]))
-        return run.to(device), [torch.tensor(of_rank, dtype=torch.float32, device=device) for of_rank in sizes]
+        own = sizes[self.rank]
+        run = torch.arange(len(own)).repeat_interleave(torch.tensor(own), output_size=sum(own))
+        return run.to(device), [torch.tensor(of_rank, dtype=torch.float32).to(device) for of_rank in sizes]
 
 
 def _runs(shard_sizes: list[int], length: int) -> list[int]:

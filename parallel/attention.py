@@ -221,8 +221,11 @@ def _make_groups(layout: Layout, on_cpu: bool) -> None:
 def stop() -> None:
     """Takes xfuser's groups down again; the default process group stays with whoever made it."""
     from xfuser.core.distributed import parallel_state
+    from yunchang.globals import PROCESS_GROUP
 
     parallel_state.destroy_model_parallel()
+    for group in (PROCESS_GROUP.ULYSSES_PG, PROCESS_GROUP.RING_PG, parallel_state._DIT):  # which it forgets
+        dist.destroy_process_group(group)
     # xfuser drops its world group only together with the default process group.
     parallel_state.get_world_group().destroy()
     parallel_state._WORLD = None

@@ -99,7 +99,8 @@ class SequenceGroup:
         self.world_size = layout.world_size
         self.device = own_device()
         self._engine = ENGINES[engine]
-        self._attention = self._engine.start(layout, self.counter)
+        with _world_unbound():
+            self._attention = self._engine.start(layout, self.counter)
         self._watch = Watch(deadline_s, self.device)
 
     @property
@@ -223,6 +224,21 @@ class SequenceGroup:
         self.counter.book(collective, payload_bytes, self.world_size)
         with self._watch.over(collective):
             yield
+
+
+@contextmanager
+def _world_unbound() -> Iterator[None]:
+    """Groups that are made in the block get a communicator of their own, when they are used first.
+
+    While the default process group is bound to a device, each group would be split from its communicator, which all
+    ranks take part in, members or not: more than a hundred times, for two groups that are used.
+    """
+    world = dist.distributed_c10d._get_default_group()
+    device, world.bound_device_id = world.bound_device_id, None
+    try:
+        yield
+    finally:
+        world.bound_device_id = device
 
 
 def _num_bytes(tensor: Tensor) -> int:

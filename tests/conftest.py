@@ -1,10 +1,16 @@
 """Programs that tests start by name (ray, python, shellcheck) are those beside this interpreter, activated or not."""
 
 import os
+import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
+
+if TYPE_CHECKING:  # it imports torch, which not every test needs
+    from tests.fake_cuda import FakeCuda
 
 os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PATH']}"
 
@@ -14,3 +20,15 @@ LONG = tuple(f"tests/{name}/" for name in ("jobs/survival", "cluster", "ray_conf
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), 99))
+
+
+@pytest.fixture(scope="session")
+def fake_cuda(tmp_path_factory: pytest.TempPathFactory) -> "Iterator[FakeCuda]":
+    """A process with a GPU that is not there."""
+    from tests.fake_cuda import FakeCuda, build_guard
+
+    compiler = next(filter(None, map(shutil.which, ("c++", "g++", "clang++"))), None)
+    if compiler is None:
+        pytest.skip("to make torch believe in a GPU takes a C++ compiler, and there is none")
+    with FakeCuda(build_guard(compiler, tmp_path_factory.mktemp("fake_cuda"))) as process:
+        yield process
