@@ -13,7 +13,7 @@ from caching.features.feature import Feature
 from caching.features.registry import WHOLE_MODEL, make_feature
 from caching.models.adapter import Adapter, Inputs
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import Clock, Signals
+from caching.recipe.schedule import NO_SIGNALS, Clock, Signals
 from caching.refined import RefinedFeature, is_refined
 from caching.site import Site
 from caching.state_dict import StateDict
@@ -50,7 +50,7 @@ class Pass:
     def signals(self, step: Step) -> Signals:
         """What a schedule may look at before a step; nothing where there are no values."""
         if step.patches.is_meta:
-            return Signals(input_change=lambda: None, error=lambda: None)
+            return NO_SIGNALS
         return Signals(
             input_change=lambda: self._input_change(step), error=lambda: self.expected_error(step.time, step.span)
         )
@@ -129,10 +129,9 @@ class Generation:
     def _run(self, number: int, step: Step) -> Tensor:
         is_dense = self.clock.is_dense(number, self.only.signals(step))
         self.progress.dense.append(is_dense)
+        self.site.group.mark("dense" if is_dense else "sparse", step.number, len(self.levels) - step.number)
         if not is_dense:
-            self.site.group.mark("sparse", step.number)
             return self.only.feature.sparse(step).float()
-        self.site.group.mark("dense", step.number)
         with self.site.timed("dense"):
             velocity = self.only.feature.dense(step, keep=self.clock.may_be_sparse_after(number))
         self.progress.peak_cache_bytes = max(self.progress.peak_cache_bytes, self.cache_bytes)

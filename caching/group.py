@@ -38,8 +38,8 @@ class Group(Protocol):
         """The sum over the ranks, element by element."""
         ...
 
-    def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
+        """Name the kind of step that follows, its number, counted from 1, and how many follow it."""
         ...
 
 
@@ -70,5 +70,5 @@ class LocalGroup:
     def total(self, values: Tensor) -> Tensor:
         return values
 
-    def mark(self, kind: str, step: int | None = None) -> None:
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         pass

@@ -16,11 +16,12 @@ from torch.nn import functional as F
 
 from parallel import cpu
 from parallel.collectives import CollectiveCounter
+from parallel.kernels import Choice
 from parallel.layout import Layout
+from parallel.local_attention import Attention, backend_type
 
 if TYPE_CHECKING:  # xfuser has to be prepared before it is imported
     from xfuser.config import EngineConfig
-    from xfuser.core.distributed.attention_backend import AttentionBackendType
 
 KEPT = "resca_kept_keys"  # what we hand to the kernel, in xfuser's settings for it
 
@@ -46,6 +47,7 @@ class UspAttention:
 
     layout: Layout
     counter: CollectiveCounter
+    kernels: Attention
     usp: Callable[..., Tensor]
 
     @property
@@ -81,7 +83,7 @@ class UspAttention:
             joint_key=text_key,
             joint_value=text_value,
             joint_strategy="rear",
-            backend=_kernel(query),
+            backend=backend_type(self.kernels.kernel(query)),
             attention_kwargs=filled,
         )
         return output[:, :, : query.shape[2]], output[:, :, length:]
@@ -164,12 +166,14 @@ def book_attention(counter: CollectiveCounter, layout: Layout, query: Tensor, te
         counter.book("all_gather", 2 * image_bytes, layout.ring)
 
 
-def start(layout: Layout, counter: CollectiveCounter) -> UspAttention:
+def start(layout: Layout, counter: CollectiveCounter, choice: Choice) -> UspAttention:
     """Makes xfuser's groups on top of the default process group, whose size must be the layout's.
 
     Every rank calls this at the same time. xfuser keeps its groups in globals: one layout at a time in a process,
-    until `stop`. ImportError if yunchang, on which xfuser's groups rest, is not installed.
+    until `stop`. ImportError if yunchang, on which xfuser's groups rest, is not installed. ValueError for a kernel that
+    cannot do Ring.
     """
+    kernels = Attention(choice, by_xfuser=True, ring=layout.ring > 1)
     on_cpu = dist.get_backend() == "gloo"
     if on_cpu:
         cpu.prepare()
@@ -178,11 +182,11 @@ def start(layout: Layout, counter: CollectiveCounter) -> UspAttention:
 
     _only_errors_on_stdout()
     _teach_kernels()
-    config = _engine_config(layout, on_cpu)
+    config = _engine_config(layout)
     _make_groups(layout, on_cpu)
     # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.
     runtime_state._RUNTIME = runtime_state.RuntimeState(config)
-    return UspAttention(layout=layout, counter=counter, usp=USP)
+    return UspAttention(layout=layout, counter=counter, kernels=kernels, usp=USP)
 
 
 def _only_errors_on_stdout() -> None:
@@ -191,16 +195,11 @@ def _only_errors_on_stdout() -> None:
         handler.setLevel(logging.ERROR)
 
 
-def _engine_config(layout: Layout, on_cpu: bool) -> "EngineConfig":
-    """xfuser's configuration: its defaults, and the attention kernel.
-
-    On CUDA the kernel is xfuser's own choice, the fastest that is installed. Ring merges by the log-sum-exp, which
-    not every one of those returns; torch's own flash kernel does. On CPU that name stands for torch's CPU kernel.
-    """
+def _engine_config(layout: Layout) -> "EngineConfig":
+    """xfuser's configuration: its defaults, and a kernel, so that it looks for none; USP is told one at each call."""
     from xfuser.config import xFuserArgs
 
-    kernel = "SDPA_FLASH" if on_cpu or layout.ring > 1 else None
-    args = xFuserArgs(ulysses_degree=layout.ulysses, ring_degree=layout.ring, attention_backend=kernel)
+    args = xFuserArgs(ulysses_degree=layout.ulysses, ring_degree=layout.ring, attention_backend="SDPA_FLASH")
     return args.create_config()[0]
 
 
@@ -229,11 +228,3 @@ def stop() -> None:
     # xfuser drops its world group only together with the default process group.
     parallel_state.get_world_group().destroy()
     parallel_state._WORLD = None
-
-
-def _kernel(query: Tensor) -> "AttentionBackendType | None":
-    """The attention kernel in xfuser's terms; None is the one of the runtime state."""
-    from xfuser.core.distributed.attention_backend import AttentionBackendType
-
-    full_precision_cuda = query.is_cuda and query.dtype == torch.float32  # Flash kernels take half precision only.
-    return AttentionBackendType.SDPA_EFFICIENT if full_precision_cuda else None

@@ -11,11 +11,12 @@ from typing import Any
 import torch
 import torch.distributed as dist
 from torch import Tensor
-from torch.nn import functional as F
 
 from parallel.attention import kept_keys, lengthen
 from parallel.collectives import CollectiveCounter
+from parallel.kernels import Choice
 from parallel.layout import Layout
+from parallel.local_attention import Attention
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -24,6 +25,7 @@ class UlyssesAttention:
 
     layout: Layout
     counter: CollectiveCounter
+    kernels: Attention
     distributed_attention: Callable[..., Tensor]
     collectives: str = "all_to_all or all_gather"
 
@@ -52,7 +54,7 @@ class UlyssesAttention:
         filled = [lengthen(states, 2, length).transpose(1, 2) for states in (query, key, value)]  # [B, N, H, D]
         text_outputs: list[Tensor] = []
         real, _ = kept_keys(self.layout, tuple(pieces), dist.get_rank(), query.device)[0]
-        image = self.distributed_attention(*filled, 0, None, text, real, text_outputs)
+        image = self.distributed_attention(*filled, 0, None, self.kernels, text, real, text_outputs)
         return image.transpose(1, 2)[:, :, : query.shape[2]], _join_heads(text_outputs[0])
 
     def _book(self, query: Tensor, text_query: Tensor, length: int) -> None:
@@ -66,6 +68,7 @@ def _attend(
     query: Tensor,
     key: Tensor,
     value: Tensor,
+    kernels: Attention,
     text: list[Tensor],
     real: Tensor,
     text_outputs: list[Tensor],
@@ -75,7 +78,7 @@ def _attend(
         torch.cat([image[:, real].transpose(1, 2), own], dim=2)
         for image, own in zip((query, key, value), text, strict=True)
     )
-    output = F.scaled_dot_product_attention(joint_query, joint_key, joint_value)
+    output = kernels(joint_query, joint_key, joint_value)
     text_outputs.append(output[:, :, len(real) :])
     filled = torch.zeros_like(query)
     filled[:, real] = output[:, :, : len(real)].transpose(1, 2)
@@ -89,7 +92,7 @@ def _join_heads(own: Tensor) -> Tensor:
     return torch.cat(heads, dim=1)
 
 
-def start(layout: Layout, counter: CollectiveCounter) -> UlyssesAttention:
+def start(layout: Layout, counter: CollectiveCounter, choice: Choice) -> UlyssesAttention:
     """Works on the default process group, whose size must be the layout's.
 
     ValueError for a layout with Ring; ImportError if DeepSpeed is not installed.
@@ -106,7 +109,8 @@ def start(layout: Layout, counter: CollectiveCounter) -> UlyssesAttention:
     local: Any = _attend  # DeepSpeed declares a Module, but calls it like any function,
     group: Any = dist.group.WORLD  # and a ProcessGroup of its own making, but takes torch's
     attention = DistributedAttention(local, group, scatter_idx=2, gather_idx=1)
-    return UlyssesAttention(layout=layout, counter=counter, distributed_attention=attention)
+    kernels = Attention(choice)
+    return UlyssesAttention(layout=layout, counter=counter, kernels=kernels, distributed_attention=attention)
 
 
 def stop() -> None:

@@ -16,7 +16,9 @@ from torch import Tensor
 from parallel import attention, deepspeed_ulysses
 from parallel.attention import lengthen
 from parallel.collectives import Collective, CollectiveCounter
+from parallel.kernels import Choice
 from parallel.layout import Layout
+from parallel.local_attention import Attention
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
 from parallel.watch import Watch
@@ -31,6 +33,11 @@ class RankAttention(Protocol):
     @property
     def collectives(self) -> str:
         """What it calls, for messages."""
+        ...
+
+    @property
+    def kernels(self) -> Attention:
+        """By what each rank attends."""
         ...
 
     def __call__(
@@ -53,8 +60,11 @@ class RankAttention(Protocol):
 class AttentionEngine(Protocol):
     """A library that does it: a module with these two functions, which every rank calls at the same time."""
 
-    def start(self, layout: Layout, counter: CollectiveCounter) -> RankAttention:
-        """Make what it needs on top of the default process group. ValueError for a layout that it cannot do."""
+    def start(self, layout: Layout, counter: CollectiveCounter, choice: Choice) -> RankAttention:
+        """Make what it needs on top of the default process group.
+
+        ValueError for a layout that it cannot do, or a kernel that cannot do the layout.
+        """
         ...
 
     def stop(self) -> None:
@@ -65,9 +75,13 @@ class AttentionEngine(Protocol):
 ENGINES: dict[str, AttentionEngine] = {"xfuser": attention, "deepspeed": deepspeed_ulysses}
 
 
-def make_group(layout: Layout, *, engine: str = "xfuser", deadline_s: float = DEADLINE_S) -> RankGroup:
+def make_group(
+    layout: Layout, *, engine: str = "xfuser", attention: Choice | None = None, deadline_s: float = DEADLINE_S
+) -> RankGroup:
     """The group of a layout; every rank makes it at the same time, if there are several (see `SequenceGroup`)."""
-    return SingleGroup() if layout.world_size == 1 else SequenceGroup(layout, engine=engine, deadline_s=deadline_s)
+    if layout.world_size == 1:
+        return SingleGroup(attention)
+    return SequenceGroup(layout, engine=engine, attention=attention, deadline_s=deadline_s)
 
 
 class SequenceGroup:
@@ -75,7 +89,7 @@ class SequenceGroup:
 
     Every rank makes it at the same time, on CUDA after `torch.cuda.set_device`. One at a time in a process.
     ValueError if the process group has another size than the layout, or if the engine, xfuser (Ulysses x Ring) or
-    deepspeed (Ulysses), cannot do the layout. A collective that the others do not come to
+    deepspeed (Ulysses), or the attention kernel cannot do the layout. A collective that the others do not come to
     within the deadline, seconds, raises `parallel.watch.RankLost`, which names them.
     """
 
@@ -85,6 +99,7 @@ class SequenceGroup:
         *,
         engine: str = "xfuser",
         counter: CollectiveCounter | None = None,
+        attention: Choice | None = None,
         deadline_s: float = DEADLINE_S,
     ) -> None:
         if layout.world_size != dist.get_world_size():
@@ -100,7 +115,7 @@ class SequenceGroup:
         self.device = own_device()
         self._engine = ENGINES[engine]
         with _world_unbound():
-            self._attention = self._engine.start(layout, self.counter)
+            self._attention = self._engine.start(layout, self.counter, attention or Choice())
         self._watch = Watch(deadline_s, self.device)
 
     @property
@@ -189,9 +204,10 @@ class SequenceGroup:
             dist.recv(values, src=rank)
         return values
 
-    def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
+        """Name the kind of step that follows, its number, counted from 1, and how many follow it."""
         self.counter.mark(kind)
+        self._attention.kernels.at_step(step, left)
         self._watch.step = kind if step is None else f"{kind} step {step}"
 
     def close(self) -> None:

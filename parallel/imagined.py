@@ -46,6 +46,6 @@ class ImaginedGroup:
         self.counter.book("all_reduce", values.nbytes, self.world_size)
         return values
 
-    def mark(self, kind: str, step: int | None = None) -> None:
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         """Name the kind of step that follows."""
         self.counter.mark(kind)

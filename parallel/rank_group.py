@@ -72,8 +72,8 @@ class RankGroup(Protocol):
         """On rank 0: the next tensor that another rank sends, of this shape and type."""
         ...
 
-    def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows, for the counter of collectives, and its number, for messages."""
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
+        """Name the kind of step that follows, its number, counted from 1, and how many follow it."""
         ...
 
     def guard(self) -> AbstractContextManager[None]:

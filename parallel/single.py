@@ -9,24 +9,25 @@ from typing import NoReturn, TypeVar
 
 import torch
 from torch import Tensor
-from torch.nn import functional as F
 
 from parallel.collectives import Collective, CollectiveCounter
+from parallel.kernels import Choice
 from parallel.layout import Layout
+from parallel.local_attention import Attention
 
 T = TypeVar("T")
 
 
 class SingleGroup:
-    """A `RankGroup` of one rank. It needs no process group."""
+    """A `RankGroup` of one rank, which attends by the kernel of that choice. It needs no process group."""
 
     rank = 0
     world_size = 1
     num_ended = 0
     overdue = None
 
-    def __init__(self) -> None:
-        self.layout, self.counter = Layout(), CollectiveCounter()
+    def __init__(self, attention: Choice | None = None) -> None:
+        self.layout, self.counter, self.attention = Layout(), CollectiveCounter(), Attention(attention)
 
     def divide(self, pieces: list[int]) -> None:
         """All tokens are this rank's."""
@@ -45,7 +46,7 @@ class SingleGroup:
         """Joint attention of image tokens `[B, H, N, D]` and text `[B, H, L, D]`."""
         pairs = (query, text_query), (key, text_key), (value, text_value)
         all_queries, all_keys, all_values = (torch.cat(pair, dim=2) for pair in pairs)
-        joint, num_tokens = F.scaled_dot_product_attention(all_queries, all_keys, all_values), query.shape[2]
+        joint, num_tokens = self.attention(all_queries, all_keys, all_values), query.shape[2]
         return joint[:, :, :num_tokens], joint[:, :, num_tokens:]
 
     def total(self, values: Tensor) -> Tensor:
@@ -66,9 +67,10 @@ class SingleGroup:
         """RuntimeError: there is no other rank."""
         _nobody()
 
-    def mark(self, kind: str, step: int | None = None) -> None:
-        """Name the kind of step that follows."""
+    def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
+        """Name the kind of step that follows, its number and how many follow it."""
         self.counter.mark(kind)
+        self.attention.at_step(step, left)
 
     def guard(self) -> AbstractContextManager[None]:
         """Nothing fails by others."""

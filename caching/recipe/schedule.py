@@ -18,6 +18,9 @@ class Signals:
     """What this step would add to the error of the latents if it were sparse, in units of the velocity."""
 
 
+NO_SIGNALS = Signals(input_change=lambda: None, error=lambda: None)
+
+
 class Clock(Stateful, Protocol):
     """One generation's decisions, asked for step by step."""
 

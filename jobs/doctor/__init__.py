@@ -4,7 +4,7 @@ from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 
 from jobs.console import count, make_console, print_rows, write_rows
-from jobs.doctor import cluster, files, gpus, machine, network, packages, rdma
+from jobs.doctor import cluster, files, gpus, kernels, machine, network, packages, rdma
 from jobs.doctor.finding import PROBLEM, WARNING, Finding, warning
 from jobs.errors import BAD_INPUT, DONE
 from jobs.options.batch import DoctorOptions
@@ -13,6 +13,7 @@ CHECKS: dict[str, Callable[[DoctorOptions], Iterable[Finding]]] = {
     "python": packages.check_python,
     "packages": packages.check_packages,
     "gpus": gpus.check_gpus,
+    "attention": kernels.check_attention,
     "memory": machine.check_memory,
     "shared memory": machine.check_shared_memory,
     "open files": machine.check_open_files,

@@ -39,11 +39,16 @@ def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         yield problem(f"nvidia-smi does not answer: {error}", "reinstall the driver, or restart the machine")
         return
-    if not gpus and not any(Path(file).exists() for file in DEVICE_FILES):
+    if not gpus and not has_driver():
         yield _without(options)
         return
     yield from _compare(gpus)
     yield from (_in_use(gpu) for gpu in gpus if gpu.used_bytes > IN_USE_BYTES)
+
+
+def has_driver() -> bool:
+    """Whether there may be a GPU: as good as any driver leaves one of these files."""
+    return any(Path(file).exists() for file in DEVICE_FILES)
 
 
 def _seen_by_driver() -> list[Gpu]:

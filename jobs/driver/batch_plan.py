@@ -18,6 +18,7 @@ from jobs.store.known import Known, difference, survey
 from jobs.store.open import open_storage
 from jobs.store.rehearsal import check_encoder, check_folders
 from jobs.store.storage import Storage
+from parallel.kernels import AUTO
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -129,6 +130,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> Ba
         model=facts.source,
         revision=facts.revision,
         variant=facts.variant,
+        attention=None if options.attention == AUTO else options.attention,
         method=resolve_method(options.method, options.cache, facts.plans),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),

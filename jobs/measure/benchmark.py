@@ -3,9 +3,10 @@
 from dataclasses import dataclass, field, replace
 
 import numpy as np
+import torch
 from rich.console import Console
 
-from caching.recipe.recipe import Multistep, Recipe, Taylor
+from caching.recipe.recipe import RECIPES, Multistep, Recipe, Taylor
 from caching.recipe.schedule import Interval
 from jobs.demo import PROMPTS_FILE
 from jobs.demo.items import benchmark_items
@@ -17,17 +18,20 @@ from jobs.options.measure import BenchmarkOptions
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
+from parallel.kernels import Choice
+from parallel.local_attention import obstacle
 
 SHOWN = 4  # videos on a report's page
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRequest:
-    """What was asked: methods, the items that each renders, and the model."""
+    """What was asked: methods, attention kernels for full sampling, the items that each renders, and the model."""
 
     facts: ModelFacts
     items: list[Item]
     methods: list[Recipe]
+    kernels: list[str]
 
 
 @dataclass(kw_only=True)
@@ -40,16 +44,17 @@ class Played:
 
 
 def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
-    """Raises BadInput for a number, model, prompt or method that does not work."""
+    """Raises BadInput for a number, model, prompt, method or attention kernel that does not work."""
     check_count("num", options.num, MOST_MEASURED)
     facts = read_facts(options.model, variant=options.video.variant)
     items = _items(options, facts)
-    return BenchmarkRequest(facts=facts, items=items, methods=_methods(options, facts, items))
+    methods, kernels = _methods(options, facts, items), _kernels(options, facts)
+    return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels)
 
 
 def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> Played:
     """Render every item with every contestant, or those before Ctrl-C."""
-    played = Played(tallies=[Tally(each) for each in _contestants(request.methods, options.peers, console)])
+    played = Played(tallies=[Tally(each) for each in _contestants(request, options.peers, console)])
     contest = Contest(request.facts, options.video)
     contest.warm_up(played.tallies, request.items[0])
     try:
@@ -68,9 +73,13 @@ def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console)
     return played
 
 
-def _contestants(methods: list[Recipe], with_peers: bool, console: Console) -> list[Contestant]:
-    """Our methods, and if asked for the peers that are installed."""
-    contestants: list[Contestant] = [RecipeContestant(method, _warm_up_recipe(method)) for method in methods]
+def _contestants(request: BenchmarkRequest, with_peers: bool, console: Console) -> list[Contestant]:
+    """Our methods, full sampling by other kernels, and if asked for the peers that are installed."""
+    full = RECIPES["full"]
+    contestants: list[Contestant] = [
+        *(RecipeContestant(method, _warm_up_recipe(method)) for method in request.methods),
+        *(RecipeContestant(full, full, attention=kernel) for kernel in request.kernels),
+    ]
     if not with_peers:
         return contestants
     from jobs.measure.peers import PEERS
@@ -96,6 +105,21 @@ def _methods(options: BenchmarkOptions, facts: ModelFacts, items: list[Item]) ->
         return methods
     plans = [read_recipe(facts.plans[name]) for name in sorted(facts.plans, key=lambda name: (len(name), name))]
     return [*methods, *(plan for plan in plans if not _complaint(plan, items))]
+
+
+def _kernels(options: BenchmarkOptions, facts: ModelFacts) -> list[str]:
+    """The attention kernels that were asked for. Raises BadInput for one that does not work on this machine."""
+    names = [name.strip() for name in options.attention.split(",") if name.strip() not in ("", "none")]
+    device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    dtype = getattr(torch, facts.dtype if options.video.dtype == "auto" else options.video.dtype)
+    for name in names:
+        try:
+            without = obstacle(Choice.read(name), device, dtype)
+        except ValueError as error:
+            raise BadInput(f"--attention {options.attention}: {error}") from error
+        if without:
+            raise BadInput(f"--attention {options.attention}: {without}")
+    return list(dict.fromkeys(names))
 
 
 def _complaint(method: Recipe, items: list[Item]) -> str | None:

@@ -15,6 +15,8 @@ from caching.recipe.recipe import Recipe
 from jobs.measure.fidelity import peak_memory
 from jobs.measure.peers import Peer
 from jobs.rank.renderer import Prompt, Renderer, Sampling
+from parallel.kernels import Choice
+from parallel.single import SingleGroup
 
 NUM_COUNTED = 2  # videos of which a peer's FLOPs are counted
 # PyTorch counts every attention kernel but the one that runs on a CPU.
@@ -58,14 +60,16 @@ class Contestant(ABC):
 
 
 class RecipeContestant(Contestant):
-    """One of our methods."""
+    """One of our methods, by the attention kernel of a name if it has any."""
 
-    def __init__(self, recipe: Recipe, warm_up_recipe: Recipe) -> None:
-        self.name, self.recipe, self.warm_up_recipe = recipe.name, recipe, warm_up_recipe
+    def __init__(self, recipe: Recipe, warm_up_recipe: Recipe, attention: str | None = None) -> None:
+        self.name = f"{recipe.name}, {attention} attention" if attention else recipe.name
+        self.recipe, self.warm_up_recipe = recipe, warm_up_recipe
+        self.group = SingleGroup(Choice.read(attention)) if attention else None
         self.counted: dict[tuple[int, int, Sampling], tuple[float, float]] = {}
 
     def run(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> Run:
-        engine = renderer.use(self.recipe)
+        engine = renderer.use(self.recipe, group=self.group)
         latents, seconds, peak = timed(lambda: renderer.denoise(prompt, sampling))
         # Where a recipe chooses its dense steps as it goes, it is their number that counts.
         size = (engine.dense_steps, prompt.num_tokens, replace(sampling, seed=0))
@@ -84,7 +88,7 @@ class RecipeContestant(Contestant):
         )
 
     def warm_up(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> None:
-        renderer.use(self.warm_up_recipe)
+        renderer.use(self.warm_up_recipe, group=self.group)
         renderer.denoise(prompt, sampling)
 
     def describe(self) -> dict[str, object]:

@@ -35,6 +35,8 @@ class RenderOptions:
     """Groups of such ranks, on any nodes, that pass keys and values around; auto as well."""
     sp_engine: Literal["xfuser", "deepspeed"] = "xfuser"
     """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
+    attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
+    """Attention kernel; auto takes the fastest exact one: flash3, cudnn, flash. Low precision by name: sage, sage:5."""
     shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
     """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
     offload: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -148,6 +150,8 @@ class DoctorOptions:
     """The model whose files are looked for."""
     variant: Text = None
     """Which of its weights, if it has several."""
+    attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
+    """The attention kernel that is to be used."""
     address: Text = None
     """Ray cluster to look at; by default RAY_ADDRESS, or else only this machine."""
     json: File = None

@@ -69,6 +69,8 @@ class BenchmarkOptions(ComparedOptions):
     """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
+    attention: str = "none"
+    """Attention kernels, as for render, that full is also rendered by, to see what they cost; separated by commas."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 

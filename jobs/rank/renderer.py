@@ -43,12 +43,15 @@ class Renderer:
         self.template = template
         self.engine: Engine | None = None
 
-    def use(self, method: Recipe, *, timed: Timed = untimed) -> Engine:
-        """Sample with this recipe from now on; `timed` is told of the parts of each step."""
+    def use(self, method: Recipe, *, group: RankGroup | None = None, timed: Timed = untimed) -> Engine:
+        """Sample with this recipe from now on; `timed` is told of the parts of each step.
+
+        `group` may be another of the same ranks, which attends by another kernel.
+        """
         if self.engine is not None:
             self.engine.detach()
         compiler = "inductor" if self.compiled else None
-        self.engine = Engine(self.pipeline.transformer, method, self.group, compiler=compiler, timed=timed)
+        self.engine = Engine(self.pipeline.transformer, method, group or self.group, compiler=compiler, timed=timed)
         return self.engine
 
     def release(self) -> DiffusionPipeline:

@@ -14,6 +14,7 @@ from typing import Literal
 import torch
 
 from cluster.ranks import RankContext
+from jobs.errors import BadInput
 from jobs.machine import device_name
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
@@ -27,6 +28,8 @@ from jobs.store.publish import attempt_place, publish_video
 from jobs.store.rehearsal import check_encoder, rehearse
 from jobs.store.storage import Storage
 from parallel.group import make_group
+from parallel.kernels import AUTO, Choice
+from parallel.local_attention import obstacle
 
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
@@ -61,7 +64,11 @@ class RenderSession:
         self.two_frames = check_encoder() if context.rank == 0 else b""
         self.rendered: Rendered | None = None
         self.layout = workload.layout
-        self.group = make_group(self.layout, engine=workload.engine, deadline_s=workload.deadline_s)
+        self.attention = Choice.read(self.settings.attention or AUTO)
+        self._check_attention()
+        self.group = make_group(
+            self.layout, engine=workload.engine, attention=self.attention, deadline_s=workload.deadline_s
+        )
         self.encodes = workload.encodes(context)
         pipeline = load_pipeline(
             self.settings.model,
@@ -86,6 +93,13 @@ class RenderSession:
     def overdue(self) -> str | None:
         """On GPUs: the collective that did not end within the deadline, and who is missing in it."""
         return self.group.overdue
+
+    def _check_attention(self) -> None:
+        """Raises BadInput for a kernel that was asked for and does not work here; what is chosen need not be tried."""
+        if self.attention.name == AUTO:
+            return
+        if without := obstacle(self.attention, torch.device(self.context.device), getattr(torch, self.settings.dtype)):
+            raise BadInput(f"--attention {self.settings.attention}: {without}")
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
@@ -194,7 +208,9 @@ class RenderSession:
         return Sidecar(
             version=SIDECAR_VERSION,
             **item.model_dump(),
-            **settings.model_dump(include={"model", "revision", "variant", "fps", "dtype", "vae_dtype", "guidance"}),
+            **settings.model_dump(
+                include={"model", "revision", "variant", "attention", "fps", "dtype", "vae_dtype", "guidance"}
+            ),
             method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,

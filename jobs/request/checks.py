@@ -11,7 +11,7 @@ from jobs.models.facts import ModelFacts
 from jobs.models.family import MOST
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
-from jobs.request.gangs import environment_as_given, layout_as_given, nodes_as_given
+from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
 
 # Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
@@ -52,6 +52,7 @@ def check_numbers(options: RenderOptions) -> None:
     nodes_as_given(options)
     environment_as_given(options)
     _check_counts(options, MOST_OF_OPTIONS)
+    choice_as_given(options)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
 

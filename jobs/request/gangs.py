@@ -10,6 +10,7 @@ from cluster.devices import VISIBLE_GPUS
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
+from parallel.kernels import Choice
 from parallel.layout import Layout, choose
 
 Node = Mapping[str, float]
@@ -28,6 +29,16 @@ def layout_as_given(options: RenderOptions) -> Layout:
     return layout
 
 
+def choice_as_given(options: RenderOptions) -> Choice:
+    """The attention kernel. Raises BadInput for one that there is not, or that cannot do the layout."""
+    try:
+        choice = Choice.read(options.attention)
+        choice.check(ring=options.ring != 1)
+    except ValueError as error:
+        raise BadInput(f"--attention {options.attention}: {error}") from error
+    return choice
+
+
 def gang_spec(
     options: RenderOptions, *, heads: int, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
 ) -> tuple[Layout, GangSpec]:
@@ -38,6 +49,8 @@ def gang_spec(
     """
     nodes = nodes or cluster_nodes(options)
     device = "GPU" if _have_gpus(nodes) else "CPU"
+    if device == "CPU" and not choice_as_given(options).on_cpu:
+        raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
     layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
     spec = replace(
         smallest_spec(layout, nodes),

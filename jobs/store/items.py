@@ -24,7 +24,7 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # its revision is a commit or a hash of its files.
 DECIDING = (
     *("prompt", "seed", "height", "width", "num_frames", "fps"),
-    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant"),
+    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant", "attention"),
 )
 
 
@@ -78,6 +78,7 @@ class BatchSettings(BaseModel):
     vae_dtype: str | None = None
     """Of the VAE, where it is not `dtype`."""
     variant: str | None = None
+    attention: str | None = None  # None for the fastest exact kernel that there is
     fps: int
     guidance: float
     out: str
@@ -151,6 +152,7 @@ class Sidecar(BaseModel):
     dtype: str
     vae_dtype: str | None = None
     variant: str | None = None
+    attention: str | None = None
     guidance: float
     versions: dict[str, str]
     sha256: str

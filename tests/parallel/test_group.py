@@ -7,6 +7,7 @@ import pytest
 import torch
 
 from parallel.collectives import sent_bytes
+from parallel.kernels import KERNELS
 from parallel.layout import Layout
 from tests.parallel import work
 from tests.parallel.gang import Gang
@@ -22,6 +23,15 @@ def test_attention_equals_dense_attention(gang: Gang):
     torch.testing.assert_close(torch.cat([piece for piece, _ in outputs], dim=2), image, rtol=0, atol=1e-5)
     for _, text_of_rank in outputs:
         torch.testing.assert_close(text_of_rank, text, rtol=0, atol=1e-5)
+
+
+def test_attention_by_any_kernel_of_the_cpu_equals_dense_attention(gang: Gang):
+    image, _ = work.dense_attention()
+    usable = [name for name, kernel in KERNELS.items() if kernel.on_cpu and (kernel.merges or gang.layout.ring == 1)]
+    assert "flash" in usable
+    for name in usable:
+        outputs = gang.run(work.attend_by, name)
+        torch.testing.assert_close(torch.cat([piece for piece, _ in outputs], dim=2), image, rtol=0, atol=1e-5)
 
 
 def uneven(gang: Gang, num_tokens: int) -> list[int]:
@@ -124,6 +134,8 @@ def test_a_group_can_be_closed_and_made_again(gang: Gang):
 def test_ring_gets_a_log_sum_exp_for_each_query(tmp_path: Path, num_queries: int):
     with Gang(Layout(), tmp_path) as gang:
         assert gang.run(work.log_sum_exp_shape, num_queries) == [(1, 2, num_queries)]
+        [known] = gang.run(work.kernels_of_xfuser)
+    assert {kernel.xfuser for kernel in KERNELS.values()} <= known
 
 
 @pytest.mark.slow

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parallel.group import SequenceGroup
+from parallel.kernels import Choice
 from parallel.layout import Layout
 
 # What torch's functional collectives do besides communicating.
@@ -40,6 +41,23 @@ def attend(
     pieces = (all_tokens.split(group.pieces, dim=2)[group.rank] for all_tokens in qkv(TOKENS, 0, dtype))
     image, text = group.attend(*pieces, *qkv(TEXT, 1, dtype))
     return image.clone(), text.clone()
+
+
+def attend_by(group: SequenceGroup, kernel: str) -> tuple[Tensor, Tensor]:
+    """The same attention by the kernel of that name."""
+    kernels = group._attention.kernels
+    before, kernels.choice = kernels.choice, Choice(name=kernel)
+    try:
+        return attend(group)
+    finally:
+        kernels.choice = before
+
+
+def kernels_of_xfuser(group: SequenceGroup) -> set[str]:
+    """The names that xfuser has for kernels that can be called."""
+    from xfuser.core.distributed.attention_backend import ATTENTION_FUNCTION_REGISTRY
+
+    return {backend.name for backend in ATTENTION_FUNCTION_REGISTRY}
 
 
 def shard_and_gather(group: SequenceGroup, tokens: Tensor, sizes: list[int]) -> tuple[Tensor, Tensor]:

@@ -33,11 +33,13 @@ def test_rows_of_methods_and_peers(tmp_path):
     prompts.write_text("a cat\n")
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
     arguments = ["--model", str(model), "--prompts", str(prompts), "--num", "2", "--steps", "12", *size]
-    assert main(["benchmark", "--methods", "full,resca", "--peers", *arguments, "--json", str(table)]) == 0
+    arguments += ["--peers", "--attention", "math"]
+    assert main(["benchmark", "--methods", "full,resca", *arguments, "--json", str(table)]) == 0
     rows = {row["method"]: row for row in json.loads(table.read_text())}
-    assert set(rows) == {"full", "resca", *(peer.name for peer in PEERS if peer.available)}
+    assert set(rows) == {"full", "resca", "full, math attention", *(peer.name for peer in PEERS if peer.available)}
     assert rows["full"]["psnr_db"] is None and rows["full"]["flops_ratio"] == 1
     assert (rows["resca"]["dense_steps"], rows["resca"]["sparse_steps"]) == (2, 10)
+    assert rows["full, math attention"]["psnr_db"] > 60
     assert rows["unipc-9"]["flops_ratio"] == pytest.approx(12 / 9, rel=0.02)
     assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
 

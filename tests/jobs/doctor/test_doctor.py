@@ -11,6 +11,7 @@ from pathlib import Path
 import huggingface_hub.constants
 import pytest
 import ray
+import torch
 from ray.cluster_utils import Cluster
 
 from jobs.__main__ import main
@@ -18,7 +19,9 @@ from jobs.doctor import CHECKS, gpus, machine, network, packages, rdma
 from jobs.doctor.cluster import check_cluster, check_token
 from jobs.doctor.files import check_model, check_output
 from jobs.doctor.finding import Finding
+from jobs.doctor.kernels import check_attention
 from jobs.options.batch import DoctorOptions
+from parallel.kernels import installed
 from tests.jobs.models.test_facts import make_model
 
 pytestmark = pytest.mark.timeout(120)
@@ -307,6 +310,18 @@ def test_a_machine_without_rdma_needs_none(tmp_path, monkeypatch):
     between = only(rdma.between_nodes(2))
     assert between.verdict == "warning" and "44 GB a node and dense step" in between.found
     assert not list(rdma.between_nodes(1))
+
+
+def test_the_attention_kernel_that_is_asked_for_is_looked_for():
+    def found(name: str, **options: str) -> Finding:
+        return only(check_attention(DoctorOptions(attention=name, **options)))
+
+    assert found("auto").verdict == found("math").verdict == "ok"
+    assert found("fast").verdict == "problem" and "known: auto, flash" in found("fast").found
+    if "sage" not in installed():
+        assert found("sage:5").verdict == "problem" and "needs sageattention" in found("sage:5").found
+    if not torch.cuda.is_available():
+        assert found("cudnn").verdict == "warning" and found("cudnn", address="10.0.0.1:6379").verdict == "ok"
 
 
 def test_what_keeps_ray_from_starting_here_is_a_problem(tmp_path, monkeypatch):

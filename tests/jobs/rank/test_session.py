@@ -11,6 +11,7 @@ from caching.recipe.recipe import recipe
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
 from jobs.__main__ import main
+from jobs.errors import BadInput
 from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
@@ -133,9 +134,22 @@ def test_a_video_that_its_storage_refuses_is_kept_and_published_without_renderin
     assert '"kept"' in (tmp_path / "out" / "logs" / "0000.3.jsonl").read_text()
 
 
-def session_of(model, folder):
+def test_an_attention_kernel_that_does_not_work_here_is_named_before_the_model_is_read(tmp_path):
+    batch = settings(tmp_path, model="nowhere", attention="cudnn")
+    workload = RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
+    with pytest.raises(BadInput, match="--attention cudnn: cudnn attention does not work on cpu in float32"):
+        workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
+
+
+def test_an_attention_kernel_that_was_named_stands_in_the_sidecar(tiny_model, tmp_path):
+    session = session_of(tiny_model, tmp_path, attention="math")
+    assert session.group.attention.kernel(torch.zeros(1)) == "math"
+    assert session.run(item(**SIZE), 1)["attention"] == "math"
+
+
+def session_of(model, folder, **changes):
     """On one rank, without Ray."""
-    batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision)
+    batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision, **changes)
     workload = RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
     return workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
 

@@ -43,6 +43,22 @@ def test_a_number_far_above_what_can_be_is_named_with_the_most(place, capsys, ar
     assert what in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "arguments, what",
+    [
+        ("--attention fast", "--attention fast: unknown attention kernel fast; known: auto, flash, cudnn"),
+        ("--attention flash:3", "flash attention is exact in every step; leave out :3"),
+        ("--attention sage:no", "whole number above 0, as in sage:5"),
+        ("--attention sdpa --ring auto", "sdpa attention does not give the log-sum-exp by which Ring merges"),
+        ("--attention flash3 --nodes 1xCPU=2", "--attention flash3 is a kernel for GPUs, of which there is none"),
+    ],
+)
+def test_an_attention_kernel_that_cannot_be_used_is_refused(place, capsys, arguments, what):
+    assert main([*PLAN, "good.txt", *arguments.split()]) == 2
+    said = capsys.readouterr().err
+    assert what in said and len(said.splitlines()) == 1
+
+
 @pytest.mark.parametrize("field, most", [("steps", 10_000), ("height", 16_384), ("num_frames", 100_000)])
 def test_a_number_in_a_line_that_no_video_can_have_is_named_with_its_line(place, capsys, field, most):
     (place / "typo.jsonl").write_text(f'{{"prompt": "a", "{field}": 1000000000}}\n')
@@ -66,6 +82,8 @@ def test_a_models_own_default_is_bounded_as_well(place, capsys):
         ("scaling --rounds 1000000000", "--rounds must be at most 100000"),
         ("benchmark overhead --num 2", "--num must be at least 3, not 2"),
         ("benchmark gpu --model small --steps 1000000000", "--steps must be at most 10000"),
+        ("benchmark --attention fast", "--attention fast: unknown attention kernel fast"),
+        ("benchmark --attention math,cudnn", "cudnn attention does not work on cpu in float32"),
         ("benchmark gpu --model small --minutes nan", "--minutes must be above 0"),
     ],
 )

@@ -55,6 +55,12 @@ def test_what_decides_the_pixels_decides_the_fingerprint(tmp_path):
         assert settings(tmp_path, **change).fingerprint(item(id="other")) == one
 
 
+def test_an_attention_kernel_decides_where_it_is_named_and_videos_of_older_versions_named_none(tmp_path):
+    one = settings(tmp_path)
+    assert "attention" not in one.deciding(item())
+    assert settings(tmp_path, attention="sage").fingerprint(item()) != one.fingerprint(item())
+
+
 def test_output_below_a_file_is_refused_and_nothing_is_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="not a directory"):
