@@ -16,7 +16,6 @@ from caching.engine import Engine
 from caching.group import Group
 from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
-from caching.recipe.schedule import Signals
 
 Config = Mapping[str, Any]  # of a transformer in `diffusers`, with `_class_name`: what its config.json holds
 META = torch.device("meta")
@@ -63,28 +62,30 @@ def flops_of_prompt(config: Config, method: Recipe, *, grid: Grid, num_text_toke
     """
     counted = _counted_lengths(_hashable(config), method, grid, num_steps)
     if num_text_tokens not in counted and len(counted) < 3:
-        counted[num_text_tokens] = _flops_by_groups(config, method, grid, num_text_tokens, num_steps)
+        loop = MetaLoop(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps)
+        counted[num_text_tokens] = flops_by_groups(loop)
     if num_text_tokens in counted:
         return counted[num_text_tokens]
     return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
 
 
-def _flops_by_groups(config: Config, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
-    """`count_flops` of a fixed schedule without running what repeats.
+def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> float:
+    """FLOPs of a whole loop of a schedule that does not depend on values, without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
-    (but for Delta-DiT, which changes sides in the middle of the loop).
+    (but for Delta-DiT, which changes sides in the middle of the loop). With `until_cache_is_full` they have to keep as
+    much, too, so that the engine has seen the most that the method ever keeps.
     """
-    loop = MetaLoop(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps)
-    seen: dict[int, list[float]] = defaultdict(list)
+    seen: dict[int, list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
     for first, length in _groups(loop.dense_steps, loop.num_steps):
         costs = seen[length]
-        if len(costs) < 2 or costs[-1] != costs[-2] or method.feature == "delta":
+        if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
             with FlopCounterMode(display=False) as counter:
                 loop.run(first, length)
-            costs.append(float(counter.get_total_flops()))
-        total += costs[-1]
+            kept = loop.engine.peak_cache_bytes if until_cache_is_full else 0
+            costs.append((float(counter.get_total_flops()), kept))
+        total += costs[-1][0]
     return total
 
 
@@ -117,15 +118,14 @@ def count_full_flops(config: Config, *, grid: Grid, num_text_tokens: int, num_st
 
 @lru_cache(maxsize=256)
 def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int, dtype: torch.dtype) -> Cost:
-    with FlopCounterMode(display=False) as counter:
-        engine = run_on_meta(
-            json.loads(config), method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps, dtype=dtype
-        )
+    size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+    loop = MetaLoop(json.loads(config), method, **size, dtype=dtype)
+    flops, dense_steps = flops_by_groups(loop, until_cache_is_full=True), len(loop.dense_steps)
     return Cost(
-        flops=float(counter.get_total_flops()),
-        cache_bytes=engine.peak_cache_bytes,
-        dense_steps=engine.dense_steps,
-        sparse_steps=engine.sparse_steps,
+        flops=flops,
+        cache_bytes=loop.engine.peak_cache_bytes,
+        dense_steps=dense_steps,
+        sparse_steps=loop.num_steps - dense_steps,
     )
 
 
@@ -164,19 +164,13 @@ class MetaLoop:
             transformer = getattr(diffusers, config["_class_name"]).from_config(config).eval()
         torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
         self.engine = engine = Engine(transformer, method, group)
+        self.dense_steps = [step for step, dense in enumerate(method.dense_plan(num_steps)) if dense]
         self.num_steps = method.schedule.num_steps(num_steps)
         engine.begin(grid, [1 - step / self.num_steps for step in range(self.num_steps)])
         inputs = engine.adapter.example_inputs(num_text_tokens, META).items()
         self.inputs = {name: value.to(dtype) for name, value in inputs}
         patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=META, dtype=dtype)
         self.patches = engine.group.shard(patches)
-
-    @property
-    def dense_steps(self) -> list[int]:
-        """Of a schedule that does not depend on values."""
-        clock = self.engine.recipe.schedule.start(self.num_steps)
-        nothing = Signals(input_change=lambda: None, error=lambda: None)
-        return [step for step in range(self.num_steps) if clock.is_dense(step, nothing)]
 
     def run(self, first: int, length: int) -> None:
         """Run some steps, as if all before them had been run."""

@@ -7,7 +7,16 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self, get_args
 
-from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Schedule, Until
+from caching.recipe.schedule import (
+    NO_SIGNALS,
+    ErrorEstimate,
+    FewerSteps,
+    InputChange,
+    Interval,
+    Places,
+    Schedule,
+    Until,
+)
 from caching.recipe.settings import OptionValue, Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
@@ -161,6 +170,15 @@ class Recipe(Settings):
             return dict.fromkeys(self.schedule.options, "schedule")
         own = {option: axis for axis, settings in self._axes.items() for option in settings.options}
         return {**own, "feature": "feature"} if self._has_free_feature else own
+
+    def dense_plan(self, num_steps: int) -> list[bool]:
+        """Which steps are dense where full sampling makes `num_steps`; those of a typical video if it goes by values.
+
+        ValueError for a number of steps that the schedule was not made for.
+        """
+        steps = self.schedule.num_steps(num_steps)
+        clock = self.schedule.start(steps)
+        return [clock.is_dense(step, NO_SIGNALS) for step in range(steps)]
 
     def with_option(self, option: str, value: OptionValue) -> Self:
         if option == "feature":

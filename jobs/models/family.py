@@ -51,6 +51,7 @@ class Numbers:
 
     heads: int
     width: int
+    blocks: int
     patch: int
     patch_t: int
     spatial: int
@@ -76,6 +77,13 @@ class Numbers:
         sides = [max(1, round(side / self.pixels)) * self.pixels for side in (height, width)]
         groups = max(0, round((num_frames - self.first_frames) / self.frames))
         return sides[0], sides[1], groups * self.frames + self.first_frames
+
+    def step_flops(self, num_tokens: int) -> float:
+        """About the FLOPs of a dense step, whose N tokens of width d take 4 d N (N + 6 d) in each block.
+
+        Linear layers take 24 N d**2 of them, attention 4 N**2 d (a multiply-add counts 2).
+        """
+        return 4.0 * self.width * num_tokens * (num_tokens + 6 * self.width) * self.blocks
 
     @property
     def pixels(self) -> int:

@@ -29,6 +29,8 @@ class TransformerConfig(BaseModel):
 
     num_attention_heads: int = 24
     attention_head_dim: int = 128
+    num_layers: int = 20
+    num_single_layers: int = 40
     patch_size: int = 2
     patch_size_t: int = 1
     guidance_embeds: bool = True
@@ -60,6 +62,7 @@ class HunyuanVideo:
         return Numbers(
             heads=model.num_attention_heads,
             width=model.num_attention_heads * model.attention_head_dim,
+            blocks=model.num_layers + model.num_single_layers,
             patch=model.patch_size,
             patch_t=model.patch_size_t,
             guidance_embeds=model.guidance_embeds,

@@ -21,7 +21,7 @@ class GpuOptions:
     compile: Literal["off", "on", "both"] = "both"
     """Compile the blocks; both measures full and resca compiled as well."""
     attention: str = "flash,cudnn,efficient"
-    """PyTorch's attention kernels (also math) to time full with, beside the one it chooses itself; or none."""
+    """Attention kernels, as for render, to time full with, beside the one that auto takes; or none."""
     peers: str = "diffusers,diffusers-taylorseer,cache-dit-dbcache-taylorseer"
     """Rivals to time on a pipeline of diffusers; the first is that pipeline as it stands; or none."""
     minutes: float = 8.0

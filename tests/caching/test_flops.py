@@ -3,9 +3,19 @@
 from dataclasses import replace
 
 import pytest
+from torch.utils.flop_counter import FlopCounterMode
 
-from caching.flops import count_flops, count_full_flops, flops_of_prompt
-from caching.recipe.recipe import RECIPES, recipe
+from caching.flops import (
+    Cost,
+    MetaLoop,
+    count,
+    count_flops,
+    count_full_flops,
+    flops_by_groups,
+    flops_of_prompt,
+    run_on_meta,
+)
+from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.schedule import Interval, Places
 
 HUNYUAN_VIDEO = {"_class_name": "HunyuanVideoTransformer3DModel"}  # the defaults of its class are the full size
@@ -48,17 +58,52 @@ QUICK = ("full", "resca", "delta-dit")
 OTHERS = [name for name, method in RECIPES.items() if not method.needs_cross_attention and name not in QUICK]
 
 
-@pytest.mark.parametrize("name", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)])
+ALL = [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in OTHERS)]
+SLOWER = [name for name in (*QUICK, *OTHERS) if name not in ("auto", "resca")]
+SMALL = {**HUNYUAN_VIDEO, "num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
+SMALL |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}
+
+
+def cost_of_all_steps(method: Recipe, **size) -> Cost:
+    """What a loop costs of which every step is run."""
+    with FlopCounterMode(display=False) as counter:
+        engine = run_on_meta(SMALL, method, **size)
+    return Cost(
+        flops=float(counter.get_total_flops()),
+        cache_bytes=engine.peak_cache_bytes,
+        dense_steps=engine.dense_steps,
+        sparse_steps=engine.sparse_steps,
+    )
+
+
+def small(name: str) -> Recipe:
+    return recipe(name, clusters=8) if name == "resca" else RECIPES[name]
+
+
+@pytest.mark.parametrize("name", ALL)
 def test_the_cost_of_any_prompt_follows_from_three_lengths_and_from_groups_that_repeat(name):
-    config = {**HUNYUAN_VIDEO, "num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
-    config |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}
-    size = {"grid": (4, 6, 8), "num_steps": 11}
-    method = recipe(name, clusters=8) if name == "resca" else RECIPES[name]
+    size, method = {"grid": (4, 6, 8), "num_steps": 11}, small(name)
     if isinstance(method.schedule, Interval):
         method = replace(method, schedule=Interval(every=3))  # three groups of a length, and a rest
     for length in (7, 40, 300):
-        flops_of_prompt(config, method, num_text_tokens=length, **size)
+        flops_of_prompt(SMALL, method, num_text_tokens=length, **size)
     for length in (7, 90):
-        counted = count_flops(config, method, num_text_tokens=length, **size)
+        counted = cost_of_all_steps(method, num_text_tokens=length, **size).flops
         rounded = 0.05 if name == "chipmunk" else 1e-9  # it computes a part of all tokens, text among them
-        assert flops_of_prompt(config, method, num_text_tokens=length, **size) == pytest.approx(counted, rel=rounded)
+        assert flops_of_prompt(SMALL, method, num_text_tokens=length, **size) == pytest.approx(counted, rel=rounded)
+
+
+@pytest.mark.parametrize("name", ["auto", "resca", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWER)])
+def test_the_cost_is_that_of_all_steps_and_its_cache_the_most_that_any_of_them_keeps(name):
+    size = {"grid": (4, 6, 8), "num_text_tokens": 40, "num_steps": 14}
+    method = small(name)
+    if isinstance(method.schedule, Interval) and method.schedule.every > 2:
+        method = replace(method, schedule=replace(method.schedule, every=3))
+    assert count(SMALL, method, **size) == cost_of_all_steps(method, **size)
+
+
+@pytest.mark.parametrize(("name", "most"), [("full", 2), ("steps", 2), ("auto", 20), ("resca", 38)])
+def test_steps_that_repeat_are_run_no_more(name, most):
+    loop = MetaLoop(SMALL, small(name), grid=(4, 6, 8), num_text_tokens=40, num_steps=50)
+    flops_by_groups(loop, until_cache_is_full=True)
+    assert len(loop.engine.dense) <= most

@@ -13,14 +13,13 @@ from itertools import pairwise
 import torch
 
 from caching.engine import Engine
-from caching.group import LocalGroup
 from caching.recipe.schedule import Clock, Signals
 from caching.state_dict import StateDict
 from jobs.measure.full_size import Size as ModelSize
-from jobs.measure.gpu.attention import KernelGroup
-from jobs.measure.gpu.cases import Case, dense_plan
+from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import noise_levels, random_inputs, random_latents, random_transformer
 from jobs.measure.gpu.timing import Budget, Step, Timing, steps_to_run, synchronize, warm_up
+from parallel.single import SingleGroup
 
 COMPILER = "inductor"
 LONG_S = 20.0  # a case that has taken so long after its warm-up is content with one dense step
@@ -103,7 +102,7 @@ class Bench:
         """The steps, True for dense ones, that it takes at least to time a case; a guess for peers."""
         if case.recipe is None:
             return self._peer_plan(case)
-        plan = dense_plan(case.recipe, self.num_steps)
+        plan = case.recipe.dense_plan(self.num_steps)
         return plan[: steps_to_run(plan, _warm_up(plan, case), dense=1, sparse=1)]
 
     def _peer_plan(self, case: Case) -> list[bool]:
@@ -131,7 +130,7 @@ class Bench:
 
     def _time_recipe(self, case: Case) -> Timing:
         assert case.recipe is not None
-        plan = dense_plan(case.recipe, self.num_steps)
+        plan = case.recipe.dense_plan(self.num_steps)
         first = _warm_up(plan, case)
         enough = steps_to_run(plan, first, dense=self.repeats, sparse=self.repeats)
         fewest = len(self.fewest_steps(case))
@@ -148,7 +147,7 @@ class Bench:
     @contextmanager
     def _engine(self, case: Case, times: ClusteringTimes) -> Iterator[Engine]:
         assert case.recipe is not None
-        group = LocalGroup() if case.attention == "default" else KernelGroup(case.attention)
+        group = SingleGroup(case.kernel)
         compiler = COMPILER if case.compiled else None
         engine = Engine(self.transformer, case.recipe, group, compiler=compiler, timed=times)
         try:

@@ -19,7 +19,7 @@ from jobs.options.gpu import GpuOptions
 
 @dataclass(frozen=True, kw_only=True)
 class Measured:
-    """A row a case, how they were measured, and whether Ctrl-C came before the last."""
+    """A row a case, how they were measured, and whether Ctrl-C came before the end."""
 
     rows: list[CaseRow]
     about: About
@@ -48,8 +48,10 @@ def measure(options: GpuOptions, run: dict[str, str]) -> Measured:
 
     rows = _play_all(contest, cases, progress, keep)
     waiting = [bare_row(case, "not run: stopped") for case in cases[len(rows) :]]
-    keep([*rows, *waiting])
-    return Measured(rows=[*rows, *waiting], about=about, stopped=bool(waiting))
+    counted = _count_all(contest, cases, [*rows, *waiting], progress)
+    rows = counted or [*rows, *waiting]
+    keep(rows)
+    return Measured(rows=rows, about=about, stopped=bool(waiting) or counted is None)
 
 
 def _play_all(
@@ -68,6 +70,16 @@ def _play_all(
     return rows
 
 
+def _count_all(contest: GpuContest, cases: list[Case], rows: list[CaseRow], progress: Console) -> list[CaseRow] | None:
+    """The rows with their FLOPs; None if Ctrl-C came before the last."""
+    try:
+        with progress.status("counting FLOPs"):
+            return [contest.count(case, row) for case, row in zip(cases, rows, strict=True)]
+    except KeyboardInterrupt:
+        progress.print("stopped: FLOPs were not counted")
+        return None
+
+
 def _told(row: CaseRow) -> str:
     """A row in a few words."""
     dense_s, sparse_s = row.get("dense_s"), row.get("sparse_s")
@@ -81,6 +93,7 @@ def _about(contest: GpuContest) -> About:
     return {
         "device": contest.bench.device.type,
         "cuda": torch.version.cuda,
+        "attention": contest.kernel,
         "matmul": f"{contest.matmul_flops_per_s / 1e12:.4g} TFLOP/s at {side} x {side} x {side}",
         "matmul_flops_per_s": contest.matmul_flops_per_s,
         "parameters": sum(parameter.numel() for parameter in contest.bench.transformer.parameters()),

@@ -4,19 +4,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import Signals
 from jobs.errors import BadInput
-from jobs.measure.gpu.attention import KERNELS
 from jobs.measure.gpu.model import BENCHMARKED, SIZES, Video, read_video
 from jobs.models.family import MOST
 from jobs.options.gpu import GpuOptions
 from jobs.options.shared import MethodOptions
 from jobs.request.recipes import SUFFIXES, resolve_method
+from parallel.kernels import KERNELS, Choice
 
 CORE = ("full", "resca", "auto")  # measured at every size
 COMPILED = ("full", "resca")  # measured both ways
 MOST_MINUTES = 10_000
-BLIND = Signals(input_change=lambda: None, error=lambda: None)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +26,11 @@ class Case:
     recipe: Recipe | None = None  # None for a peer
     compiled: bool = False
     attention: str = "default"
+
+    @property
+    def kernel(self) -> Choice:
+        """By what dense steps attend."""
+        return Choice() if self.attention == "default" else Choice(name=self.attention)
 
     @property
     def title(self) -> str:
@@ -56,12 +59,6 @@ def read_cases(options: GpuOptions) -> list[Case]:
     ]
 
 
-def dense_plan(recipe: Recipe, num_steps: int) -> list[bool]:
-    """Which steps are dense; of a method that decides as it goes, those of a typical video."""
-    clock = recipe.schedule.start(recipe.schedule.num_steps(num_steps))
-    return [clock.is_dense(step, BLIND) for step in range(recipe.schedule.num_steps(num_steps))]
-
-
 def _method_at(video: Video, method: Recipe, *, compiled: bool = False, attention: str = "default") -> Case:
     return Case(name=method.name, video=video, recipe=method, compiled=compiled, attention=attention)
 
@@ -74,7 +71,7 @@ def _method(name: str, num_steps: int) -> Recipe:
         plain, _, feature = name.partition(":")
         method = replace(resolve_method(plain, MethodOptions(feature=feature or None)), name=name)
     try:
-        dense_plan(method, num_steps)
+        method.dense_plan(num_steps)
     except ValueError as error:
         raise BadInput(str(error)) from error
     return method

@@ -2,16 +2,17 @@
 
 import torch
 
-from caching.flops import Cost, count, count_full_flops
+from caching.flops import count, count_full_flops
 from jobs.errors import InfrastructureError
 from jobs.measure.full_size import DTYPE
 from jobs.measure.full_size import Size as ModelSize
-from jobs.measure.gpu.attention import has_kernel
 from jobs.measure.gpu.bench import Bench
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import Video
-from jobs.measure.gpu.rows import CaseRow, Yardstick, bare_row, loop_of, loop_run, make_row
+from jobs.measure.gpu.rows import CaseRow, Loop, Yardstick, add_flops, bare_row, loop_of, loop_run, make_row
 from jobs.measure.gpu.timing import Budget, Timing, matmul_flops_per_s
+from jobs.models.hunyuan_video import HunyuanVideo
+from parallel.local_attention import Attention, obstacle
 
 COMPILATION_S = 60.0
 EXPECTED_MFU = 0.4  # until a dense step has been timed
@@ -36,8 +37,13 @@ class GpuContest:
         self.dense_s: dict[Video, float] = {}  # of full sampling
         self.full_loop_s: dict[tuple[Video, bool], float] = {}  # by whether it is compiled
 
+    @property
+    def kernel(self) -> str:
+        """The attention kernel of cases that name none."""
+        return Attention().kernel(torch.empty(0, device=self.bench.device, dtype=DTYPE))
+
     def play(self, case: Case) -> CaseRow:
-        """Measure one case; one that cannot be measured gets a row that says why."""
+        """Time one case, whose FLOPs are still to be counted; one that cannot be timed gets a row that says why."""
         if obstacle := self._obstacle(case):
             return bare_row(case, f"not run: {obstacle}")
         try:
@@ -50,9 +56,9 @@ class GpuContest:
 
     def _obstacle(self, case: Case) -> str | None:
         """Why there is no use in trying."""
-        kernel, head_width = case.attention, self.model.config.get("attention_head_dim", 128)
-        if kernel != "default" and not has_kernel(kernel, head_width, self.bench.device):
-            return f"PyTorch has no {kernel} attention here"
+        head_width = self.bench.transformer.config["attention_head_dim"]
+        if without := obstacle(case.kernel, self.bench.device, DTYPE, head_width):
+            return without
         if case.recipe is None and (package := self._missing(case.name)):
             return f"{package} is not installed"
         if self._expected_s(case) > self.budget.left_s:
@@ -66,44 +72,43 @@ class GpuContest:
 
     def _expected_s(self, case: Case) -> float:
         """What a case will take at least, its sparse steps left out."""
-        guess = self._step_flops(case.video) / (EXPECTED_MFU * self.matmul_flops_per_s)
+        num_tokens = case.video.num_tokens + self.model.num_text_tokens
+        numbers = HunyuanVideo().numbers(self.model.config, {})
+        guess = numbers.step_flops(num_tokens) / (EXPECTED_MFU * self.matmul_flops_per_s)
         dense_s = self.dense_s.get(case.video, guess)
         return sum(self.bench.fewest_steps(case)) * dense_s + COMPILATION_S * case.compiled
 
     def _row(self, case: Case, timing: Timing) -> CaseRow:
-        from jobs.measure.gpu.rivals import PLAIN
-
-        cost = self._cost(case)
-        if cost:
-            loop = loop_of(timing, cost.dense_steps, cost.sparse_steps)
-        elif case.name == PLAIN:
-            loop = loop_of(timing, self.num_steps, 0)
-        else:
-            loop = loop_run(timing, self.num_steps)
+        loop = self._loop(case, timing)
         if case.name == "full" and case.attention == "default" and loop.seconds:
             self.full_loop_s[case.video, case.compiled] = loop.seconds
             self.dense_s.setdefault(case.video, loop.seconds / self.num_steps)
+        full_loop_s = self.full_loop_s.get((case.video, case.compiled))
+        return make_row(case, timing, loop, num_steps=self.num_steps, full_loop_s=full_loop_s)
+
+    def _loop(self, case: Case, timing: Timing) -> Loop:
+        from jobs.measure.gpu.rivals import PLAIN
+
+        if case.recipe is not None:
+            plan = case.recipe.dense_plan(self.num_steps)
+            return loop_of(timing, sum(plan), len(plan) - sum(plan))
+        return loop_of(timing, self.num_steps, 0) if case.name == PLAIN else loop_run(timing, self.num_steps)
+
+    def count(self, case: Case, row: CaseRow) -> CaseRow:
+        """The case's row with its FLOPs, if it was timed.
+
+        They are counted on the meta device, which takes seconds in which a GPU has nothing to do: call it after all
+        timing.
+        """
+        if "timed_dense" not in row:
+            return row
+        size = {"grid": case.video.grid, "num_text_tokens": self.model.num_text_tokens}
         yardstick = Yardstick(
             num_steps=self.num_steps,
-            step_flops=self._step_flops(case.video),
+            step_flops=count_full_flops(self.model.config, num_steps=1, **size),
             matmul_flops_per_s=self.matmul_flops_per_s,
-            full_loop_s=self.full_loop_s.get((case.video, case.compiled)),
         )
-        return make_row(case, timing, loop, cost, yardstick)
-
-    def _cost(self, case: Case) -> Cost | None:
-        """FLOPs of a method's whole loop, counted without values; a peer's are not known."""
         if case.recipe is None:
-            return None
-        return count(
-            self.model.config,
-            case.recipe,
-            grid=case.video.grid,
-            num_text_tokens=self.model.num_text_tokens,
-            num_steps=self.num_steps,
-            dtype=DTYPE,
-        )
-
-    def _step_flops(self, video: Video) -> float:
-        tokens = self.model.num_text_tokens
-        return count_full_flops(self.model.config, grid=video.grid, num_text_tokens=tokens, num_steps=1)
+            return add_flops(row, None, yardstick)
+        cost = count(self.model.config, case.recipe, num_steps=self.num_steps, dtype=DTYPE, **size)
+        return add_flops(row, cost.flops, yardstick)

@@ -23,7 +23,7 @@ NOTES = """\
   video, every third or fourth: random weights would mislead them. Peers that look at it are misled, so their number of
   dense steps says nothing about real videos; the times of their steps do.
 - *speed-up*: *loop s* of `full` at that size, compiled if the row is, over the row's own. *FLOPs ratio*: FLOPs of
-  `full` over the row's, counted on the meta device. *realised*: speed-up over FLOPs ratio.
+  `full` over the row's, counted on the meta device after all timing. *realised*: speed-up over FLOPs ratio.
 - *MFU*: FLOPs of a step of `full`, over *dense s*, over what the matrix product above reaches.
 - *peak GiB*: what PyTorch had allocated at most, weights included.
 """

@@ -3,7 +3,6 @@
 from dataclasses import dataclass
 from typing import NotRequired, TypedDict
 
-from caching.flops import Cost
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.timing import Timing
 
@@ -11,7 +10,10 @@ OK = "ok"
 
 
 class CaseRow(TypedDict):
-    """One row a case; None is what is not known of it. Only a case that was timed has more than its settings."""
+    """One row a case; None is what is not known of it. Only a case that was timed has more than its settings.
+
+    The last four of these are there once its FLOPs have been counted.
+    """
 
     size: str
     method: str
@@ -29,22 +31,21 @@ class CaseRow(TypedDict):
     loop_s: NotRequired[float | None]
     loop_is: NotRequired[str | None]
     speedup: NotRequired[float | None]
+    peak_bytes: NotRequired[int | None]
+    cache_bytes: NotRequired[int | None]
     tflops: NotRequired[float | None]
     flops_ratio: NotRequired[float | None]
     realised: NotRequired[float | None]
     mfu: NotRequired[float | None]
-    peak_bytes: NotRequired[int | None]
-    cache_bytes: NotRequired[int | None]
 
 
 @dataclass(frozen=True, kw_only=True)
 class Yardstick:
-    """What a case is compared with."""
+    """What FLOPs are compared with."""
 
     num_steps: int  # of full sampling
     step_flops: float  # of one of its steps
     matmul_flops_per_s: float
-    full_loop_s: float | None  # None until full sampling was timed
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,30 +84,35 @@ def bare_row(case: Case, status: str) -> CaseRow:
     }
 
 
-def make_row(case: Case, timing: Timing, loop: Loop, cost: Cost | None, yardstick: Yardstick) -> CaseRow:
-    """Everything known of a case; its FLOPs, `cost`, are not known of a peer."""
-    dense_s = timing.step_s(dense=True)
-    full_flops = yardstick.num_steps * yardstick.step_flops
-    flops_ratio = full_flops / cost.flops if cost else None
-    speedup = yardstick.full_loop_s / loop.seconds if yardstick.full_loop_s and loop.seconds else None
-    stopped = f"stopped after {len(timing.steps)} of {yardstick.num_steps} steps, {timing.total_s:.0f} s"
+def make_row(case: Case, timing: Timing, loop: Loop, *, num_steps: int, full_loop_s: float | None) -> CaseRow:
+    """Everything known of a case but its FLOPs, of `num_steps` in full; `full_loop_s` is None until full was timed."""
+    stopped = f"stopped after {len(timing.steps)} of {num_steps} steps, {timing.total_s:.0f} s"
     return {
         **bare_row(case, OK if loop.seconds else stopped),
         "dense_steps": loop.dense_steps,
         "sparse_steps": loop.sparse_steps,
         "timed_dense": timing.num_measured(dense=True),
         "timed_sparse": timing.num_measured(dense=False),
-        "dense_s": dense_s,
+        "dense_s": timing.step_s(dense=True),
         "sparse_s": timing.step_s(dense=False),
         "clustering_s": timing.clustering_s,
         "first_step_s": timing.steps[0].seconds,
         "loop_s": loop.seconds,
         "loop_is": loop.origin,
-        "speedup": speedup,
-        "tflops": cost.flops / 1e12 if cost else None,
+        "speedup": full_loop_s / loop.seconds if full_loop_s and loop.seconds else None,
+        "peak_bytes": timing.peak_bytes,
+        "cache_bytes": timing.cache_bytes,
+    }
+
+
+def add_flops(row: CaseRow, flops: float | None, yardstick: Yardstick) -> CaseRow:
+    """The row of a case that was timed with all that takes its FLOPs, which are not known of a peer."""
+    dense_s, speedup = row.get("dense_s"), row.get("speedup")
+    flops_ratio = yardstick.num_steps * yardstick.step_flops / flops if flops else None
+    return {
+        **row,
+        "tflops": flops / 1e12 if flops else None,
         "flops_ratio": flops_ratio,
         "realised": speedup / flops_ratio if speedup and flops_ratio else None,
         "mfu": yardstick.step_flops / dense_s / yardstick.matmul_flops_per_s if dense_s else None,
-        "peak_bytes": timing.peak_bytes,
-        "cache_bytes": timing.cache_bytes,
     }

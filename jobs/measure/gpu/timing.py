@@ -11,7 +11,8 @@ import torch
 from jobs.measure.full_size import DTYPE
 
 MATMUL_SIDE = {"cuda": 8192, "cpu": 512}
-MATMUL_REPEATS = 10
+MATMUL_S = {"cuda": 1.0, "cpu": 0.1}  # on a CPU the command is only tried
+MATMUL_REPEATS = 10  # from one wait to the next
 STRETCH = 8
 
 
@@ -101,17 +102,24 @@ def synchronize(device: torch.device) -> None:
 
 
 def matmul_flops_per_s(device: torch.device) -> float:
-    """What the device reaches on a large product of square bfloat16 matrices."""
+    """What the device reaches on a large product of square bfloat16 matrices.
+
+    It is repeated for as long as it takes a GPU to settle at the clock that it keeps under load.
+    """
     side = MATMUL_SIDE[device.type]
     left, right = (torch.randn(side, side, device=device, dtype=DTYPE) for _ in range(2))
-    for _ in range(3):
-        torch.matmul(left, right)
-    synchronize(device)
-    started = time.perf_counter()
-    for _ in range(MATMUL_REPEATS):
-        torch.matmul(left, right)
-    synchronize(device)
-    return MATMUL_REPEATS * 2 * side**3 / (time.perf_counter() - started)
+
+    def repeat() -> None:
+        for _ in range(MATMUL_REPEATS):
+            torch.matmul(left, right)
+        synchronize(device)
+
+    repeat()
+    rounds, started = 0, time.perf_counter()
+    while (seconds := time.perf_counter() - started) < MATMUL_S[device.type]:
+        repeat()
+        rounds += 1
+    return rounds * MATMUL_REPEATS * 2 * side**3 / seconds
 
 
 class Budget:
