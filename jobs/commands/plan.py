@@ -32,7 +32,6 @@ class SizeRow(TypedDict):
 def run(options: PlanOptions) -> int:
     """Print the plan. Raises BadInput for what `render` would refuse, InfrastructureError if no cluster answers."""
     plan, console = make_plan(options), make_console()
-    model = calibrate(plan.facts, plan.items, plan.known.finished)
     known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
     headline = f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {options.method}: {known}"
     console.print("\n".join([headline, *plan.notices]), soft_wrap=True)
@@ -41,12 +40,13 @@ def run(options: PlanOptions) -> int:
     nodes, where = _nodes(options)
     layout, spec = gang_spec(
         options,
-        heads=plan.facts.heads,
+        model=plan.facts,
         tokens=min(map(plan.num_tokens, plan.todo)),
         method=plan.settings.method,
         nodes=nodes,
     )
-    gangs = num_gangs(options, spec, nodes)
+    gangs, on_gpus = num_gangs(options, spec, nodes), spec.num_gpus_per_rank > 0
+    model = calibrate(plan.facts, plan.items, plan.known.finished, method=plan.settings.method, on_gpus=on_gpus)
     each = " and ".join(f"{amount:g} {name}" for name, amount in spec.rank.items() if amount)
     console.print(
         f"on {where}: {count(gangs, 'gang')} of ulysses {layout.ulysses} x ring {layout.ring}, {each} a rank",
@@ -54,7 +54,7 @@ def run(options: PlanOptions) -> int:
     )
     rows = _rows(plan, model, layout.world_size)
     print_rows(console, rows)
-    _print_estimate(console, plan, model, layout.world_size, gangs, on_gpus=spec.num_gpus_per_rank > 0)
+    _print_estimate(console, plan, model, layout.world_size, gangs, on_gpus=on_gpus)
     if options.json:
         write_rows(options.json, rows)
     return DONE

@@ -4,7 +4,9 @@ import statistics
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from caching.recipe.recipe import Recipe
 from jobs.models.facts import ModelFacts
+from jobs.request.passes import count_passes, seconds_of_a_pass
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
 
@@ -12,18 +14,19 @@ LONG_S = 3600.0  # what takes longer is asked for
 
 
 def work(facts: ModelFacts, item: RenderItem) -> float:
-    """The work of an item's denoising loop in an arbitrary unit: that of N tokens of width d is N * (N + 6 d) a step.
-
-    A block's linear layers take 24 N d**2 operations, its attention 4 N**2 d (a multiply-add counts 2).
-    """
-    num_tokens = facts.num_tokens(item.height, item.width, item.num_frames)
-    return item.steps * num_tokens * (num_tokens + 6.0 * facts.width)
+    """About the FLOPs of an item's denoising loop, were all its steps dense."""
+    return item.steps * facts.step_flops(facts.num_tokens(item.height, item.width, item.num_frames))
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
-    """Seconds of one rank for a unit of work and for a pixel of a frame, and what each video costs besides."""
+    """Seconds of one rank for a unit of work and for a pixel of a frame, and what each video costs besides.
 
+    `pass_s` are the seconds of a pass of the method's proxies, of which ranks take off nothing.
+    """
+
+    method: Recipe
+    pass_s: float
     work_s: float
     pixel_s: float
     other_s: float
@@ -32,7 +35,8 @@ class CostModel:
 
     def seconds(self, facts: ModelFacts, item: RenderItem, num_ranks: int) -> float:
         """A video's time on a gang, as if more ranks were proportionally faster."""
-        return self.other_s + (self.work_s * work(facts, item) + self.pixel_s * pixels(item)) / num_ranks
+        passes_s = self.pass_s * count_passes(self.method, item.steps)[1]
+        return self.other_s + passes_s + (self.work_s * work(facts, item) + self.pixel_s * pixels(item)) / num_ranks
 
 
 def pixels(item: RenderItem) -> int:
@@ -40,7 +44,9 @@ def pixels(item: RenderItem) -> int:
     return item.height * item.width * item.num_frames
 
 
-def calibrate(facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str, Done]) -> CostModel | None:
+def calibrate(
+    facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str, Done], *, method: Recipe, on_gpus: bool
+) -> CostModel | None:
     """The model by the finished ones of the items; None if there are none. Medians, so that a slow one does not count.
 
     They were rendered by the same method, as their fingerprints are those of the items.
@@ -49,11 +55,18 @@ def calibrate(facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str
     if not pairs:
         return None
 
+    pass_s = _pass_s(facts, pairs, method) if on_gpus else 0.0
+
     def median(value: Callable[[RenderItem, Done], float]) -> float:
         return statistics.median(value(item, done) for item, done in pairs)
 
+    def shared_s(item: RenderItem, done: Done) -> float:
+        return done.seconds["denoise"] - pass_s * count_passes(method, item.steps)[1]
+
     return CostModel(
-        work_s=median(lambda item, done: done.seconds["denoise"] * done.world_size / work(facts, item)),
+        method=method,
+        pass_s=pass_s,
+        work_s=median(lambda item, done: shared_s(item, done) * done.world_size / work(facts, item)),
         pixel_s=median(
             lambda item, done: (done.seconds["decode"] + done.seconds["write"]) * done.world_size / pixels(item)
         ),
@@ -61,6 +74,12 @@ def calibrate(facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str
         num_videos=len(pairs),
         devices=tuple(sorted({done.device for _, done in pairs})),
     )
+
+
+def _pass_s(facts: ModelFacts, pairs: list[tuple[RenderItem, Done]], method: Recipe) -> float:
+    """What a pass of proxies is expected to take, but at most half of the loops that were seen."""
+    counted = [(count_passes(method, item.steps)[1], done.seconds["denoise"]) for item, done in pairs]
+    return min([seconds_of_a_pass(facts), *(seconds / 2 / passes for passes, seconds in counted if passes)])
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -41,7 +41,7 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
-            options, heads=plan.facts.heads, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.settings.method
+            options, model=plan.facts, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.settings.method
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
@@ -181,7 +181,8 @@ def _begin(recorder: Recorder, plan: Plan) -> None:
 def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
-    model = calibrate(plan.facts, plan.items, plan.known.finished)
+    on_gpus = spec.num_gpus_per_rank > 0
+    model = calibrate(plan.facts, plan.items, plan.known.finished, method=plan.settings.method, on_gpus=on_gpus)
     if model is None:
         return
     gangs = num_gangs(options, spec, cluster_nodes(options))

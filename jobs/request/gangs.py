@@ -9,7 +9,9 @@ from caching.recipe.recipe import Recipe
 from cluster.devices import VISIBLE_GPUS
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
+from jobs.models.family import Numbers
 from jobs.options.batch import RenderOptions
+from jobs.request.passes import most_ranks_beside_passes
 from parallel.kernels import Choice
 from parallel.layout import Layout, choose
 
@@ -40,7 +42,7 @@ def choice_as_given(options: RenderOptions) -> Choice:
 
 
 def gang_spec(
-    options: RenderOptions, *, heads: int, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
+    options: RenderOptions, *, model: Numbers, tokens: int, method: Recipe, nodes: Sequence[Node] | None = None
 ) -> tuple[Layout, GangSpec]:
     """The layout, and what each rank gets: a GPU if the cluster has any, and the CPUs asked for, or an equal share.
 
@@ -51,7 +53,10 @@ def gang_spec(
     device = "GPU" if _have_gpus(nodes) else "CPU"
     if device == "CPU" and not choice_as_given(options).on_cpu:
         raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
-    layout = _layout(options, heads, _most_ranks(tokens, method), [int(node.get(device, 0)) for node in nodes])
+    most = _most_ranks(tokens, method)
+    if device == "GPU":
+        most = int(max(1, min(most, most_ranks_beside_passes(method, model, tokens))))
+    layout = _layout(options, model.heads, most, [int(node.get(device, 0)) for node in nodes])
     spec = replace(
         smallest_spec(layout, nodes),
         start_timeout_s=options.start_timeout,

@@ -17,6 +17,7 @@ from jobs.__main__ import COMMANDS, main, parse
 from jobs.commands.render import exit_code
 from jobs.driver.batch_plan import make_plan
 from jobs.errors import INFRASTRUCTURE, BadInput
+from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import BenchmarkOptions
 from jobs.options.shared import VideoOptions
@@ -25,6 +26,7 @@ from tests.jobs.models.test_facts import make_model
 from tests.jobs.store.example import finish
 
 ROOT = Path(__file__).parents[2]
+HUNYUAN_VIDEO = HunyuanVideo().numbers({}, {})
 GOOD = "a red ball\na blue cube\n"
 
 
@@ -200,7 +202,7 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     def chosen(method="full", tokens=20_400, **options):
         given = RenderOptions(prompts=Path("p.txt"), out="out", **options)
         nodes = [{"CPU": 64, "GPU": 8}] * 2
-        layout, spec = gang_spec(given, heads=24, tokens=tokens, method=RECIPES[method], nodes=nodes)
+        layout, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=tokens, method=RECIPES[method], nodes=nodes)
         assert (spec.world_size, spec.together) == (layout.world_size, layout.ulysses)
         return layout.ulysses, layout.ring, spec.num_cpus_per_rank
 
@@ -210,6 +212,10 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     assert chosen(ulysses=4, ring="auto") == (4, 4, 8)
     assert chosen("resca", ulysses="auto", ring="auto") == (8, 1, 8)  # by its 8 logical shards
     assert chosen(ulysses="auto", ring="auto", tokens=800) == (3, 1, 21)
+    # Dense steps of a small video would be shorter on 8 GPUs than the passes of proxies, which stay as they are.
+    assert chosen("resca", ulysses="auto", tokens=2048) == (2, 1, 32)
+    assert chosen("auto", ulysses="auto", tokens=2048) == (8, 1, 8)
+    assert chosen("resca", ulysses=8, tokens=2048) == (8, 1, 8)
     with pytest.raises(BadInput, match="room for 16 ranks"):
         chosen(ulysses=4, ring=8)
     with pytest.raises(BadInput, match="fits 9 times on nodes with room for 8, 8 ranks"):
@@ -230,14 +236,14 @@ def test_nodes_that_are_to_come_count_as_if_they_were_there():
     from caching.recipe.recipe import RECIPES
 
     given = RenderOptions(prompts=Path("p.txt"), out="out", nodes="3xCPU=96,GPU=8", ulysses=4, gangs="auto")
-    layout, spec = gang_spec(given, heads=24, tokens=20_400, method=RECIPES["full"])
+    layout, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
     assert (layout.ulysses, spec.num_gpus_per_rank, spec.num_cpus_per_rank) == (4, 1, 12)
     assert gangs_to_ask_for(given, spec) == 6
     assert gangs_to_ask_for(replace(given, nodes=None), spec) is None
-    _, spec = gang_spec(replace(given, cpus_per_rank=5), heads=24, tokens=20_400, method=RECIPES["full"])
+    _, spec = gang_spec(replace(given, cpus_per_rank=5), model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
     assert spec.num_cpus_per_rank == 5
     with pytest.raises(BadInput, match="asked for 312 CPUs"):
-        gang_spec(replace(given, cpus_per_rank=13), heads=24, tokens=20_400, method=RECIPES["full"])
+        gang_spec(replace(given, cpus_per_rank=13), model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
 
 
 @pytest.mark.timeout(120)

@@ -4,11 +4,14 @@ from dataclasses import replace
 
 import pytest
 
+from caching.recipe.recipe import RECIPES
 from jobs.driver.cost import calibrate, estimate, work
 from jobs.models.facts import read_facts
 from jobs.store.known import Done
 from tests.jobs.models.test_facts import make_model
 from tests.jobs.store.example import item, settings, sidecar_of
+
+FULL = {"method": RECIPES["full"], "on_gpus": False}
 
 
 @pytest.fixture
@@ -31,7 +34,7 @@ def test_work_grows_with_steps_and_faster_than_with_tokens(facts):
 def test_what_is_finished_says_what_the_rest_takes(facts):
     items = [item(id=name) for name in "abcd"]
     finished = {one.id: done(one, seconds) for one, seconds in zip(items[:3], (1.0, 2.0, 90.0), strict=True)}
-    model = calibrate(facts, items, finished)
+    model = calibrate(facts, items, finished, **FULL)
     assert model is not None and model.num_videos == 3
     assert model.seconds(facts, items[3], 1) == pytest.approx(0.1 + 2.0 + 0.4)
     assert model.seconds(facts, items[3], 2) == pytest.approx(0.1 + (2.0 + 0.4) / 2)
@@ -44,9 +47,28 @@ def test_what_is_finished_says_what_the_rest_takes(facts):
 
 def test_ranks_that_shared_a_video_count_for_what_they_did(facts):
     one = item()
-    model = calibrate(facts, [one], {one.id: done(one, 1.0, ranks=4)})
+    model = calibrate(facts, [one], {one.id: done(one, 1.0, ranks=4)}, **FULL)
     assert model is not None and model.seconds(facts, one, 1) == pytest.approx(0.1 + 4 * (1.0 + 0.4))
 
 
 def test_nothing_finished_says_nothing(facts):
-    assert calibrate(facts, [item()], {}) is None
+    assert calibrate(facts, [item()], {}, **FULL) is None
+
+
+def test_on_gpus_passes_of_proxies_take_as_long_on_any_number_of_ranks(facts):
+    one = item(steps=50)
+    seven = 7 * facts.blocks * 0.04 / 60
+    for method, on_gpus, fixed in (("resca", True, seven), ("resca", False, 0.0), ("auto", True, 0.0)):
+        finished = {one.id: done(one, 10.0, ranks=2)}
+        model = calibrate(facts, [one], finished, method=RECIPES[method], on_gpus=on_gpus)
+        assert model is not None
+        for ranks in (2, 8):
+            shared = (2 * (10.0 - fixed) + 2 * 0.4) / ranks
+            assert model.seconds(facts, one, ranks) == pytest.approx(0.1 + fixed + shared)
+
+
+def test_passes_that_were_faster_than_expected_are_half_of_what_was_seen(facts):
+    one = item(steps=50)
+    model = calibrate(facts, [one], {one.id: done(one, 0.1)}, method=RECIPES["resca"], on_gpus=True)
+    assert model is not None and model.seconds(facts, one, 1) == pytest.approx(0.1 + 0.1 + 0.4)
+    assert model.seconds(facts, one, 1000) == pytest.approx(0.1 + 0.05, rel=0.01)
