@@ -4,9 +4,10 @@ import json
 from collections.abc import Mapping
 from contextlib import ExitStack
 from dataclasses import dataclass
+from io import BufferedReader
 from math import prod
 from pathlib import Path
-from typing import Any, BinaryIO, Self
+from typing import Any, Self
 
 import torch
 from safetensors import safe_open
@@ -155,7 +156,7 @@ class _Reader:
     def __init__(self, device: torch.device) -> None:
         self.device = device
         self._buffer = torch.empty(PIECE_BYTES, dtype=torch.uint8, pin_memory=device.type == "cuda")
-        self._files: dict[Path, BinaryIO] = {}
+        self._files: dict[Path, BufferedReader] = {}
         self._stack = ExitStack()
 
     def __enter__(self) -> Self:
@@ -170,11 +171,11 @@ class _Reader:
         file.seek(source.offset + first * prod(source.shape[1:]) * size)
         for piece in target.view(-1).split(max(1, PIECE_BYTES // size)):
             stored = self._buffer[: len(piece) * size]
-            if file.readinto(stored.numpy()) < len(stored):
+            if file.readinto(stored.numpy().data) < len(stored):
                 raise ValueError(f"{source.path} ends within {source.name}: copy or download it again.")
             piece.copy_(stored.view(source.dtype).to(self.device))  # other number formats are made on the device
 
-    def _file(self, path: Path) -> BinaryIO:
+    def _file(self, path: Path) -> BufferedReader:
         if path not in self._files:
             self._files[path] = self._stack.enter_context(path.open("rb"))
         return self._files[path]
