@@ -245,7 +245,9 @@ def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str
             soft_wrap=True,
         )
     if num_broken:
-        console.print(f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again")
+        console.print(
+            f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again, with --verify"
+        )
     if unfinished:
         parts = ", ".join(f"{count(number, 'video')} {status}" for status, number in sorted(unfinished.items()))
         console.print(f"the batch is not done: {parts}")

@@ -8,8 +8,8 @@ from parallel.rank_group import RankGroup
 
 REMEDIES = {
     torch.float16: "try bfloat16 (--dtype bfloat16)",
-    torch.bfloat16: "try float32 (--dtype float32), or --method full",
-    torch.float32: "try --method full, or weights that are stored in bfloat16: in float16 they may have overflowed",
+    torch.bfloat16: "try float32 (--dtype float32), or --method full if it was another",
+    torch.float32: "try weights that are stored in bfloat16, or --method full if it was another",
 }
 
 

@@ -28,8 +28,12 @@ DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
 # As pandas writes its index.
 INDEX = re.compile(r"index|column \d+|unnamed:_\d+")
 # As other programs have them in their prompt files; what a dash closes (a man --tall and thin-- runs) is prose.
-OPTION = re.compile(r"-(?<!\S-)(?:-[a-z]\w*(?:-\w+)*(?=[\s=]|$)(?!.*\w--(?!\w))|[a-z] ?[0-9.]+(?!\S))", re.IGNORECASE)
-SETTINGS = re.compile(r"^negative prompt:|^steps: ?[0-9]+,|<lora:", re.IGNORECASE)
+OPTION = re.compile(
+    r"-(?<!\S-)(?:-[a-z]\w*(?:-\w+)*(?=[\s=]|$)(?!.*\w--(?!\w))|[a-z] ?[0-9.]+(?!\S))"
+    r"|(?<!\S)[–—](?:ar|cfg|chaos|seed|steps|stylize|[a-z])[ =]?[0-9][0-9.:]*(?!\S)",  # as editors write two dashes
+    re.IGNORECASE,
+)
+SETTINGS = re.compile(r"^negative prompt:|^steps: ?[0-9]+,|\bsteps: ?[0-9]+, sampler:|<lora:", re.IGNORECASE)
 SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 
 

@@ -164,9 +164,9 @@ def read_done(storage: Storage, state: BatchState, files: dict[str, Stored]) -> 
 
 
 def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify: bool = False) -> bool:
-    """Whether the video is what its checksum says; with `verify`, whether its sidecar can be read, too."""
-    video = files.get(f"{_stem(done)}.mp4")
-    if video is None or video.num_bytes != done.num_bytes:
+    """Whether the video is what its checksum says, and has a sidecar; with `verify`, whether that can be read."""
+    video, sidecar = (files.get(f"{_stem(done)}.{kind}") for kind in ("mp4", "json"))
+    if video is None or video.num_bytes != done.num_bytes or sidecar is None or not sidecar.num_bytes:
         return False
     if video.stamp == done.stamp and not verify:
         return True

@@ -22,6 +22,7 @@ from jobs.store.storage import Storage, Stored
 FOLDER = "ledger"
 READERS = 16  # small files that are read at the same time
 SMALL_BYTES = 1 << 20
+LATEST_S = 1e10  # of a time that is none
 Status = Literal["waiting", "running", "retrying", "done", "failed"]
 
 
@@ -56,7 +57,7 @@ class Line(TypedDict):
 
     __pydantic_config__ = ConfigDict(extra="allow")  # pyright: ignore[reportGeneralTypeIssues]
 
-    t: float
+    t: Annotated[float, Field(ge=0, le=LATEST_S)]
     """Seconds since 1970."""
 
 
@@ -64,7 +65,7 @@ class BeginLine(Line):
     """A driver begins."""
 
     e: Literal["begin"]
-    total: int
+    total: Annotated[int, Field(ge=0)]
     model: NotRequired[str]
     method: NotRequired[str]
     retry: NotRequired[bool]

@@ -82,10 +82,13 @@ def test_every_kind_of_line_end_ends_a_line(tmp_path):
         ('"a red circle moves left" -n4 -H64 -W96 -S1234', "-n4"),
         ("a red circle -s 50", "-s 50"),
         ("a red circle --ar 16:9", "--ar"),
+        ("a red circle —ar 16:9", "—ar 16:9"),
+        ("a red circle –w 96", "–w 96"),
         ("a red circle --video-size=720", "--video-size"),
         ("a red circle --tile", "--tile"),
         ("Negative prompt: blurry", "Negative prompt:"),
         ("Steps: 20, Sampler: Euler a, CFG scale: 7, Seed: 1", "Steps: 20,"),
+        ("a red circle, Steps: 20, Sampler: Euler a", "Steps: 20, Sampler:"),
         ("a red circle <lora:shapes:0.8>", "<lora:"),
     ],
 )

@@ -59,6 +59,13 @@ def test_a_damaged_video_is_not_finished(tmp_path, with_ledger):
     assert finished(batch) is None
 
 
+def test_a_video_whose_sidecar_is_empty_is_not_finished(tmp_path):
+    batch, one = settings(tmp_path), item()
+    finish(batch, one)
+    (tmp_path / one.sidecar).write_bytes(b"")
+    assert finished(batch) is None
+
+
 def test_damage_that_left_no_trace_is_found_by_verifying(tmp_path):
     import os
 
