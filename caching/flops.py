@@ -78,7 +78,7 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> f
     """
     seen: dict[int, list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
-    for first, length in _groups(loop.dense_steps, loop.num_steps):
+    for first, length in groups_of(loop.dense_steps, loop.num_steps):
         costs = seen[length]
         if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
             with FlopCounterMode(display=False) as counter:
@@ -89,7 +89,7 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> f
     return total
 
 
-def _groups(dense_steps: list[int], num_steps: int) -> list[tuple[int, int]]:
+def groups_of(dense_steps: list[int], num_steps: int) -> list[tuple[int, int]]:
     """The first step and the length of each group."""
     ends = [*dense_steps[1:], num_steps]
     return [(first, end - first) for first, end in zip(dense_steps, ends, strict=True)]

@@ -37,9 +37,12 @@ class ImaginedGroup:
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """Outputs of the shapes of the queries."""
+        """Outputs of the shapes of the queries, in one memory, as joint attention makes them of joint inputs."""
         book_attention(self.counter, self.layout, query, text_query, max(self.pieces))
-        return torch.empty_like(query), torch.empty_like(text_query)
+        pairs = (query, text_query), (key, text_key), (value, text_value)
+        joint_query, *_keys_and_values = (torch.cat(pair, dim=2) for pair in pairs)
+        joint, num_tokens = torch.empty_like(joint_query), query.shape[2]
+        return joint[:, :, :num_tokens], joint[:, :, num_tokens:]
 
     def total(self, values: Tensor) -> Tensor:
         """The values' own shape."""

@@ -85,7 +85,7 @@ def units(module: nn.Module) -> list[nn.Module]:
     found: list[nn.Module] = []
     for child in module.children():
         if isinstance(child, nn.ModuleList):
-            found += child
+            found += [each for each in child if each is not None]  # such as blocks without attention
         else:
             found += [child] if isinstance(child, nn.Embedding) else units(child)
     return found

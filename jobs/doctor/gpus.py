@@ -1,33 +1,24 @@
 """The GPUs of this machine: whether torch can use what the driver sees, and whether they are free."""
 
 import os
-import shutil
 import subprocess
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
+from caching.recipe.recipe import RECIPES
 from cluster.devices import LEFT_VISIBLE, shared_gpus
+from cluster.gpus import Gpu, seen_by_driver
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
-from jobs.options.batch import DoctorOptions
+from jobs.errors import BadInput
+from jobs.models.facts import local_directory, read_facts
+from jobs.options.batch import DoctorOptions, RenderOptions
+from parallel.layout import Layout
 
-SMI_TIMEOUT_S = 30
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
 # What a driver keeps for itself is less.
 IN_USE_BYTES = 2**30
 GET_TORCH = "install a torch for this driver, see https://pytorch.org/get-started/locally"
-
-
-@dataclass(frozen=True, kw_only=True)
-class Gpu:
-    """One GPU as nvidia-smi sees it."""
-
-    index: str
-    name: str
-    driver: str
-    total_bytes: float
-    used_bytes: float
 
 
 def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
@@ -35,7 +26,7 @@ def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
     if shared := shared_gpus():
         yield problem(shared, f"unset {LEFT_VISIBLE} where Ray is started, on each node")
     try:
-        gpus = _seen_by_driver()
+        gpus = seen_by_driver()
     except (OSError, ValueError, subprocess.SubprocessError) as error:
         yield problem(f"nvidia-smi does not answer: {error}", "reinstall the driver, or restart the machine")
         return
@@ -44,6 +35,8 @@ def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
         return
     yield from _compare(gpus)
     yield from (_in_use(gpu) for gpu in gpus if gpu.used_bytes > IN_USE_BYTES)
+    if sizes := [gpu.total_bytes for gpu in gpus if gpu.total_bytes]:
+        yield from check_room(options, min(sizes), len(gpus))
 
 
 def has_driver() -> bool:
@@ -51,21 +44,34 @@ def has_driver() -> bool:
     return any(Path(file).exists() for file in DEVICE_FILES)
 
 
-def _seen_by_driver() -> list[Gpu]:
-    if not (program := shutil.which("nvidia-smi")):
-        return []
-    query = [program, "--query-gpu=index,name,driver_version,memory.total,memory.used", "--format=csv,noheader,nounits"]
-    answer = subprocess.run(query, capture_output=True, text=True, timeout=SMI_TIMEOUT_S)
-    if answer.returncode:
-        raise OSError((answer.stdout + answer.stderr).strip())
-    return [_gpu(line) for line in answer.stdout.splitlines()]
+def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Iterator[Finding]:
+    """Whether one of the GPUs has room for a video of a local model, with the defaults of everything."""
+    if local_directory(options.model) is None:
+        return
+    import torch
 
+    from jobs.rank.memory import MemoryPlanner, Setting, models_at
 
-def _gpu(line: str) -> Gpu:
-    """A line of nvidia-smi, in MiB; memory that it cannot tell is taken to be free."""
-    index, name, driver, *mebibytes = (cell.strip() for cell in line.split(","))
-    total, used = (float(number) * 2**20 if number.isdigit() else 0 for number in mebibytes)
-    return Gpu(index=index, name=name, driver=driver, total_bytes=total, used_bytes=used)
+    try:
+        facts = read_facts(options.model, variant=options.variant)
+    except (BadInput, OSError):
+        return  # the check of the model's files tells
+    dtype, defaults = getattr(torch, facts.dtype), facts.defaults
+    if (models := models_at(facts.directory, dtype)) is None:
+        return
+    planner = MemoryPlanner(models, facts, dtype)
+    setting = Setting(
+        method=RECIPES[RenderOptions.method],
+        height=defaults.height,
+        width=defaults.width,
+        num_frames=defaults.num_frames,
+        num_steps=defaults.steps,
+        layout=Layout(),
+    )
+    if refusal := planner.refusal(setting, gpu_bytes, num_gpus):
+        yield warning(refusal, "resca memory --methods all lists what fits")
+    else:
+        yield ok(f"{facts.name} at {setting.size} needs {planner.need(setting)} of {size(gpu_bytes)}")
 
 
 def _without(options: DoctorOptions) -> Finding:

@@ -1,37 +1,39 @@
-"""The weights that each rank holds of a full-size model, counted on the meta device."""
+"""What each rank holds of a full-size model, counted on the meta device: its weights, and what methods add to them."""
 
-from collections.abc import Sequence
-from dataclasses import dataclass
+from itertools import product
+from typing import Any, TypedDict
 
 import diffusers
 import torch
-from torch import nn
+from rich.console import Console
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from jobs.errors import BadInput
 from jobs.measure.full_size import DTYPE, FULL_SIZE
+from jobs.models.family import MOST
+from jobs.models.registry import FAMILIES
+from jobs.options.measure import MemoryOptions
 from jobs.rank.components import default_dtype
 from jobs.rank.load import called_alone
+from jobs.rank.memory import MemoryPlanner, Models, Setting
+from jobs.request.checks import check_count
+from jobs.request.recipes import resolve_method
+from parallel.layout import Layout
 from parallel.sharding import gathered_bytes, held_bytes
 
 NUM_RANKS = (1, 2, 4, 8)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Models:
-    """What of a pipeline has weights; it may be on the meta device."""
-
-    transformer: nn.Module
-    text_encoders: Sequence[nn.Module]
-    vae: nn.Module
-
-
 def count_ranks(model: str) -> list[dict[str, int]]:
     """One row a number of ranks. Raises BadInput for a model whose pipeline cannot be rendered."""
-    if model != "hunyuanvideo":
-        raise BadInput(f"model {model} has no pipeline here; known: hunyuanvideo")
+    _check_model(model)
     models = full_size_models()
     return [make_row(models, num_ranks) for num_ranks in NUM_RANKS]
+
+
+def _check_model(model: str) -> None:
+    if model != "hunyuanvideo":
+        raise BadInput(f"model {model} has no pipeline here; known: hunyuanvideo")
 
 
 def make_row(models: Models, num_ranks: int) -> dict[str, int]:
@@ -59,6 +61,78 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
             *(gathered_bytes(each, num_ranks) for each in text),
         ),
     }
+
+
+class PeakRow(TypedDict):
+    """One method on one rank of some: bytes at its fullest moment, and what would make it fit; None if it does."""
+
+    method: str
+    ranks: int
+    offload: bool
+    shard_weights: bool
+    weight_bytes: int
+    loop_bytes: int
+    peak_bytes: int
+    fits: bool
+    most_frames: int
+
+
+def count_peaks(options: MemoryOptions, console: Console) -> list[PeakRow]:
+    """A method's rows on 1 rank and on 8, as they are and with what saves memory. Raises BadInput."""
+    _check_model(options.model)
+    for name in ("height", "width", "num_frames", "steps"):
+        check_count(name, getattr(options, name), MOST[name])
+    FULL_SIZE[options.model].grid(options.height, options.width, options.num_frames)
+    if not options.gpu_memory > 0:
+        raise BadInput(f"--gpu-memory must be above 0 GiB, not {options.gpu_memory}")
+    gpu_bytes, planner = options.gpu_memory * 2**30, full_size_planner()
+    rows: list[PeakRow] = []
+    for name in options.method_names():
+        method = resolve_method(name, options.cache_for(name))
+        with console.status(f"counting {method.name}"):
+            for layout, shard_weights, offload in product((Layout(), Layout(ulysses=8)), (False, True), (False, True)):
+                setting = Setting(
+                    method=method,
+                    height=options.height,
+                    width=options.width,
+                    num_frames=options.num_frames,
+                    num_steps=options.steps,
+                    layout=layout,
+                    shard_weights=shard_weights,
+                    offload=offload,
+                )
+                if layout.world_size > 1 or not setting.shard_weights:
+                    rows += _peak_rows(planner, setting, gpu_bytes)
+    return rows
+
+
+def _peak_rows(planner: MemoryPlanner, setting: Setting, gpu_bytes: float) -> list[PeakRow]:
+    """One row, or none for a method that does not work on so many ranks."""
+    try:
+        need = planner.need(setting)
+    except ValueError:
+        return []
+    return [
+        {
+            "method": setting.method.name,
+            "ranks": setting.layout.world_size,
+            "offload": setting.offload,
+            "shard_weights": setting.shard_weights,
+            "weight_bytes": need.weights,
+            "loop_bytes": need.loop,
+            "peak_bytes": need.total,
+            "fits": need.total <= gpu_bytes,
+            "most_frames": planner.most_frames(setting, gpu_bytes),
+        }
+    ]
+
+
+def full_size_planner() -> MemoryPlanner:
+    """Of HunyuanVideo."""
+    models = full_size_models()
+    configs: list[Any] = [models.transformer.config, models.vae.config]
+    numbers = FAMILIES["HunyuanVideoPipeline"].numbers(*(dict(config) for config in configs))
+    return MemoryPlanner(models, numbers, DTYPE)
 
 
 def full_size_models() -> Models:

@@ -108,13 +108,23 @@ class CommOptions(FullSizeOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class MemoryOptions:
-    """Count the weights that each rank holds of a full-size model, without loading it."""
+class MemoryOptions(ComparedOptions):
+    """Count what each rank holds of a full-size model, without loading it: weights, and what methods add."""
 
     model: str = "hunyuanvideo"
     """hunyuanvideo."""
-    json: File = None
-    """Write the table to this file, as a list of rows."""
+    methods: str = ""
+    """Also the peak of methods (names or recipe files), separated by commas, or all."""
+    height: int = 720
+    """Height in pixels of the videos that methods are asked for."""
+    width: int = 1280
+    """Width in pixels."""
+    num_frames: int = 129
+    """Frames."""
+    steps: int = 50
+    """Denoising steps of full sampling."""
+    gpu_memory: float = 80.0
+    """Memory of a GPU in GiB, by which is judged what fits."""
 
 
 @dataclass(frozen=True, kw_only=True)

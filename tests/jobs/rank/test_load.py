@@ -11,10 +11,11 @@ from diffusers.utils import dynamic_modules_utils
 from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
-from jobs.measure.memory import Models, make_row
+from jobs.measure.memory import make_row
 from jobs.models.facts import read_facts
 from jobs.models.prompt_length import cut_tokens
 from jobs.rank.load import _use_cudnn, load_pipeline
+from jobs.rank.memory import Models
 from jobs.rank.offload import on_device
 from jobs.rank.renderer import Renderer
 from parallel.layout import Layout

@@ -1,0 +1,184 @@
+"""What the fullest rank of a gang needs of its GPU, counted without weights on the meta device, and what would fit."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from caching.models import family
+from caching.peak import peak_loop_bytes
+from caching.recipe.recipe import RECIPES, Recipe
+from jobs.models.directory import brings_its_class, read_family
+from jobs.models.family import Numbers
+from jobs.rank.components import CannotStream, build
+from jobs.rank.load import called_alone
+from parallel.imagined import ImaginedGroup
+from parallel.layout import Layout, divisors
+from parallel.sharding import gathered_bytes, held_bytes
+
+# Taken to be left to CUDA itself, to NCCL's buffers, to the decoding of tiles and to gaps in memory.
+RESERVE_BYTES = 3 * 2**30
+LONGEST_PROMPT = 256  # tokens
+GIB = 2**30
+
+
+@dataclass(frozen=True, kw_only=True)
+class Models:
+    """What of a pipeline has weights; it may be on the meta device."""
+
+    transformer: nn.Module
+    text_encoders: Sequence[nn.Module]
+    vae: nn.Module
+
+
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """What decides how much a rank needs."""
+
+    method: Recipe
+    height: int
+    width: int
+    num_frames: int
+    num_steps: int
+    layout: Layout
+    shard_weights: bool = False
+    offload: bool = False
+
+    @property
+    def size(self) -> str:
+        return f"{self.height}x{self.width}x{self.num_frames}"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Need:
+    """Bytes on the fullest rank, rank 0, at its fullest moment."""
+
+    weights: int
+    """Transformer, text encoders and VAE, as far as they are there during the loop, and what is gathered of them."""
+    loop: int
+    """Activations and cache."""
+    encoding: int
+    """Beside the loop: all weights that are there while a prompt is encoded."""
+
+    @property
+    def total(self) -> int:
+        """The most of all moments, with what is left to others."""
+        return max(self.weights + self.loop, self.encoding) + RESERVE_BYTES
+
+    def __str__(self) -> str:
+        return (
+            f"{self.total / GIB:.1f} GiB (weights {self.weights / GIB:.1f}, "
+            f"activations and cache {self.loop / GIB:.1f}, reserve {RESERVE_BYTES / GIB:.1f})"
+        )
+
+
+def models_at(directory: Path, dtype: torch.dtype) -> Models | None:
+    """The models of a pipeline's directory without values; None where only their own code knows how large they are."""
+    names = ("transformer", "vae", *read_family(directory, str(directory)).text_encoders)
+    if any(brings_its_class(directory / name) for name in names):
+        return None
+    try:
+        with torch.device("meta"):
+            transformer, vae, *text_encoders = (build(directory / name, dtype) for name in names)
+    except CannotStream:
+        return None
+    return Models(transformer=transformer, vae=vae, text_encoders=text_encoders)
+
+
+class MemoryPlanner:
+    """What settings of one model need."""
+
+    def __init__(self, models: Models, numbers: Numbers, dtype: torch.dtype) -> None:
+        self.models, self.numbers, self.dtype = models, numbers, dtype
+        self._loops: dict[Setting, int] = {}
+
+    def need(self, setting: Setting) -> Need:
+        """Raises ValueError for a method that cannot share a video among so many ranks."""
+        weights, encoding = self._weights(setting)
+        loop_setting = replace(setting, shard_weights=False, offload=False)  # where weights are does not matter
+        if loop_setting not in self._loops:
+            self._loops[loop_setting] = self._loop(loop_setting)
+        return Need(weights=weights, loop=self._loops[loop_setting], encoding=encoding)
+
+    def fits(self, setting: Setting, gpu_bytes: float) -> bool:
+        """Whether a setting is possible, and the fullest rank has room on such a GPU."""
+        try:
+            return self.need(setting).total <= gpu_bytes
+        except ValueError:
+            return False
+
+    def remedy(self, setting: Setting, gpu_bytes: float, slots: int) -> str | None:
+        """The options of the cheapest change with which a setting fits; None if there is none.
+
+        `slots` are the ranks that a node has room for.
+        """
+        changes = _changes(setting, self.numbers.heads, slots)
+        return next((words for words, changed in changes if self.fits(changed, gpu_bytes)), None)
+
+    def most_frames(self, setting: Setting, gpu_bytes: float) -> int:
+        """The most frames that fit at this height and width; 0 if none do."""
+        need, numbers = self.need(setting), self.numbers
+        room = gpu_bytes - RESERVE_BYTES - need.weights
+        latent_frames = (setting.num_frames - numbers.first_frames) // numbers.frames + 1
+        most = int(latent_frames * room / need.loop)  # what the loop needs grows with the tokens,
+        for fewer in (most, most - 1):  # but for a little that the text does
+            num_frames = numbers.first_frames + (fewer - 1) * numbers.frames
+            if fewer > 0 and self.fits(replace(setting, num_frames=num_frames), gpu_bytes):
+                return num_frames
+        return 0
+
+    def refusal(self, setting: Setting, gpu_bytes: float, slots: int) -> str | None:
+        """One sentence on what does not fit, and on what would; None if the setting does."""
+        need = self.need(setting)
+        if need.total <= gpu_bytes:
+            return None
+        remedy = self.remedy(setting, gpu_bytes, slots)
+        most = self.most_frames(setting, gpu_bytes)
+        smaller = f"at {setting.height}x{setting.width} at most {most} frames fit" if most else "no length fits"
+        return (
+            f"method {setting.method.name} at {setting.size} needs {need} on a GPU of {gpu_bytes / GIB:.1f} GiB: "
+            f"{f'{remedy} would fit' if remedy else 'no other choice would fit'}; as it is, {smaller}"
+        )
+
+    def _loop(self, setting: Setting) -> int:
+        config: Any = self.models.transformer.config
+        return peak_loop_bytes(
+            {**config, "_class_name": family(self.models.transformer)},
+            setting.method,
+            grid=self.numbers.grid(setting.height, setting.width, setting.num_frames),
+            num_text_tokens=LONGEST_PROMPT,
+            num_steps=setting.num_steps,
+            dtype=self.dtype,
+            group=ImaginedGroup(setting.layout),
+        )
+
+    def _weights(self, setting: Setting) -> tuple[int, int]:
+        """Those on rank 0 during the loop, and while a prompt is encoded."""
+        ranks = setting.layout.world_size if setting.shard_weights else 1
+        transformer, texts = self.models.transformer, self.models.text_encoders
+        whole = called_alone(transformer)
+        gathered = [gathered_bytes(transformer, ranks, whole=whole), *(gathered_bytes(each, ranks) for each in texts)]
+        always = held_bytes(transformer, ranks, whole=whole) + max(gathered)
+        text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(self.models.vae)
+        encoding = always + text + (0 if setting.offload else vae)
+        return (always if setting.offload else encoding), encoding
+
+
+def _changes(setting: Setting, heads: int, slots: int) -> Iterator[tuple[str, Setting]]:
+    """What could be asked for instead, the cheapest first: other places for weights, more ranks, another method."""
+    kept = [("", setting), ("--offload", replace(setting, offload=True))]
+    if setting.layout.world_size > 1:
+        kept.append(("--shard-weights", replace(setting, shard_weights=True)))
+        kept.append(("--offload --shard-weights", replace(setting, offload=True, shard_weights=True)))
+    yield from kept[1:]
+    for ulysses in divisors(heads):
+        if setting.layout.ulysses < ulysses <= slots // setting.layout.ring:
+            more = replace(setting, layout=Layout(ulysses=ulysses, ring=setting.layout.ring))
+            yield f"--ulysses {ulysses}", more
+            yield f"--ulysses {ulysses} --offload", replace(more, offload=True)
+    if setting.method.name != "auto":
+        for words, changed in kept:
+            yield f"--method auto {words}".strip(), replace(changed, method=RECIPES["auto"])
