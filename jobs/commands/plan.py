@@ -12,6 +12,7 @@ from cluster.placement import living_nodes
 from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cost import CostModel, calibrate, estimate
+from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.errors import DONE
 from jobs.options.batch import PlanOptions
@@ -52,6 +53,8 @@ def run(options: PlanOptions) -> int:
         f"on {where}: {count(gangs, 'gang')} of ulysses {layout.ulysses} x ring {layout.ring}, {each} a rank",
         soft_wrap=True,
     )
+    if spec.num_gpus_per_rank and (need := check_gpu_memory(plan, layout, nodes)):
+        console.print(need, soft_wrap=True)
     rows = _rows(plan, model, layout.world_size)
     print_rows(console, rows)
     _print_estimate(console, plan, model, layout.world_size, gangs, on_gpus=on_gpus)

@@ -16,6 +16,7 @@ from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
 from jobs.driver.cost import LONG_S, calibrate, estimate, work
+from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import export_names, remember
@@ -45,6 +46,8 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
         )
         if "auto" in (options.ulysses, options.ring):
             console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
+        if spec.num_gpus_per_rank:
+            check_gpu_memory(plan, layout, cluster_nodes(options))
         _ask(plan, console, spec)
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock)

@@ -1,0 +1,50 @@
+"""Whether a batch's largest video fits on the GPUs that it will have, said before anything starts."""
+
+import os
+from collections.abc import Sequence
+
+from cluster.gpus import least_memory, least_memory_here
+from jobs.driver.batch_plan import Plan
+from jobs.errors import BadInput
+from jobs.options.batch import RenderOptions
+from jobs.request.gangs import Node, nodes_as_given
+from parallel.layout import Layout
+
+
+def check_gpu_memory(plan: Plan, layout: Layout, nodes: Sequence[Node]) -> str | None:
+    """What each GPU needs, in a sentence; None for a model of which that is not known.
+
+    Raises BadInput, naming what would fit, if the GPUs of these nodes have less.
+    """
+    import torch
+
+    from jobs.rank.memory import MemoryPlanner, Setting, models_at
+
+    dtype = getattr(torch, plan.settings.dtype)
+    models = models_at(plan.facts.directory, dtype)
+    if models is None:
+        return None
+    planner, largest = MemoryPlanner(models, plan.facts, dtype), max(plan.todo, key=plan.num_tokens)
+    setting = Setting(
+        method=plan.settings.method,
+        height=largest.height,
+        width=largest.width,
+        num_frames=largest.num_frames,
+        num_steps=largest.steps,
+        layout=layout,
+        shard_weights=plan.options.shard_weights,
+        offload=plan.options.offload,
+    )
+    gpu_bytes, slots = _least_gpu_bytes(plan.options, nodes), max(int(node.get("GPU", 0)) for node in nodes)
+    if gpu_bytes and (refusal := planner.refusal(setting, gpu_bytes, slots)):
+        raise BadInput(refusal)
+    return f"{setting.size} needs {planner.need(setting)} on each GPU"
+
+
+def _least_gpu_bytes(options: RenderOptions, nodes: Sequence[Node]) -> float | None:
+    """The memory of the smallest GPU; None where that is not known, as of nodes that do not run yet."""
+    if nodes_as_given(options):
+        return None
+    address = options.address or os.environ.get("RAY_ADDRESS")
+    is_here = not address or address == "local"
+    return least_memory_here() if is_here else least_memory(nodes)
