@@ -64,10 +64,18 @@ def pretend(library: str) -> None:
     torch.set_num_threads(1)
     ctypes.CDLL(library)
     torch.version.cuda = "13.0"
+    torch.Generator = HostGenerator
     torch.backends.cudnn.is_available = lambda: True
     functional.scaled_dot_product_attention = _fused(functional.scaled_dot_product_attention)
     for name, value in _of_torch_cuda().items():
         setattr(torch.cuda, name, value)
+
+
+class HostGenerator(torch.Generator):
+    """A generator of the host wherever it is asked for: without values nobody sees where it draws."""
+
+    def __new__(cls, device: object = None) -> "HostGenerator":
+        return super().__new__(cls)
 
 
 def _fused(plain: Callable[..., Tensor]) -> Callable[..., Tensor]:

@@ -71,14 +71,14 @@ def load_pipeline(
     )
     for name in own:
         place(getattr(pipeline, name), *places[name])
-    for name in (name for name, (where, _) in places.items() if where != torch.device(device)):
-        pin(getattr(pipeline, name))
     pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     if device == "cpu" and dtype == "float32" and torch.backends.mkldnn.is_available():
         _use_onednn(pipeline.vae)
     if torch.device(device).type == "cuda":
         _use_cudnn(pipeline.vae)
+    for name in (name for name, (where, _) in places.items() if where != torch.device(device)):
+        pin(getattr(pipeline, name))  # last: what is laid out anew lies elsewhere
     return pipeline
 
 

@@ -18,7 +18,6 @@ WAITS = {
 # What may come from the host in a step, and why.
 COPIES = {
     "caching.proxies.trajectory._projection": "once a video: the same random matrix on every device",
-    "caching.features.selection.random_scores": "drawn on the host, so that a seed chooses the same tokens everywhere",
 }
 # What is computed in float32 where the model is in bfloat16, and why.
 FLOAT32 = {
@@ -34,7 +33,11 @@ FLOAT32 = {
     "caching.proxies.context.bias": "counts of tokens, beyond what bfloat16 can count",
     "caching.proxies.trajectory._sketched": "directions of tokens, of which likeness is made",
 }
-QUICK = {"hunyuanvideo": JOINT_RECIPES, "flux": ["resca", "toca"], "wan": ["chipmunk", "resca", "t-gate"]}
+QUICK = {
+    "hunyuanvideo": ["auto", "chipmunk", "delta-dit", "full", "resca", "teacache", "toca"],
+    "flux": ["resca"],
+    "wan": ["t-gate"],
+}
 
 
 def cases():

@@ -165,6 +165,7 @@ def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goe
     assert [record.levelno for record in caplog.records] == [logging.ERROR] * 2
 
 
+@pytest.mark.slow
 def test_a_rank_that_raises_alone_does_not_hang_the_others(short_grace, tmp_path: Path):
     items = [{"value": 1, "first": "fail", "rank": 1}, {"value": 2}]
     outcomes, events = run(tmp_path, items, budgets=Budgets(item_failures=1))
@@ -182,6 +183,7 @@ def test_a_killed_rank_costs_one_attempt(tmp_path: Path):
     assert lost.error is not None and lost.error.startswith("Rank 1 on ")
 
 
+@pytest.mark.slow
 def test_a_stopped_rank_costs_one_attempt_and_is_named(short_grace, tmp_path: Path):
     items = [{"value": 1}, {"value": 2, "first": "stop_once", "rank": 1}, {"value": 3}]
     outcomes, events = run(tmp_path, items, toy=WatchedToy)
@@ -306,6 +308,7 @@ def test_an_impossible_gang_is_refused_before_anything_starts():
     assert events == []
 
 
+@pytest.mark.slow
 def test_the_batch_does_not_wait_for_nodes_whose_gangs_nobody_needs_any_more(tmp_path: Path):
     events: list[Event] = []
     promised = [{"CPU": 2.0}, {"CPU": 2.0}]  # the second never comes

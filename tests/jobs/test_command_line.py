@@ -227,7 +227,7 @@ def test_ranks_get_variables_and_timeouts_as_given(place):
 
     words = ["--env", "NCCL_IB_HCA=mlx5", "--env", "A=b=c", "--env", "EMPTY=", "--start-timeout", "1200"]
     given = parse(["render", "good.txt", "--out", "out", *words, "--deadline", "60"])
-    _, spec = gang_spec(given, heads=4, tokens=32, method=RECIPES["full"], nodes=[{"CPU": 2}])
+    _, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=32, method=RECIPES["full"], nodes=[{"CPU": 2}])
     assert spec.env == {"NCCL_IB_HCA": "mlx5", "A": "b=c", "EMPTY": ""}
     assert (spec.start_timeout_s, spec.collective_timeout_s) == (1200, 60)
 

@@ -9,6 +9,7 @@ import pytest
 import torch
 import torch.distributed as dist
 from pytest import MonkeyPatch
+from torch import Tensor
 from torch.distributed.device_mesh import DeviceMesh
 
 from parallel import weights
@@ -84,18 +85,35 @@ def test_a_rank_stays_on_the_device_and_keeps_the_number_format(fake_cuda, ulyss
     check(sight, DTYPE, COPIES_OF_RANKS)
 
 
+class NothingToRead:
+    """In the place of the reader of weights: they have no values here."""
+
+    def __init__(self, device: torch.device) -> None: ...
+
+    def __enter__(self) -> "NothingToRead":
+        return self
+
+    def __exit__(self, *_: object) -> None: ...
+
+    def read(self, *_: object) -> None: ...
+
+
+def stored(name: str, tensor: Tensor) -> Stored:
+    return Stored(path=Path(), name=name, dtype=DTYPE, shape=tuple(tensor.shape), offset=0)
+
+
 def see_split_weights(name: str) -> tuple[Sight, tuple[str, tuple[int, ...]]]:
     """A recipe's steps on a rank that holds an eighth of each block; where and what it holds of a layer."""
     layout = Layout(ulysses=8)
     make, settings = FAMILIES["hunyuanvideo"]
     model: Any = on_fake_cuda(make, DTYPE, device="meta", **settings)
     with fake_world(3, layout.world_size), sequence_group(layout) as group, MonkeyPatch.context() as patch:
-        patch.setattr(weights, "_read", lambda *_: None)
+        patch.setattr(weights, "_Reader", NothingToRead)
         mesh = DeviceMesh.from_group(dist.distributed_c10d._get_default_group(), "cuda")  # reads values of its own
         patch.setattr(DeviceMesh, "from_group", lambda *_: mesh)
         with MODE:
             shard(model, group, whole=[model.transformer_blocks[0].norm1])
-            fill(model, {place: Stored(path=Path(), name=place) for place in model.state_dict()}, CUDA)
+            fill(model, {name: stored(name, tensor) for name, tensor in model.state_dict().items()}, CUDA)
         own = model.transformer_blocks[0].attn.to_q.weight.to_local()
         return see_steps(model, name, DTYPE, UNEVEN, group), (own.device.type, tuple(own.shape))
 

@@ -27,6 +27,7 @@ def prompt(renderer):
     return renderer.encode("a cat walks on grass")
 
 
+@pytest.mark.slow
 def test_rows_of_methods_and_peers(tmp_path):
     model, table = save_tiny_pipeline(tmp_path / "model"), tmp_path / "rows.json"
     prompts = tmp_path / "prompts.txt"

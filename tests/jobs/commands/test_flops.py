@@ -9,6 +9,7 @@ from jobs.__main__ import main
 from jobs.measure.published import published
 
 
+@pytest.mark.slow
 def test_rows_of_a_count(tmp_path, capsys):
     file = tmp_path / "rows.json"
     assert main(f"flops --model flux --methods full,taylorseer --interval 2 --steps 2 --json {file}".split()) == 0

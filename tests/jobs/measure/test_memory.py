@@ -12,7 +12,6 @@ from caching.peak import Allocations, steps_that_fill
 from caching.recipe.recipe import RECIPES, recipe
 from jobs.measure.full_size import FULL_SIZE
 from jobs.measure.gpu.bench import TypicalClock
-from jobs.measure.gpu.cases import dense_plan
 from jobs.measure.memory import full_size_planner
 from jobs.rank.memory import GIB, Setting
 from parallel.layout import Layout
@@ -39,7 +38,7 @@ def see_peak(name: str) -> int:
         MODEL.append(on_fake_cuda(getattr(diffusers, config["_class_name"]), torch.bfloat16))
     [model], method = MODEL, RECIPES[name]
     num_steps = method.schedule.num_steps(STEPS)
-    dense = [step for step, is_dense in enumerate(dense_plan(method, STEPS)) if is_dense]
+    dense = [step for step, is_dense in enumerate(method.dense_plan(STEPS)) if is_dense]
     weights = [*model.parameters(), *model.buffers()]
     with MODE, torch.no_grad(), Allocations("cuda", beside=weights) as allocations, Seen([256] + [1.0] * 1000):
         engine = Engine(model, method)

@@ -80,6 +80,7 @@ def test_without_its_ledger_its_sidecars_tell(out):
     assert list(make_plan(options).known.finished) == ["done", "other"]
 
 
+@pytest.mark.slow
 def test_retry_finishes_what_was_interrupted_and_what_was_given_up(out, capsys):
     before = finished_files(out)
     assert main(["retry", "out"]) == 0

@@ -91,6 +91,7 @@ def check_sidecar(sidecar):
     assert set(sidecar["versions"]) == {"torch", "diffusers", "transformers", "xfuser", "ray"}
 
 
+@pytest.mark.slow
 def test_split_weights_render_the_latents_of_one_process(tiny_model, tmp_path):
     """`resca render --shard-weights --offload`."""
     prompts = tmp_path / "prompts.txt"
