@@ -83,7 +83,7 @@ def models_at(directory: Path, dtype: torch.dtype) -> Models | None:
     try:
         with torch.device("meta"):
             transformer, vae, *text_encoders = (build(directory / name, dtype) for name in names)
-    except CannotStream:
+    except (CannotStream, ValueError):  # or a configuration of a class that is not known here
         return None
     return Models(transformer=transformer, vae=vae, text_encoders=text_encoders)
 

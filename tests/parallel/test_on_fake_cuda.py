@@ -88,7 +88,8 @@ def test_a_rank_stays_on_the_device_and_keeps_the_number_format(fake_cuda, ulyss
 class NothingToRead:
     """In the place of the reader of weights: they have no values here."""
 
-    def __init__(self, device: torch.device) -> None: ...
+    def __init__(self, device: torch.device) -> None:
+        self.device = device
 
     def __enter__(self) -> "NothingToRead":
         return self
