@@ -1,8 +1,14 @@
-"""Environment variables for what is started meanwhile."""
+"""Environment variables: what they say of Ray, and those for what is started meanwhile."""
 
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+
+
+def ray_address(given: str | None) -> str | None:
+    """The cluster to attach to: as given, or as RAY_ADDRESS says; None for a Ray of one's own."""
+    address = given or os.environ.get("RAY_ADDRESS")
+    return None if address == "local" else address or None
 
 
 @contextmanager

@@ -18,7 +18,7 @@ from ray.job_config import JobConfig
 
 from cluster.attaching import ClusterUnavailable, ask, is_loopback, locate, why_not
 from cluster.cpus import usable_cpus
-from cluster.environment import environment
+from cluster.environment import environment, ray_address
 from cluster.host import OBJECT_STORE_BYTES, obstacles, temporary_directory
 from cluster.signals import bounded, deaf_to_hang_ups, ending_in_order, handled, take_note
 from cluster.token import keep_private, own_token
@@ -55,7 +55,7 @@ def ray_runtime(
         yield
         return
     keep_private()
-    address = address or os.environ.get("RAY_ADDRESS") or "local"
+    address = ray_address(address) or "local"
     with ExitStack() as stack:
         if address == "local":
             stack.enter_context(own_token())

@@ -80,9 +80,11 @@ class Choice:
 
     @property
     def missing(self) -> str | None:
-        """The package that it needs and that is not installed."""
+        """One sentence on the package that it needs and that is not installed; None if there is no such."""
         kernel = KERNELS.get(self.name)
-        return None if kernel is None or is_installed(kernel) else kernel.package
+        if kernel is None or is_installed(kernel):
+            return None
+        return f"{self.name} attention needs {kernel.package}, which is not installed"
 
 
 def is_installed(kernel: Kernel) -> bool:

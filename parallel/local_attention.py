@@ -94,7 +94,7 @@ def backend_type(name: str) -> "AttentionBackendType":
 def obstacle(choice: Choice, device: torch.device, dtype: torch.dtype, head_width: int = 64) -> str | None:
     """Why a kernel cannot attend here, found by trying it; None if it can."""
     if missing := choice.missing:
-        return f"{choice.name} attention needs {missing}, which is not installed"
+        return missing
     states = torch.zeros(*PROBED, head_width, device=device, dtype=dtype)
     try:
         with warnings.catch_warnings(action="ignore"):

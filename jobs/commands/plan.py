@@ -1,6 +1,5 @@
 """`resca plan PROMPTS --out DIR`: what `render` with the same options would do, on what, and for how long."""
 
-import os
 from collections import defaultdict
 from collections.abc import Sequence
 from typing import TypedDict
@@ -8,6 +7,7 @@ from typing import TypedDict
 from rich.console import Console
 
 from cluster.cpus import usable_cpus
+from cluster.environment import ray_address
 from cluster.placement import living_nodes
 from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
@@ -95,8 +95,8 @@ def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:
     """What was given, or the cluster at the address has; without one this machine."""
     if nodes := nodes_as_given(options):
         return nodes, count(len(nodes), "node")
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    if not address or address == "local":
+    address = ray_address(options.address)
+    if address is None:
         return [_this_machine()], "this machine"
     with running_ray(address):
         nodes = living_nodes()

@@ -11,6 +11,7 @@ from typing import TypedDict
 
 import psutil
 
+from cluster.environment import ray_address
 from cluster.host import obstacles
 from cluster.token import default_file
 from jobs.doctor.finding import Finding, ok, problem, warning
@@ -72,8 +73,7 @@ def check_cluster(options: DoctorOptions) -> Iterator[Finding]:
 
 def address_of(options: DoctorOptions) -> str | None:
     """The cluster that `render` would attach to."""
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    return None if address == "local" else address
+    return ray_address(options.address)
 
 
 def _ask(address: str) -> Answer:

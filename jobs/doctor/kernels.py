@@ -17,8 +17,7 @@ def check_attention(options: DoctorOptions) -> Iterator[Finding]:
         yield problem(str(error), "name one of these")
         return
     if missing := choice.missing:
-        found = f"{choice.name} attention needs {missing}, which is not installed"
-        yield problem(found, "install it on all nodes, or leave --attention auto")
+        yield problem(missing, "install it on all nodes, or leave --attention auto")
     else:
         yield _try(choice) if has_driver() else _without_gpu(options, choice)
 

@@ -1,8 +1,8 @@
 """Whether a batch's largest video fits on the GPUs that it will have, said before anything starts."""
 
-import os
 from collections.abc import Sequence
 
+from cluster.environment import ray_address
 from cluster.gpus import least_memory, least_memory_here
 from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
@@ -45,6 +45,4 @@ def _least_gpu_bytes(options: RenderOptions, nodes: Sequence[Node]) -> float | N
     """The memory of the smallest GPU; None where that is not known, as of nodes that do not run yet."""
     if nodes_as_given(options):
         return None
-    address = options.address or os.environ.get("RAY_ADDRESS")
-    is_here = not address or address == "local"
-    return least_memory_here() if is_here else least_memory(nodes)
+    return least_memory(nodes) if ray_address(options.address) else least_memory_here()

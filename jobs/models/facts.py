@@ -34,6 +34,7 @@ class ModelFacts(Numbers):
 
     name: str
     source: str
+    family: Family
     revision: str
     dtype: str
     directory: Path
@@ -47,12 +48,12 @@ class ModelFacts(Numbers):
     @property
     def earlier_revision(self) -> str | None:
         """What earlier versions called the revision of a local model; None for one of the hub."""
-        directory = Path(model_directory(self.source))
-        return earlier_revision(directory) if directory.is_dir() else None
+        directory = local_directory(self.source)
+        return earlier_revision(directory) if directory else None
 
     def vae_dtype(self, dtype: str) -> str | None:
         """The number format of the VAE where the model is in `dtype`; None for the same."""
-        return read_family(self.directory, self.name).vae_dtypes.get(dtype)
+        return self.family.vae_dtypes.get(dtype)
 
     def check_size(self, height: int, width: int, num_frames: int) -> None:
         """Check a size in pixels and frames. Raises BadInput, naming the nearest valid one, or for too many tokens."""
@@ -88,14 +89,14 @@ def read_facts(model: str, *, own_code: bool = False, variant: str | None = None
         check_configs(directory, family)
         source = model if model == "demo" else str(directory.resolve())
         revision = revision_of(directory, family, [path for each in weights.values() for path in each.files])
-        return _facts(model, source, revision, directory, stored_dtype(weights["transformer"]), variant)
+        return _facts(model, source, family, revision, directory, stored_dtype(weights["transformer"]), variant)
     if hub := HUB_ID.fullmatch(model):
         directory = download(hub["name"], hub["revision"])
         family = _checked_family(model, directory, own_code=own_code)
         if files := repository_files(hub["name"], directory.name):
             _check_names(model, directory, family, variant, files)
         _weights(directory, family, variant, is_partial=True)
-        return _facts(model, hub["name"], directory.name, directory, "bfloat16", variant)
+        return _facts(model, hub["name"], family, directory.name, directory, "bfloat16", variant)
     raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
 
 
@@ -122,12 +123,14 @@ def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:
     return family
 
 
-def _facts(name: str, source: str, revision: str, directory: Path, dtype: str, variant: str | None) -> ModelFacts:
-    family = read_family(directory, name)
+def _facts(
+    name: str, source: str, family: Family, revision: str, directory: Path, dtype: str, variant: str | None
+) -> ModelFacts:
     defaults = _read_defaults(directory / "resca.json", family.defaults)
     return ModelFacts(
         name=name,
         source=source,
+        family=family,
         revision=revision,
         variant=variant,
         **vars(_read_numbers(directory, family)),

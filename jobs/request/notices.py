@@ -4,7 +4,6 @@ import re
 from collections.abc import Sequence
 from pathlib import Path
 
-from jobs.models.directory import read_family
 from jobs.models.facts import ModelFacts
 from jobs.models.prompt_length import cut_tokens
 from jobs.request.prompts import Item
@@ -27,8 +26,8 @@ def _quoted(lines: Sequence[Item], path: Path) -> list[str]:
 
 
 def _cut(lines: Sequence[Item], path: Path, facts: ModelFacts) -> list[str]:
-    family, template = read_family(facts.directory, facts.name), facts.defaults.prompt_template
-    cut = cut_tokens(facts.directory, family, template, [line.prompt for line in lines])
+    template = facts.defaults.prompt_template
+    cut = cut_tokens(facts.directory, facts.family, template, [line.prompt for line in lines])
     places = [f"{_place(line, path)} by {cut[line.prompt]} tokens" for line in lines if line.prompt in cut]
     verb = "prompt is" if len(places) == 1 else "prompts are"
     told = f"{len(places)} {verb} longer than the model reads, and cut off at the end: {path}, {_listed(places)}"

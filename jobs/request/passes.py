@@ -3,6 +3,8 @@
 On a GPU a pass takes as long as the host needs to launch its kernels, however many ranks share the video.
 """
 
+from functools import lru_cache
+
 from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import TrajectoryMedoids
 from jobs.models.family import Numbers
@@ -19,6 +21,7 @@ def seconds_of_a_pass(model: Numbers) -> float:
     return model.blocks * BLOCK_LAUNCH_S
 
 
+@lru_cache(maxsize=256)  # once a number of steps, not once a video
 def count_passes(method: Recipe, num_steps: int) -> tuple[int, int]:
     """The dense steps of a video, and its passes of proxies; there are none before the second dense step."""
     num_dense = num_passes = since = 0

@@ -14,6 +14,7 @@ from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Interval, Places, Until
 from caching.recipe.tokens import TrajectoryMedoids
+from tests.caching.models.test_wan import CONFIG as CONFIG_OF_WAN
 from tests.fake_cuda import CUDA, MODE, Seen, devices_and_formats, on_fake_cuda
 
 GRID = (17, 30, 40)  # of 480x640x65: as no values are computed, it costs no more than a small one
@@ -31,17 +32,7 @@ FAMILIES = {
     ),
     "wan": (
         WanTransformer3DModel,
-        dict(
-            patch_size=(1, 2, 2),
-            num_attention_heads=24,
-            attention_head_dim=16,
-            in_channels=4,
-            out_channels=4,
-            text_dim=16,
-            freq_dim=16,
-            ffn_dim=32,
-            num_layers=3,
-        ),
+        CONFIG_OF_WAN | dict(num_attention_heads=24, attention_head_dim=16),
     ),
 }
 NUM_TEXT = 7

@@ -13,9 +13,7 @@ from urllib.request import urlopen
 import pytest
 
 from tests.jobs.survival.harness import (
-    PROMPTS,
     RAY,
-    SETTINGS,
     Driver,
     check_nothing_is_lost,
     checksums,
@@ -23,6 +21,7 @@ from tests.jobs.survival.harness import (
     ledger,
     told,
     until,
+    words,
 )
 from tests.jobs.survival.tunnel import Tunnel
 from tests.ray_configs.ports import free_ports
@@ -52,11 +51,8 @@ def dashboard() -> Iterator[str]:
 @pytest.fixture
 def submit(dashboard: str, model: Path, steps: int, tmp_path: Path) -> Callable[..., Driver]:
     def submit(*options: object, environment: dict[str, str] = TOKEN) -> Driver:
-        prompts = tmp_path / "prompts.txt"
-        prompts.write_text("\n".join(PROMPTS))
-        words = [prompts, "--out", tmp_path / "out", "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
-        log = tmp_path / "submit.log"
-        return Driver("submit", *words, "--dashboard", dashboard, *options, log=log, environment=environment)
+        log, asked = tmp_path / "submit.log", words(model, tmp_path / "out", steps, tmp_path)
+        return Driver("submit", *asked, "--dashboard", dashboard, *options, log=log, environment=environment)
 
     return submit
 
