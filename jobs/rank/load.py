@@ -53,17 +53,10 @@ def load_pipeline(
     places = {"transformer": (torch.device(device), _split(ranks, called_alone)), "vae": (waits_on, None)}
     places |= {name: (waits_on, _split(ranks)) for name in family.text_encoders if with_text}
     own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
-    models = {
-        name: load_component(
-            directory / name,
-            dtype=formats.get(name, formats["default"]),
-            device=where,
-            variant=variant,
-            split=split,
-        )
-        for name, (where, split) in places.items()
-        if name not in own
-    }
+    models: dict[str, nn.Module] = {}
+    for name in (each for each in places if each not in own):
+        (where, split), number_format = places[name], formats.get(name, formats["default"])
+        models[name] = load_component(directory / name, dtype=number_format, device=where, variant=variant, split=split)
     skipped = {} if with_text else dict.fromkeys(_text(family))
     of_own = {"variant": variant} if own else {}  # the others are there already
     pipeline = _pipeline_class(family, offload).from_pretrained(
@@ -74,8 +67,9 @@ def load_pipeline(
     pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     _hasten_convolutions(pipeline.vae, device, dtype)
-    for name in (name for name, (where, _) in places.items() if where != torch.device(device)):
-        pin(getattr(pipeline, name))  # last: what is laid out anew lies elsewhere
+    for name, (where, _) in places.items():
+        if where != torch.device(device):
+            pin(getattr(pipeline, name))  # last: what is laid out anew lies elsewhere
     return pipeline
 
 
