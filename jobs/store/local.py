@@ -83,11 +83,12 @@ class LocalStorage(Storage):
         publish(file, self._path_to_write(name))
 
     @_in_trouble
-    def append(self, name: str, text: bytes) -> None:
-        """Add to a file, and see it on disk. Raises OSError; then nothing was added."""
+    def append(self, name: str, text: bytes, after: int) -> None:
+        """Add to the first `after` bytes of a file, and see it on disk. Raises OSError; then nothing was added."""
         with self._path_to_write(name).open("ab", buffering=0) as file:
-            whole = file.tell()
+            whole = min(after, file.tell())
             try:
+                file.truncate(whole)  # What a signal has interrupted comes again.
                 while text:  # An unbuffered file may take less than it is given.
                     text = text[file.write(text) :]
                 os.fsync(file.fileno())
@@ -167,10 +168,11 @@ class LocalJournal:
     """One file, which grows."""
 
     def __init__(self, storage: LocalStorage, name: str) -> None:
-        self._storage, self._name = storage, name
+        self._storage, self._name, self._num_bytes = storage, name, 0
 
     def append(self, lines: bytes) -> None:
-        self._storage.append(self._name, lines)
+        self._storage.append(self._name, lines, after=self._num_bytes)
+        self._num_bytes += len(lines)
 
 
 def _stored(status: os.stat_result) -> Stored:

@@ -27,7 +27,10 @@ class Journal(Protocol):
     """One writer's part of a record that only grows: lines in numbered files of a folder, after all that are there."""
 
     def append(self, lines: bytes) -> None:
-        """Add whole lines, and see them on disk. Raises OSError; then none of them was added."""
+        """Add whole lines, and see them on disk. Raises OSError; then none of them was added.
+
+        What another exception (of a signal's handler) has interrupted may be there, and is replaced the next time.
+        """
 
 
 class Storage(ABC):

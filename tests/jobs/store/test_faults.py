@@ -43,7 +43,7 @@ PLACES: dict[str, tuple[str, Place]] = {
     "a video's bytes on disk": ("os.fsync", lambda storage, file: storage.publish(file, "videos/a.mp4")),
     "a video's name": ("os.replace", lambda storage, file: storage.publish(file, "videos/a.mp4")),
     "a sidecar": ("pathlib.Path.write_bytes", lambda storage, file: storage.write("videos/a.json", b"{}")),
-    "the ledger": ("os.fsync", lambda storage, file: storage.append("ledger/1.jsonl", b"{}\n")),
+    "the ledger": ("os.fsync", lambda storage, file: storage.append("ledger/1.jsonl", b"{}\n", 0)),
 }
 
 

@@ -1,6 +1,7 @@
 """The ledger: what is read back is what was added, whatever was torn."""
 
 import json
+import os
 import tracemalloc
 
 import pytest
@@ -80,6 +81,25 @@ def test_what_could_not_be_written_is_written_the_next_time(tmp_path):
     ledger.add("start", id="a", n=1)
     ledger.flush()
     assert dict(read_state(storage).counts()) == {"running": 1}
+
+
+def test_what_a_signal_interrupted_stands_there_once(tmp_path, monkeypatch):
+    """SIGTERM comes as an exception, here when the lines are written and not yet synced; the last words come later."""
+
+    def end(_: int) -> None:
+        raise SystemExit(143)
+
+    storage = open_storage(tmp_path)
+    ledger = Ledger(storage)
+    ledger.add("begin", total=1)
+    ledger.flush()
+    ledger.add("start", id="a", n=1)
+    with monkeypatch.context() as patch, pytest.raises(SystemExit):
+        patch.setattr(os, "fsync", end)
+        ledger.flush()
+    ledger.add("end", how="stopped")
+    ledger.flush()
+    assert [line["e"] for line in read_lines(storage)] == ["begin", "start", "end"]
 
 
 DONE = {"e": "done", "t": 1.0, **{key: value for key, value in done_line("a").items() if value is not None}}

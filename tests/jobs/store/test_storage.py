@@ -149,12 +149,12 @@ def test_a_line_that_a_full_disk_took_half_of_is_taken_back(tmp_path: Path):
         "import resource, signal, sys; from pathlib import Path; from jobs.store.local import LocalStorage\n"
         "signal.signal(signal.SIGXFSZ, signal.SIG_IGN)\n"
         "resource.setrlimit(resource.RLIMIT_FSIZE, (10, 100))\n"
-        "storage = LocalStorage(Path(sys.argv[1])); storage.append('log', b'first\\n')\n"
-        "try: storage.append('log', b'second\\n')\n"
-        "except OSError: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); storage.append('log', b'third\\n')"
+        "journal = LocalStorage(Path(sys.argv[1])).journal('log'); journal.append(b'first\\n')\n"
+        "try: journal.append(b'second\\n')\n"
+        "except OSError: resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100)); journal.append(b'third\\n')"
     )
     subprocess.run([sys.executable, "-c", code, str(tmp_path)], check=True, cwd=Path(__file__).parents[3], timeout=60)
-    assert (tmp_path / "log").read_bytes() == b"first\nthird\n"
+    assert (tmp_path / "log" / "000001.jsonl").read_bytes() == b"first\nthird\n"
 
 
 def test_a_folder_is_told_while_files_in_it_get_their_names(tmp_path: Path):
