@@ -3,7 +3,8 @@
 Legend: B batch, C latent channels, F frames, H height, W width, N local tokens, P values of a patch.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
 from typing import Any
@@ -12,78 +13,73 @@ import torch
 from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
-from caching.attention import Router
-from caching.generation import Generation, Progress
+from caching.attachment import Attachment
+from caching.generation import Generation, Progress, Stage
 from caching.group import Group, LocalGroup
-from caching.models import adapter_for
+from caching.models.adapter import Inputs
 from caching.models.state import Grid
 from caching.recipe.recipe import Recipe
 from caching.recipe.schedule import Clock, Places
 from caching.shards import ShardMap
 from caching.site import Site, Timed, untimed
 from caching.snapshot import Snapshot, capture, restore
-
-MAX_VARIANTS = 64  # of a compiled block: dense and sparse steps differ in shape, and so do a benchmark's recipes
+from caching.text import is_even
 
 
 class Engine:
-    """One recipe on one transformer. Call `begin` before each generation, and `end` after it to free what it cached.
+    """One recipe on one model. Call `begin` before each generation, and `end` after it to free what it cached.
 
-    `detach` restores the transformer.
+    `detach` restores the model.
 
     Args:
+        transformer: the model, or its transformers in the order in which they take over from each other.
         compiler: the backend by which `torch.compile` compiles the blocks; None leaves them as they are.
-        timed: told of the parts of each step ("step", "dense", "clustering", "proxies", "simulation"), to see where
+        timed: told of the parts of each pass ("step", "dense", "clustering", "proxies", "simulation"), to see where
             the seconds go.
     """
 
     def __init__(
         self,
-        transformer: nn.Module,
+        transformer: nn.Module | Sequence[nn.Module],
         recipe: Recipe,
         group: Group | None = None,
         *,
         compiler: str | None = None,
         timed: Timed = untimed,
     ) -> None:
-        self.transformer, self.recipe, self.timed = transformer, recipe, timed
+        transformers = [transformer] if isinstance(transformer, nn.Module) else transformer
+        whole = recipe.feature not in ("module", "attention")
+        self.recipe, self.timed = recipe, timed
         self.group: Group = group or LocalGroup()
-        self.adapter = adapter_for(transformer)
-        self.router = Router(opaque=compiler is not None)
+        self.attachments = [Attachment(each, self._answer, compiler=compiler, whole=whole) for each in transformers]
+        self.transformer, self.adapter = self.attachments[0].transformer, self.attachments[0].adapter
         self.generation: Generation | None = None
         self.times: list[float] = []  # the noise level of each step of the last generation
         self.progress = Progress()  # of the last generation
-        self._originals = [attention.processor for attention in self.adapter.attentions]
-        for attention in self.adapter.attentions:
-            attention.set_processor(self.adapter.processor(self.router))
-        patched = [transformer, *(self.adapter.block_list if compiler is not None else ())]
-        self._forwards = [(module, vars(module).get("forward")) for module in patched]  # of the instance, if it has one
-        if compiler is not None:
-            self._compile(compiler)
-        transformer.forward = self.forward
 
     def detach(self) -> None:
-        """Give the transformer back exactly as it was; a second call does nothing."""
-        if self.transformer.__dict__.get("forward") != self.forward:
-            return
-        self.end()
-        for module, forward in self._forwards:
-            vars(module).pop("forward", None)
-            if forward is not None:
-                module.forward = forward
-        for attention, processor in zip(self.adapter.attentions, self._originals, strict=True):
-            attention.set_processor(processor)
+        """Give the model back exactly as it was; a second call does nothing."""
+        if all([each.detach() for each in self.attachments]):
+            self.end()
 
-    def begin(self, grid: Grid, times: list[float], *, decide: Callable[[Clock], Clock] = lambda clock: clock) -> None:
+    def begin(
+        self,
+        grid: Grid,
+        times: list[float],
+        *,
+        batched: int = 1,
+        decide: Callable[[Clock], Clock] = lambda clock: clock,
+    ) -> None:
         """Start a generation on a token grid (frames, height, width) with the noise level of each step.
 
-        `decide` may put another clock in place of the schedule's.
+        `batched` is how many passes a call holds, as parts of its batch (2 where a pipeline doubles the batch for
+        guidance). `decide` may put another clock in place of the schedule's.
         """
         self.end()
         schedule = self.recipe.schedule.fitted(self.adapter.teacache_fit)
-        clock, site = decide(schedule.start(len(times))), self._make_site(grid, len(times))
-        self.generation = Generation(self.recipe, self.adapter, site, times, clock)
-        self.grid, self.times, self.progress = grid, times, self.generation.progress
+        clock, stages = decide(schedule.start(len(times))), self._make_stages(grid, len(times))
+        self.generation = Generation(self.recipe, stages, times, clock)
+        self.grid, self.times, self.batched, self.progress = grid, times, batched, self.generation.progress
 
     def end(self) -> None:
         """Let go of what is cached, after the last step; what was counted stays. A second call does nothing."""
@@ -94,7 +90,10 @@ class Engine:
     def forward(
         self, hidden_states: Tensor, return_dict: bool = True, attention_kwargs: Any = None, **inputs: Any
     ) -> Transformer2DModelOutput | tuple[Tensor]:
-        """The velocity at the next step, in float32 whatever the model's number format.
+        """The velocity of the next step, in float32 whatever the model's number format.
+
+        Each call is a step, but in `of_pass`. A pipeline calls the transformer itself, where the names of passes, or
+        else the timestep, tell whether a call is of the same step.
 
         A scheduler gives latents the format of what it is told, and pipelines give that of the latents to the timestep:
         bfloat16 would round both, and a small step would leave a third of the latents as they were.
@@ -107,13 +106,13 @@ class Engine:
         Raises:
             RuntimeError: before `begin`, after the last step, or after `end`.
         """
-        generation = self._begun()
-        if hidden_states.ndim == 3:
-            output = generation.advance(hidden_states, inputs)
-        else:
-            patches = self.group.shard(self.adapter.unfold(hidden_states))
-            output = self.adapter.fold(self.group.gather(generation.advance(patches, inputs)), self.grid)
-        return Transformer2DModelOutput(sample=output) if return_dict else (output,)
+        first = self.attachments[0]
+        with self.of_pass(first.pass_name or "sole"):
+            return first.forward(hidden_states, return_dict, attention_kwargs, **inputs)
+
+    def of_pass(self, name: str) -> AbstractContextManager[None]:
+        """Calls in the block are of the pass of this name, as `cache_context` of diffusers says it."""
+        return self.attachments[0].cache_context(name)
 
     def snapshot(self, latents: Tensor) -> Snapshot:
         """The generation after the last step, with the latents that it led to.
@@ -128,7 +127,7 @@ class Engine:
         Call it after `begin` with the same model, recipe, grid, times and layout. ValueError for a snapshot of another
         version.
         """
-        state = restore(snapshot, self._begun().site.device)
+        state = restore(snapshot, self._begun().stages[0].site.device)
         self._begun().load_state_dict(state["generation"])
         return state["latents"]
 
@@ -179,18 +178,43 @@ class Engine:
             raise RuntimeError("call begin() with the grid and the noise levels before each generation")
         return self.generation
 
-    def _make_site(self, grid: Grid, num_steps: int) -> Site:
+    def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
+        adapter, is_whole = attachment.adapter, hidden_states.ndim != 3
+        patches = self.group.shard(adapter.unfold(hidden_states)) if is_whole else hidden_states
+        velocity = self._velocity(attachment, patches, inputs)
+        return adapter.fold(self.group.gather(velocity), self.grid) if is_whole else velocity
+
+    def _velocity(self, attachment: Attachment, patches: Tensor, inputs: Inputs) -> Tensor:
+        """Of each pass that a call holds `[B, N, P]`.
+
+        A batch whose passes keep nothing for later stays together: apart, its sums would round in another way.
+        """
+        generation, number, name = self._begun(), self.attachments.index(attachment), attachment.pass_name
+        keeps_nothing = not self.recipe.schedule.has_sparse_steps
+        if self.batched == 1 or (keeps_nothing and is_even(inputs.get("encoder_attention_mask"))):
+            return generation.advance(number, name, patches, inputs)
+        names = [f"{name} {part}" if name else None for part in range(self.batched)]
+        parts = zip(names, patches.chunk(self.batched), _parted(inputs, len(patches), self.batched), strict=True)
+        return torch.cat([generation.advance(number, *part) for part in parts])
+
+    def _make_stages(self, grid: Grid, num_steps: int) -> list[Stage]:
         num_tokens = prod(grid)
         self.group.divide(self._pieces(num_tokens))
-        cosines, sines = self.adapter.rotary(grid, next(self.transformer.parameters()).device)
-        return Site(
+        return [self._make_stage(attachment, grid, num_tokens, num_steps) for attachment in self.attachments]
+
+    def _make_stage(self, attachment: Attachment, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
+        adapter = attachment.adapter
+        cosines, sines = adapter.rotary(grid, next(attachment.transformer.parameters()).device)
+        site = Site(
             group=self.group,
-            router=self.router,
+            router=attachment.router,
             num_tokens=num_tokens,
             num_steps=num_steps,
             rotary=(self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0]),
+            grid=grid if self.group.world_size == 1 else None,
             timed=self.timed,
         )
+        return Stage(adapter, site)
 
     def _pieces(self, num_tokens: int) -> list[int]:
         """The tokens of each rank: whole logical shards where the recipe has any, else as evenly as can be."""
@@ -198,12 +222,13 @@ class Engine:
         num_shards = max(ranks, self.recipe.shards or 1)
         return ShardMap(num_tokens=num_tokens, num_shards=num_shards, world_size=ranks).pieces
 
-    def _compile(self, backend: str) -> None:
-        """Compile the blocks, without graph breaks unless modules inside them are cached.
 
-        Their forward alone, not their call: hooks, such as those that gather split weights, run as they are.
-        """
-        torch._dynamo.config.recompile_limit = max(MAX_VARIANTS, torch._dynamo.config.recompile_limit)
-        for block in self.adapter.block_list:
-            whole = self.recipe.feature not in ("module", "attention")
-            block.forward = torch.compile(block.forward, backend=backend, fullgraph=whole)
+def _parted(inputs: Inputs, batch: int, num_parts: int) -> list[Inputs]:
+    """The inputs of each part of a batch; what is not one for each of its members is the same for all parts."""
+
+    def part(value: object, number: int) -> object:
+        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch:
+            return value.chunk(num_parts)[number]
+        return value
+
+    return [{name: part(value, number) for name, value in inputs.items()} for number in range(num_parts)]

@@ -9,7 +9,7 @@ from torch import Tensor
 
 from caching.attention import Router, Triple
 from caching.group import Group
-from caching.models.state import Rotary
+from caching.models.state import Grid, Rotary
 from caching.shards import ShardMap
 
 # Told of each layer: its number, image and text queries, keys and values, and what came out.
@@ -32,6 +32,7 @@ class Site:
     num_tokens: int  # of the whole video
     num_steps: int
     rotary: Rotary  # of the local tokens
+    grid: Grid | None = None  # of the local tokens, if they are all
     timed: Timed = untimed
 
     @property

@@ -32,7 +32,7 @@ class Step:
     @cached_property
     def before(self) -> State:
         """The state before the first block, made when it is first asked for; blocks then attend to all tokens."""
-        state = self.adapter.embed(self.patches, self.site.rotary, self.inputs)
+        state = self.adapter.embed(self.patches, self.site.rotary, self.inputs, grid=self.site.grid)
         self.site.attend_to_all(state.text.shape[1])
         return state
 

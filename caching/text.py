@@ -26,6 +26,11 @@ class TextTrimmer:
 
 def count_text(mask: Tensor) -> int:
     """The tokens that a mask `[B, L]` keeps; at least one. ValueError if its rows differ."""
-    if len(mask) > 1 and not torch.equal(mask, mask[:1].expand_as(mask)):
+    if not is_even(mask):
         raise ValueError("prompts of one batch must have the same number of tokens; render them one by one")
     return max(1, int(mask[0].sum(dtype=torch.int32)))  # bfloat16 cannot count beyond 256
+
+
+def is_even(mask: Tensor | None) -> bool:
+    """Whether the rows of a mask `[B, L]` keep the same tokens; without a mask they keep all."""
+    return mask is None or len(mask) == 1 or torch.equal(mask, mask[:1].expand_as(mask))

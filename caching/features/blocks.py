@@ -6,9 +6,9 @@ Legend: B batch, N local tokens, P values of a patch, D hidden width.
 from collections.abc import Sequence
 from typing import Any
 
-from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 
+from caching.features.stand_ins import Forward, StandIns
 from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
 from caching.predict.taylor import TaylorPredictor
@@ -16,8 +16,6 @@ from caching.recipe.recipe import Recipe
 from caching.site import Site
 from caching.state_dict import StateDict
 from caching.step import Step
-
-HOOK = "resca"
 
 
 class Unit:
@@ -63,11 +61,9 @@ class DeltaFeature:
         self.adapter, self.num_steps = adapter, site.num_steps
         self.skipped = round(2 / 3 * adapter.num_blocks)
         self.front, self.rear = Unit(order), Unit(order)
-        self.sampled = 0
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
         """No state outlives the addition that it is needed for: at full size each takes most of a gigabyte."""
-        self.sampled += 1
         computed = self.adapter.num_blocks - self.skipped
         after_first = run_blocks(self.adapter, step.before, range(computed))
         state = run_blocks(self.adapter, after_first, range(computed, self.skipped))
@@ -80,9 +76,8 @@ class DeltaFeature:
 
     def sparse(self, step: Step) -> Tensor:
         """The velocity from a third of the blocks, which attend as ever."""
-        self.sampled += 1
         computed = self.adapter.num_blocks - self.skipped
-        if self.sampled <= self.num_steps / 2:
+        if step.number <= self.num_steps / 2:
             state = add(run_blocks(self.adapter, step.before, range(computed)), self.rear.predict(step.time))
         else:
             state = add(step.before, self.front.predict(step.time))
@@ -98,12 +93,11 @@ class DeltaFeature:
         return self.front.cache_bytes + self.rear.cache_bytes
 
     def state_dict(self) -> StateDict:
-        return {"front": self.front.state_dict(), "rear": self.rear.state_dict(), "sampled": self.sampled}
+        return {"front": self.front.state_dict(), "rear": self.rear.state_dict()}
 
     def load_state_dict(self, state: StateDict) -> None:
         self.front.load_state_dict(state["front"])
         self.rear.load_state_dict(state["rear"])
-        self.sampled = state["sampled"]
 
 
 class BlockFeature:
@@ -118,12 +112,13 @@ class BlockFeature:
     ) -> None:
         self.adapter = adapter
         self.time, self.computes, self.keep = 0.0, True, True  # of the present step
-        self.hooked = [module for of_block in modules for module in of_block]
+        cached = [module for of_block in modules for module in of_block]
         self.whole = [not (of_block or only_modules) for of_block in modules]
         self.units = [Unit(order) for _ in range(adapter.num_blocks)]
-        self.part_units = [Unit(order) for _ in self.hooked]
-        for module, unit in zip(self.hooked, self.part_units, strict=True):
-            HookRegistry.check_if_exists_or_initialize(module).register_hook(PartHook(self, unit), HOOK)
+        self.part_units = [Unit(order) for _ in cached]
+        self.stand_ins = StandIns()
+        for module, unit in zip(cached, self.part_units, strict=True):
+            self.stand_ins.add(module, Part(self, unit))
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
         self.time, self.computes, self.keep = step.time, True, keep
@@ -134,9 +129,7 @@ class BlockFeature:
         return self.adapter.head(self._run(step.before))
 
     def detach(self) -> None:
-        for module in self.hooked:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
-        self.hooked = []
+        self.stand_ins.leave()
         for unit in [*self.units, *self.part_units]:  # hooks form cycles, which would keep them until a collection
             unit.forget()
 
@@ -152,6 +145,7 @@ class BlockFeature:
             unit.load_state_dict(of_unit)
 
     def _run(self, state: State) -> State:
+        self.stand_ins.take_turns()
         for index, (whole, unit) in enumerate(zip(self.whole, self.units, strict=True)):
             state = self._run_whole(index, unit, state) if whole else self.adapter.run(index, state)
         return state
@@ -165,28 +159,20 @@ class BlockFeature:
         return add(state, unit.predict(self.time))
 
 
-class PartHook(ModelHook):
+class Part:
     """Computes a module in dense steps and predicts its outputs in sparse ones."""
 
     def __init__(self, feature: BlockFeature, unit: Unit) -> None:
-        super().__init__()
         self.feature, self.unit = feature, unit
 
-    def new_forward(self, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        """Called in place of the module's own forward."""
+    def answer(self, forward: Forward, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
         if self.feature.computes:
-            output = compute(self, *args, **kwargs)
+            output = forward(*args, **kwargs)
             if self.feature.keep:
                 self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
             return output
         first, *others = self.unit.predict(self.feature.time)
         return (first, *others) if others else first
-
-
-def compute(hook: ModelHook, *args: Any, **kwargs: Any) -> Any:
-    """What the module gives that a hook stands before."""
-    forward: Any = hook.fn_ref.original_forward  # set by the registry of `diffusers`, which declares it as None
-    return forward(*args, **kwargs)
 
 
 def whole_blocks(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:

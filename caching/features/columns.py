@@ -10,12 +10,11 @@ from dataclasses import dataclass
 from math import sqrt
 
 import torch
-from diffusers.hooks import HookRegistry, ModelHook
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from caching.attention import Triple
-from caching.features.blocks import HOOK, compute
+from caching.features.stand_ins import Forward, StandIns
 from caching.models.adapter import Adapter, run_blocks
 from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import SparseColumns
@@ -116,7 +115,7 @@ class ColumnFeature:
         self.layers: list[list[Chunks]] = []
         self.heads = self.span = 0  # that are computed at a time: heads, and queries of each in whole chunks
         self.hooks: list[Up | Down] = []
-        self.hooked: list[nn.Module] = []
+        self.stand_ins = StandIns()
         for index in range(adapter.num_blocks):
             for layers in adapter.feed_forwards(index):
                 up = Up(self.mode, max(1, round((1 - self.settings.ratio) * layers.up.out_features)))
@@ -125,6 +124,7 @@ class ColumnFeature:
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
         self.mode.computes, self.mode.keep, self.layers = True, keep, []
+        self.stand_ins.take_turns()
         state = step.before
         self.site.attend_to_all(state.text.shape[1], self._observe_attention)
         return step.velocity(run_blocks(self.adapter, state))
@@ -132,16 +132,16 @@ class ColumnFeature:
     def sparse(self, step: Step) -> Tensor:
         """The velocity `[B, N, P]` from the heavy columns of every layer."""
         self.mode.computes = False
+        self.stand_ins.take_turns()
         state = step.before
         self.site.router.send(self._attend, state.text.shape[1])
         return self.adapter.head(run_blocks(self.adapter, state))
 
     def detach(self) -> None:
-        for module in self.hooked:
-            HookRegistry.check_if_exists_or_initialize(module).remove_hook(HOOK)
+        self.stand_ins.leave()
         for hook in self.hooks:  # they form cycles, which would keep what they hold until a collection
             hook.forget()
-        self.hooks, self.hooked, self.layers = [], [], []
+        self.hooks, self.layers = [], []
 
     @property
     def cache_bytes(self) -> int:
@@ -183,24 +183,21 @@ class ColumnFeature:
         return [[(part, key, value) for part in query.split(self.span, dim=2)] for query, key, value in by_heads]
 
     def _hook(self, module: nn.Module, hook: "Up | Down") -> None:
-        HookRegistry.check_if_exists_or_initialize(module).register_hook(hook, HOOK)
+        self.stand_ins.add(module, hook)
         self.hooks.append(hook)
-        self.hooked.append(module)
 
 
-class Up(ModelHook):
+class Up:
     """The first layer of a feed-forward: in sparse steps only the neurons that changed most between dense steps."""
 
     def __init__(self, mode: Mode, count: int) -> None:
-        super().__init__()
         self.mode, self.count = mode, count
         self.output: Tensor | None = None
         self.columns: Tensor | None = None
 
-    def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
-        """Called in place of the layer's forward."""
+    def answer(self, forward: Forward, module: nn.Linear, states: Tensor) -> Tensor:
         if self.mode.computes:
-            output: Tensor = compute(self, states)
+            output: Tensor = forward(states)
             if self.mode.keep:
                 change = output if self.output is None else output - self.output
                 change = change.abs().sum((0, 1), dtype=torch.float32)  # beyond the range of float16
@@ -227,7 +224,7 @@ class Up(ModelHook):
         return 0 if self.output is None else self.output.nbytes
 
 
-class Down(ModelHook):
+class Down:
     """The second layer: what the neurons that were computed add to its last output.
 
     Args:
@@ -235,15 +232,13 @@ class Down(ModelHook):
     """
 
     def __init__(self, mode: Mode, up: Up, leading: int) -> None:
-        super().__init__()
         self.mode, self.up, self.leading = mode, up, leading
         self.input: Tensor | None = None
         self.output: Tensor | None = None
 
-    def new_forward(self, module: nn.Linear, states: Tensor) -> Tensor:
-        """Called in place of the layer's forward."""
+    def answer(self, forward: Forward, module: nn.Linear, states: Tensor) -> Tensor:
         if self.mode.computes:
-            output: Tensor = compute(self, states)
+            output: Tensor = forward(states)
             if self.mode.keep:
                 self.input, self.output = states, output
             return output

@@ -99,10 +99,19 @@ class Adapter(Protocol):
         """Rotary cosines and sines of every token, each `[N, head width]`."""
         ...
 
-    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        inputs: Inputs,
+        *,
+        text: Tensor | None = None,
+        grid: Grid | None = None,
+    ) -> State:
         """The state before the first block, of any patches `[B, N, P]`.
 
-        `text`, if given, stands for the embedded prompt `[B, L, D]`, which is then not computed.
+        `text`, if given, stands for the embedded prompt `[B, L, D]`, which is then not computed. `grid`, if given, says
+        that these are all patches of a video, so that they may be embedded by the model's own convolution, to the bit.
         """
         ...
 

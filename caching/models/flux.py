@@ -63,7 +63,15 @@ class FluxAdapter(TwoStreamAdapter):
         frames, height, width = (torch.arange(size, device=device) for size in grid)
         return self.transformer.pos_embed(torch.cartesian_prod(frames, height, width))
 
-    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        inputs: Inputs,
+        *,
+        text: Tensor | None = None,
+        grid: Grid | None = None,
+    ) -> State:
         """The state before the first block; `timestep` and `guidance` as the pipeline passes them, a thousandth.
 
         Both stay float32 until they are embedded: bfloat16 cannot tell neighbouring steps apart.

@@ -42,7 +42,15 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
         size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
         return self.transformer.rope(torch.empty(1, 1, *size, device=device))
 
-    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        inputs: Inputs,
+        *,
+        text: Tensor | None = None,
+        grid: Grid | None = None,
+    ) -> State:
         """The state before the first block; `text`, if given, stands for the refined prompt, which is then skipped."""
         model, timestep, guidance = self.transformer, inputs["timestep"], inputs.get("guidance")
         modulation, _token_replace = model.time_text_embed(timestep, inputs["pooled_projections"], guidance)

@@ -41,7 +41,12 @@ class VideoPatches(BlockAdapter):
         blocks = patches.reshape(len(patches), frames, height, width, -1, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def embed_patches(self, patches: Tensor, convolution: nn.Conv3d) -> Tensor:
-        """Tokens `[B, N, D]` as the model's convolution makes them of patches `[B, N, P]`."""
+    def embed_patches(self, patches: Tensor, convolution: nn.Conv3d, grid: Grid | None = None) -> Tensor:
+        """Tokens `[B, N, D]` as the model's convolution makes them of patches `[B, N, P]`.
+
+        A convolution rounds its sums otherwise than a linear layer does, and only the whole of the `grid` shows it how.
+        """
         weight = convolution.weight
+        if grid is not None:
+            return convolution(self.fold(patches.to(weight.dtype), grid)).flatten(2).transpose(1, 2)
         return F.linear(patches.to(weight.dtype), weight.flatten(1), convolution.bias)

@@ -70,7 +70,15 @@ class WanAdapter(VideoPatches):
         cosines, sines = self.transformer.rope(torch.empty(1, 1, *size, device=device))
         return cosines[0, :, 0].float(), sines[0, :, 0].float()
 
-    def embed(self, patches: Tensor, rotary: Rotary, inputs: Inputs, *, text: Tensor | None = None) -> State:
+    def embed(
+        self,
+        patches: Tensor,
+        rotary: Rotary,
+        inputs: Inputs,
+        *,
+        text: Tensor | None = None,
+        grid: Grid | None = None,
+    ) -> State:
         """The state before the first block; `text`, if given, stands for the embedded prompt.
 
         ValueError for a noise level a token (Wan 2.2 TI2V).
@@ -81,7 +89,7 @@ class WanAdapter(VideoPatches):
         embedded = model.condition_embedder(inputs["timestep"], inputs["encoder_hidden_states"])
         time, levels, prompt, _image = embedded
         modulation = torch.cat([time[:, None], levels.unflatten(1, (6, -1))], dim=1)
-        tokens = self.embed_patches(patches, model.patch_embedding)
+        tokens = self.embed_patches(patches, model.patch_embedding, grid)
         return State(tokens, prompt if text is None else text, modulation, rotary)
 
     def text_for_some(self, text: Tensor) -> Tensor:

@@ -147,7 +147,7 @@ def test_a_proxy_sees_what_it_saw_in_the_dense_step(transformer, sample, inputs)
     patches = engine.adapter.unfold(sample)
     with torch.no_grad():
         _, dense, sparse = (engine.forward(patches, **inputs).sample for _ in range(3))
-    index = engine.generation.only.feature.proxies.stage.index
+    index = engine.generation.passes["sole"].feature.proxies.stage.index
     assert_close(sparse[:, index], dense[:, index], rtol=1e-4, atol=1e-5)
 
 

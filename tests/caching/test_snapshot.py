@@ -6,7 +6,6 @@ from dataclasses import replace
 
 import pytest
 import torch
-from diffusers import WanTransformer3DModel
 from safetensors.torch import load, save
 
 from caching.engine import Engine
@@ -16,7 +15,8 @@ from caching.recipe.schedule import ErrorEstimate, InputChange, Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
 from caching.snapshot import STATE_VERSION, Snapshot, capture, restore
 from tests.caching.conftest import GRID, JOINT_RECIPES, make_transformer
-from tests.caching.models.test_wan import CONFIG, short
+from tests.caching.models.test_wan import make_transformer as make_transformer_of_wan
+from tests.caching.models.test_wan import short
 from tests.caching.predict.test_multistep import fitted
 from tests.caching.test_engine import FEATURES, with_interval
 
@@ -38,15 +38,6 @@ METHODS = {
     "fitted weights": fitted(((1.0,), (-0.5, 1.5), (0.1, -0.5, 1.4)), (0, 3, 6)),
     "corrected": Recipe(name="x", schedule=Places(dense=(0, 3, 8)), predictor=Taylor(order=2, correction=0.5)),
 }
-
-
-def make_wan():
-    torch.manual_seed(0)
-    transformer = WanTransformer3DModel(**CONFIG)
-    for parameter in transformer.parameters():
-        if parameter.ndim > 1:
-            torch.nn.init.normal_(parameter, std=0.15)
-    return transformer.eval()
 
 
 def begun(method, make=make_transformer):
@@ -93,7 +84,7 @@ def test_after_every_step_another_engine_goes_on_to_the_same_bits(name, sample, 
 @pytest.mark.parametrize("name", ["t-gate", "delta-dit", "pab", "chipmunk"])
 def test_wan_goes_on_to_the_same_bits(name, sample, inputs):
     given = {"encoder_hidden_states": inputs["encoder_hidden_states"]}
-    assert check_every_step(short(name, 3), make_wan, sample, given).sparse_steps
+    assert check_every_step(short(name, 3), make_transformer_of_wan, sample, given).sparse_steps
 
 
 def test_a_snapshot_can_be_taken_of_a_generation_that_went_on_from_one(sample, inputs):

@@ -4,7 +4,6 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from diffusers.hooks import HookRegistry
 from torch.nn import functional as F
 from torch.testing import assert_close
 
@@ -61,8 +60,7 @@ def test_neurons_are_chosen_by_sums_that_float16_cannot_hold():
     layer = torch.nn.Linear(3, 3, bias=False).half()
     layer.weight.data = torch.tensor([30.0, 50.0, 40.0]).diag().half()
     hook = Up(SimpleNamespace(computes=True, keep=True), 2)  # type: ignore[arg-type]
-    HookRegistry.check_if_exists_or_initialize(layer).register_hook(hook, "columns")
-    layer(torch.ones(1, 4000, 3).half())
+    hook.answer(layer.forward, layer, torch.ones(1, 4000, 3).half())
     assert hook.columns is not None and hook.columns.tolist() == [1, 2]
 
 

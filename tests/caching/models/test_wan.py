@@ -31,23 +31,34 @@ CONFIG = dict(
 )
 
 
-@pytest.fixture
-def pipeline():
-    torch.manual_seed(0)
+def make_transformer(seed: int = 0) -> WanTransformer3DModel:
+    torch.manual_seed(seed)
     transformer = WanTransformer3DModel(**CONFIG)  # type: ignore[arg-type]
     for parameter in transformer.parameters():
         if parameter.ndim > 1:
             torch.nn.init.normal_(parameter, std=0.15)
+    return transformer.eval()
+
+
+def make_pipeline(boundary_ratio: float | None = None) -> WanPipeline:
+    """With a boundary, of two models as Wan 2.2 is."""
     make: Any = WanPipeline  # its annotations want a text encoder, which a prompt that arrives encoded does not need
     made = make(
         tokenizer=None,
         text_encoder=None,
         vae=AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1),
         scheduler=FlowMatchEulerDiscreteScheduler(),
-        transformer=transformer.eval(),
+        transformer=make_transformer(),
+        transformer_2=make_transformer(1) if boundary_ratio else None,
+        boundary_ratio=boundary_ratio,
     )
     made.set_progress_bar_config(disable=True)
     return made
+
+
+@pytest.fixture
+def pipeline():
+    return make_pipeline()
 
 
 def generate(pipeline, **options):

@@ -40,7 +40,7 @@ def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32, spoil=False)
     prompt = renderer.encode("a cat walks on grass")
     engine = renderer.use(recipe(name, **METHODS[name]))
     if spoil:
-        spoil_states(engine.router)
+        spoil_states(engine.attachments[0].router)
     return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), sampling)
 
 
