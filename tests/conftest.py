@@ -18,8 +18,13 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 LONG = tuple(f"tests/{name}/" for name in ("jobs/survival", "cluster", "ray_configs", "jobs/rank", "jobs", "caching"))
 
 
+@pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """The files of a process stay together, and so do all that share the process with a GPU that is not there."""
     items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), 99))
+    for item in items:
+        on_fake_cuda = "fake_cuda" in getattr(item, "fixturenames", ())
+        item.add_marker(pytest.mark.xdist_group("fake_cuda" if on_fake_cuda else item.nodeid.partition("::")[0]))
 
 
 @pytest.fixture(scope="session")

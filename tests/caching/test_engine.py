@@ -268,7 +268,7 @@ def test_after_its_end_another_generation_can_begin(transformer, sample, inputs)
 
 
 BUSY = replace(RECIPES["resca"], schedule=Interval(every=3), tokens=TrajectoryMedoids(clusters=8, every=1))
-QUICK = ("resca", "taylorseer", "toca")  # one for each thing that a block of joint attention does on a sparse step
+QUICK = ("resca", "toca")  # blocks of joint attention on proxies, and on some tokens among the keys of others
 OTHERS = [name for name in JOINT_RECIPES if name not in QUICK]
 
 

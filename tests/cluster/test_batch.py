@@ -119,33 +119,17 @@ def test_two_ranks_work_on_each_item_together(tmp_path: Path):
     assert [path.name for path in tmp_path.glob("prepared-*")] == ["prepared-0"]  # once on their node
 
 
-def test_gangs_share_one_queue(tmp_path: Path):
-    outcomes, events = run(tmp_path, [{"value": n, "first": "linger"} for n in range(8)], spec=SINGLE, gangs=2)
-    assert [outcome.result["total"] for outcome in outcomes] == list(range(8))
-    assert set(gangs_that_ran(events)) == {0, 1}
-    assert kinds(events).count("gang_ready") == 2
-
-
-def test_a_gang_gives_its_machines_back_while_others_run_the_last_items(tmp_path: Path, monkeypatch):
+def test_gangs_share_one_queue_and_one_gives_its_machines_back_while_others_run_the_last_items(tmp_path, monkeypatch):
     monkeypatch.setattr("cluster.slot.LONGEST_IDLE_S", 0.5)
-    items = [{"value": 1, "first": "outlast"}, {"value": 2, "first": "linger"}]
+    items = [{"value": 1, "first": "outlast"}, *({"value": value, "first": "linger"} for value in (2, 3, 4))]
     outcomes, events = run(tmp_path, items, spec=SINGLE, gangs=2)
-    assert [outcome.result["total"] for outcome in outcomes] == [1, 2]
-    # Its closing is what the other item has waited for.
-    of_the_other, of_the_one = gangs_that_ran(events)
-    assert of_the_other != of_the_one
-    assert of_the_other in {event.gang for event in events if event.kind == "gang_closed"}
-
-
-def test_no_more_gangs_are_started_than_there_are_items(tmp_path: Path):
-    _, events = run(tmp_path, [{"value": 1}], spec=SINGLE, gangs=2)
-    assert kinds(events).count("gang_starting") == 1
-
-
-def test_progress_is_reported_while_an_item_runs(tmp_path: Path):
-    _, events = run(tmp_path, [{"value": 1, "first": "linger"}], spec=SINGLE)
-    fractions = [event.fraction for event in events if event.kind == "item_progress"]
-    assert 0.5 in fractions
+    assert [outcome.result["total"] for outcome in outcomes] == [1, 2, 3, 4]
+    # Its closing is what the first item has waited for.
+    *of_the_other, of_the_one = gangs_that_ran(events)
+    assert of_the_one not in of_the_other and len(set(of_the_other)) == 1
+    assert of_the_other[0] in {event.gang for event in events if event.kind == "gang_closed"}
+    assert kinds(events).count("gang_ready") == 2
+    assert 0.5 in {event.fraction for event in events if event.kind == "item_progress"}
 
 
 def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goes_on(
@@ -222,10 +206,10 @@ def test_what_a_rank_waits_for_in_vain_is_the_error_though_it_can_raise_nothing(
 def test_a_long_step_of_many_collectives_does_not_stand_still(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     """So that the ranks' own deadline, which begins with each collective and names who is missing, comes first."""
     monkeypatch.setattr("cluster.gang.GRACE_S", 0.2)
-    outcomes, events = run(
-        tmp_path, [{"value": 1, "first": "work_in_collectives"}], spec=replace(SINGLE, collective_timeout_s=0.5)
-    )
+    spec = replace(SINGLE, collective_timeout_s=0.5)
+    outcomes, events = run(tmp_path, [{"value": 1, "first": "work_in_collectives"}], spec, gangs=2)
     assert outcomes[0].result["total"] == 1 and not losses(events)
+    assert kinds(events).count("gang_starting") == 1  # no more gangs than items
 
 
 @pytest.mark.slow

@@ -116,6 +116,7 @@ def are_gone(*pids: int, patience_s: float = 20) -> bool:
     return not any(Path(f"/proc/{pid}").exists() for pid in pids)
 
 
+@pytest.mark.slow
 def test_workers_import_what_is_not_installed_and_keep_their_noise(project: Path, drive):
     driver = drive("", 0.5)
     output, _ = driver.communicate()
@@ -199,6 +200,9 @@ def test_a_worker_that_dies_at_its_start_shows_its_own_error(project: Path, driv
 
 def test_an_attached_cluster_is_used_and_left_running(project: Path, drive):
     with ray_runtime(num_cpus=1):
+        with ray_runtime():  # the same
+            pass
+        assert ray.is_initialized()
         assert not [address for address in listening() if not is_loopback(address.ip)]
         output, _ = drive(ray.get_runtime_context().gcs_address, 0.5).communicate()
         assert output == "outcome: 0.5\n"
@@ -206,6 +210,7 @@ def test_an_attached_cluster_is_used_and_left_running(project: Path, drive):
         [written] = project.glob("pid-*")
         assert written.stat().st_mode & 0o777 == 0o640  # as the driver's own files, not as those of this Ray
         assert ray.cluster_resources()["CPU"] == 1
+    assert not ray.is_initialized()
 
 
 def listening() -> list[NamedTuple]:
@@ -213,14 +218,6 @@ def listening() -> list[NamedTuple]:
     own = psutil.Process()
     connections = [entry for one in [own, *own.children(recursive=True)] for entry in one.net_connections("tcp")]
     return [entry.laddr for entry in connections if entry.status == psutil.CONN_LISTEN]
-
-
-def test_a_running_ray_is_used_and_left_running():
-    with ray_runtime(num_cpus=1):
-        with ray_runtime():
-            pass
-        assert ray.is_initialized()
-    assert not ray.is_initialized()
 
 
 def test_a_cluster_that_does_not_answer_is_named():

@@ -125,6 +125,7 @@ def test_full_sampling_of_flux_is_the_papers_figure():
     assert 50 * step == pytest.approx(3_719.50 * TFLOP, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_resca_on_flux_is_within_the_papers_budget():
     """N=7, O=1, K=16 costs 675.1 TFLOPs in the paper: 8 dense steps of 50."""
     base = recipe("resca", clusters=16)

@@ -84,11 +84,13 @@ def gang_of(tmp_path_factory):
         gang.__exit__()
 
 
-LAYOUTS = [
-    *[(2, 1), (1, 2), (2, 2)],
-    *[pytest.param(*layout, marks=pytest.mark.slow) for layout in ((3, 1), (1, 3), (4, 1), (1, 4))],
-]
+LAYOUTS = [(2, 1), (1, 2), (2, 2), (3, 1), (1, 3), (4, 1), (1, 4)]
 LARGE_LAYOUTS = [(6, 1), (4, 2), (2, 4), (1, 8)]
+
+
+def quick(*layouts: tuple[int, int]) -> list:
+    """All layouts, those that are not named as slow tests."""
+    return [layout if layout in layouts else pytest.param(*layout, marks=pytest.mark.slow) for layout in LAYOUTS]
 
 
 def check(gang, sampling, methods=METHODS):
@@ -98,13 +100,13 @@ def check(gang, sampling, methods=METHODS):
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("ulysses", "ring"), LAYOUTS)
+@pytest.mark.parametrize(("ulysses", "ring"), quick((2, 1), (1, 2)))
 def test_ranks_sample_the_latents_of_one_process(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), SAMPLING)
 
 
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize(("ulysses", "ring"), LAYOUTS)
+@pytest.mark.parametrize(("ulysses", "ring"), quick((2, 2)))
 def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), ODD)
 

@@ -243,8 +243,9 @@ def test_an_offloaded_model_that_is_split_is_elsewhere_only_while_it_is_used(dir
             assert torch.equal(before.tokens, after.tokens) and torch.equal(before.pooled, after.pooled)
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(400)
-@pytest.mark.parametrize("name", ["resca", pytest.param("taylorseer", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", ["resca", "taylorseer"])
 def test_blocks_whose_weights_are_split_can_be_compiled(name, directory, tmp_path):
     with Gang(Layout(ulysses=2), tmp_path) as gang:
         for plain, compiled, breaks, graphs in gang.run(sharded.compiled, directory, name):
