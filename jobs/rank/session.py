@@ -21,7 +21,7 @@ from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
 from jobs.store.faults import StorageError
-from jobs.store.items import SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
+from jobs.store.items import FP8, SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
 from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
@@ -80,6 +80,7 @@ class RenderSession:
             ranks=self.group if workload.shard_weights else None,
             offload=workload.offload,
             own_code=workload.own_code,
+            fp8=self.settings.weights == FP8,
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(self.settings.method)
@@ -209,7 +210,10 @@ class RenderSession:
             version=SIDECAR_VERSION,
             **item.model_dump(),
             **settings.model_dump(
-                include={"model", "revision", "variant", "attention", "fps", "dtype", "vae_dtype", "guidance"}
+                include={
+                    *("model", "revision", "variant", "attention", "weights", "fps"),
+                    *("dtype", "vae_dtype", "guidance"),
+                }
             ),
             method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,

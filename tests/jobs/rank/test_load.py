@@ -163,6 +163,13 @@ def test_split_weights_sample_the_same_latents_and_all_that_is_sent_is_booked(la
     names = ("full", "resca", "auto", "taylorseer", "teacache")
     with Gang(layout, tmp_path) as gang:
         whole, split = (gang.run(sharded.latents, directory, names, on) for on in (False, True))
+        small_whole, small_split = (gang.run(sharded.latents, directory, ("resca",), on, True) for on in (False, True))
+    for (expected, *_), (latents, _, _, details, seen) in zip(
+        (each["resca"] for each in small_whole), (each["resca"] for each in small_split), strict=True
+    ):
+        assert (latents - expected).norm() / expected.norm() < 1e-5
+        assert not torch.equal(expected, whole[0]["resca"][0])
+        check_booked(details, seen)
     for name in names:
         for (expected, *_), (latents, prompt, rows, details, seen) in zip(
             (each[name] for each in whole), (each[name] for each in split), strict=True

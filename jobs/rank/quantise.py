@@ -1,0 +1,64 @@
+"""Weights in 8 bits: float8 numbers (e4m3) with a scale a row, and in the model's own format wherever they are read.
+
+They are parametrizations of PyTorch: `layer.weight` is made anew each time that it is asked for. The numbers and scales
+are those of torchao's weight-only float8, to the bit.
+"""
+
+from collections.abc import Mapping
+from dataclasses import replace
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
+
+from parallel.sharding import units
+from parallel.weights import Part, Stored
+
+E4M3 = torch.float8_e4m3fn
+# Of what diffusers leaves whole where it stores these models in 8 bits: norms, with the layers that modulate them, and
+# embedders. Final projections stand outside the blocks.
+WHOLE = ("norm", "embed")
+
+
+class RowScales(nn.Module):
+    """A weight `[rows, columns]` of a number format, kept as float8 numbers of its shape and scales `[rows, 1]`."""
+
+    def __init__(self, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.dtype = dtype
+
+    def forward(self, numbers: Tensor, scales: Tensor) -> Tensor:
+        """The weight `[rows, columns]`."""
+        return numbers.to(self.dtype).mul_(scales)
+
+    def right_inverse(self, weight: Tensor) -> tuple[Tensor, Tensor]:
+        """Numbers and scales: the largest of a row becomes the largest that there is; a row of zeros stays one."""
+        weight, limits = weight.to(self.dtype), torch.finfo(E4M3)
+        scales = (weight.abs().amax(1, keepdim=True) / limits.max).clamp(min=torch.finfo(self.dtype).smallest_normal)
+        return (weight.float() / scales).clamp(limits.min, limits.max).to(E4M3), scales
+
+    def part(self, number: int, rows: Tensor) -> Tensor:
+        """The numbers (0) or the scales (1) of some rows."""
+        return self.right_inverse(rows)[number]
+
+
+def quantise(model: nn.Module) -> None:
+    """Keep the weights of linear layers in a model's blocks in 8 bits, but for WHOLE; it may be on the meta device."""
+    in_blocks = {part for unit in units(model) for part in unit.modules()}
+    for name, layer in list(model.named_modules()):
+        if isinstance(layer, nn.Linear) and layer in in_blocks and not any(word in name for word in WHOLE):
+            layer.weight.requires_grad_(False)
+            parametrize.register_parametrization(layer, "weight", RowScales(layer.weight.dtype), unsafe=True)
+
+
+def as_kept(model: nn.Module, stored: Mapping[str, Stored]) -> dict[str, Stored]:
+    """Stored tensors under the names that their parts have in a quantised model: both are made of the same rows."""
+    kept = dict(stored)
+    for name, layer in model.named_modules():
+        if parametrize.is_parametrized(layer, "weight") and (whole := kept.pop(f"{name}.weight", None)):
+            [scheme] = layer.parametrizations["weight"]
+            for number, shape in enumerate((whole.shape, (whole.shape[0], 1))):
+                part = Part(shape=shape, make=partial(scheme.part, number))
+                kept[f"{name}.parametrizations.weight.original{number}"] = replace(whole, part=part)
+    return kept
