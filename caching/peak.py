@@ -1,10 +1,10 @@
 """The most memory that a denoising loop holds beside the weights, found by running its steps on the meta device."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
@@ -69,18 +69,15 @@ def peak_loop_bytes(
     num_steps: int,
     dtype: torch.dtype,
     group: Group,
-    prepare: Callable[[nn.Module], None] = lambda _: None,
 ) -> int:
     """What one rank of `group` holds beside the weights at its fullest moment: activations and cache.
 
     The group's attention has to be one that needs no values and no N x N matrix (`parallel.imagined`). Only as many
-    steps are run as it takes for everything to be there that a method ever keeps. `prepare` may change how the model's
-    weights are kept: what is made of them in a step counts.
+    steps are run as it takes for everything to be there that a method ever keeps.
     """
     size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
     loop = MetaLoop(config, method, **size, dtype=dtype, group=group)
     model = loop.engine.transformer
-    prepare(model)
     with Allocations("meta", beside=[*model.parameters(), *model.buffers()]) as allocations:
         loop.engine.begin(grid, loop.engine.times)
         for first, length in steps_that_fill(groups_of(loop.dense_steps, loop.num_steps)):

@@ -154,6 +154,8 @@ class DoctorOptions:
     """Which of its weights, if it has several."""
     attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
     """The attention kernel that is to be used."""
+    weights: Weights = "plain"
+    """How transformer and text encoders are to keep their weights."""
     address: Text = None
     """Ray cluster to look at; by default RAY_ADDRESS, or else only this machine."""
     json: File = None

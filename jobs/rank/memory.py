@@ -111,7 +111,8 @@ class MemoryPlanner:
     def need(self, setting: Setting) -> Need:
         """Raises ValueError for a method that cannot share a video among so many ranks."""
         weights, encoding = self._weights(setting)
-        loop_setting = replace(setting, shard_weights=False, offload=False)  # where weights are does not matter
+        # Where weights are does not matter, nor how they are kept: what one is made into is small beside activations.
+        loop_setting = replace(setting, shard_weights=False, offload=False, fp8=False)
         if loop_setting not in self._loops:
             self._loops[loop_setting] = self._loop(loop_setting)
         return Need(weights=weights, loop=self._loops[loop_setting], encoding=encoding)
@@ -168,7 +169,6 @@ class MemoryPlanner:
             num_steps=setting.num_steps,
             dtype=self.dtype,
             group=ImaginedGroup(setting.layout),
-            prepare=quantise if setting.fp8 else lambda _: None,
         )
 
     def _weights(self, setting: Setting) -> tuple[int, int]:

@@ -19,6 +19,7 @@ E4M3 = torch.float8_e4m3fn
 # Of what diffusers leaves whole where it stores these models in 8 bits: norms, with the layers that modulate them, and
 # embedders. Final projections stand outside the blocks.
 WHOLE = ("norm", "embed")
+ADA = (8, 9)  # compute capability
 
 
 class RowScales(nn.Module):
@@ -50,6 +51,13 @@ def quantise(model: nn.Module) -> None:
         if isinstance(layer, nn.Linear) and layer in in_blocks and not any(word in name for word in WHOLE):
             layer.weight.requires_grad_(False)
             parametrize.register_parametrization(layer, "weight", RowScales(layer.weight.dtype), unsafe=True)
+
+
+def compile_obstacle(device: torch.device) -> str | None:
+    """Why compiled blocks cannot make such weights on a device, if they cannot: Triton has no e4m3 for older GPUs."""
+    if device.type != "cuda" or torch.cuda.get_device_capability(device) >= ADA:
+        return None
+    return f"compiled blocks need a GPU of Ada, Hopper or later, not {torch.cuda.get_device_name(device)}"
 
 
 def as_kept(model: nn.Module, stored: Mapping[str, Stored]) -> dict[str, Stored]:

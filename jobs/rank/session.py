@@ -17,6 +17,7 @@ from cluster.ranks import RankContext
 from jobs.errors import BadInput
 from jobs.machine import device_name
 from jobs.rank.load import load_pipeline
+from jobs.rank.quantise import compile_obstacle
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
@@ -66,6 +67,7 @@ class RenderSession:
         self.layout = workload.layout
         self.attention = Choice.read(self.settings.attention or AUTO)
         self._check_attention()
+        self._check_weights()
         self.group = make_group(
             self.layout, engine=workload.engine, attention=self.attention, deadline_s=workload.deadline_s
         )
@@ -101,6 +103,12 @@ class RenderSession:
             return
         if without := obstacle(self.attention, torch.device(self.context.device), getattr(torch, self.settings.dtype)):
             raise BadInput(f"--attention {self.settings.attention}: {without}")
+
+    def _check_weights(self) -> None:
+        """Raises BadInput for weights in 8 bits that this GPU's compiler does not know."""
+        made_by_compiled_blocks = self.settings.weights == FP8 and self.workload.compiled
+        if made_by_compiled_blocks and (without := compile_obstacle(torch.device(self.context.device))):
+            raise BadInput(f"--weights {FP8}: {without}; leave out --compile")
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""

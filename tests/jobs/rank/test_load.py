@@ -201,10 +201,14 @@ def check_booked(details, seen):
 def test_ranks_hold_the_bytes_of_the_memory_table(num_ranks, directory, tmp_path):
     pipeline = load(directory)
     encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
-    row = make_row(Models(transformer=pipeline.transformer, text_encoders=encoders, vae=pipeline.vae), num_ranks)
+    models = Models(transformer=pipeline.transformer, text_encoders=encoders, vae=pipeline.vae)
+    row = make_row(models, num_ranks)
     assert row["rank_0_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in MODELS)
     assert row["others_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in ("transformer", "vae"))
+    small = make_row(models.in_fp8, num_ranks)
     with Gang(Layout(ring=num_ranks), tmp_path) as gang:
+        for bytes_of in (each for measured in gang.run(sharded.allocated, directory, True) for each in measured):
+            assert sum(bytes_of.values()) == small["sharded_bytes"] < row["sharded_bytes"]
         for bytes_of in (each for measured in gang.run(sharded.allocated, directory) for each in measured):
             assert bytes_of["transformer"] == row["transformer_bytes"]
             assert bytes_of["text_encoder"] + bytes_of["text_encoder_2"] == row["text_bytes"]

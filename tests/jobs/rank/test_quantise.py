@@ -13,7 +13,7 @@ from caching.recipe.recipe import RECIPES, recipe
 from jobs.measure.memory import full_size_models, make_row
 from jobs.rank.load import load_pipeline
 from jobs.rank.memory import Models
-from jobs.rank.quantise import RowScales, quantise
+from jobs.rank.quantise import RowScales, compile_obstacle, quantise
 from jobs.rank.renderer import Renderer
 from parallel.sharding import held_bytes
 from tests.caching.conftest import GRID, JOINT_RECIPES, make_transformer
@@ -158,3 +158,11 @@ def test_a_byte_a_weight_and_a_scale_a_row_at_full_size():
     saved = sum(scheme.original0.numel() - 2 * len(scheme.original0) for scheme in kept)
     assert held_bytes(models.transformer) - held_bytes(quantised) == saved
     assert 0.55 < held_bytes(quantised) / held_bytes(models.transformer) < 0.65
+
+
+def test_older_gpus_do_not_compile_what_makes_weights(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (8, 0))
+    assert compile_obstacle(torch.device("cuda:0")) == ("compiled blocks need a GPU of Ada, Hopper or later, not A100")
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: (9, 0))
+    assert compile_obstacle(torch.device("cuda:0")) is compile_obstacle(torch.device("cpu")) is None
