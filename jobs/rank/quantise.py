@@ -63,10 +63,12 @@ def compile_obstacle(device: torch.device) -> str | None:
 def as_kept(model: nn.Module, stored: Mapping[str, Stored]) -> dict[str, Stored]:
     """Stored tensors under the names that their parts have in a quantised model: both are made of the same rows."""
     kept = dict(stored)
-    for name, layer in model.named_modules():
-        if parametrize.is_parametrized(layer, "weight") and (whole := kept.pop(f"{name}.weight", None)):
-            [scheme] = layer.parametrizations["weight"]
+    for path, scheme in model.named_modules():
+        if not isinstance(scheme, RowScales):
+            continue
+        parts = path.removesuffix(".0")  # where a parametrization keeps what it makes the weight of
+        if whole := kept.pop(f"{parts.removesuffix('.parametrizations.weight')}.weight", None):
             for number, shape in enumerate((whole.shape, (whole.shape[0], 1))):
                 part = Part(shape=shape, make=partial(scheme.part, number))
-                kept[f"{name}.parametrizations.weight.original{number}"] = replace(whole, part=part)
+                kept[f"{parts}.original{number}"] = replace(whole, part=part)
     return kept
