@@ -1,9 +1,9 @@
 """Weights from safetensors files into a module that was built on the meta device, without a second copy in memory."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from io import BufferedReader
 from math import prod
 from pathlib import Path
@@ -27,6 +27,14 @@ HEADER_LENGTH_BYTES = 8  # at the beginning of a file; https://github.com/huggin
 
 
 @dataclass(frozen=True, kw_only=True)
+class Part:
+    """What a module keeps of a stored tensor instead of itself: made of any of its rows, a row of each."""
+
+    shape: tuple[int, ...]
+    make: Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
 class Stored:
     """Where a tensor lies: a safetensors file, its name there, and its first byte in the file."""
 
@@ -35,6 +43,12 @@ class Stored:
     dtype: torch.dtype
     shape: tuple[int, ...]
     offset: int
+    part: Part | None = None
+
+    @property
+    def kept_shape(self) -> tuple[int, ...]:
+        """What a module has of it."""
+        return self.part.shape if self.part else self.shape
 
     @property
     def num_bytes(self) -> int:
@@ -141,8 +155,8 @@ def _source(places: list[_Place], stored: Mapping[str, Stored]) -> Stored | None
     """What is stored of a weight; None for a buffer that is not. ValueError if it is of another shape."""
     source = next((stored[place.name] for place in places if place.name in stored), None)
     tensor: Tensor = places[0].table[places[0].leaf]
-    if source is not None and source.shape != tensor.shape:
-        stands = f"{source.name} is {list(source.shape)}, but the model has {list(tensor.shape)}"
+    if source is not None and source.kept_shape != tensor.shape:
+        stands = f"{source.name} is {list(source.kept_shape)}, but the model has {list(tensor.shape)}"
         raise ValueError(f"{source.path}: {stands}.")
     return source
 
@@ -166,7 +180,12 @@ class _Reader:
         self._stack.close()
 
     def read(self, source: Stored, target: Tensor, first: int = 0) -> None:
-        """Fill a contiguous tensor with the stored rows from `first` on, as many as it has."""
+        """Fill a contiguous tensor with the stored rows from `first` on, as many as it has, or what is made of them."""
+        if source.part is not None:
+            rows = torch.empty((len(target), *source.shape[1:]), dtype=source.dtype, device=self.device)
+            self.read(replace(source, part=None), rows, first)
+            target.copy_(source.part.make(rows))
+            return
         file, size = self._file(source.path), source.dtype.itemsize
         file.seek(source.offset + first * prod(source.shape[1:]) * size)
         for piece in target.view(-1).split(max(1, PIECE_BYTES // size)):

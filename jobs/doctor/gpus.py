@@ -13,6 +13,7 @@ from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
 from jobs.models.facts import local_directory, read_facts
 from jobs.options.batch import DoctorOptions, RenderOptions
+from jobs.store.items import FP8
 from parallel.layout import Layout
 
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -67,6 +68,7 @@ def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Itera
         num_frames=defaults.num_frames,
         num_steps=defaults.steps,
         layout=Layout(),
+        fp8=options.weights == FP8,
     )
     if refusal := planner.refusal(setting, gpu_bytes, num_gpus):
         yield warning(refusal, "resca memory --methods all lists what fits")

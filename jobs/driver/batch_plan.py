@@ -13,7 +13,7 @@ from jobs.request.checks import check_numbers, check_sizes, defaults_for, guidan
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
-from jobs.store.items import BatchSettings, RenderItem, check_names
+from jobs.store.items import FP8, BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
 from jobs.store.open import open_storage
 from jobs.store.rehearsal import check_encoder, check_folders
@@ -85,7 +85,8 @@ def make_plan(options: RenderOptions) -> Plan:
         check_folders(storage)
         check_encoder()
     todo = {item.id for item in plan.todo}
-    return replace(plan, notices=notices([line for line in lines if line.id in todo], options.prompts, facts))
+    left = [line for line in lines if line.id in todo]
+    return replace(plan, notices=notices(left, options.prompts, facts, fp8=settings.weights == FP8))
 
 
 def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:
@@ -131,6 +132,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> Ba
         revision=facts.revision,
         variant=facts.variant,
         attention=None if options.attention == AUTO else options.attention,
+        weights=FP8 if options.weights == FP8 else None,
         method=resolve_method(options.method, options.cache, facts.plans),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),

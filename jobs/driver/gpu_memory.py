@@ -8,6 +8,7 @@ from jobs.driver.batch_plan import Plan
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions
 from jobs.request.gangs import Node, nodes_as_given
+from jobs.store.items import FP8
 from parallel.layout import Layout
 
 
@@ -34,6 +35,7 @@ def check_gpu_memory(plan: Plan, layout: Layout, nodes: Sequence[Node]) -> str |
         layout=layout,
         shard_weights=plan.options.shard_weights,
         offload=plan.options.offload,
+        fp8=plan.settings.weights == FP8,
     )
     gpu_bytes, slots = _least_gpu_bytes(plan.options, nodes), max(int(node.get("GPU", 0)) for node in nodes)
     if gpu_bytes and (refusal := planner.refusal(setting, gpu_bytes, slots)):

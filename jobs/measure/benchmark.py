@@ -18,6 +18,7 @@ from jobs.options.measure import BenchmarkOptions
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
+from jobs.store.items import FP8
 from parallel.kernels import Choice
 from parallel.local_attention import obstacle
 
@@ -26,12 +27,16 @@ SHOWN = 4  # videos on a report's page
 
 @dataclass(frozen=True, kw_only=True)
 class BenchmarkRequest:
-    """What was asked: methods, attention kernels for full sampling, the items that each renders, and the model."""
+    """What was asked: methods, attention kernels for full sampling, the items that each renders, and the model.
+
+    With `fp8` each method is a second contestant with weights in 8 bits.
+    """
 
     facts: ModelFacts
     items: list[Item]
     methods: list[Recipe]
     kernels: list[str]
+    fp8: bool
 
 
 @dataclass(kw_only=True)
@@ -49,13 +54,13 @@ def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     facts = read_facts(options.model, variant=options.video.variant)
     items = _items(options, facts)
     methods, kernels = _methods(options, facts, items), _kernels(options, facts)
-    return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels)
+    return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels, fp8=options.weights == FP8)
 
 
 def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> Played:
     """Render every item with every contestant, or those before Ctrl-C."""
     played = Played(tallies=[Tally(each) for each in _contestants(request, options.peers, console)])
-    contest = Contest(request.facts, options.video)
+    contest = Contest(request.facts, options.video, fp8=request.fp8)
     contest.warm_up(played.tallies, request.items[0])
     try:
         for item in request.items:
@@ -74,10 +79,11 @@ def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console)
 
 
 def _contestants(request: BenchmarkRequest, with_peers: bool, console: Console) -> list[Contestant]:
-    """Our methods, full sampling by other kernels, and if asked for the peers that are installed."""
+    """Our methods, also in 8 bits, full sampling by other kernels, and if asked for the peers that are installed."""
     full = RECIPES["full"]
     contestants: list[Contestant] = [
         *(RecipeContestant(method, _warm_up_recipe(method)) for method in request.methods),
+        *(RecipeContestant(method, _warm_up_recipe(method), fp8=True) for method in request.methods if request.fp8),
         *(RecipeContestant(full, full, attention=kernel) for kernel in request.kernels),
     ]
     if not with_peers:

@@ -46,18 +46,16 @@ class Tally:
 
 
 class Contest:
-    """The contestants, taking turns on one loaded pipeline."""
+    """The contestants, taking turns on one loaded pipeline, and with `fp8` on a second one with weights in 8 bits."""
 
-    def __init__(self, facts: ModelFacts, video: VideoOptions) -> None:
-        device = "cuda" if torch.cuda.is_available() else "cpu"
-        if device == "cpu":
-            keep_freed_memory()
-        dtype = facts.dtype if video.dtype == "auto" else video.dtype
-        pipeline = load_pipeline(
-            facts.source, dtype=dtype, device=device, revision=facts.revision, variant=facts.variant
-        )
-        self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
+    def __init__(self, facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> None:
+        self.renderer = _renderer(facts, video)
+        self.in_fp8 = _renderer(facts, video, fp8=True) if fp8 else self.renderer
         self.guidance = guidance_for(facts, video)
+
+    def renderer_of(self, tally: Tally) -> Renderer:
+        """The one that a contestant renders with."""
+        return self.in_fp8 if tally.contestant.fp8 else self.renderer
 
     def sampling(self, item: Item) -> Sampling:
         """What an item of the prompt file asks for."""
@@ -66,7 +64,7 @@ class Contest:
 
     def play(self, tally: Tally, item: Item, prompt: Prompt, reference: np.ndarray | None) -> np.ndarray:
         """Render one item with one contestant and note everything about it."""
-        run = tally.contestant.run(self.renderer, prompt, self.sampling(item))
+        run = tally.contestant.run(self.renderer_of(tally), prompt, self.sampling(item))
         frames = self.renderer.decode(run.latents)
         tally.runs.append(replace(run, latents=run.latents[:0]))
         if reference is not None:
@@ -79,9 +77,10 @@ class Contest:
 
     def play_all(self, tallies: list[Tally], item: Item) -> dict[str, np.ndarray]:
         """Render one item with every contestant, full sampling first; gives the video of each."""
-        prompt = self.renderer.encode(item.prompt)
+        encoded = self._encoded(item, tallies)
         reference, videos = None, {}
         for tally in sorted(tallies, key=lambda tally: not tally.is_full):
+            prompt = encoded[tally.contestant.fp8]
             videos[tally.contestant.name] = frames = self.play(tally, item, prompt, reference)
             reference = frames if tally.is_full else reference
         return videos
@@ -89,9 +88,25 @@ class Contest:
     def warm_up(self, tallies: list[Tally], item: Item) -> None:
         """A few steps of each contestant, so that first-time costs are in nobody's figures."""
         short = replace(self.sampling(item), steps=min(item.steps, 8))
-        prompt = self.renderer.encode(item.prompt)
+        encoded = self._encoded(item, tallies)
         for tally in tallies:
-            tally.contestant.warm_up(self.renderer, prompt, short)
+            tally.contestant.warm_up(self.renderer_of(tally), encoded[tally.contestant.fp8], short)
+
+    def _encoded(self, item: Item, tallies: list[Tally]) -> dict[bool, Prompt]:
+        """The prompt as text encoders with whole weights, and with those in 8 bits, understand it; as far as needed."""
+        renderers = {tally.contestant.fp8: self.renderer_of(tally) for tally in tallies}
+        return {fp8: renderer.encode(item.prompt) for fp8, renderer in renderers.items()}
+
+
+def _renderer(facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> Renderer:
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    if device == "cpu":
+        keep_freed_memory()
+    dtype = facts.dtype if video.dtype == "auto" else video.dtype
+    pipeline = load_pipeline(
+        facts.source, dtype=dtype, device=device, revision=facts.revision, variant=facts.variant, fp8=fp8
+    )
+    return Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
 
 
 def _recognised(frames: np.ndarray, scene: Scene) -> bool:

@@ -45,6 +45,8 @@ class Contestant(ABC):
     """Something that denoises."""
 
     name: str
+    fp8: bool = False
+    """Whether it asks for a renderer whose weights are in 8 bits."""
 
     @abstractmethod
     def run(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> Run:
@@ -60,11 +62,14 @@ class Contestant(ABC):
 
 
 class RecipeContestant(Contestant):
-    """One of our methods, by the attention kernel of a name if it has any."""
+    """One of our methods, by the attention kernel of a name if it has any, or with weights in 8 bits."""
 
-    def __init__(self, recipe: Recipe, warm_up_recipe: Recipe, attention: str | None = None) -> None:
-        self.name = f"{recipe.name}, {attention} attention" if attention else recipe.name
-        self.recipe, self.warm_up_recipe = recipe, warm_up_recipe
+    def __init__(
+        self, recipe: Recipe, warm_up_recipe: Recipe, *, attention: str | None = None, fp8: bool = False
+    ) -> None:
+        kernel, weights = f", {attention} attention" if attention else "", ", fp8 weights" if fp8 else ""
+        self.name = f"{recipe.name}{kernel}{weights}"
+        self.recipe, self.warm_up_recipe, self.fp8 = recipe, warm_up_recipe, fp8
         self.group = SingleGroup(Choice.read(attention)) if attention else None
         self.counted: dict[tuple[int, int, Sampling], tuple[float, float]] = {}
 

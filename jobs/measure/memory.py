@@ -13,21 +13,23 @@ from jobs.measure.full_size import DTYPE, FULL_SIZE
 from jobs.models.family import MOST
 from jobs.models.registry import FAMILIES
 from jobs.options.measure import MemoryOptions
+from jobs.options.shared import Weights
 from jobs.rank.components import default_dtype
 from jobs.rank.load import called_alone
 from jobs.rank.memory import MemoryPlanner, Models, Setting
 from jobs.request.checks import check_count
 from jobs.request.recipes import resolve_method
+from jobs.store.items import FP8
 from parallel.layout import Layout
 from parallel.sharding import gathered_bytes, held_bytes
 
 NUM_RANKS = (1, 2, 4, 8)
 
 
-def count_ranks(model: str) -> list[dict[str, int]]:
+def count_ranks(model: str, weights: Weights) -> list[dict[str, int]]:
     """One row a number of ranks. Raises BadInput for a model whose pipeline cannot be rendered."""
     _check_model(model)
-    models = full_size_models()
+    models = full_size_models().in_fp8 if weights == FP8 else full_size_models()
     return [make_row(models, num_ranks) for num_ranks in NUM_RANKS]
 
 
@@ -100,6 +102,7 @@ def count_peaks(options: MemoryOptions, console: Console) -> list[PeakRow]:
                     layout=layout,
                     shard_weights=shard_weights,
                     offload=offload,
+                    fp8=options.weights == FP8,
                 )
                 if layout.world_size > 1 or not setting.shard_weights:
                     rows += _peak_rows(planner, setting, gpu_bytes)

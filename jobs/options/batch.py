@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions
+from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions, Weights
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")]
@@ -37,6 +37,8 @@ class RenderOptions:
     """Who exchanges tokens and heads: xfuser (Ulysses x Ring) or DeepSpeed (Ulysses)."""
     attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
     """Attention kernel; auto takes the fastest exact one: flash3, cudnn, flash. Low precision by name: sage, sage:5."""
+    weights: Weights = "plain"
+    """How transformer and text encoders keep their weights: in the model's number format, or in 8 bits."""
     shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
     """Split the weights of transformer and text encoders over a video's ranks; each block is gathered to run."""
     offload: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -152,6 +154,8 @@ class DoctorOptions:
     """Which of its weights, if it has several."""
     attention: Annotated[str, tyro.conf.arg(metavar="NAME")] = "auto"
     """The attention kernel that is to be used."""
+    weights: Weights = "plain"
+    """How transformer and text encoders are to keep their weights."""
     address: Text = None
     """Ray cluster to look at; by default RAY_ADDRESS, or else only this machine."""
     json: File = None

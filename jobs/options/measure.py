@@ -6,7 +6,7 @@ from pathlib import Path
 import tyro
 
 from jobs.errors import BadInput
-from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions
+from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -71,6 +71,8 @@ class BenchmarkOptions(ComparedOptions):
     """`demo`, a directory with a diffusers HunyuanVideoPipeline, or a hub id."""
     attention: str = "none"
     """Attention kernels, as for render, that full is also rendered by, to see what they cost; separated by commas."""
+    weights: Weights = "plain"
+    """fp8: render with each method a second time with weights in 8 bits; all are compared with full as it is."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -123,6 +125,8 @@ class MemoryOptions(ComparedOptions):
     """Frames."""
     steps: int = 50
     """Denoising steps of full sampling."""
+    weights: Weights = "plain"
+    """How transformer and text encoders keep their weights, as for render."""
     gpu_memory: float = 80.0
     """Memory of a GPU in GiB, by which is judged what fits."""
 

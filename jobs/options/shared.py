@@ -7,6 +7,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 Dtype = Literal["auto", "float32", "bfloat16", "float16"]
+Weights = Literal["plain", "fp8"]
 Count = Annotated[int | None, tyro.conf.arg(metavar="INT")]
 Number = Annotated[float | None, tyro.conf.arg(metavar="FLOAT")]
 Text = Annotated[str | None, tyro.conf.arg(metavar="STR")]

@@ -17,6 +17,7 @@ from transformers.core_model_loading import WeightConverter, WeightRenaming, ren
 
 from jobs.models.directory import entry_of, library_of
 from jobs.models.weights import WeightNames, files_in, names_in_use
+from jobs.rank.quantise import as_kept, quantise
 from parallel.weights import Stored, fill, stored_tensors
 
 log = logging.getLogger(__name__)
@@ -33,12 +34,14 @@ def load_component(
     device: torch.device,
     variant: str | None = None,
     split: Callable[[nn.Module], None] | None = None,
+    fp8: bool = False,
 ) -> nn.Module:
     """The model in a folder of a pipeline's directory, for inference.
 
     Args:
         variant: which of several weights to take, where the folder has it.
         split: what splits the weights of a module on the meta device over ranks, if they are to be.
+        fp8: keep the weights of its blocks in 8 bits.
 
     Raises:
         ValueError: the stored weights do not fit the model.
@@ -51,14 +54,21 @@ def load_component(
     except CannotStream as reason:
         log.warning("the %s is read whole by from_pretrained: %s", folder.name, reason)
         options = {"dtype": dtype, "use_safetensors": True, "variant": names.variant}
-        return place(_class_of(folder).from_pretrained(folder, **options), device, split)
+        return place(_class_of(folder).from_pretrained(folder, **options), device, split, fp8)
+    if fp8:
+        quantise(model)
+        stored = as_kept(model, stored)
     split(model)
     fill(model, stored, device)
     return model.eval()
 
 
-def place(model: nn.Module, device: torch.device, split: Callable[[nn.Module], None] | None = None) -> nn.Module:
-    """A model that has been read whole, for inference on the device, or split over the ranks."""
+def place(
+    model: nn.Module, device: torch.device, split: Callable[[nn.Module], None] | None = None, fp8: bool = False
+) -> nn.Module:
+    """A model that has been read whole, for inference on the device, or split over the ranks; in 8 bits if asked."""
+    if fp8:
+        quantise(model)
     if split is not None:
         split(model)
     return model.to(device).eval()

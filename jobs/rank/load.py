@@ -3,6 +3,7 @@
 from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
+from typing import TypedDict
 
 import diffusers
 import torch
@@ -24,6 +25,14 @@ from parallel.sharding import shard
 Split = Callable[[nn.Module], None]
 
 
+class Way(TypedDict):
+    """How a model is loaded: where to, what splits it over the ranks, and whether its weights are kept in 8 bits."""
+
+    device: torch.device
+    split: Split | None
+    fp8: bool
+
+
 def load_pipeline(
     source: str,
     *,
@@ -35,6 +44,7 @@ def load_pipeline(
     ranks: RankGroup | None = None,
     offload: bool = False,
     own_code: bool = False,
+    fp8: bool = False,
 ) -> DiffusionPipeline:
     """Load a pipeline from `demo`, a directory or the hub.
 
@@ -45,30 +55,32 @@ def load_pipeline(
         ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
         offload: keep text encoders and VAE in pinned host memory; `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
+        fp8: keep the weights of transformer and text encoders in 8 bits.
     """
     directory = fetch(source, revision=revision, variant=variant, with_text=with_text, own_code=own_code)
     family = read_family(directory, source)
     formats = {"default": getattr(torch, dtype), "vae": getattr(torch, family.vae_dtypes.get(dtype, dtype))}
     waits_on = torch.device("cpu" if offload else device)
-    places = {"transformer": (torch.device(device), _split(ranks, called_alone)), "vae": (waits_on, None)}
-    places |= {name: (waits_on, _split(ranks)) for name in family.text_encoders if with_text}
-    own = [name for name in places if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
+    ways = {"transformer": Way(device=torch.device(device), split=_split(ranks, called_alone), fp8=fp8)}
+    ways |= {name: Way(device=waits_on, split=_split(ranks), fp8=fp8) for name in family.text_encoders if with_text}
+    ways["vae"] = Way(device=waits_on, split=None, fp8=False)
+    own = [name for name in ways if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
     models: dict[str, nn.Module] = {}
-    for name in (each for each in places if each not in own):
-        (where, split), number_format = places[name], formats.get(name, formats["default"])
-        models[name] = load_component(directory / name, dtype=number_format, device=where, variant=variant, split=split)
+    for name in (each for each in ways if each not in own):
+        number_format = formats.get(name, formats["default"])
+        models[name] = load_component(directory / name, dtype=number_format, variant=variant, **ways[name])
     skipped = {} if with_text else dict.fromkeys(_text(family))
     of_own = {"variant": variant} if own else {}  # the others are there already
     pipeline = _pipeline_class(family, offload).from_pretrained(
         directory, dtype=formats, use_safetensors=True, trust_remote_code=own_code, **of_own, **skipped, **models
     )
     for name in own:
-        place(getattr(pipeline, name), *places[name])
+        place(getattr(pipeline, name), **ways[name])
     pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     _hasten_convolutions(pipeline.vae, device, dtype)
-    for name, (where, _) in places.items():
-        if where != torch.device(device):
+    for name, way in ways.items():
+        if way["device"] != torch.device(device):
             pin(getattr(pipeline, name))  # last: what is laid out anew lies elsewhere
     return pipeline
 

@@ -1,7 +1,9 @@
 """What the fullest rank of a gang needs of its GPU, counted without weights on the meta device, and what would fit."""
 
 from collections.abc import Iterator, Sequence
+from copy import deepcopy
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +17,7 @@ from jobs.models.directory import brings_its_class, read_family
 from jobs.models.family import Numbers
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
+from jobs.rank.quantise import quantise
 from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout, divisors
 from parallel.sharding import gathered_bytes, held_bytes
@@ -33,6 +36,14 @@ class Models:
     text_encoders: Sequence[nn.Module]
     vae: nn.Module
 
+    @cached_property
+    def in_fp8(self) -> "Models":
+        """The same, with the weights of transformer and text encoders in 8 bits."""
+        transformer, *text_encoders = deepcopy([self.transformer, *self.text_encoders])
+        for model in (transformer, *text_encoders):
+            quantise(model)
+        return Models(transformer=transformer, text_encoders=text_encoders, vae=self.vae)
+
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
@@ -46,6 +57,8 @@ class Setting:
     layout: Layout
     shard_weights: bool = False
     offload: bool = False
+    fp8: bool = False
+    """Whether the weights of transformer and text encoders are kept in 8 bits."""
 
     @property
     def size(self) -> str:
@@ -98,13 +111,16 @@ class MemoryPlanner:
     def need(self, setting: Setting) -> Need:
         """Raises ValueError for a method that cannot share a video among so many ranks."""
         weights, encoding = self._weights(setting)
-        loop_setting = replace(setting, shard_weights=False, offload=False)  # where weights are does not matter
+        # Where weights are does not matter, nor how they are kept: what one is made into is small beside activations.
+        loop_setting = replace(setting, shard_weights=False, offload=False, fp8=False)
         if loop_setting not in self._loops:
             self._loops[loop_setting] = self._loop(loop_setting)
         return Need(weights=weights, loop=self._loops[loop_setting], encoding=encoding)
 
     def fits(self, setting: Setting, gpu_bytes: float) -> bool:
         """Whether a setting is possible, and the fullest rank has room on such a GPU."""
+        if max(self._weights(setting)) + RESERVE_BYTES > gpu_bytes:
+            return False  # without looking at the loop, which takes longer
         try:
             return self.need(setting).total <= gpu_bytes
         except ValueError:
@@ -158,17 +174,27 @@ class MemoryPlanner:
     def _weights(self, setting: Setting) -> tuple[int, int]:
         """Those on rank 0 during the loop, and while a prompt is encoded."""
         ranks = setting.layout.world_size if setting.shard_weights else 1
-        transformer, texts = self.models.transformer, self.models.text_encoders
+        models = self.models.in_fp8 if setting.fp8 else self.models
+        transformer, texts = models.transformer, models.text_encoders
         whole = called_alone(transformer)
         gathered = [gathered_bytes(transformer, ranks, whole=whole), *(gathered_bytes(each, ranks) for each in texts)]
         always = held_bytes(transformer, ranks, whole=whole) + max(gathered)
-        text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(self.models.vae)
+        text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(models.vae)
         encoding = always + text + (0 if setting.offload else vae)
         return (always if setting.offload else encoding), encoding
 
 
 def _changes(setting: Setting, heads: int, slots: int) -> Iterator[tuple[str, Setting]]:
-    """What could be asked for instead, the cheapest first: other places for weights, more ranks, another method."""
+    """What could be asked for instead, the cheapest first, and last what costs fidelity: weights in 8 bits."""
+    others = list(_other_places(setting, heads, slots))
+    yield from others
+    if not setting.fp8:
+        for words, changed in [("", setting), *others]:
+            yield f"{words} --weights fp8".strip(), replace(changed, fp8=True)
+
+
+def _other_places(setting: Setting, heads: int, slots: int) -> Iterator[tuple[str, Setting]]:
+    """Other places for weights, more ranks, another method."""
     kept = [("", setting), ("--offload", replace(setting, offload=True))]
     if setting.layout.world_size > 1:
         kept.append(("--shard-weights", replace(setting, shard_weights=True)))

@@ -17,11 +17,12 @@ from cluster.ranks import RankContext
 from jobs.errors import BadInput
 from jobs.machine import device_name
 from jobs.rank.load import load_pipeline
+from jobs.rank.quantise import compile_obstacle
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
 from jobs.store.faults import StorageError
-from jobs.store.items import SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
+from jobs.store.items import FP8, SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
 from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place, publish_video
@@ -66,6 +67,7 @@ class RenderSession:
         self.layout = workload.layout
         self.attention = Choice.read(self.settings.attention or AUTO)
         self._check_attention()
+        self._check_weights()
         self.group = make_group(
             self.layout, engine=workload.engine, attention=self.attention, deadline_s=workload.deadline_s
         )
@@ -80,6 +82,7 @@ class RenderSession:
             ranks=self.group if workload.shard_weights else None,
             offload=workload.offload,
             own_code=workload.own_code,
+            fp8=self.settings.weights == FP8,
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(self.settings.method)
@@ -100,6 +103,12 @@ class RenderSession:
             return
         if without := obstacle(self.attention, torch.device(self.context.device), getattr(torch, self.settings.dtype)):
             raise BadInput(f"--attention {self.settings.attention}: {without}")
+
+    def _check_weights(self) -> None:
+        """Raises BadInput for weights in 8 bits that this GPU's compiler does not know."""
+        made_by_compiled_blocks = self.settings.weights == FP8 and self.workload.compiled
+        if made_by_compiled_blocks and (without := compile_obstacle(torch.device(self.context.device))):
+            raise BadInput(f"--weights {FP8}: {without}; leave out --compile")
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""
@@ -209,7 +218,10 @@ class RenderSession:
             version=SIDECAR_VERSION,
             **item.model_dump(),
             **settings.model_dump(
-                include={"model", "revision", "variant", "attention", "fps", "dtype", "vae_dtype", "guidance"}
+                include={
+                    *("model", "revision", "variant", "attention", "weights", "fps"),
+                    *("dtype", "vae_dtype", "guidance"),
+                }
             ),
             method=settings.method.describe(),
             dense_steps=self.engine.dense_steps,

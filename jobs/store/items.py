@@ -24,8 +24,9 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # its revision is a commit or a hash of its files.
 DECIDING = (
     *("prompt", "seed", "height", "width", "num_frames", "fps"),
-    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant", "attention"),
+    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant", "attention", "weights"),
 )
+FP8 = "fp8"  # how weights are kept where they are not in the model's number format
 
 
 class RenderItem(BaseModel):
@@ -79,6 +80,8 @@ class BatchSettings(BaseModel):
     """Of the VAE, where it is not `dtype`."""
     variant: str | None = None
     attention: str | None = None  # None for the fastest exact kernel that there is
+    weights: str | None = None
+    """How those of transformer and text encoders are kept, where it is not in `dtype`."""
     fps: int
     guidance: float
     out: str
@@ -153,6 +156,7 @@ class Sidecar(BaseModel):
     vae_dtype: str | None = None
     variant: str | None = None
     attention: str | None = None
+    weights: str | None = None
     guidance: float
     versions: dict[str, str]
     sha256: str

@@ -22,9 +22,9 @@ SAMPLING = Sampling(seed=7, height=128, width=128, num_frames=41, steps=50, guid
 FACTS = read_facts("demo")
 
 
-def video(dtype: str, *, offload: bool = False) -> np.ndarray:
+def video(dtype: str, *, offload: bool = False, fp8: bool = False) -> np.ndarray:
     """Frames `[F, H, W, 3]` as bytes."""
-    pipeline = load_pipeline("demo", dtype=dtype, device="cuda:0", offload=offload)
+    pipeline = load_pipeline("demo", dtype=dtype, device="cuda:0", offload=offload, fp8=fp8)
     renderer = Renderer(pipeline, template=FACTS.defaults.prompt_template)
     renderer.use(RECIPES["resca"])
     frames = renderer.decode(renderer.denoise(renderer.encode(PROMPT), SAMPLING))
@@ -45,6 +45,11 @@ def test_an_offloaded_video_is_the_same():
 
 def test_a_video_in_bfloat16_is_near_to_that_in_float32():
     assert psnr(video("bfloat16"), video("float32")) > 40
+
+
+@pytest.mark.parametrize("offload", [False, True])
+def test_a_video_of_weights_in_8_bits_is_like_that_of_whole_ones(offload):
+    assert 30 < psnr(video("bfloat16", offload=offload, fp8=True), video("bfloat16")) < 60
 
 
 @pytest.mark.parametrize("name", ["auto", "resca", "taylorseer", "toca", "teacache"])

@@ -34,13 +34,14 @@ def test_rows_of_methods_and_peers(tmp_path):
     prompts.write_text("a cat\n")
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
     arguments = ["--model", str(model), "--prompts", str(prompts), "--num", "2", "--steps", "12", *size]
-    arguments += ["--peers", "--attention", "math"]
+    arguments += ["--peers", "--attention", "math", "--weights", "fp8"]
     assert main(["benchmark", "--methods", "full,resca", *arguments, "--json", str(table)]) == 0
     rows = {row["method"]: row for row in json.loads(table.read_text())}
-    assert set(rows) == {"full", "resca", "full, math attention", *(peer.name for peer in PEERS if peer.available)}
+    ours = {"full", "resca", "full, math attention", "full, fp8 weights", "resca, fp8 weights"}
+    assert set(rows) == ours | {peer.name for peer in PEERS if peer.available}
     assert rows["full"]["psnr_db"] is None and rows["full"]["flops_ratio"] == 1
     assert (rows["resca"]["dense_steps"], rows["resca"]["sparse_steps"]) == (2, 10)
-    assert rows["full, math attention"]["psnr_db"] > 60
+    assert rows["full, math attention"]["psnr_db"] > 60 > rows["full, fp8 weights"]["psnr_db"] > 20
     assert rows["unipc-9"]["flops_ratio"] == pytest.approx(12 / 9, rel=0.02)
     assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
 
@@ -68,10 +69,13 @@ def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeyp
     monkeypatch.setattr(Contest, "play", play)
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
     arguments = ["--model", str(model), "--prompts", str(prompts), "--num", "3", "--steps", "4", *size]
-    assert main(["benchmark", "--methods", "full,fora", *arguments, "--report", str(tmp_path / "report")]) == 130
+    arguments += ["--weights", "fp8", "--report", str(tmp_path / "report")]
+    assert main(["benchmark", "--methods", "full,fora", *arguments]) == 130
     assert "1 of 3 videos" in capsys.readouterr().out
     rows = json.loads((tmp_path / "report" / "rows.json").read_text())
-    assert [(row["method"], row["num"]) for row in rows] == [("full", 1), ("fora", 1)]
+    names = ["full", "fora", "full, fp8 weights", "fora, fp8 weights"]
+    assert [(row["method"], row["num"]) for row in rows] == [(name, 1) for name in names]
+    assert rows[2]["psnr_db"] < 100 and rows[0]["psnr_db"] is None
 
 
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.available], ids=lambda peer: peer.name)

@@ -36,6 +36,14 @@ def test_the_table_of_the_full_model(tmp_path):
         )
 
 
+def test_weights_in_8_bits_take_little_more_than_half_split_or_whole(tmp_path):
+    table = tmp_path / "rows.json"
+    assert main(["memory", "--weights", "fp8", "--json", str(table)]) == 0
+    for row in json.loads(table.read_text()):
+        whole = 2 * 12_821_012_544 / row["ranks"]
+        assert whole / 2 < row["transformer_bytes"] < 0.8 * whole
+
+
 def test_a_model_without_a_pipeline_is_bad_input(capsys):
     assert main(["memory", "--model", "flux"]) == 2
     assert "model flux has no pipeline here; known: hunyuanvideo" in capsys.readouterr().err

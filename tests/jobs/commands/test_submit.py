@@ -45,6 +45,11 @@ def test_recipes_go_with_the_job_under_their_kind_of_file(place):
     assert "--method recipe.json" in _entrypoint(options) and "--ring 2" in _entrypoint(options)
 
 
+def test_how_weights_are_kept_goes_with_the_job(place):
+    options = parse(["submit", "p.txt", "--out", "/shared/videos", "--weights", "fp8"])
+    assert parse(shlex.split(_entrypoint(options))[3:]).weights == "fp8"
+
+
 def test_each_variable_of_the_ranks_goes_with_the_job(place):
     options = parse(["submit", "p.txt", "--out", "/shared/videos", "--env", "A=1 2", "--env", "B=-x"])
     assert "--env 'A=1 2' --env B=-x" in _entrypoint(options)

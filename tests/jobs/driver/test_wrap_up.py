@@ -162,6 +162,13 @@ def test_retry_of_a_batch_whose_options_are_damaged_is_one_sentence(out, capsys,
     assert "batch.json" in told and len(told.splitlines()) == 1
 
 
+def test_retry_keeps_weights_as_they_were_asked_for(out, tmp_path):
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", weights="fp8"))
+    remember(plan)
+    (tmp_path / "copy").mkdir()
+    assert make_plan(recall(plan.storage, tmp_path / "copy")).settings.weights == "fp8"
+
+
 def test_retry_goes_on_replacing(out, tmp_path):
     plan = make_plan(RenderOptions(prompts=tmp_path / "p.txt", out="other", model="model", replace=True))
     remember(plan)

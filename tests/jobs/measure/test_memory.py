@@ -85,6 +85,11 @@ def test_where_nothing_helps_it_is_said(planner):
     assert planner.most_frames(setting("full"), 20 * GIB) == 0
 
 
+def test_weights_in_8_bits_are_the_last_remedy(planner):
+    remedies = [planner.remedy(setting("full"), gib * GIB, 1) for gib in (50, 45, 36)]
+    assert remedies == ["--offload", "--offload", "--offload --weights fp8"]
+
+
 @pytest.mark.slow
 def test_a_method_whose_cache_does_not_fit_gives_way_to_one_that_does(planner):
     refusal = planner.refusal(setting("pab"), H100, 1)

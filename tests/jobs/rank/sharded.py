@@ -18,9 +18,10 @@ from tests.parallel.work import SeenCollectives
 PROMPT = "a cat walks on grass"
 
 
-def latents(group, directory, names, split):
+def latents(group, directory, names, split, fp8=False):
     """Final latents of each method, the encoded prompt, and the rows and details of the counter with what was seen."""
-    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group if split else None)
+    ranks = group if split else None
+    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=ranks, fp8=fp8)
     renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})
     results = {}
     for name in names:
@@ -73,9 +74,9 @@ def own_memory(tensor):
     return (tensor.to_local() if isinstance(tensor, DTensor) else tensor).data_ptr()
 
 
-def allocated(group, directory):
+def allocated(group, directory, fp8=False):
     """Bytes of each model, as loaded and after it ran once."""
-    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group)
+    pipeline = load_pipeline(str(directory), dtype="float32", device="cpu", ranks=group, fp8=fp8)
     models = {name: getattr(pipeline, name) for name in ("transformer", "text_encoder", "text_encoder_2", "vae")}
     loaded = {name: own_bytes(model) for name, model in models.items()}
     renderer = Renderer(pipeline, group, {"template": "{}", "crop_start": 0})

@@ -163,6 +163,13 @@ def test_split_weights_sample_the_same_latents_and_all_that_is_sent_is_booked(la
     names = ("full", "resca", "auto", "taylorseer", "teacache")
     with Gang(layout, tmp_path) as gang:
         whole, split = (gang.run(sharded.latents, directory, names, on) for on in (False, True))
+        small_whole, small_split = (gang.run(sharded.latents, directory, ("resca",), on, True) for on in (False, True))
+    for (expected, *_), (latents, _, _, details, seen) in zip(
+        (each["resca"] for each in small_whole), (each["resca"] for each in small_split), strict=True
+    ):
+        assert (latents - expected).norm() / expected.norm() < 1e-5
+        assert not torch.equal(expected, whole[0]["resca"][0])
+        check_booked(details, seen)
     for name in names:
         for (expected, *_), (latents, prompt, rows, details, seen) in zip(
             (each[name] for each in whole), (each[name] for each in split), strict=True
@@ -194,10 +201,14 @@ def check_booked(details, seen):
 def test_ranks_hold_the_bytes_of_the_memory_table(num_ranks, directory, tmp_path):
     pipeline = load(directory)
     encoders = [pipeline.text_encoder, pipeline.text_encoder_2]
-    row = make_row(Models(transformer=pipeline.transformer, text_encoders=encoders, vae=pipeline.vae), num_ranks)
+    models = Models(transformer=pipeline.transformer, text_encoders=encoders, vae=pipeline.vae)
+    row = make_row(models, num_ranks)
     assert row["rank_0_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in MODELS)
     assert row["others_bytes"] == sum(own_bytes(getattr(pipeline, name)) for name in ("transformer", "vae"))
+    small = make_row(models.in_fp8, num_ranks)
     with Gang(Layout(ring=num_ranks), tmp_path) as gang:
+        for bytes_of in (each for measured in gang.run(sharded.allocated, directory, True) for each in measured):
+            assert sum(bytes_of.values()) == small["sharded_bytes"] < row["sharded_bytes"]
         for bytes_of in (each for measured in gang.run(sharded.allocated, directory) for each in measured):
             assert bytes_of["transformer"] == row["transformer_bytes"]
             assert bytes_of["text_encoder"] + bytes_of["text_encoder_2"] == row["text_bytes"]

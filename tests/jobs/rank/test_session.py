@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import pytest
 import torch
 from safetensors.torch import load_file
+from torch.nn.utils.parametrize import is_parametrized
 
 from caching.recipe.recipe import recipe
 from cluster.ranks import RankContext
@@ -146,6 +147,12 @@ def test_an_attention_kernel_that_was_named_stands_in_the_sidecar(tiny_model, tm
     session = session_of(tiny_model, tmp_path, attention="math")
     assert session.group.attention.kernel(torch.zeros(1)) == "math"
     assert session.run(item(**SIZE), 1)["attention"] == "math"
+
+
+def test_weights_in_8_bits_are_loaded_and_stand_in_the_sidecar(tiny_model, tmp_path):
+    session = session_of(tiny_model, tmp_path, weights="fp8")
+    kept = [part for part in session.renderer.pipeline.transformer.modules() if is_parametrized(part, "weight")]
+    assert kept and session.run(item(**SIZE), 1)["weights"] == "fp8"
 
 
 def session_of(model, folder, **changes):

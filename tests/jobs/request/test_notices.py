@@ -59,6 +59,15 @@ def test_plan_and_render_say_it_before_the_start(tmp_path, capsys):
     assert "quotes around a prompt are kept" in told and "1 prompt is longer than the model reads" in told
 
 
+def test_the_price_of_weights_in_8_bits_is_told_before_the_start(tmp_path, capsys):
+    (tmp_path / "p.txt").write_text("a red circle\n")
+    plan = ["plan", str(tmp_path / "p.txt"), "--out", str(tmp_path / "out")]
+    assert main(plan) == main([*plan, "--weights", "plain"]) == 0
+    assert "LPIPS" not in capsys.readouterr().out
+    assert main([*plan, "--weights", "fp8"]) == 0
+    assert "others have measured LPIPS 0.2 to 0.5" in capsys.readouterr().out
+
+
 def test_only_what_is_to_be_rendered_is_spoken_of(tmp_path, capsys):
     (tmp_path / "p.txt").write_text(f"a red circle\n{'red ' * 300}\n")
     assert main(["plan", str(tmp_path / "p.txt"), "--out", str(tmp_path / "out"), "--limit", "1"]) == 0

@@ -61,6 +61,12 @@ def test_an_attention_kernel_decides_where_it_is_named_and_videos_of_older_versi
     assert settings(tmp_path, attention="sage").fingerprint(item()) != one.fingerprint(item())
 
 
+def test_weights_decide_where_they_are_in_8_bits_and_videos_of_older_versions_named_none(tmp_path):
+    one = settings(tmp_path)
+    assert "weights" not in one.deciding(item())
+    assert settings(tmp_path, weights="fp8").fingerprint(item()) != one.fingerprint(item())
+
+
 def test_output_below_a_file_is_refused_and_nothing_is_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="not a directory"):
