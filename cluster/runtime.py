@@ -22,6 +22,7 @@ from cluster.cpus import usable_cpus
 from cluster.environment import environment, ray_address
 from cluster.host import OBJECT_STORE_BYTES, obstacles, temporary_directory
 from cluster.signals import bounded, deaf_to_hang_ups, ending_in_order, handled, take_note
+from cluster.stderr import give_stderr_back
 from cluster.token import keep_private, own_token
 
 __all__ = ["ClusterUnavailable", "ray_runtime"]
@@ -97,6 +98,7 @@ def _end_monitor() -> None:
 
 
 def _leave(give_up: Callable[[str], None] | None, sentence: str) -> None:
+    give_stderr_back()
     if give_up:
         give_up(sentence)
     print(sentence, file=sys.stderr, flush=True)

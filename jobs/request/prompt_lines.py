@@ -147,7 +147,9 @@ def _parsed(text: str, where: str) -> JsonValue:
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text else ""
         raise BadInput(f"{where} is not valid JSON: {error.msg} at {line}column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BadInput(f"{where} is nested too deeply") from None
+    except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}") from None
 
 

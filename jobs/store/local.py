@@ -20,11 +20,11 @@ Value = TypeVar("Value")
 def _in_trouble(
     method: Callable[Concatenate["LocalStorage", Arguments], Value],
 ) -> Callable[Concatenate["LocalStorage", Arguments], Value]:
-    """A method of which what the system refuses is the storage's trouble."""
+    """A method of which what the system refuses is the storage's trouble; its first text is the name of a file."""
 
     @wraps(method)
     def in_trouble(storage: "LocalStorage", *args: Arguments.args, **options: Arguments.kwargs) -> Value:
-        with storage.trouble():
+        with storage.trouble(next(each for each in args if isinstance(each, str))):
             return method(storage, *args, **options)
 
     return in_trouble
@@ -135,7 +135,7 @@ class LocalStorage(Storage):
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:
         path = self._path(name)
-        with self.trouble():
+        with self.trouble(name):
             path.mkdir(parents=True, exist_ok=True)
         try:
             yield path

@@ -12,11 +12,12 @@ CHECKOUT = Path(__file__).parents[2]
 
 # A lock taken twice holds the main thread in C, as Ray does: no handler of Python's gets its turn.
 HANGS = """
-import ctypes, os, sys
+import ctypes, os, sys, tempfile
 from cluster.signals import bounded, ending_in_order
+from cluster.stderr import stderr_into
 
 lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
-with ending_in_order(), bounded(float(sys.argv[1]), lambda: os._exit(33)):
+with ending_in_order(), bounded(float(sys.argv[1]), lambda: os._exit(33)), stderr_into(tempfile.TemporaryFile()):
     print("hangs", flush=True)
     library.pthread_mutex_lock(lock)
     library.pthread_mutex_lock(lock)

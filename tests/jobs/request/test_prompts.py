@@ -228,7 +228,7 @@ def test_json_lines_may_be_called_json(tmp_path):
         ('[{"prompt": "a"}, {"cfg": 7}]', "p.json, entry 2: unknown field 'cfg'"),
         ('{\n "prompt": "a"\n}', "p.json, line 1 is not valid JSON"),
         ("[]", "p.json has no prompts"),
-        ("[" * 100_000, "p.json is not valid JSON"),
+        ("[" * 100_000, "p.json is nested too deeply"),
     ],
 )
 def test_bad_json_is_named(tmp_path, text, what):
