@@ -27,8 +27,8 @@ class Budgets:
     """How often what may fail, each counted apart from the others.
 
     An item is given up after `item_failures` of its own, the last on a fresh gang (after one that is known to come
-    again), after `gang_losses` under it, or after `storage_failures`. A gang is given up after `starts` failed starts in a row. Before try number n comes a wait
-    of `backoff_s` * 2**(n - 2), at most a minute.
+    again), after `gang_losses` under it, or after `storage_failures`. A gang is given up after `starts` failed starts
+    in a row. Before try number n comes a wait of `backoff_s` * 2**(n - 2), at most a minute.
     """
 
     item_failures: int = 2

@@ -14,7 +14,6 @@ from jobs.console import use_lasting_streams, visible
 from jobs.errors import HUNG_UP, INTERRUPTED, TERMINATED, UNFORESEEN, BadInput, JobError, unforeseen
 from jobs.options.command_line import COMMANDS, parse
 
-
 STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM", HUNG_UP: "the end of its terminal"}
 
 

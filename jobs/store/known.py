@@ -135,7 +135,8 @@ def survey(
     """Compare items with what lies in the storage.
 
     A video whose size and stamp are as the ledger saw them is taken for intact; any other, or with `verify` each, is
-    read and its checksum compared. So is a sidecar of the size that the ledger saw; any other must be one still. `then` are the same settings as earlier versions called them.
+    read and its checksum compared. So is a sidecar of the size that the ledger saw; any other must be one still.
+    `then` are the same settings as earlier versions called them.
     """
     ledger = storage.folder(FOLDER)
     files, state = storage.folder("videos"), read_state(storage)

@@ -127,6 +127,22 @@ def test_file_without_prompts_is_named(tmp_path, name, text):
     assert f"{name} has no prompts" in complaint(write(tmp_path, name, text))
 
 
+UNSEEN = "\u200b\u2060\u00ad \ufe0f\u3164"
+
+
+def test_a_line_of_what_nobody_sees_is_empty(tmp_path):
+    for name, text in (
+        ("p.txt", "red\n{}\nblue\n"),
+        ("p.csv", "prompt\nred\n{}\nblue\n"),
+        ("p.jsonl", '"red"\n{}\n"blue"'),
+    ):
+        items = read_items(write(tmp_path, name, text.format(UNSEEN)), DEFAULTS)
+        assert [(item.id, item.prompt) for item in items] == [("0000", "red"), ("0001", "blue")]
+    assert "there is nothing in it that can be seen" in complaint(write(tmp_path, "p.json", f'["{UNSEEN}"]'))
+    family = "\U0001f468\u200d\U0001f469\u200d\U0001f467"
+    assert read_items(write(tmp_path, "p.txt", family), DEFAULTS)[0].prompt == family
+
+
 def test_other_suffix_is_refused(tmp_path):
     assert "must end in .txt, .csv, .tsv, .json or .jsonl" in complaint(write(tmp_path, "p.pdf", "a"))
 

@@ -14,7 +14,7 @@ from jobs.store.open import open_storage
         ("good.txt --out s3:/bucket/x", "s3:/bucket/x is no URL, as one slash is missing: s3://bucket/x; a directory"),
         (
             "good.txt --out gs:x",
-            "gs:x is no URL, as two slashes are missing: gs://x; a directory of that name is ./gs:x",
+            "gs:x is no URL, as two slashes are missing: gs://x; a directory of that",
         ),
         ("good.txt --out s3:\\b\\c", "is no URL, as two slashes are missing: s3://b/c"),
         ("good.txt --out FILE:x", "is no URL, as two slashes are missing: file:///x"),
