@@ -162,9 +162,9 @@ class Sidecar(BaseModel):
     export_as: str | None = None
 
     @property
-    def text(self) -> bytes:
+    def text(self) -> str:
         """As it is written beside its video."""
-        return f"{self.model_dump_json(indent=2)}\n".encode()
+        return f"{self.model_dump_json(indent=2)}\n"
 
 
 def slug(prompt: str) -> str:

@@ -45,7 +45,7 @@ class Done:
             **sidecar.model_dump(include={"flops", "flops_full", "device"}),
             name=name,
             num_bytes=sidecar.bytes,
-            num_sidecar_bytes=len(sidecar.text),
+            num_sidecar_bytes=len(sidecar.text.encode()),
             stamp=stamp,
             seconds=sidecar.seconds.model_dump(),
             world_size=sidecar.layout.world_size,
