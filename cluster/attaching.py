@@ -5,14 +5,15 @@ import os
 import re
 import socket
 import tempfile
-from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import IO
 
 from ray._private import services
 from ray.exceptions import RayError
 
+from cluster.stderr import stderr_into
+
 PROBE_TIMEOUT_S = 5
+LABEL = r"[A-Za-z0-9_](?:[A-Za-z0-9_-]{0,61}[A-Za-z0-9_])?"
+HOST_NAME = re.compile(rf"{LABEL}(?:\.{LABEL})*\.?")
 
 
 class ClusterUnavailable(RuntimeError):
@@ -44,8 +45,18 @@ def check_address(address: str) -> None:
             f"host:port (the port is 6379 unless it was changed) or auto."
         )
     host, _, port = address.rpartition(":")
-    if not host or not port.isdigit() or not 0 < int(port) < 65536:
+    if not _is_host(host) or not re.fullmatch("[0-9]{1,5}", port) or not 0 < int(port) < 65536:
         raise ValueError(f"{named} is malformed; give host:port or auto.")
+
+
+def _is_host(text: str) -> bool:
+    """A name, an IPv4 address with all its parts, or an IPv6 one in brackets: gRPC knows no others."""
+    if re.fullmatch(r"[0-9.]*|\[.*\]", text):
+        try:
+            return ipaddress.ip_address(text.strip("[]")).version == (6 if text.startswith("[") else 4)
+        except ValueError:
+            return False
+    return bool(HOST_NAME.fullmatch(text)) and len(text) <= 253
 
 
 def ask(address: str) -> None:
@@ -54,7 +65,7 @@ def ask(address: str) -> None:
 
     with tempfile.TemporaryFile() as said:
         try:
-            with _stderr_into(said):  # Ray's C++ tells there, once a second, that the token is wrong.
+            with stderr_into(said):  # Ray's C++ tells there, once a second, that the token is wrong.
                 GcsClient(address=address)
         except (RuntimeError, RayError) as error:
             said.seek(0)
@@ -64,18 +75,6 @@ def ask(address: str) -> None:
                     f"get-auth-token, here and on its head), and set RAY_AUTH_MODE=token."
                 ) from error
             raise ClusterUnavailable(why_not(address, error)) from error
-
-
-@contextmanager
-def _stderr_into(file: IO[bytes]) -> Iterator[None]:
-    """Also what is not written by Python."""
-    saved = os.dup(2)
-    os.dup2(file.fileno(), 2)
-    try:
-        yield
-    finally:
-        os.dup2(saved, 2)
-        os.close(saved)
 
 
 def is_loopback(address: str) -> bool:

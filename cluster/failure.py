@@ -2,6 +2,7 @@
 
 import errno
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from enum import StrEnum
@@ -25,9 +26,9 @@ class Decision(StrEnum):
 class Budgets:
     """How often what may fail, each counted apart from the others.
 
-    An item is given up after `item_failures` of its own, the last on a fresh gang, after `gang_losses` under it, or
-    after `storage_failures`. A gang is given up after `starts` failed starts in a row. Before try number n comes a wait
-    of `backoff_s` * 2**(n - 2), at most a minute.
+    An item is given up after `item_failures` of its own, the last on a fresh gang (after one that is known to come
+    again), after `gang_losses` under it, or after `storage_failures`. A gang is given up after `starts` failed starts
+    in a row. Before try number n comes a wait of `backoff_s` * 2**(n - 2), at most a minute.
     """
 
     item_failures: int = 2
@@ -69,6 +70,8 @@ class FailureKind(StrEnum):
 
     # The session raised an exception of its own: doing it again will most likely raise it again.
     ITEM = "item", Policy(limit=lambda budgets: budgets.item_failures, is_of_item=True)
+    # The session knows that doing it again would raise it again, on any machine.
+    FINAL = "final", Policy(limit=lambda budgets: 1, is_of_item=True)
     # A process, a node, a device or a link was lost.
     INFRASTRUCTURE = "infrastructure", Policy(limit=lambda budgets: budgets.gang_losses, loses_gang=True)
     # The output cannot be written at the moment: the disk is full, say.
@@ -85,7 +88,7 @@ class FailureKind(StrEnum):
 
 @runtime_checkable
 class CarriesKind(Protocol):
-    """An exception that says itself how it counts: the value of a `FailureKind`."""
+    """An exception that says itself how it counts, the value of a `FailureKind`, and whose message is a sentence."""
 
     @property
     def failure_kind(self) -> str: ...
@@ -112,6 +115,13 @@ def decide(kind: FailureKind, count: int, budgets: Budgets) -> Decision:
 def decide_start(kind: FailureKind, starts: int, budgets: Budgets) -> Decision:
     """Whether a gang that failed to start is started again, after `starts` failures in a row."""
     return Decision.RETRY if kind.policy.loses_gang and starts < budgets.starts else Decision.FAIL
+
+
+def summary_of(error: BaseException) -> str:
+    """One sentence: the message of an exception that carries its kind; of any other, behind the name of its class."""
+    if isinstance(error, CarriesKind) and (sentence := str(error).strip()):
+        return sentence
+    return "".join(traceback.format_exception_only(error)).strip()
 
 
 def classify(error: BaseException) -> FailureKind:

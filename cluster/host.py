@@ -83,16 +83,21 @@ def _limits() -> Iterator[Obstacle]:
     if (threads := _threads_left()) is not None and threads < THREADS:
         yield _limited("more processes and threads", threads, THREADS, "ulimit -u, or docker run --pids-limit")
     for which, what, needed, how in (
-        (resource.RLIMIT_FSIZE, "MiB a file", OBJECT_STORE_BYTES, "ulimit -f"),
-        (resource.RLIMIT_AS, "MiB of address space", ADDRESS_SPACE_BYTES, "ulimit -v"),
+        (resource.RLIMIT_FSIZE, "a file", OBJECT_STORE_BYTES, "ulimit -f"),
+        (resource.RLIMIT_AS, "of address space", ADDRESS_SPACE_BYTES, "ulimit -v"),
     ):
         limit = resource.getrlimit(which)[0]
         if limit != resource.RLIM_INFINITY and limit < needed:
-            yield _limited(what, limit >> 20, needed >> 20, f"{how} unlimited")
+            found = f"Ray needs {needed >> 20} MiB {what}, but {_size(limit)} is allowed"
+            yield Obstacle(found=found, remedy=f"raise it: {how} unlimited")
 
 
 def _limited(what: str, limit: int, needed: int, how: str) -> Obstacle:
     return Obstacle(found=f"Ray needs {needed} {what}, but {max(0, limit)} are allowed", remedy=f"raise it: {how}")
+
+
+def _size(num_bytes: int) -> str:
+    return f"{num_bytes >> 20} MiB" if num_bytes >> 20 else f"{num_bytes / 2**10:.3g} KiB"
 
 
 def _threads_left() -> int | None:

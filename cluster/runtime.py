@@ -12,6 +12,7 @@ from pathlib import Path
 import ray
 from ray._common.network_utils import get_localhost_ip  # pyright: ignore[reportAttributeAccessIssue]
 from ray._private import ray_constants
+from ray._private import worker as ray_worker
 from ray._private.authentication.authentication_token_setup import maybe_enable_token_auth_if_token_available
 from ray.exceptions import RayError
 from ray.job_config import JobConfig
@@ -21,6 +22,7 @@ from cluster.cpus import usable_cpus
 from cluster.environment import environment, ray_address
 from cluster.host import OBJECT_STORE_BYTES, obstacles, temporary_directory
 from cluster.signals import bounded, deaf_to_hang_ups, ending_in_order, handled, take_note
+from cluster.stderr import give_stderr_back
 from cluster.token import keep_private, own_token
 
 __all__ = ["ClusterUnavailable", "ray_runtime"]
@@ -85,10 +87,18 @@ def _end() -> None:
     """Ends Ray, whatever signals come meanwhile: one that comes twice ends the process instead."""
     deaf = {signal.SIGTERM: take_note, signal.SIGINT: take_note, signal.SIGHUP: signal.SIG_IGN}
     with handled(deaf), bounded(END_TIMEOUT_S, partial(os._exit, 1)):
+        _end_monitor()
         ray.shutdown()
 
 
+def _end_monitor() -> None:
+    """An embedded Ray's autoscaler has nothing to do, and would only end after a second, by force."""
+    if (node := ray_worker._global_node) is not None:
+        node.kill_monitor(check_alive=False)
+
+
 def _leave(give_up: Callable[[str], None] | None, sentence: str) -> None:
+    give_stderr_back()
     if give_up:
         give_up(sentence)
     print(sentence, file=sys.stderr, flush=True)

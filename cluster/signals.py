@@ -3,12 +3,15 @@
 import os
 import signal
 import socket
+import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
 
+from cluster.stderr import give_stderr_back
+
 # What a handler of Python's may take to get its turn: Ray's C++ hears neither of it nor of exceptions.
-GRACE_S = 3.0
+GRACE_S = 2.0
 ENDING = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP)
 
 
@@ -75,6 +78,8 @@ def _watch(reader: socket.socket, timeout_s: float | None, give_up: Callable[[],
             give_up()
             return
         if came and not _has_ended(reader):
+            give_stderr_back()
+            print(f"Stopped by {signal.Signals(came[0]).name}.", file=sys.stderr, flush=True)
             os._exit(128 + came[0])
 
 

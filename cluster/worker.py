@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVarTuple
 
 from cluster.cpus import usable_cpus
 from cluster.devices import shared_gpus
-from cluster.failure import RankError, classify
+from cluster.failure import RankError, classify, summary_of
 from cluster.heap import expand_segments, keep_freed_memory, uncollected
 from cluster.heartbeat import Heartbeat
 from cluster.interfaces import use_interface_of
@@ -147,8 +147,7 @@ def _report(work: Callable[[], Value]) -> RankReport[Value]:
     try:
         return RankResult(value=work())
     except Exception as error:  # The border to foreign code: whatever it raises fails the item, not the worker.
-        summary = "".join(traceback.format_exception_only(error)).strip()
-        return RankError(kind=classify(error), summary=summary, traceback=traceback.format_exc())
+        return RankError(kind=classify(error), summary=summary_of(error), traceback=traceback.format_exc())
 
 
 @uncollected()

@@ -8,10 +8,13 @@ from dataclasses import is_dataclass
 from importlib import import_module
 from importlib.metadata import version
 from pathlib import Path
+from typing import NoReturn
 
 from jobs.console import use_lasting_streams, visible
-from jobs.errors import INTERRUPTED, UNFORESEEN, BadInput, JobError, unforeseen
+from jobs.errors import HUNG_UP, INTERRUPTED, TERMINATED, UNFORESEEN, BadInput, JobError, unforeseen
 from jobs.options.command_line import COMMANDS, parse
+
+STOPPED = {INTERRUPTED: "Ctrl-C", TERMINATED: "SIGTERM", HUNG_UP: "the end of its terminal"}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -29,11 +32,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except JobError as error:
         _say(str(error))
         return error.exit_code
-    except KeyboardInterrupt:
-        return INTERRUPTED
+    except (KeyboardInterrupt, SystemExit) as end:
+        code = end.code if isinstance(end, SystemExit) else INTERRUPTED
+        if code not in STOPPED:
+            raise
+        _say(f"stopped by {STOPPED[code]}")
+        if arguments is None:
+            _leave_at_once(code)
+        return code
     except Exception as error:  # Ours or a library's: no command ends with a stack on the terminal.
         _say(unforeseen(error))
         return UNFORESEEN
+
+
+def _leave_at_once(code: int) -> NoReturn:
+    """Whoever stops a process may kill it 3 s later: what Python would still tidy up can take as long as that."""
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
 
 
 def _say(sentence: str) -> None:

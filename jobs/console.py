@@ -4,7 +4,8 @@ import io
 import json
 import os
 import sys
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from select import select
 from typing import TYPE_CHECKING, Any, TextIO
@@ -80,6 +81,17 @@ def make_console(*, stderr: bool = False) -> Console:
     if not console.is_terminal:
         console.width = PLAIN_WIDTH
     return console
+
+
+@contextmanager
+def under_way(console: Console, what: str) -> Iterator[None]:
+    """Says what takes its time in the block: beside something that moves on a terminal, elsewhere as a line."""
+    if not console.is_terminal:
+        console.print(what, soft_wrap=True)
+        yield
+        return
+    with console.status(what):
+        yield
 
 
 def visible(text: str) -> str:

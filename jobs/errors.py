@@ -8,13 +8,15 @@ from typing import ClassVar
 from cluster.failure import FailureKind
 
 UNFORESEEN = 1
-DONE, BAD_INPUT, PARTIAL, INFRASTRUCTURE, INTERRUPTED, TERMINATED = 0, 2, 3, 33, 130, 143
+DONE, BAD_INPUT, PARTIAL, INFRASTRUCTURE = 0, 2, 3, 33
+INTERRUPTED, TERMINATED, HUNG_UP = 130, 143, 129
 
 
 class JobError(Exception):
-    """Ends the job with one clear sentence and `exit_code`."""
+    """Ends the job with one clear sentence and `exit_code`; on a rank it counts as `failure_kind` says."""
 
     exit_code = 1
+    failure_kind: ClassVar[FailureKind] = FailureKind.ITEM
 
 
 class BadInput(JobError, ValueError):

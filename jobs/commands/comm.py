@@ -10,7 +10,7 @@ from jobs.options.measure import CommOptions
 def run(options: CommOptions) -> int:
     """Print one row a method, bytes sent by each rank. Raises BadInput for what cannot be counted."""
     console = make_console()
-    rows = count_sent(read_request(options), console)
+    rows = count_sent(read_request(options), make_console(stderr=True))
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)

@@ -31,7 +31,7 @@ from jobs.store.documents import read_as
 from jobs.store.files import check_writable, sha256, write_text
 from jobs.store.items import Sidecar
 from jobs.store.known import read_sidecar
-from jobs.store.ledger import read_state
+from jobs.store.ledger import BatchState, read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
@@ -48,6 +48,7 @@ NAME_BYTES = 255
 CUT_CHARACTERS = 180
 NOT_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
 THREADS = 8
+MOST_NAMES = 3
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,7 +94,8 @@ def run(options: VBenchOptions) -> int:
         BadInput: nothing is finished, or the directory holds something else.
     """
     batch = open_storage(options.out)
-    found, num_broken = _finished(batch)
+    state = read_state(batch)
+    found, broken = _finished(batch, state)
     if not found:
         raise BadInput(f"{batch} has no finished videos; nothing to export")
     videos = _named(found, export_names(batch))
@@ -101,21 +103,28 @@ def run(options: VBenchOptions) -> int:
     with ThreadPoolExecutor(THREADS) as pool:
         list(pool.map(lambda video: _place(batch, video, options.to), videos))
     _write_prompts(options.to, videos)
-    unfinished = read_state(batch).counts()
+    unfinished = state.counts()
     del unfinished["done"]
-    _report(videos, num_broken, unfinished, options.to)
-    return PARTIAL if num_broken or unfinished or any(video.is_numbered for video in videos) else DONE
+    _report(videos, broken, unfinished, options.to)
+    return PARTIAL if broken or unfinished or any(video.is_numbered for video in videos) else DONE
 
 
-def _finished(batch: Storage) -> tuple[list[tuple[str, Sidecar]], int]:
-    """The whole videos with their sidecars, by name in the batch, and how many sidecars have none."""
+def _finished(batch: Storage, state: BatchState) -> tuple[list[tuple[str, Sidecar]], list[str]]:
+    """The whole videos with their sidecars, and the names of those that only a sidecar or the ledger tells of."""
     sizes = {name: stored.num_bytes for name, stored in batch.folder(VIDEOS).items()}
-    names = sorted(name for name in sizes if name.endswith(".json") and not name.startswith("."))
+    names = sorted(filter(_is_sidecar, sizes))
     with ThreadPoolExecutor(THREADS) as pool:
         sidecars = pool.map(lambda name: read_sidecar(batch, f"{VIDEOS}/{name.removesuffix('.json')}"), names)
     videos = [(f"{name.removesuffix('.json')}.mp4", sidecar) for name, sidecar in zip(names, sidecars, strict=True)]
     whole = [(f"{VIDEOS}/{name}", sidecar) for name, sidecar in videos if sidecar and sizes.get(name) == sidecar.bytes]
-    return whole, len(names) - len(whole)
+    directories = filter(_is_sidecar, batch.folders(VIDEOS))
+    told = {f"{VIDEOS}/{name.removesuffix('.json')}.mp4" for name in (*names, *directories)}
+    told |= {f"{each.done['name']}.mp4" for each in state.items.values() if each.done}
+    return whole, sorted(told - {name for name, _ in whole})
+
+
+def _is_sidecar(name: str) -> bool:
+    return name.endswith(".json") and not name.startswith(".")
 
 
 def _named(found: Sequence[tuple[str, Sidecar]], export_names: Mapping[tuple[str, str], str | None]) -> list[Exported]:
@@ -228,7 +237,7 @@ def _write_prompts(to: Path, videos: Sequence[Exported]) -> None:
     write_text(to / FULL_INFO, json.dumps(full_info, indent=2) + "\n")
 
 
-def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str], to: Path) -> None:
+def _report(videos: Sequence[Exported], broken: Sequence[str], unfinished: Counter[str], to: Path) -> None:
     console = make_console()
     per_prompt = Counter(video.title for video in videos)
     renamed = {video.title for video in videos if not video.named_by_title}
@@ -244,9 +253,12 @@ def _report(videos: Sequence[Exported], num_broken: int, unfinished: Counter[str
             "--prompt_file alone, or render again with an export_as in their lines, which renders nothing anew",
             soft_wrap=True,
         )
-    if num_broken:
+    if broken:
+        more = ", ..." if len(broken) > MOST_NAMES else ""
         console.print(
-            f"{count(num_broken, 'video')} missing or damaged, left out: render the batch again, with --verify"
+            f"{count(len(broken), 'video')} missing or damaged, left out: render the batch again, with --verify "
+            f"({', '.join(broken[:MOST_NAMES])}{more})",
+            soft_wrap=True,
         )
     if unfinished:
         parts = ", ".join(f"{count(number, 'video')} {status}" for status, number in sorted(unfinished.items()))

@@ -11,7 +11,7 @@ from jobs.options.measure import FlopsOptions
 def run(options: FlopsOptions) -> int:
     """Print one row a method. Raises BadInput before anything is counted."""
     request, console = read_request(options), make_console()
-    rows = count_costs(request, console)
+    rows = count_costs(request, make_console(stderr=True))
     print_rows(console, rows)
     for note in notes_on(request.model, request.methods):
         console.print(note, style="dim")

@@ -12,7 +12,8 @@ def run(options: MemoryOptions) -> int:
     """Print one row a number of ranks, or of methods. Raises BadInput for a model whose pipeline cannot be rendered."""
     console = make_console()
     rows: Sequence[Mapping[str, object]]
-    rows = count_peaks(options, console) if options.methods else count_ranks(options.model, options.weights)
+    said = make_console(stderr=True)
+    rows = count_peaks(options, said) if options.methods else count_ranks(options.model, options.weights)
     print_rows(console, rows)
     if options.json:
         write_rows(options.json, rows)

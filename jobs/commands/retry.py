@@ -6,6 +6,7 @@ from pathlib import Path
 
 from jobs.commands.render import run as render
 from jobs.driver.remembered import recall
+from jobs.errors import BadInput
 from jobs.options.batch import RetryOptions
 from jobs.store.open import open_storage
 
@@ -17,4 +18,7 @@ def run(options: RetryOptions) -> int:
         asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs
         ours = {"env": options.env, "address": options.address, "yes": options.yes}
-        return render(replace(asked, gangs=gangs, retry=True, **ours))
+        try:
+            return render(replace(asked, gangs=gangs, retry=True, **ours))
+        except BadInput as error:  # What has been copied is named by its place in the batch.
+            raise BadInput(str(error).replace(folder, str(storage))) from error

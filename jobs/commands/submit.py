@@ -23,7 +23,7 @@ from jobs.request.checks import check_numbers
 from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES, read_recipe
 from jobs.store.items import JOB
-from jobs.store.open import directory_of, open_storage
+from jobs.store.open import directory_of, open_storage, with_lower_scheme
 
 if TYPE_CHECKING:
     from ray.job_submission import JobSubmissionClient
@@ -64,7 +64,7 @@ def _check_reachable_later(options: SubmitOptions) -> None:
         read_recipe(recipe)
     if os.path.exists(options.model) and options.model != "demo" and not Path(options.model).is_absolute():
         raise BadInput(f"--model {options.model} is a relative path; give one that every node sees, or a hub id")
-    if directory_of(options.out) and not Path(options.out.removeprefix("file://")).is_absolute():
+    if directory_of(options.out) and not Path(with_lower_scheme(options.out).removeprefix("file://")).is_absolute():
         raise BadInput(f"--out {options.out} is a relative path; give one that every node sees, or a URL")
 
 

@@ -14,6 +14,7 @@ from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES
 from jobs.store.documents import read_as
 from jobs.store.items import RenderItem
+from jobs.store.open import directory_of
 from jobs.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -46,7 +47,7 @@ def remembered_ids(storage: Storage) -> set[str]:
 
 
 def recall(storage: Storage, folder: Path) -> RenderOptions:
-    """The options of the batch in a storage, with its prompts and its recipe copied to a local folder.
+    """The options of the batch in a storage, with its prompts and recipe, or copies of them in a local folder.
 
     Raises BadInput if there is no batch.
     """
@@ -56,8 +57,8 @@ def recall(storage: Storage, folder: Path) -> RenderOptions:
     except ValueError as error:
         hint = "give its prompts and options to resca render --retry instead"
         raise BadInput(f"{storage.where(OPTIONS)} is damaged ({error}); {hint}") from error
-    method = str(_copy(storage, RECIPE, folder)) if options.method == RECIPE else options.method
-    return replace(options, out=str(storage), prompts=_copy(storage, PROMPTS, folder), method=method)
+    method = str(_at_hand(storage, RECIPE, folder)) if options.method == RECIPE else options.method
+    return replace(options, out=str(storage), prompts=_at_hand(storage, PROMPTS, folder), method=method)
 
 
 def export_names(storage: Storage) -> dict[tuple[str, str], str | None]:
@@ -78,6 +79,9 @@ def _read(storage: Storage, name: str) -> bytes:
         raise BadInput(f"{storage} holds no batch: there is no {name}") from None
 
 
-def _copy(storage: Storage, name: str, folder: Path) -> Path:
-    (folder / name).write_bytes(_read(storage, name))
-    return folder / name
+def _at_hand(storage: Storage, name: str, folder: Path) -> Path:
+    """The file itself, or a copy of what lies at a URL."""
+    text, own = _read(storage, name), directory_of(str(storage))
+    if own is None:
+        (folder / name).write_bytes(text)
+    return (own or folder) / name

@@ -5,6 +5,7 @@ from typing import TypedDict
 from rich.console import Console
 
 from caching.engine import Engine
+from jobs.console import under_way
 from jobs.errors import BadInput
 from jobs.measure.full_size import Request
 from parallel.collectives import CollectiveCounter
@@ -24,10 +25,10 @@ class SentRow(TypedDict):
 
 
 def count_sent(request: Request, console: Console) -> list[SentRow]:
-    """One row a method. Raises BadInput for what cannot be counted."""
+    """One row a method; `console` is told how far it is. Raises BadInput for what cannot be counted."""
     rows: list[SentRow] = []
     for method in request.methods:
-        with console.status(f"counting {method.name}"):
+        with under_way(console, f"counting {method.name} ({len(rows) + 1} of {len(request.methods)})"):
             try:
                 engine, group = request.send(method)
             except ValueError as error:

@@ -6,6 +6,7 @@ from rich.console import Console
 
 from caching.flops import Cost
 from caching.recipe.recipe import RECIPES, Recipe
+from jobs.console import under_way
 from jobs.measure.full_size import Request
 from jobs.measure.published import published
 
@@ -25,15 +26,14 @@ class CostRow(TypedDict):
 
 
 def count_costs(request: Request, console: Console) -> list[CostRow]:
-    """One row a method."""
+    """One row a method; `console` is told how far it is."""
     one = request.count(RECIPES["full"], num_steps=1).flops
     rows: list[CostRow] = []
     for method in request.methods:
-        with console.status(f"counting {method.name}"):
+        with under_way(console, f"counting {method.name} ({len(rows) + 1} of {len(request.methods)})"):
             cost, sent = request.count(method), _sent_bytes(request, method)
         paper_tflops = published(request.model, method) if request.at_papers_size else None
         rows.append(_row(method, cost, request.num_steps * one, paper_tflops, sent))
-        console.print(f"{len(rows)}/{len(request.methods)}: {method.name} {rows[-1]['tflops']} TFLOPs", style="dim")
     return rows
 
 

@@ -8,6 +8,7 @@ import torch
 from rich.console import Console
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
+from jobs.console import under_way
 from jobs.errors import BadInput
 from jobs.measure.full_size import DTYPE, FULL_SIZE
 from jobs.models.family import MOST
@@ -89,9 +90,10 @@ def count_peaks(options: MemoryOptions, console: Console) -> list[PeakRow]:
         raise BadInput(f"--gpu-memory must be above 0 GiB, not {options.gpu_memory}")
     gpu_bytes, planner = options.gpu_memory * 2**30, full_size_planner()
     rows: list[PeakRow] = []
-    for name in options.method_names():
+    names = options.method_names()
+    for number, name in enumerate(names, start=1):
         method = resolve_method(name, options.cache_for(name))
-        with console.status(f"counting {method.name}"):
+        with under_way(console, f"counting {method.name} ({number} of {len(names)})"):
             for layout, shard_weights, offload in product((Layout(), Layout(ulysses=8)), (False, True), (False, True)):
                 setting = Setting(
                     method=method,

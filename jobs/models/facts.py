@@ -81,6 +81,13 @@ def read_facts(model: str, *, own_code: bool = False, variant: str | None = None
         BadInput: the model cannot be found or read, is not whole, or is of no family that can be rendered.
         InfrastructureError: the hub does not answer, or its cache cannot be used.
     """
+    try:
+        return _read_facts(model, own_code=own_code, variant=variant)
+    except PermissionError as error:
+        raise BadInput(f"cannot read model file {error.filename}: {error.strerror}") from error
+
+
+def _read_facts(model: str, *, own_code: bool, variant: str | None) -> ModelFacts:
     if directory := local_directory(model):
         family = _checked_family(model, directory, own_code=own_code)
         files = {component: files_in(directory / component) for component in models_of(family)}

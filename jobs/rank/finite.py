@@ -1,8 +1,11 @@
 """Whether a video's numbers are finite: noted on the device at each step, and read once, when the loop is over."""
 
+from typing import ClassVar
+
 import torch
 from torch import Tensor
 
+from cluster.failure import FailureKind
 from jobs.errors import BadInput
 from parallel.rank_group import RankGroup
 
@@ -14,7 +17,20 @@ REMEDIES = {
 
 
 class NotFinite(BadInput):
-    """A video's numbers have overflowed; it would be black."""
+    """A video's numbers have overflowed; it would be black.
+
+    There is no second try: the same seed and weights overflow again, after as long a rendering, and where one video of
+    a batch does so most of them do. Only where a try went on from a checkpoint that may be the cause, it counts as any
+    other failure, and the next one begins anew.
+    """
+
+    failure_kind: ClassVar[FailureKind] = FailureKind.FINAL
+
+
+class NotFiniteAfterCheckpoint(NotFinite):
+    """The same in a try that went on from a checkpoint."""
+
+    failure_kind: ClassVar[FailureKind] = FailureKind.ITEM
 
 
 class FiniteSteps:
@@ -42,7 +58,9 @@ def check_finite(values: Tensor, what: str, dtype: torch.dtype) -> None:
         raise not_finite(what, dtype)
 
 
-def not_finite(what: str, dtype: torch.dtype, asked: torch.dtype | None = None) -> NotFinite:
+def not_finite(
+    what: str, dtype: torch.dtype, asked: torch.dtype | None = None, *, after_checkpoint: bool = False
+) -> NotFinite:
     """What to raise for values in `dtype`, with what helps where `asked` was asked for, by default the same."""
-    name = str(dtype).removeprefix("torch.")
-    return NotFinite(f"{what} not finite in {name}: {REMEDIES.get(asked or dtype, REMEDIES[torch.float32])}")
+    name, kind = str(dtype).removeprefix("torch."), NotFiniteAfterCheckpoint if after_checkpoint else NotFinite
+    return kind(f"{what} not finite in {name}: {REMEDIES.get(asked or dtype, REMEDIES[torch.float32])}")

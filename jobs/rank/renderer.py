@@ -144,12 +144,13 @@ class Renderer:
         return self.family.velocity(self.release(), latents, level, prompt, guidance).float()
 
     def _overflow(self, prompt: Prompt, when: str, checkpoints: Checkpoints | None) -> NotFinite:
-        """What to raise on every rank for latents that are not finite; the next try begins anew."""
+        """What to raise on every rank for latents that are not finite; a next try would begin anew."""
         if checkpoints is not None and self.group.rank == 0:
             checkpoints.discard()
         encoded = all(torch.isfinite(each).all() for each in (prompt.tokens, prompt.pooled))
         what = f"the latents are, {when}," if encoded else "the encoded prompt is"
-        return not_finite(what, self.pipeline.transformer.dtype)
+        resumed = checkpoints is not None and checkpoints.resumed_step > 0
+        return not_finite(what, self.pipeline.transformer.dtype, after_checkpoint=resumed)
 
     def _engine_in_use(self) -> Engine:
         if self.engine is None:

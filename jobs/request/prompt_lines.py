@@ -13,7 +13,7 @@ from pydantic import JsonValue
 
 from jobs.errors import BadInput
 from jobs.models.family import Json
-from jobs.request.prompt_text import BYTE_ORDER_MARK
+from jobs.request.prompt_text import BYTE_ORDER_MARK, is_blank
 
 # Where a line stands, and the fields that it gives, which are still to be checked.
 Given = tuple[str, Json]
@@ -40,8 +40,8 @@ SIZE = re.compile(r"([1-9][0-9]{0,5})x([1-9][0-9]{0,5})")
 def _lines(text: str, path: Path) -> Iterator[tuple[str, str]]:
     """The lines that are not blank; a line separator of Unicode may stand in a prompt."""
     for number, line in enumerate(text.split("\n"), start=1):
-        if line := line.strip():
-            yield f"{path}, line {number}", line
+        if not is_blank(line):
+            yield f"{path}, line {number}", line.strip()
 
 
 def field_list(names: Sequence[str]) -> str:
@@ -110,7 +110,7 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[str, list[str
     number = 1
     try:
         for row in rows:
-            if any(cell.strip() for cell in row):
+            if not all(map(is_blank, row)):
                 yield f"{path}, line {number}", row
             number = rows.line_num + 1
     except csv.Error as error:
@@ -147,7 +147,9 @@ def _parsed(text: str, where: str) -> JsonValue:
     except json.JSONDecodeError as error:
         line = f"line {error.lineno}, " if "\n" in text else ""
         raise BadInput(f"{where} is not valid JSON: {error.msg} at {line}column {error.colno}") from None
-    except (ValueError, RecursionError) as error:
+    except RecursionError:
+        raise BadInput(f"{where} is nested too deeply") from None
+    except ValueError as error:
         raise BadInput(f"{where} is not valid JSON: {error}") from None
 
 

@@ -3,6 +3,7 @@
 import codecs
 import io
 import re
+import unicodedata
 from pathlib import Path
 
 from jobs.errors import BadInput
@@ -10,6 +11,9 @@ from jobs.errors import BadInput
 BYTE_ORDER_MARK = "\ufeff"
 # Files that are joined bring theirs along.
 MARKS = re.compile(f"^{BYTE_ORDER_MARK}+", re.MULTILINE)
+# What leaves a line empty beside white space and what only steers a text, such as zero-width spaces: fillers, a joiner,
+# an empty pattern of braille, variation selectors.
+UNSEEN = {"\u034f", "\u115f", "\u1160", "\u2800", "\u3164", "\uffa0", *map(chr, range(0xFE00, 0xFE10))}
 # UTF-32 first: its mark begins with that of UTF-16.
 WIDE_ENCODINGS = {
     codecs.BOM_UTF32_LE: "UTF-32",
@@ -17,6 +21,11 @@ WIDE_ENCODINGS = {
     codecs.BOM_UTF16_LE: "UTF-16",
     codecs.BOM_UTF16_BE: "UTF-16",
 }
+
+
+def is_blank(text: str) -> bool:
+    """Whether nobody sees anything of a text."""
+    return all(letter.isspace() or letter in UNSEEN or unicodedata.category(letter) == "Cf" for letter in text)
 
 
 def read_text(path: Path) -> str:

@@ -5,15 +5,25 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
 
-from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
+from pydantic_core import PydanticCustomError
 
 from jobs.errors import BadInput
 from jobs.models.family import Height, Json, NumFrames, Steps, Width
 from jobs.request.prompt_lines import READERS, Given, field_list
-from jobs.request.prompt_text import read_text
+from jobs.request.prompt_text import is_blank, read_text
+
+
+def _seen(text: str) -> str:
+    if is_blank(text):
+        raise PydanticCustomError("blank", "there is nothing in it that can be seen")
+    return text
+
 
 # A NUL cannot stand in an MP4's tags.
-Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
+Prompt = Annotated[
+    str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$"), AfterValidator(_seen)
+]
 MOST_LINES = 20
 
 

@@ -165,6 +165,11 @@ class Sidecar(BaseModel):
     cut_tokens: int | None = None
     export_as: str | None = None
 
+    @property
+    def text(self) -> str:
+        """As it is written beside its video."""
+        return f"{self.model_dump_json(indent=2)}\n"
+
 
 def slug(prompt: str) -> str:
     """A prompt as lower-case ASCII words joined by hyphens, at most 40 characters; `video` if nothing is left."""

@@ -17,13 +17,17 @@ Fact = TypeVar("Fact")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Done:
-    """A finished video, as the ledger or its sidecar tells. `stamp` is the file's, where the ledger has seen it."""
+    """A finished video, as the ledger or its sidecar tells.
+
+    `stamp` is the file's, where the ledger has seen it; `num_sidecar_bytes` are not known of earlier versions.
+    """
 
     id: str
     name: str
     fingerprint: str
     sha256: str
     num_bytes: int
+    num_sidecar_bytes: int | None
     stamp: str | None
     seconds: dict[str, float]
     dense_steps: int
@@ -41,6 +45,7 @@ class Done:
             **sidecar.model_dump(include={"flops", "flops_full", "device"}),
             name=name,
             num_bytes=sidecar.bytes,
+            num_sidecar_bytes=len(sidecar.text.encode()),
             stamp=stamp,
             seconds=sidecar.seconds.model_dump(),
             world_size=sidecar.layout.world_size,
@@ -55,6 +60,7 @@ class Done:
             fingerprint=line["fp"],
             sha256=line["sha"],
             num_bytes=line["bytes"],
+            num_sidecar_bytes=line.get("side"),
             stamp=line.get("stamp"),
             seconds=line["s"],
             dense_steps=line["dense"],
@@ -74,6 +80,7 @@ class Done:
             "fp": self.fingerprint,
             "sha": self.sha256,
             "bytes": self.num_bytes,
+            "side": self.num_sidecar_bytes,
             "s": self.seconds,
             "dense": self.dense_steps,
             "sparse": self.sparse_steps,
@@ -128,7 +135,8 @@ def survey(
     """Compare items with what lies in the storage.
 
     A video whose size and stamp are as the ledger saw them is taken for intact; any other, or with `verify` each, is
-    read and its checksum compared. `then` are the same settings as earlier versions called them.
+    read and its checksum compared. So is a sidecar of the size that the ledger saw; any other must be one still.
+    `then` are the same settings as earlier versions called them.
     """
     ledger = storage.folder(FOLDER)
     files, state = storage.folder("videos"), read_state(storage)
@@ -146,9 +154,8 @@ def survey(
             known.changed[item.id] = there
         elif is_complete and is_intact(storage, there, files, verify=verify):
             known.finished[item.id] = there
-            stamp = files[f"{_stem(there)}.mp4"].stamp
-            if there.stamp != stamp:
-                known.unrecorded.append(replace(there, stamp=stamp))
+            if (seen := _as_it_lies(there, files)) != there:
+                known.unrecorded.append(seen)
     return known
 
 
@@ -164,17 +171,20 @@ def read_done(storage: Storage, state: BatchState, files: dict[str, Stored]) -> 
 
 
 def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify: bool = False) -> bool:
-    """Whether the video is what its checksum says, and has a sidecar; with `verify`, whether that can be read."""
+    """Whether the video is what its checksum says, and has a sidecar that can be read.
+
+    Nothing is read of what the ledger has seen, but with `verify`.
+    """
     video, sidecar = (files.get(f"{_stem(done)}.{kind}") for kind in ("mp4", "json"))
     if video is None or video.num_bytes != done.num_bytes or sidecar is None or not sidecar.num_bytes:
         return False
-    if video.stamp == done.stamp and not verify:
-        return True
+    is_seen = video.stamp == done.stamp and not verify
+    if not (is_seen and done.num_sidecar_bytes in (None, sidecar.num_bytes)) and not read_sidecar(storage, done.name):
+        return False
     try:
-        is_whole = storage.digest(f"{done.name}.mp4") == done.sha256
+        return is_seen or storage.digest(f"{done.name}.mp4") == done.sha256
     except FileNotFoundError:  # It was there a moment ago.
         return False
-    return is_whole and read_sidecar(storage, done.name) is not None
 
 
 def remove_video(storage: Storage, name: str) -> None:
@@ -220,6 +230,13 @@ def _most_fitting(done: Sequence[Done], fingerprint: str, files: dict[str, Store
     """Of an item's videos that are there the one of these settings, else that which the ledger knows."""
     there = [each for each in reversed(done) if f"{_stem(each)}.mp4" in files]
     return max(there, key=lambda each: each.fingerprint == fingerprint, default=None)
+
+
+def _as_it_lies(done: Done, files: dict[str, Stored]) -> Done:
+    """With what the ledger is to know its files by. One whose line has no size of a sidecar is left so."""
+    video, sidecar = (files[f"{_stem(done)}.{kind}"] for kind in ("mp4", "json"))
+    size = sidecar.num_bytes if done.stamp != video.stamp or done.num_sidecar_bytes is not None else None
+    return replace(done, stamp=video.stamp, num_sidecar_bytes=size)
 
 
 def _lies_in(files: dict[str, Stored], done: Done) -> bool:

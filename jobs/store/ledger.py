@@ -107,6 +107,7 @@ class DoneLine(Line):
     fp: str
     sha: str
     bytes: int
+    side: NotRequired[int]  # bytes of the sidecar, which earlier versions do not tell
     s: Annotated[dict[str, float], AfterValidator(_of_all_stages)]
     dense: int
     sparse: int

@@ -4,11 +4,12 @@ import os
 import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from functools import wraps
 from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
+from jobs.store.faults import Unreadable
 from jobs.store.files import check_writable, publish
 from jobs.store.storage import Storage, Stored, checked, next_number
 
@@ -19,11 +20,11 @@ Value = TypeVar("Value")
 def _in_trouble(
     method: Callable[Concatenate["LocalStorage", Arguments], Value],
 ) -> Callable[Concatenate["LocalStorage", Arguments], Value]:
-    """A method of which what the system refuses is the storage's trouble."""
+    """A method of which what the system refuses is the storage's trouble; its first text is the name of a file."""
 
     @wraps(method)
     def in_trouble(storage: "LocalStorage", *args: Arguments.args, **options: Arguments.kwargs) -> Value:
-        with storage.trouble():
+        with storage.trouble(next(each for each in args if isinstance(each, str))):
             return method(storage, *args, **options)
 
     return in_trouble
@@ -107,7 +108,9 @@ class LocalStorage(Storage):
         try:
             with self.reading(name):
                 return dict(_scan(self._path(name)))
-        except FileNotFoundError:
+        except FileNotFoundError as error:
+            if self._path(name).is_file():
+                raise Unreadable(f"{self.where(name)} is a file where a directory belongs; move it away") from error
             return {}
 
     def folders(self, name: str) -> set[str]:
@@ -132,7 +135,7 @@ class LocalStorage(Storage):
     @contextmanager
     def workplace(self, name: str) -> Iterator[Path]:
         path = self._path(name)
-        with self.trouble():
+        with self.trouble(name):
             path.mkdir(parents=True, exist_ok=True)
         try:
             yield path
@@ -180,9 +183,15 @@ def _stored(status: os.stat_result) -> Stored:
 
 
 def _scan(folder: Path) -> Iterator[tuple[str, Stored]]:
-    """The files of a folder, but those that are gone, or have got their final name, before they are looked at."""
+    """The files of a folder, but those that are gone, or have got their final name, before they are looked at.
+
+    A link that leads nowhere, in a circle, or where this user may not go, is none.
+    """
     with os.scandir(folder) as files:
         for file in files:
-            with suppress(FileNotFoundError):
+            try:
                 if file.is_file():
                     yield file.name, _stored(file.stat())
+            except OSError as error:
+                if not (file.is_symlink() or isinstance(error, FileNotFoundError)):
+                    raise

@@ -49,7 +49,7 @@ def publish_video(
     else:
         storage.remove(item.latents)
     storage.publish(file, item.video)
-    storage.write(item.sidecar, f"{sidecar.model_dump_json(indent=2)}\n".encode())
+    storage.write(item.sidecar, sidecar.text.encode())
     return sidecar
 
 

@@ -61,9 +61,13 @@ class Storage(ABC):
         """The full path or URL of a file."""
         return f"{self.url.rstrip('/')}/{checked(name)}"
 
-    def trouble(self) -> AbstractContextManager[None]:
-        """What the storage refuses in the block, through no fault of who asks, becomes a StorageError."""
-        return writing(self)
+    def trouble(self, name: str = "") -> AbstractContextManager[None]:
+        """What the storage refuses in the block, through no fault of who asks, becomes a StorageError.
+
+        It names the folder of the file `name`, which may lie on another disk than the rest.
+        """
+        folder = name.rpartition("/")[0]
+        return writing(self.where(folder) if folder else self)
 
     @contextmanager
     def reading(self, name: str) -> Iterator[None]:

@@ -1,5 +1,7 @@
 """Addresses are judged before Ray is asked, and what Ray says is put into one sentence."""
 
+import re
+
 import pytest
 import ray
 from ray._private.utils import check_version_info
@@ -15,11 +17,23 @@ def test_the_address_of_a_dashboard_leads_to_submit(monkeypatch):
     assert "resca submit --dashboard http://127.0.0.1:8265" in str(refused.value)
 
 
-@pytest.mark.parametrize("address", ["somewhere", "host:", ":6379", "host:99999", "host:port"])
+@pytest.mark.parametrize(
+    "address",
+    [
+        *("somewhere", "host:", ":6379", "host:99999", "host:port", "host:+5", "host:٣", "host:6379/"),
+        *("tcp://host:6379", "me@host:6379", "a b:6379", " host:6379", "..:6379", f"{'x' * 64}:6379"),
+        *("127.1:6379", "127.0.0.999:6379", "::1:6379", "[::1:6379", "[127.0.0.1]:6379"),
+    ],
+)
 def test_a_malformed_address_is_quoted(monkeypatch, address: str):
     monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    with pytest.raises(ValueError, match=f"'{address}' is malformed; give host:port or auto"):
+    with pytest.raises(ValueError, match=re.escape(f"'{address}' is malformed; give host:port or auto")):
         check_address(address)
+
+
+@pytest.mark.parametrize("address", ["10.0.0.1:6379", "[::1]:6379", "head:1", "my_head-0.ray.svc.cluster.local.:6379"])
+def test_an_address_of_every_kind_is_taken(address: str):
+    check_address(address)
 
 
 @pytest.mark.parametrize(

@@ -2,7 +2,6 @@
 
 import logging
 import threading
-import time
 from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
@@ -13,50 +12,28 @@ import ray
 from ray.util.placement_group import placement_group_table
 
 from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
-from cluster.events import GangEvent
 from cluster.failure import Budgets, FailureKind
 from cluster.gang import Gang
-from cluster.heartbeat import Heartbeat
 from cluster.placement import GangSpec
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
-from cluster.worker import RankResult
-from parallel.watch import RankLost
-from tests.cluster.toy import PAIR, SINGLE, VAIN, Toy, ToyWorkload, WatchedToy, eventually
+from tests.cluster.toy import (
+    PAIR,
+    SINGLE,
+    VAIN,
+    AwayFromTheHub,
+    BrokenWorkload,
+    Fetching,
+    Toy,
+    ToyWorkload,
+    WatchedToy,
+    eventually,
+    gangs_that_ran,
+    kinds,
+    losses,
+)
 
 pytestmark = pytest.mark.timeout(180)
-
-
-class BrokenWorkload:
-    def prepare(self, context: RankContext) -> None:
-        pass
-
-    def __call__(self, context: RankContext) -> Toy:
-        raise OSError("no weights here")
-
-
-class AwayFromTheHub(BrokenWorkload):
-    def prepare(self, context: RankContext) -> None:
-        raise RankLost("the hub does not answer")
-
-
-@ray.remote(num_cpus=0)
-def fetch_slowly() -> RankResult[None]:
-    time.sleep(0.3)
-    return RankResult(value=None)
-
-
-class Fetching:
-    """A worker whose node fetches for a while, as the gang asks it."""
-
-    fetched = False
-
-    def prepare(self, context: RankContext, workload: BrokenWorkload) -> ray.ObjectRef:
-        self.fetched = True
-        return fetch_slowly.remote()
-
-    def poll(self) -> ray.ObjectRef:
-        return ray.put(Heartbeat())
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -92,19 +69,6 @@ def run(
     events: list[Event] = []
     options: Any = {"spec": spec, "gangs": gangs, "budgets": budgets, "on_event": events.append}
     return run_batch(workload=ToyWorkload(folder, toy), items=items, **options), events
-
-
-def kinds(events: list[Event]) -> list[str]:
-    return [event.kind for event in events if event.kind != "item_progress"]
-
-
-def losses(events: list[Event]) -> list[GangEvent]:
-    return [event for event in events if isinstance(event, GangEvent) and event.kind == "gang_lost"]
-
-
-def gangs_that_ran(events: list[Event]) -> list[int | None]:
-    """The gang of each item that is done, in the order in which they were."""
-    return [event.gang for event in events if event.kind == "item_done"]
 
 
 def test_two_ranks_work_on_each_item_together(tmp_path: Path):
@@ -237,7 +201,7 @@ def test_a_storage_that_refuses_one_item_for_long_and_then_the_next_ends_the_bat
     )
     assert [outcome.attempts for outcome in outcomes] == [2, 1, 2, 1, 0]
     assert [outcome.failure for outcome in outcomes] == [FailureKind.STORAGE, None, *[FailureKind.STORAGE] * 3]
-    assert {outcome.error for outcome in outcomes if outcome.failure} == {"tests.cluster.toy.Refused: no room"}
+    assert {outcome.error for outcome in outcomes if outcome.failure} == {"no room"}
 
 
 def test_costly_items_come_first_and_a_gang_stays_with_a_shape(tmp_path: Path):
@@ -271,7 +235,7 @@ def test_a_node_that_cannot_fetch_what_it_needs_counts_as_the_error_does():
     events: list[Event] = []
     workload, budgets = AwayFromTheHub(), Budgets(starts=1)
     [outcome] = run_batch(spec=SINGLE, gangs=1, workload=workload, items=[1], budgets=budgets, on_event=events.append)
-    assert outcome.error == "parallel.watch.RankLost: the hub does not answer"
+    assert outcome.error == "the hub does not answer"
     assert [event.error for event in losses(events)] == [outcome.error]
     assert outcome.failure is FailureKind.INFRASTRUCTURE
 

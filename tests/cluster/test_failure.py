@@ -21,6 +21,7 @@ from cluster.failure import (
     decide_start,
     is_gang_usable,
     root_cause,
+    summary_of,
 )
 from jobs.errors import InfrastructureError
 from jobs.store.faults import MachineError, StorageError
@@ -56,6 +57,7 @@ def test_lost_gangs_storage_and_failures_of_the_item_have_budgets_of_their_own()
     assert decide(FailureKind.ITEM, 1, budgets) is Decision.RETRY
     assert decide(FailureKind.ITEM, 2, budgets) is Decision.RETRY_ON_FRESH_GANG
     assert decide(FailureKind.ITEM, 3, budgets) is Decision.FAIL
+    assert decide(FailureKind.FINAL, 1, budgets) is Decision.FAIL
 
 
 def test_the_waits_between_tries_double_up_to_a_minute():
@@ -87,6 +89,12 @@ def test_broken_links_and_devices_differ_from_exceptions_of_the_item():
 def test_an_exception_counts_as_its_class_says_whatever_its_name(family: type[Exception], kind: FailureKind):
     renamed = type("AnythingElse", (family,), {})
     assert classify(family("no more")) is classify(renamed("no more")) is kind
+
+
+def test_an_exception_of_our_own_is_told_by_its_sentence_alone_and_any_other_with_its_class():
+    assert summary_of(StorageError("the disk is full")) == "the disk is full"
+    assert summary_of(ValueError("no such colour")) == "ValueError: no such colour"
+    assert summary_of(RankLost()) == "parallel.watch.RankLost"
 
 
 def test_every_exception_that_says_how_it_counts_names_a_kind():

@@ -49,8 +49,9 @@ def test_a_full_disk_is_said(monkeypatch):
     ("which", "limit", "found"),
     [
         (resource.RLIMIT_NOFILE, 64, "Ray needs 256 open files, but 64 are allowed"),
-        (resource.RLIMIT_FSIZE, 2**20, "Ray needs 100 MiB a file, but 1 are allowed"),
-        (resource.RLIMIT_AS, 2**30, "Ray needs 32768 MiB of address space, but 1024 are allowed"),
+        (resource.RLIMIT_FSIZE, 2**20, "Ray needs 100 MiB a file, but 1 MiB is allowed"),
+        (resource.RLIMIT_FSIZE, 40 * 2**10, "Ray needs 100 MiB a file, but 40 KiB is allowed"),
+        (resource.RLIMIT_AS, 2**30, "Ray needs 32768 MiB of address space, but 1024 MiB is allowed"),
     ],
 )
 def test_limits_of_the_shell_are_found(which: int, limit: int, found: str):

@@ -12,11 +12,12 @@ CHECKOUT = Path(__file__).parents[2]
 
 # A lock taken twice holds the main thread in C, as Ray does: no handler of Python's gets its turn.
 HANGS = """
-import ctypes, os, sys
+import ctypes, os, sys, tempfile
 from cluster.signals import bounded, ending_in_order
+from cluster.stderr import stderr_into
 
 lock, library = ctypes.create_string_buffer(64), ctypes.CDLL(None)
-with ending_in_order(), bounded(float(sys.argv[1]), lambda: os._exit(33)):
+with ending_in_order(), bounded(float(sys.argv[1]), lambda: os._exit(33)), stderr_into(tempfile.TemporaryFile()):
     print("hangs", flush=True)
     library.pthread_mutex_lock(lock)
     library.pthread_mutex_lock(lock)
@@ -47,13 +48,13 @@ def start(program: str, argument: str) -> subprocess.Popen[str]:
 
 
 @pytest.mark.parametrize(("signum", "code"), [(signal.SIGTERM, 143), (signal.SIGINT, 130)])
-def test_a_signal_ends_what_hangs_in_c(signum: int, code: int):
+def test_a_signal_ends_what_hangs_in_c(signum: signal.Signals, code: int):
     process = start(HANGS, "600")
     time.sleep(0.5)  # what it does last before it hangs
     process.send_signal(signum)
     time.sleep(0.1)
-    process.send_signal(signum)  # or three seconds after the first
-    assert process.communicate(timeout=60)[0] == ""
+    process.send_signal(signum)  # or two seconds after the first
+    assert process.communicate(timeout=60)[0] == f"Stopped by {signum.name}.\n"
     assert process.returncode == code
 
 
@@ -75,5 +76,5 @@ def test_the_second_signal_ends_the_end():
     for _ in range(2):
         process.send_signal(signal.SIGINT)
         time.sleep(0.1)
-    assert process.communicate(timeout=60)[0] == ""
+    assert process.communicate(timeout=60)[0] == "Stopped by SIGINT.\n"
     assert process.returncode == 130

@@ -1,4 +1,4 @@
-"""Toy sessions for gangs, which do a real all_reduce and misbehave on request."""
+"""Toy sessions for gangs, which do a real all_reduce and misbehave on request; and what is asked of a batch of them."""
 
 import os
 import signal
@@ -7,8 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import ray
+
+from cluster.events import Event, GangEvent
+from cluster.heartbeat import Heartbeat
 from cluster.placement import GangSpec
 from cluster.ranks import RankContext
+from cluster.worker import RankResult
 
 PAIR = GangSpec(world_size=2, collective_timeout_s=60, start_timeout_s=60, env={"OMP_NUM_THREADS": "1"})
 VAIN = "all_to_all in dense step 4 did not end, deadline 4 s: rank 0 does not answer (stopped, killed or cut off)."
@@ -143,3 +148,50 @@ def eventually(holds: Any, patience_s: float = 20) -> bool:
     while not holds() and time.monotonic() < deadline:
         time.sleep(0.05)
     return holds()
+
+
+class BrokenWorkload:
+    def prepare(self, context: RankContext) -> None:
+        pass
+
+    def __call__(self, context: RankContext) -> Toy:
+        raise OSError("no weights here")
+
+
+class AwayFromTheHub(BrokenWorkload):
+    def prepare(self, context: RankContext) -> None:
+        from parallel.watch import RankLost
+
+        raise RankLost("the hub does not answer")
+
+
+@ray.remote(num_cpus=0)
+def fetch_slowly() -> RankResult[None]:
+    time.sleep(0.3)
+    return RankResult(value=None)
+
+
+class Fetching:
+    """A worker whose node fetches for a while, as the gang asks it."""
+
+    fetched = False
+
+    def prepare(self, context: RankContext, workload: BrokenWorkload) -> ray.ObjectRef:
+        self.fetched = True
+        return fetch_slowly.remote()
+
+    def poll(self) -> ray.ObjectRef:
+        return ray.put(Heartbeat())
+
+
+def kinds(events: list[Event]) -> list[str]:
+    return [event.kind for event in events if event.kind != "item_progress"]
+
+
+def losses(events: list[Event]) -> list[GangEvent]:
+    return [event for event in events if isinstance(event, GangEvent) and event.kind == "gang_lost"]
+
+
+def gangs_that_ran(events: list[Event]) -> list[int | None]:
+    """The gang of each item that is done, in the order in which they were."""
+    return [event.gang for event in events if event.kind == "item_done"]

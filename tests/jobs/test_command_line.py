@@ -1,6 +1,5 @@
 """The command line: fast help, and one clear sentence with exit code 2 for every kind of bad input."""
 
-import json
 import socket
 import subprocess
 import sys
@@ -11,51 +10,16 @@ from pathlib import Path
 
 import pytest
 
-from cluster.events import Outcome
-from cluster.failure import FailureKind
 from jobs.__main__ import COMMANDS, main, parse
-from jobs.commands.render import exit_code
-from jobs.driver.batch_plan import make_plan
 from jobs.errors import INFRASTRUCTURE, BadInput
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import BenchmarkOptions
-from jobs.options.shared import VideoOptions
 from jobs.request.gangs import gang_spec, gangs_to_ask_for
-from tests.jobs.models.test_facts import make_model
-from tests.jobs.store.example import finish
+from tests.jobs.conftest import complaint, render
 
 ROOT = Path(__file__).parents[2]
 HUNYUAN_VIDEO = HunyuanVideo().numbers({}, {})
-GOOD = "a red ball\na blue cube\n"
-
-
-@pytest.fixture
-def place(tmp_path, monkeypatch) -> Path:
-    """A directory with a model of 4 heads (64x64, 5 frames: 32 tokens) and a good prompt file."""
-    monkeypatch.chdir(tmp_path)
-    monkeypatch.delenv("RAY_ADDRESS", raising=False)
-    make_model(tmp_path / "model", {"num_attention_heads": 4}, height=64, width=64, num_frames=5, fps=8, steps=12)
-    (tmp_path / "good.txt").write_text(GOOD)
-    return tmp_path
-
-
-def render(*arguments: str) -> int:
-    try:
-        return main(["render", "--model", "model", "--out", "out", *arguments])
-    except SystemExit as stop:
-        assert isinstance(stop.code, int)
-        return stop.code
-
-
-def complaint(capsys, *arguments: str) -> str:
-    """The one sentence on stderr of a command that ends with 2 and leaves nothing behind."""
-    before = sorted(Path().rglob("*"))
-    assert render(*arguments) == 2
-    assert sorted(Path().rglob("*")) == before
-    captured = capsys.readouterr()
-    assert captured.err.startswith("resca: ") and len(captured.err.splitlines()) == 1
-    return captured.err
 
 
 def test_help_is_answered_without_anything_heavy():
@@ -264,84 +228,6 @@ def test_cluster_that_does_not_answer_is_infrastructure(place, capsys):
 @pytest.mark.timeout(60)
 def test_malformed_cluster_address_is_bad_input(place, capsys):
     assert "nonsense" in complaint(capsys, "good.txt", "--address", "nonsense")
-
-
-@pytest.mark.parametrize(
-    "kinds, left, code",
-    [
-        ([None, None], False, 0),
-        ([None, "item"], False, 3),
-        ([None, "infrastructure"], False, 3),
-        ([None, "infrastructure"], True, 33),
-        ([None, "storage"], False, 33),
-        (["start", "start"], True, 2),
-    ],
-)
-def test_the_exit_code_tells_what_was_given_up_from_what_was_left(place, kinds, left, code):
-    failures = [kind and FailureKind(kind) for kind in kinds]
-    outcomes = [Outcome(item=None, attempts=1, failure=kind, was_left=left) for kind in failures]
-    plan = make_plan(parse(["render", "good.txt", "--out", "out", "--model", "model"]))
-    assert exit_code(outcomes, plan) == code
-
-
-def test_what_a_rerun_would_render_outweighs_what_was_given_up(place):
-    given_up = Outcome(item=None, attempts=2, failure=FailureKind.ITEM)
-    left = Outcome(item=None, attempts=1, failure=FailureKind.INFRASTRUCTURE, was_left=True)
-    plan = make_plan(parse(["render", "good.txt", "--out", "out", "--model", "model"]))
-    assert exit_code([given_up, left], plan) == 33
-
-
-def finish_everything(options: RenderOptions) -> None:
-    """Put an intact video and its sidecar where each item of the batch belongs, and write it down."""
-    plan = make_plan(options)
-    for item in plan.items:
-        finish(plan.settings, item)
-
-
-def test_rerun_of_a_finished_batch_renders_nothing_and_starts_no_ray(place, capsys):
-    arguments = ["render", "good.txt", "--out", "out", "--model", "model", "--json", "rows.json"]
-    options = parse(arguments)
-    assert isinstance(options, RenderOptions)
-    finish_everything(options)
-    before = {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")}
-    code = "import sys; from jobs.__main__ import main; print(main(sys.argv[1:]), 'ray' in sys.modules)"
-    environment = {"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"}
-    done = subprocess.run(
-        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, env=environment, timeout=60
-    )
-    assert done.returncode == 0, done.stderr
-    assert "2 finished before" in done.stdout and "1.00x" in done.stdout and done.stdout.endswith("0 False\n")
-    assert {path: path.stat().st_mtime_ns for path in (place / "out").rglob("*")} == before
-    rows = json.loads((place / "rows.json").read_text())
-    assert [row["status"] for row in rows] == ["finished before"] * 2
-
-
-def test_plan_renders_only_what_is_not_finished_and_intact(place):
-    options = parse(["render", "good.txt", "--out", "out", "--model", "model"])
-    assert isinstance(options, RenderOptions)
-    finish_everything(options)
-    first, second = make_plan(options).items
-    video, sidecar = place / "out" / second.video, place / "out" / first.sidecar
-    video.write_bytes(video.read_bytes()[:-1])
-    assert make_plan(options).todo == [second]
-    sidecar.unlink()
-    assert make_plan(options).todo == [first, second]
-
-
-def test_other_settings_are_refused_by_name_unless_they_are_to_replace(place, capsys):
-    options = parse(["render", "good.txt", "--out", "out", "--model", "model"])
-    assert isinstance(options, RenderOptions)
-    finish_everything(options)
-    sentence = complaint(capsys, "good.txt", "--steps", "10", "--interval", "4")
-    assert "0000-a-red-ball-s0.mp4" in sentence and "and so were 1 more" in sentence
-    assert "steps 12 -> 10" in sentence and "method.schedule.every 6 -> 4" in sentence
-    assert len(make_plan(replace(options, video=VideoOptions(steps=10), replace=True)).todo) == 2
-
-
-def test_limit_takes_the_first_prompts_and_leaves_their_seeds(place):
-    options = parse(["render", "good.txt", "--out", "out", "--model", "model", "--limit", "1", "--seed", "5"])
-    assert isinstance(options, RenderOptions)
-    assert [(item.id, item.seed, item.steps) for item in make_plan(options).items] == [("0000", 5, 12)]
 
 
 @pytest.mark.parametrize(

@@ -29,6 +29,12 @@ def test_letters_outside_the_locale_are_replaced():
     assert (done.returncode, done.stdout, done.stderr) == (0, b"f?r ?\n", b"?\n")
 
 
+def test_what_takes_its_time_is_told_on_standard_error_as_a_line_where_nothing_can_move():
+    code = "from jobs.console import under_way\nwith under_way(make_console(stderr=True), 'counting x'): print('row')"
+    done = run(code, stdout=subprocess.PIPE)
+    assert (done.stdout, done.stderr) == (b"row\n", b"counting x\n")
+
+
 def test_a_full_disk_behind_standard_output_ends_nothing():
     with Path("/dev/full").open("wb") as full:
         done = run(TELL, stdout=full)

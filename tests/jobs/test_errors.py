@@ -1,6 +1,9 @@
-"""What nobody foresaw: one sentence, and the stack in a file."""
+"""What nobody foresaw is one sentence, and a stack in a file; what is stopped says so and leaves."""
 
+import os
 import re
+import signal
+import subprocess
 import sys
 import tempfile
 import threading
@@ -11,6 +14,7 @@ import pytest
 
 from jobs.__main__ import COMMANDS, main
 
+ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(120)
 ARGUMENTS = {
     **{command: ["p.txt", "--out", "out"] for command in ("render", "plan", "submit")},
@@ -63,3 +67,38 @@ def test_where_no_stack_can_be_written_the_sentence_still_comes(place, monkeypat
     monkeypatch.setitem(sys.modules, "jobs.commands.status", SimpleNamespace(run=fail))
     assert main(["status", "out"]) == 1
     assert "its stack could not be written (No such file or directory)" in capsys.readouterr().err
+
+
+# `resca` as it is run, and something for Python to tidy up, which can take long.
+STOPPED = """
+import atexit, sys
+from cluster.signals import ending_in_order
+from jobs.__main__ import main
+
+atexit.register(print, "tidied up")
+with ending_in_order():
+    sys.exit(main())
+"""
+
+
+def hear() -> None:
+    """As in a terminal: what has started these tests may ignore some signals."""
+    for signum in (signal.SIGINT, signal.SIGHUP):
+        signal.signal(signum, signal.SIG_DFL)
+
+
+@pytest.mark.parametrize(
+    ("signum", "code", "by"),
+    [(signal.SIGINT, 130, "Ctrl-C"), (signal.SIGTERM, 143, "SIGTERM"), (signal.SIGHUP, 129, "the end of its terminal")],
+)
+def test_a_command_that_is_stopped_says_so_and_leaves_at_once(place, signum, code, by):
+    """It waits for the text of a lock that is a pipe."""
+    (place / "out").mkdir()
+    os.mkfifo(place / "out" / "driver.lock")
+    command = [sys.executable, "-c", STOPPED, "cancel", "out"]
+    output = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True}
+    process = subprocess.Popen(command, env={**os.environ, "PYTHONPATH": str(ROOT)}, preexec_fn=hear, **output)
+    with (place / "out" / "driver.lock").open("wb"):  # waits for the other end
+        process.send_signal(signum)
+        assert process.communicate(timeout=60)[0] == f"resca: stopped by {by}\n"
+    assert process.returncode == code

@@ -172,6 +172,23 @@ def test_video_that_is_missing_or_cut_short_is_left_out_and_makes_it_partial(tmp
     assert "3 videos missing or damaged, left out" in capsys.readouterr().out
 
 
+def test_video_that_only_the_ledger_or_a_directory_tells_of_is_left_out_and_named(tmp_path, capsys):
+    batch = tmp_path / "out"
+    for number, id in enumerate("abcd"):
+        finish(batch, id, "a cat", number)
+    (batch / "videos" / "b-a-cat-s1.json").unlink()
+    (batch / "videos" / "b-a-cat-s1.json").mkdir()
+    (batch / "videos" / "c-a-cat-s2.json").unlink()
+    (batch / "videos" / "c-a-cat-s2.json").symlink_to("c-a-cat-s2.json")
+    ledger = Ledger(open_storage(batch))
+    ledger.add("done", **done_line("c", name="videos/c-a-cat-s2"))
+    ledger.flush()
+    assert export(batch, tmp_path / "to") == 3
+    assert names(tmp_path / "to") == ["a cat-0.mp4", "a cat-1.mp4"]
+    told = capsys.readouterr().out
+    assert "2 videos missing or damaged" in told and "(videos/b-a-cat-s1.mp4, videos/c-a-cat-s2.mp4)" in told
+
+
 def test_batch_that_is_not_done_makes_it_partial(tmp_path, capsys):
     finish(tmp_path / "out", "a", "a cat", 1)
     ledger = Ledger(open_storage(tmp_path / "out"))

@@ -97,6 +97,13 @@ def test_a_later_limit_makes_a_batch_forget_nothing(out, tmp_path, capsys):
     assert (out / "gallery" / "0000.js").read_text().count('"done"') == 2
 
 
+def test_retry_names_the_prompts_that_it_has_none_of_by_their_place(out, capsys):
+    assert main(RENDER) == 0
+    (out / "prompts.jsonl").write_text("")
+    assert main(["retry", "out"]) == 2
+    assert f"{out}/prompts.jsonl has no prompts" in capsys.readouterr().err
+
+
 def test_a_limit_that_grows_remembers_what_it_has_come_to(out, tmp_path):
     def remembered(limit: int) -> list[str]:
         options = RenderOptions(prompts=tmp_path / "p.txt", out="new", model="model", limit=limit)

@@ -144,6 +144,22 @@ def test_unreadable_model_directory_is_one_sentence(tmp_path, file, text, what):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("folder", [".", "transformer", "vae"])
+def test_a_model_of_somebody_else_is_one_sentence(tmp_path, monkeypatch, folder):
+    """Root becomes somebody else for the test."""
+    model, user = make_model(tmp_path / "model"), os.geteuid()
+    monkeypatch.chdir(tmp_path)
+    tmp_path.chmod(0o755)
+    (model / folder).chmod(0)
+    os.seteuid(user or 65534)
+    try:
+        with pytest.raises(BadInput, match=r"cannot read model file .*: Permission denied"):
+            read_facts("model")
+    finally:
+        os.seteuid(user)
+        (model / folder).chmod(0o700)
+
+
 def test_pickled_weights_are_refused(tmp_path):
     path = make_model(tmp_path / "m")
     weights = path / "vae" / "diffusion_pytorch_model.safetensors"

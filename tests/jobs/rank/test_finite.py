@@ -7,6 +7,7 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
+from cluster.failure import Budgets, Decision, classify, decide
 from jobs.models.facts import DEMO
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.finite import NotFinite
@@ -38,10 +39,14 @@ def renderer_of(directory, dtype, group=None, method="full"):
     return renderer
 
 
-def refusal(renderer, checkpoints=None):
+def refused(renderer, checkpoints=None):
     with pytest.raises(NotFinite) as refused:
         renderer.denoise(renderer.encode("a red ball"), SAMPLING, checkpoints=checkpoints)
-    return str(refused.value)
+    return refused.value
+
+
+def refusal(renderer, checkpoints=None):
+    return str(refused(renderer, checkpoints))
 
 
 def test_an_overflow_in_float16_names_its_first_step_and_what_helps(overflowing):
@@ -69,6 +74,23 @@ def test_a_later_step_is_named_also_after_a_checkpoint_and_the_next_try_begins_a
     spoil_step(renderer, 3)
     assert "from step 3 of 4 on, not finite in float32" in refusal(renderer, checkpoints)
     assert not (tmp_path / "checkpoints").exists() or not list((tmp_path / "checkpoints").rglob("step-*"))
+
+
+def test_it_is_final_unless_it_went_on_from_a_checkpoint_that_may_be_the_cause(tmp_path):
+    renderer = renderer_of(DEMO, "float32")
+    checkpoints = Checkpoints(open_storage(tmp_path), "checkpoints/one", 1, "x")
+    with pytest.raises(KeyboardInterrupt):
+        renderer.denoise(renderer.encode("a red ball"), SAMPLING, stop_after_two_steps, checkpoints)
+    spoil_step(renderer, 1)
+    first, again = refused(renderer, checkpoints), refused(renderer, checkpoints)
+    assert checkpoints.resumed_step == 0 and "from step 3 of 4 on" in str(first)
+    assert decide(classify(first), 1, Budgets()) is not Decision.FAIL
+    assert "from step 1 of 4 on" in str(again) and decide(classify(again), 1, Budgets()) is Decision.FAIL
+
+
+def stop_after_two_steps(part):
+    if part >= 0.5:
+        raise KeyboardInterrupt
 
 
 def test_an_overflow_of_the_text_encoder_is_told_apart():

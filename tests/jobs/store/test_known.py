@@ -59,11 +59,32 @@ def test_a_damaged_video_is_not_finished(tmp_path, with_ledger):
     assert finished(batch) is None
 
 
-def test_a_video_whose_sidecar_is_empty_is_not_finished(tmp_path):
+@pytest.mark.parametrize("text", ["", "[]", '{"version": 2, "id"', "{}"])
+def test_a_video_whose_sidecar_is_damaged_is_not_finished_whatever_the_ledger_says(tmp_path, text):
     batch, one = settings(tmp_path), item()
     finish(batch, one)
-    (tmp_path / one.sidecar).write_bytes(b"")
+    (tmp_path / one.sidecar).write_text(text)
     assert finished(batch) is None
+
+
+def test_a_sidecar_that_somebody_has_edited_is_read_once(tmp_path):
+    batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
+    finish(batch, one)
+    change_sidecar(tmp_path / one.sidecar, mood="blue")
+    [unrecorded] = survey(storage, batch, [one]).unrecorded
+    ledger = Ledger(storage)
+    ledger.add("done", **unrecorded.for_ledger())
+    ledger.flush()
+    assert survey(storage, batch, [one]).unrecorded == [] and finished(batch) == unrecorded
+
+
+def test_a_ledger_that_does_not_tell_the_size_of_sidecars_is_taken_as_it_is(tmp_path):
+    batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
+    done = replace(finish(batch, one), num_sidecar_bytes=None)
+    ledger = Ledger(storage)
+    ledger.add("done", **done.for_ledger())
+    ledger.flush()
+    assert survey(storage, batch, [one]).unrecorded == [] and finished(batch) == done
 
 
 def test_damage_that_left_no_trace_is_found_by_verifying(tmp_path):

@@ -12,6 +12,12 @@ from jobs.store.open import open_storage
     "arguments, what",
     [
         ("good.txt --out s3:/bucket/x", "s3:/bucket/x is no URL, as one slash is missing: s3://bucket/x; a directory"),
+        (
+            "good.txt --out gs:x",
+            "gs:x is no URL, as two slashes are missing: gs://x; a directory of that",
+        ),
+        ("good.txt --out s3:\\b\\c", "is no URL, as two slashes are missing: s3://b/c"),
+        ("good.txt --out FILE:x", "is no URL, as two slashes are missing: file:///x"),
         ("good.txt --out file:/tmp/x", "is no URL, as one slash is missing: file:///tmp/x"),
         ("good.txt --out=", "the output directory has no name; give a path or a URL such as s3://bucket/videos"),
         ("good.txt --out=~nobody-of-this-name/x", "the home directory in ~nobody-of-this-name/x is not known"),
@@ -29,6 +35,12 @@ def test_a_path_that_cannot_be_meant_is_refused(tmp_path, monkeypatch, capsys, a
         code = stop.code
     assert code == 2 and what in capsys.readouterr().err
     assert [path.name for path in tmp_path.iterdir()] == ["good.txt"]
+
+
+def test_the_letters_of_a_scheme_may_be_of_any_case(tmp_path):
+    assert open_storage("S3://Bucket/x").url == "s3://Bucket/x"
+    assert open_storage(f"FILE://{tmp_path}").url == str(tmp_path)
+    assert open_storage("run:1").url.endswith("/run:1")
 
 
 @pytest.mark.parametrize("verb", ["status", "retry", "cancel"])

@@ -69,6 +69,9 @@ def test_two_frames_are_published_and_nothing_is_left(tmp_path: Path):
 def test_a_storage_that_would_refuse_a_video_refuses_two_frames(tmp_path: Path):
     storage = open_storage(tmp_path)
     (tmp_path / "videos").symlink_to("/proc/tty")
-    with pytest.raises(StorageError, match=f"{tmp_path} cannot be written"), attempt_place(storage, item()) as place:
+    with (
+        pytest.raises(StorageError, match=f"{tmp_path}/videos cannot be written"),
+        attempt_place(storage, item()) as place,
+    ):
         rehearse(storage, place, b"two frames")
     assert not list((tmp_path / "attempts").iterdir())

@@ -251,6 +251,21 @@ def test_below_a_file_there_is_nothing_to_read(tmp_path: Path):
         open_storage(tmp_path / "file").read("driver.lock")
 
 
+def test_a_link_to_nowhere_costs_only_itself(tmp_path: Path):
+    storage = open_storage(tmp_path)
+    storage.write("videos/a", b"one")
+    for name, target in (("circle", "circle"), ("below a file", "a/b"), ("gone", "nothing")):
+        (tmp_path / "videos" / name).symlink_to(target)
+    assert list(storage.folder("videos")) == ["a"]
+
+
+def test_a_file_where_a_folder_belongs_is_named(tmp_path: Path):
+    storage = open_storage(tmp_path)
+    storage.write("ledger", b"")
+    with pytest.raises(Unreadable, match="ledger is a file where a directory belongs"):
+        read_state(storage)
+
+
 def test_what_was_asked_of_an_object_store_is_left_out_of_messages():
     said = (
         'Could not connect to the endpoint URL: "http://127.0.0.1:9000/bucket?list-type=2&prefix=out%2F&delimiter=%2F"'

@@ -1,6 +1,7 @@
 """Batches whose output is a bucket: drivers that are killed, and a store that does not answer for a while."""
 
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
@@ -65,3 +66,18 @@ def test_a_store_that_does_not_answer_for_a_while_costs_no_video(start, bucket, 
     tunnel.is_down = False
     assert driver.wait() == 0, driver.told
     check_nothing_is_lost(fetch(), reference)
+
+
+@pytest.mark.parametrize("away", ["is_down", "is_silent"])
+def test_a_driver_that_is_stopped_while_its_store_is_away_ends_before_it_is_killed(
+    start, bucket, tunnel, fetch, tmp_path, away
+):
+    """Ray and Slurm send SIGTERM, and SIGKILL some seconds later: 3 s is Ray's patience."""
+    driver = start(out=f"{bucket}/{tmp_path.name}", environment={"AWS_ENDPOINT_URL": tunnel.url})
+    until(lambda: told(fetch(), "start"), "the first video")
+    setattr(tunnel, away, True)
+    tunnel.cut()
+    time.sleep(3)
+    driver.process.send_signal(signal.SIGTERM)
+    assert driver.wait(3) == 143
+    assert "of 4 videos; run it again for the rest" in driver.told

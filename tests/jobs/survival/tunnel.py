@@ -6,13 +6,16 @@ from contextlib import suppress
 
 
 class Tunnel:
-    """Use as a context manager. `cut` breaks what is connected; new connections work again, unless `is_down`."""
+    """Use as a context manager. `cut` breaks what is connected; new connections work again, unless `is_down`.
+
+    While it `is_silent` they are taken, and nothing is ever answered.
+    """
 
     def __init__(self, port: int) -> None:
         self._port = port
         self._listener = socket.create_server(("127.0.0.1", 0))
         self._open: list[socket.socket] = []
-        self.is_down = False
+        self.is_down = self.is_silent = False
         self.url = f"http://127.0.0.1:{self._listener.getsockname()[1]}"
 
     def __enter__(self) -> "Tunnel":
@@ -35,6 +38,9 @@ class Tunnel:
                 near, _ = self._listener.accept()
                 if self.is_down:
                     near.close()
+                    continue
+                if self.is_silent:
+                    self._open.append(near)
                     continue
                 far = socket.create_connection(("127.0.0.1", self._port))
                 self._open += [near, far]
