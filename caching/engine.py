@@ -14,10 +14,11 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attachment import Attachment
-from caching.generation import Generation, Progress, Stage
+from caching.generation import Generation, Progress
 from caching.group import Group, LocalGroup
 from caching.models.adapter import Inputs
 from caching.models.state import Grid
+from caching.passes import Stage
 from caching.recipe.recipe import Recipe
 from caching.recipe.schedule import Clock, Places
 from caching.shards import ShardMap
@@ -180,6 +181,8 @@ class Engine:
 
     def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
         adapter, is_whole = attachment.adapter, hidden_states.ndim != 3
+        if self.group.num_parts > 1 and (is_whole or self.batched > 1):
+            raise ValueError("guidance in parallel needs calls of one pass each, on patches")
         patches = self.group.shard(adapter.unfold(hidden_states)) if is_whole else hidden_states
         velocity = self._velocity(attachment, patches, inputs)
         return adapter.fold(self.group.gather(velocity), self.grid) if is_whole else velocity
@@ -211,14 +214,14 @@ class Engine:
             num_tokens=num_tokens,
             num_steps=num_steps,
             rotary=(self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0]),
-            grid=grid if self.group.world_size == 1 else None,
+            grid=grid if self.group.sequence_size == 1 else None,
             timed=self.timed,
         )
         return Stage(adapter, site)
 
     def _pieces(self, num_tokens: int) -> list[int]:
         """The tokens of each rank: whole logical shards where the recipe has any, else as evenly as can be."""
-        ranks = self.group.world_size
+        ranks = self.group.sequence_size
         num_shards = max(ranks, self.recipe.shards or 1)
         return ShardMap(num_tokens=num_tokens, num_shards=num_shards, world_size=ranks).pieces
 

@@ -3,23 +3,20 @@
 Legend: B batch, N local tokens, P values of a patch, D hidden width.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
+from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from caching.features.feature import Feature
-from caching.features.registry import WHOLE_MODEL, make_feature
-from caching.models.adapter import Adapter, Inputs
+from caching.models.adapter import Inputs
+from caching.parted import PartedStep
+from caching.passes import Pass, Stage
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import NO_SIGNALS, Clock, Signals
-from caching.refined import RefinedFeature, is_refined
-from caching.site import Site
+from caching.recipe.schedule import Clock
 from caching.state_dict import StateDict
 from caching.step import Step
-from caching.text import TextTrimmer
 
 
 @dataclass(kw_only=True)
@@ -31,55 +28,6 @@ class Progress:
     dense: list[bool] = field(default_factory=list)
     """Whether each was dense."""
     peak_cache_bytes: int = 0
-
-
-class Stage(NamedTuple):
-    """One of the models that denoise a video one after the other."""
-
-    adapter: Adapter
-    site: Site
-
-
-class Pass:
-    """One evaluation of the model in each step, with everything that is kept for it."""
-
-    def __init__(self, recipe: Recipe, stage: Stage) -> None:
-        self.adapter, self.site = adapter, site = stage
-        self.text = TextTrimmer()
-        self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
-        self.dense_at = 0  # the number of the last step in which it was computed
-        self.feature: Feature
-        self.expected_error: Callable[[float, float], float | None] = lambda time, span: None
-        if is_refined(recipe):
-            refined = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
-            self.feature, self.expected_error = refined, refined.expected_error
-        else:
-            self.feature = make_feature(recipe, adapter, site)
-
-    def signals(self, step: Step) -> Signals:
-        """What a schedule may look at before a step; nothing where there are no values."""
-        if step.patches.is_meta:
-            return NO_SIGNALS
-        return Signals(
-            input_change=lambda: self._input_change(step), error=lambda: self.expected_error(step.time, step.span)
-        )
-
-    def state_dict(self) -> StateDict:
-        return {"feature": self.feature.state_dict(), "last_input": self.last_input, "dense_at": self.dense_at}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        self.feature.load_state_dict(state["feature"])
-        self.last_input, self.dense_at = state["last_input"], state["dense_at"]
-
-    def _input_change(self, step: Step) -> float:
-        """The relative change (L1) of the first block's modulated input since the last step; equal on all ranks."""
-        value = self.adapter.modulated(step.before)
-        last, self.last_input = value if self.last_input is None else self.last_input, value
-        self.site.group.mark("decision", step.number)
-        # Many tokens add up to more than float16 can hold.
-        sums = [each.abs().sum(dtype=torch.float32) for each in (value - last, last)]
-        change, size = self.site.group.total(torch.stack(sums)).tolist()
-        return change / size
 
 
 class Generation:
@@ -107,6 +55,7 @@ class Generation:
         self.is_dense = True  # the present step
         self.seen: list[str] = []  # the passes of the present step
         self.timestep: Tensor | None = None  # of the present step, where passes have no names
+        self.parted = PartedStep(stages[0].site.group)
 
     def advance(self, model: int, name: str | None, patches: Tensor, inputs: Inputs) -> Tensor:
         """The velocity `[B, N, P]` of a pass, in float32. RuntimeError after the last step.
@@ -166,6 +115,7 @@ class Generation:
             raise RuntimeError("call begin() with the grid and the noise levels before each generation")
         self.progress.step += 1
         self.seen = []
+        self.parted.begin()
         if model != self.model:
             self._let_go()
             self.model = model
@@ -196,12 +146,12 @@ class Generation:
         return 0 < self.dense_at <= each.dense_at
 
     def _run(self, each: Pass, step: Step) -> Tensor:
-        computes = self.is_dense or not self._is_fresh(each)
-        step.site.group.mark("dense" if computes else "sparse", step.number, len(self.levels) - step.number)
-        if not computes:
-            return each.feature.sparse(step).float()
-        with step.site.timed("dense"):
-            velocity = each.feature.dense(step, keep=self.clock.may_be_sparse_after(step.number - 1))
-        each.dense_at = step.number
+        computes, group = self.is_dense or not self._is_fresh(each), step.site.group
+        group.mark("dense" if computes else "sparse", step.number, len(self.levels) - step.number)
+        if computes:
+            each.dense_at = step.number
+        keep = computes and self.clock.may_be_sparse_after(step.number - 1)
+        with step.site.timed("dense") if computes else nullcontext():
+            velocity = self.parted.run(each, step, computes=computes, keep=keep)
         self.progress.peak_cache_bytes = max(self.progress.peak_cache_bytes, self.cache_bytes)
         return velocity

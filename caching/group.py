@@ -11,10 +11,17 @@ from torch.nn import functional as F
 
 
 class Group(Protocol):
-    """The ranks that share one video's tokens; each holds a contiguous piece of them, as `divide` says."""
+    """The ranks that share the tokens of a pass; each holds a contiguous piece of them, as `divide` says.
 
-    rank: int
-    world_size: int
+    Where guidance runs in parallel there are as many such groups as passes, and each computes one pass of each step.
+    """
+
+    sequence_rank: int
+    sequence_size: int
+    num_parts: int
+    """How many such groups there are."""
+    part: int
+    """Which of them this is."""
 
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on."""
@@ -38,6 +45,10 @@ class Group(Protocol):
         """The sum over the ranks, element by element."""
         ...
 
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        """What the ranks with the same tokens in the other parts hold, and this one, in the order of the parts."""
+        ...
+
     def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         """Name the kind of step that follows, its number, counted from 1, and how many follow it."""
         ...
@@ -46,8 +57,8 @@ class Group(Protocol):
 class LocalGroup:
     """One process that holds every token."""
 
-    rank = 0
-    world_size = 1
+    sequence_rank = part = 0
+    sequence_size = num_parts = 1
 
     def divide(self, pieces: list[int]) -> None:
         pass
@@ -69,6 +80,9 @@ class LocalGroup:
 
     def total(self, values: Tensor) -> Tensor:
         return values
+
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        return [values]
 
     def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         pass

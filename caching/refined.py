@@ -5,6 +5,7 @@ Legend: B batch, N local tokens, P values of a patch, C channels of what is cach
 
 from torch import Tensor
 
+from caching.features.feature import Follower
 from caching.features.output import OutputFeature
 from caching.models.adapter import Adapter, run_blocks
 from caching.predict.correction import Correction, ExtrapolationError, Nodes
@@ -39,18 +40,18 @@ class RefinedFeature:
         after = run_blocks(self.adapter, before)
         velocity = step.velocity(after)
         value = self.feature.value(before, after, lambda: velocity)
-        self._measure_error(step, value)
-        answer = self._corrected(velocity, step)
-        self.nodes.add(step.time)
-        self.correction.clear()
-        if keep:
-            if proxies and proxies.stage:
-                proxies.fit_gain(proxies.stage.simulation, step.time, value)
-            self.feature.taylor.observe(step.time, value)
+        answer = self._observe(step, velocity, value, keep)
         if proxies:
             with self.site.timed("clustering"):
                 proxies.choose(step.time, after.tokens, before.text)
         return answer
+
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        return self._observe(step, velocity, velocity, keep)
+
+    @property
+    def follower(self) -> Follower | None:
+        return self if self.proxies is None and self.feature.follower else None
 
     def sparse(self, step: Step) -> Tensor:
         self.correction.sparse(step.time, step.span)
@@ -88,6 +89,18 @@ class RefinedFeature:
         self.error.load_state_dict(state["error"])
         if self.proxies:
             self.proxies.load_state_dict(state["proxies"])
+
+    def _observe(self, step: Step, velocity: Tensor, value: Tensor, keep: bool) -> Tensor:
+        """Take the velocity of a dense step, and the value that is cached of it; gives the velocity to go on with."""
+        self._measure_error(step, value)
+        answer = self._corrected(velocity, step)
+        self.nodes.add(step.time)
+        self.correction.clear()
+        if keep:
+            if self.proxies and self.proxies.stage:
+                self.proxies.fit_gain(self.proxies.stage.simulation, step.time, value)
+            self.feature.taylor.observe(step.time, value)
+        return answer
 
     def _corrected(self, velocity: Tensor, step: Step) -> Tensor:
         """The velocity that also makes good what the sparse steps before this dense one did wrong."""

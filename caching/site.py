@@ -43,7 +43,10 @@ class Site:
     def shard_map(self, num_shards: int) -> ShardMap:
         """The logical shards of this video, and those that are this rank's."""
         return ShardMap(
-            num_tokens=self.num_tokens, num_shards=num_shards, world_size=self.group.world_size, rank=self.group.rank
+            num_tokens=self.num_tokens,
+            num_shards=num_shards,
+            world_size=self.group.sequence_size,
+            rank=self.group.sequence_rank,
         )
 
     @property

@@ -49,6 +49,8 @@ class UspAttention:
     counter: CollectiveCounter
     kernels: Attention
     usp: Callable[..., Tensor]
+    rank: int
+    """Of those that share the tokens."""
 
     @property
     def collectives(self) -> str:
@@ -76,7 +78,7 @@ class UspAttention:
         book_attention(self.counter, self.layout, query, text_query, length)
         filled = None
         if min(pieces) < length:
-            filled = {KEPT: iter(kept_keys(self.layout, tuple(pieces), dist.get_rank(), query.device))}
+            filled = {KEPT: iter(kept_keys(self.layout, tuple(pieces), self.rank, query.device))}
         output = self.usp(
             *(lengthen(states, 2, length) for states in (query, key, value)),
             joint_query=text_query,
@@ -186,7 +188,8 @@ def start(layout: Layout, counter: CollectiveCounter, choice: Choice) -> UspAtte
     _make_groups(layout, on_cpu)
     # USP reads its switches from here; `initialize_runtime_state` would want one of xfuser's own pipelines.
     runtime_state._RUNTIME = runtime_state.RuntimeState(config)
-    return UspAttention(layout=layout, counter=counter, kernels=kernels, usp=USP)
+    rank = dist.get_rank() % layout.sequence_size
+    return UspAttention(layout=layout, counter=counter, kernels=kernels, usp=USP, rank=rank)
 
 
 def _only_errors_on_stdout() -> None:
@@ -199,7 +202,12 @@ def _engine_config(layout: Layout) -> "EngineConfig":
     """xfuser's configuration: its defaults, and a kernel, so that it looks for none; USP is told one at each call."""
     from xfuser.config import xFuserArgs
 
-    args = xFuserArgs(ulysses_degree=layout.ulysses, ring_degree=layout.ring, attention_backend="SDPA_FLASH")
+    args = xFuserArgs(
+        use_cfg_parallel=layout.cfg > 1,
+        ulysses_degree=layout.ulysses,
+        ring_degree=layout.ring,
+        attention_backend="SDPA_FLASH",
+    )
     return args.create_config()[0]
 
 
@@ -210,7 +218,8 @@ def _make_groups(layout: Layout, on_cpu: bool) -> None:
     local_rank = rank if on_cpu else torch.cuda.current_device()
     init_distributed_environment(rank=rank, world_size=world_size, local_rank=local_rank, backend=backend)
     initialize_model_parallel(
-        sequence_parallel_degree=layout.world_size,
+        classifier_free_guidance_degree=layout.cfg,
+        sequence_parallel_degree=layout.sequence_size,
         ulysses_degree=layout.ulysses,
         ring_degree=layout.ring,
         backend=backend,

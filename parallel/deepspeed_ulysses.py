@@ -95,10 +95,12 @@ def _join_heads(own: Tensor) -> Tensor:
 def start(layout: Layout, counter: CollectiveCounter, choice: Choice) -> UlyssesAttention:
     """Works on the default process group, whose size must be the layout's.
 
-    ValueError for a layout with Ring; ImportError if DeepSpeed is not installed.
+    ValueError for a layout with Ring or guidance in parallel; ImportError if DeepSpeed is not installed.
     """
     if layout.ring > 1:
         raise ValueError(f"DeepSpeed's engine has no Ring: ring must be 1, not {layout.ring}.")
+    if layout.cfg > 1:
+        raise ValueError(f"DeepSpeed's engine takes all ranks for the tokens: cfg must be 1, not {layout.cfg}.")
     import deepspeed
     from deepspeed.sequence.layer import DistributedAttention
 

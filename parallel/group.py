@@ -5,7 +5,7 @@ C channels.
 """
 
 import io
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -20,7 +20,7 @@ from parallel.kernels import Choice
 from parallel.layout import Layout
 from parallel.local_attention import Attention
 from parallel.rank_group import RankGroup
-from parallel.single import SingleGroup
+from parallel.single import LocalEngine, SingleGroup
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0
@@ -104,18 +104,21 @@ class SequenceGroup:
     ) -> None:
         if layout.world_size != dist.get_world_size():
             raise ValueError(
-                f"ulysses={layout.ulysses} x ring={layout.ring} needs {layout.world_size} ranks, "
-                f"but the process group has {dist.get_world_size()}."
+                f"{layout.degrees} needs {layout.world_size} ranks, but the process group has {dist.get_world_size()}."
             )
         self.layout = layout
+        self.part, self.sequence_rank = divmod(dist.get_rank(), layout.sequence_size)
+        self.num_parts, self.sequence_size = layout.cfg, layout.sequence_size
         self.pieces: list[int] = []
         self.counter = CollectiveCounter() if counter is None else counter
         self.rank = dist.get_rank()
         self.world_size = layout.world_size
         self.device = own_device()
-        self._engine = ENGINES[engine]
+        shares_tokens = layout.sequence_size > 1 or layout.world_size == 1
+        self._engine = ENGINES[engine] if shares_tokens else LocalEngine()
         with _world_unbound():
             self._attention = self._engine.start(layout, self.counter, attention or Choice())
+            self._sequence, self._counterparts = _make_groups(layout)
         self._watch = Watch(deadline_s, self.device)
 
     @property
@@ -133,15 +136,15 @@ class SequenceGroup:
 
         ValueError if they are not one for each rank, or if one is not positive.
         """
-        if len(pieces) != self.world_size or min(pieces) < 1:
-            raise ValueError(f"{self.world_size} ranks need as many numbers of tokens, all positive, not {pieces}.")
+        if len(pieces) != self.sequence_size or min(pieces) < 1:
+            raise ValueError(f"{self.sequence_size} ranks need as many numbers of tokens, all positive, not {pieces}.")
         self.pieces = pieces
 
     def shard(self, tokens: Tensor) -> Tensor:
         """This rank's contiguous piece `[B, N, C]` of all tokens, as `divide` said; ValueError for another number."""
         if tokens.shape[1] != sum(self.pieces):
             raise ValueError(f"{sum(self.pieces)} tokens were divided among the ranks, not {tokens.shape[1]}.")
-        return tokens.split(self.pieces, dim=1)[self.rank]
+        return tokens.split(self.pieces, dim=1)[self.sequence_rank]
 
     def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
         """The ranks' pieces, of `sizes` along `dim` (by default, their tokens), joined in rank order on every rank.
@@ -149,12 +152,23 @@ class SequenceGroup:
         What is sent is filled up to the longest piece, and cut again.
         """
         sizes = sizes or self.pieces
-        piece = lengthen(values.to(self.device), dim, max(sizes)).contiguous()
-        pieces = [torch.empty_like(piece) for _ in range(self.world_size)]
-        with self._collective("all_gather", _num_bytes(piece)):
-            dist.all_gather(pieces, piece)
+        if self.sequence_size == 1:
+            return values
+        piece = lengthen(values.to(self.device), dim, max(sizes))
+        pieces = self._gathered(piece, self.sequence_size, self._sequence)
         whole = torch.cat([piece.narrow(dim, 0, size) for piece, size in zip(pieces, sizes, strict=True)], dim=dim)
         return whole.to(values.device)
+
+    def gather_from_all(self, value: Tensor) -> list[Tensor]:
+        """What every rank of the video holds, of one shape, in rank order on every rank."""
+        return [each.to(value.device) for each in self._gathered(value.to(self.device), self.world_size, None)]
+
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        """What the ranks with the same tokens in the other parts hold, and this one, in the order of the parts."""
+        if self.num_parts == 1:
+            return [values]
+        found = self._gathered(values.to(self.device), self.num_parts, self._counterparts)
+        return [each.to(values.device) for each in found]
 
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
@@ -168,9 +182,11 @@ class SequenceGroup:
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, element by element, the same on every rank; `values` stay as they are."""
+        if self.sequence_size == 1:
+            return values
         summed = values.to(self.device, copy=True).contiguous()
-        with self._collective("all_reduce", _num_bytes(summed)):
-            dist.all_reduce(summed)
+        with self._collective("all_reduce", _num_bytes(summed), self.sequence_size):
+            dist.all_reduce(summed, group=self._sequence)
         return summed.to(values.device)
 
     def broadcast(self, value: T | None) -> T:
@@ -213,10 +229,13 @@ class SequenceGroup:
     def close(self) -> None:
         """Takes the subgroups down; the default process group stays."""
         self._watch.close()
+        for group in (self._sequence, self._counterparts):
+            if group is not None:
+                dist.destroy_process_group(group)
         self._engine.stop()
 
     def _from_rank_0(self, buffer: Tensor) -> Tensor:
-        with self._collective("broadcast", _num_bytes(buffer) if self.rank == 0 else 0):
+        with self._collective("broadcast", _num_bytes(buffer) if self.rank == 0 else 0, self.world_size):
             dist.broadcast(buffer, src=0)
         return buffer
 
@@ -234,12 +253,38 @@ class SequenceGroup:
         """The expected collective is over."""
         self._watch.waiting_in = ""
 
+    def _gathered(self, value: Tensor, num_ranks: int, group: dist.ProcessGroup | None) -> list[Tensor]:
+        """What each rank of a group holds; None for all."""
+        own = value.contiguous()
+        values = [torch.empty_like(own) for _ in range(num_ranks)]
+        with self._collective("all_gather", _num_bytes(own), num_ranks):
+            dist.all_gather(values, own, group=group)
+        return values
+
     @contextmanager
-    def _collective(self, collective: Collective, payload_bytes: int) -> Iterator[None]:
-        """The block is a collective of all ranks: booked, and with a deadline."""
-        self.counter.book(collective, payload_bytes, self.world_size)
+    def _collective(self, collective: Collective, payload_bytes: int, num_ranks: int) -> Iterator[None]:
+        """The block is a collective of so many ranks: booked, and with a deadline."""
+        self.counter.book(collective, payload_bytes, num_ranks)
         with self._watch.over(collective):
             yield
+
+
+def _make_groups(layout: Layout) -> tuple[dist.ProcessGroup | None, dist.ProcessGroup | None]:
+    """Those who share this rank's tokens, and those who hold the same ones in other parts; None for all and for nobody.
+
+    Every rank makes all groups in the same order, as torch wants it.
+    """
+    size = layout.sequence_size
+    parts = [[part * size + number for number in range(size)] for part in range(layout.cfg)]
+    return (_own_group(parts), _own_group(list(zip(*parts, strict=True)))) if layout.cfg > 1 else (None, None)
+
+
+def _own_group(groups: Sequence[Sequence[int]]) -> dist.ProcessGroup:
+    """Of the groups of ranks, which all are made, the one with this rank."""
+    made = {ranks: dist.new_group(list(ranks)) for ranks in map(tuple, groups)}
+    [own] = [group for ranks, group in made.items() if dist.get_rank() in ranks]
+    assert isinstance(own, dist.ProcessGroup)
+    return own
 
 
 @contextmanager

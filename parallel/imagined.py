@@ -14,10 +14,11 @@ from parallel.layout import Layout
 class ImaginedGroup:
     """Stands in for rank 0's `SequenceGroup` on the meta device, where tensors have no values to be sent."""
 
-    rank = 0
+    rank = sequence_rank = part = 0
 
     def __init__(self, layout: Layout) -> None:
         self.layout, self.counter, self.world_size = layout, CollectiveCounter(), layout.world_size
+        self.sequence_size, self.num_parts = layout.sequence_size, layout.cfg
         self.pieces: list[int] = []
 
     def divide(self, pieces: list[int]) -> None:
@@ -31,7 +32,7 @@ class ImaginedGroup:
     def gather(self, values: Tensor, sizes: list[int] | None = None, dim: int = 1) -> Tensor:
         """As large as the pieces of all ranks."""
         sizes = sizes or self.pieces
-        self.counter.book("all_gather", values.nbytes // values.shape[dim] * max(sizes), self.world_size)
+        self.counter.book("all_gather", values.nbytes // values.shape[dim] * max(sizes), self.sequence_size)
         return values.new_empty([*values.shape[:dim], sum(sizes), *values.shape[dim + 1 :]])
 
     def attend(
@@ -46,8 +47,13 @@ class ImaginedGroup:
 
     def total(self, values: Tensor) -> Tensor:
         """The values' own shape."""
-        self.counter.book("all_reduce", values.nbytes, self.world_size)
+        self.counter.book("all_reduce", values.nbytes, self.sequence_size)
         return values
+
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        """One for each part."""
+        self.counter.book("all_gather", values.nbytes, self.num_parts)
+        return [values] * self.num_parts
 
     def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         """Name the kind of step that follows."""

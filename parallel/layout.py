@@ -1,29 +1,46 @@
-"""How many ranks share one video, and in which way: Ulysses (over heads) times Ring (over tokens)."""
+"""How many ranks share one video, and in which way: over passes of guidance, heads (Ulysses) and tokens (Ring)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+MOST_PASSES = 2
+
 
 @dataclass(frozen=True, kw_only=True)
 class Layout:
-    """Degrees of xfuser's unified sequence parallelism (USP).
+    """Degrees of guidance in parallel, and in each of its parts of xfuser's unified sequence parallelism (USP).
 
-    Neighbouring ranks form a Ulysses group, so put the fast links there; Ring runs across those groups.
+    Neighbouring ranks form a Ulysses group, so put the fast links there; Ring runs across those groups. With `cfg` 2
+    the first half of the ranks computes the first pass of each step, and the second half the other.
     """
 
+    cfg: int = 1
     ulysses: int = 1
     ring: int = 1
 
     def __post_init__(self) -> None:
-        for name in ("ulysses", "ring"):
+        for name in ("cfg", "ulysses", "ring"):
             degree = getattr(self, name)
             if isinstance(degree, bool) or not isinstance(degree, int) or degree < 1:
                 raise ValueError(f"{name} must be a whole number of at least 1, not {degree!r}.")
+        if self.cfg > MOST_PASSES:
+            raise ValueError(f"cfg must be 1 or {MOST_PASSES}, as many passes as guidance has, not {self.cfg}.")
 
     @property
     def world_size(self) -> int:
         """The number of ranks that share one video."""
+        return self.cfg * self.sequence_size
+
+    @property
+    def sequence_size(self) -> int:
+        """The number of ranks that share the tokens of a pass."""
         return self.ulysses * self.ring
+
+    @property
+    def degrees(self) -> str:
+        """As in `ulysses=2 x ring=1`, for messages."""
+        of_sequence = f"ulysses={self.ulysses} x ring={self.ring}"
+        return f"cfg={self.cfg} x {of_sequence}" if self.cfg > 1 else of_sequence
 
     def check(self, *, heads: int, tokens: int) -> None:
         """Raises ValueError if a model of `heads` attention heads and `tokens` image tokens cannot be split so."""
@@ -32,9 +49,9 @@ class Layout:
                 f"ulysses={self.ulysses} does not divide the model's {heads} attention heads; "
                 f"valid degrees are {_listed(divisors(heads))}."
             )
-        if tokens < self.world_size:
+        if tokens < self.sequence_size:
             raise ValueError(
-                f"ulysses={self.ulysses} x ring={self.ring} makes {self.world_size} ranks, more than the {tokens} "
+                f"ulysses={self.ulysses} x ring={self.ring} makes {self.sequence_size} ranks, more than the {tokens} "
                 "tokens of this size."
             )
 

@@ -18,14 +18,19 @@ T = TypeVar("T")
 
 
 class RankGroup(Protocol):
-    """The ranks that share one video's tokens; each holds a contiguous piece of them, as `divide` says.
+    """The ranks that share one video; each holds a contiguous piece of its tokens, as `divide` says.
 
-    All ranks call the same methods in the same order, but for `send` and `receive`.
+    All ranks call the same methods in the same order, but for `send` and `receive`. Where guidance runs in parallel,
+    tokens are shared by the ranks of each part: `divide` to `total` concern these alone.
     """
 
     layout: Layout
     rank: int
     world_size: int
+    sequence_rank: int
+    sequence_size: int
+    num_parts: int
+    part: int
     counter: CollectiveCounter
 
     @property
@@ -50,6 +55,10 @@ class RankGroup(Protocol):
         """The ranks' pieces, of `sizes` along `dim` (by default, their tokens), joined in rank order on every rank."""
         ...
 
+    def gather_from_all(self, value: Tensor) -> list[Tensor]:
+        """What every rank of the video holds, of one shape, in rank order on every rank."""
+        ...
+
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
@@ -58,6 +67,10 @@ class RankGroup(Protocol):
 
     def total(self, values: Tensor) -> Tensor:
         """The sum over the ranks, element by element."""
+        ...
+
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        """What the ranks with the same tokens in the other parts hold, and this one, in the order of the parts."""
         ...
 
     def broadcast(self, value: T | None) -> T:

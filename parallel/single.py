@@ -18,16 +18,50 @@ from parallel.local_attention import Attention
 T = TypeVar("T")
 
 
+class LocalAttention:
+    """Joint attention where one rank holds all tokens: nothing is sent."""
+
+    collectives = "nothing"
+
+    def __init__(self, choice: Choice | None = None) -> None:
+        self.kernels = Attention(choice)
+
+    def __call__(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        text_query: Tensor,
+        text_key: Tensor,
+        text_value: Tensor,
+        pieces: list[int],
+    ) -> tuple[Tensor, Tensor]:
+        """Of image tokens `[B, H, N, D]` and text `[B, H, L, D]`."""
+        pairs = (query, text_query), (key, text_key), (value, text_value)
+        all_queries, all_keys, all_values = (torch.cat(pair, dim=2) for pair in pairs)
+        joint, num_tokens = self.kernels(all_queries, all_keys, all_values), query.shape[2]
+        return joint[:, :, :num_tokens], joint[:, :, num_tokens:]
+
+
+class LocalEngine:
+    """Makes it; there is nothing to set up."""
+
+    def start(self, layout: Layout, counter: CollectiveCounter, choice: Choice) -> LocalAttention:
+        return LocalAttention(choice)
+
+    def stop(self) -> None: ...
+
+
 class SingleGroup:
     """A `RankGroup` of one rank, which attends by the kernel of that choice. It needs no process group."""
 
-    rank = 0
-    world_size = 1
+    rank = sequence_rank = part = 0
+    world_size = sequence_size = num_parts = 1
     num_ended = 0
     overdue = None
 
     def __init__(self, attention: Choice | None = None) -> None:
-        self.layout, self.counter, self.attention = Layout(), CollectiveCounter(), Attention(attention)
+        self.layout, self.counter, self.attention = Layout(), CollectiveCounter(), LocalAttention(attention)
 
     def divide(self, pieces: list[int]) -> None:
         """All tokens are this rank's."""
@@ -40,18 +74,23 @@ class SingleGroup:
         """The values themselves."""
         return values
 
+    def gather_from_all(self, value: Tensor) -> list[Tensor]:
+        """The value itself."""
+        return [value]
+
     def attend(
         self, query: Tensor, key: Tensor, value: Tensor, text_query: Tensor, text_key: Tensor, text_value: Tensor
     ) -> tuple[Tensor, Tensor]:
         """Joint attention of image tokens `[B, H, N, D]` and text `[B, H, L, D]`."""
-        pairs = (query, text_query), (key, text_key), (value, text_value)
-        all_queries, all_keys, all_values = (torch.cat(pair, dim=2) for pair in pairs)
-        joint, num_tokens = self.attention(all_queries, all_keys, all_values), query.shape[2]
-        return joint[:, :, :num_tokens], joint[:, :, num_tokens:]
+        return self.attention(query, key, value, text_query, text_key, text_value, [query.shape[2]])
 
     def total(self, values: Tensor) -> Tensor:
         """The values themselves."""
         return values
+
+    def exchange(self, values: Tensor) -> list[Tensor]:
+        """The values themselves."""
+        return [values]
 
     def broadcast(self, value: T | None) -> T:
         """The value itself."""
@@ -70,7 +109,7 @@ class SingleGroup:
     def mark(self, kind: str, step: int | None = None, left: int | None = None) -> None:
         """Name the kind of step that follows, its number and how many follow it."""
         self.counter.mark(kind)
-        self.attention.at_step(step, left)
+        self.attention.kernels.at_step(step, left)
 
     def guard(self) -> AbstractContextManager[None]:
         """Nothing fails by others."""

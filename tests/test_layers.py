@@ -20,8 +20,8 @@ FORBIDDEN = {
 ROOMS = {
     "caching": [
         *("state_dict", "recipe", "group", "shards", "attention", "models", "text", "medoids", "snapshot"),
-        *("predict", "site", "step", "features", "proxies", "refined", "generation", "attachment", "engine"),
-        *("flops", "peak"),
+        *("predict", "site", "step", "features", "proxies", "refined", "passes", "parted", "generation"),
+        *("attachment", "engine", "flops", "peak"),
     ],
     "jobs": [
         *("errors", "machine", "store", "console", "models", "options", "request", "rank", "demo", "doctor"),

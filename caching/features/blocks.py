@@ -56,6 +56,8 @@ class DeltaFeature:
     Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show.
     """
 
+    follower = None
+
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         order = recipe.predictor.order
         self.adapter, self.num_steps = adapter, site.num_steps
@@ -106,6 +108,8 @@ class BlockFeature:
     Args:
         modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
     """
+
+    follower = None
 
     def __init__(
         self, adapter: Adapter, order: int, modules: Sequence[Sequence[nn.Module]], *, only_modules: bool = False

@@ -106,10 +106,12 @@ class Mode:
 class ColumnFeature:
     """Attention and feed-forward layers by columns; embedding, projections and head stay fresh."""
 
+    follower = None
+
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         assert isinstance(recipe.tokens, SparseColumns)
-        if site.group.world_size > 1:
-            raise ValueError(f"chipmunk works on one rank, not on {site.group.world_size}")
+        if site.group.sequence_size > 1:
+            raise ValueError(f"chipmunk works on one rank, not on {site.group.sequence_size}")
         self.settings, self.adapter, self.site = recipe.tokens, adapter, site
         self.mode = Mode()
         self.layers: list[list[Chunks]] = []

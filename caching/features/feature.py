@@ -11,6 +11,14 @@ from caching.state_dict import Stateful
 from caching.step import Step
 
 
+class Follower(Protocol):
+    """What can keep up with a pass that is computed elsewhere."""
+
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        """As a feature's `dense`, given what the model says `[B, N, P]`."""
+        ...
+
+
 class Feature(Stateful, Protocol):
     """What is cached in one pass of a generation, on one rank."""
 
@@ -24,6 +32,11 @@ class Feature(Stateful, Protocol):
 
     def detach(self) -> None:
         """Leave the model as it was, and let go of what is cached."""
+        ...
+
+    @property
+    def follower(self) -> "Follower | None":
+        """Itself, if all that it needs of a dense step is the velocity; else None."""
         ...
 
     @property

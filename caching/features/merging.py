@@ -58,6 +58,8 @@ class Match:
 class MergingFeature:
     """A dense step computes every token; a sparse one merges `ratio` of them into others. Nothing is predicted."""
 
+    follower = None
+
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         assert isinstance(recipe.tokens, MergedTokens)
         self.settings, self.adapter, self.site = recipe.tokens, adapter, site

@@ -7,6 +7,7 @@ from collections.abc import Callable
 
 from torch import Tensor
 
+from caching.features.feature import Follower
 from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
 from caching.predict.multistep import MultistepPredictor
@@ -31,6 +32,11 @@ class OutputFeature:
             self.taylor.observe(step.time, self.value(step.before, after, lambda: velocity))
         return velocity
 
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        if keep:
+            self.taylor.observe(step.time, velocity)
+        return velocity
+
     def sparse(self, step: Step) -> Tensor:
         return self.answer(self.taylor.predict(step.time), step)
 
@@ -46,6 +52,10 @@ class OutputFeature:
         self.taylor.forget()
 
     @property
+    def follower(self) -> Follower | None:
+        return self
+
+    @property
     def cache_bytes(self) -> int:
         return self.taylor.cache_bytes
 
@@ -58,6 +68,10 @@ class OutputFeature:
 
 class StackFeature(OutputFeature):
     """What the blocks together add to the tokens `[B, N, D]`; embedding and head stay fresh."""
+
+    @property
+    def follower(self) -> None:
+        """None: it needs the tokens."""
 
     def value(self, before: State, after: State, velocity: Callable[[], Tensor]) -> Tensor:
         return after.tokens - before.tokens
@@ -77,7 +91,10 @@ class FittedOutput:
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
         """Dense steps that no sparse one follows count, too."""
-        self.multistep.observe(step.velocity(run_blocks(self.adapter, step.before)))
+        return self.follow(step, step.velocity(run_blocks(self.adapter, step.before)), keep=keep)
+
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        self.multistep.observe(velocity)
         return self.multistep.predict()
 
     def sparse(self, step: Step) -> Tensor:
@@ -85,6 +102,10 @@ class FittedOutput:
 
     def detach(self) -> None:
         self.multistep.forget()
+
+    @property
+    def follower(self) -> Follower:
+        return self
 
     @property
     def cache_bytes(self) -> int:

@@ -24,6 +24,8 @@ from caching.step import Step
 class PartialFeature:
     """What each block adds, renewed in sparse steps for the tokens that a selector chooses."""
 
+    follower = None
+
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         self.adapter, self.site, self.order = adapter, site, recipe.predictor.order
         self.selector, self.turns = _selection(recipe, site)

@@ -206,8 +206,8 @@ def _fits(marker: Marker, ours: Conditions) -> bool:
 
 def _from_all(value: bytes, group: RankGroup) -> list[bytes]:
     """The ranks' values, of the same length, in rank order on every rank."""
-    rows = group.gather(torch.tensor([list(value)], dtype=torch.uint8), [1] * group.world_size, dim=0)
-    return [bytes(row) for row in rows.tolist()]
+    rows = group.gather_from_all(torch.tensor(list(value), dtype=torch.uint8))
+    return [bytes(row.tolist()) for row in rows]
 
 
 def _device(engine: Engine) -> str:

@@ -49,7 +49,7 @@ class FiniteSteps:
         All ranks call this; one of them has to have such latents.
         """
         num_finite = group.total(torch.stack(self._flags).float())
-        return int((num_finite < group.world_size).int().argmax())
+        return int((num_finite < group.sequence_size).int().argmax())
 
 
 def check_finite(values: Tensor, what: str, dtype: torch.dtype) -> None:

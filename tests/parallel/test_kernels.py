@@ -87,10 +87,10 @@ def test_low_precision_is_never_chosen_by_itself_and_gives_way_at_both_ends():
 def test_a_group_tells_its_kernel_of_the_steps():
     group = SingleGroup(Choice.read("flash3-fp8:1"))
     group.mark("dense", 1, 2)
-    assert group.attention.exactly
+    assert group.attention.kernels.exactly
     group.mark("decision", 2)
     group.mark("sparse", 2, 1)
-    assert not group.attention.exactly
+    assert not group.attention.kernels.exactly
 
 
 @pytest.mark.parametrize(

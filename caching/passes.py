@@ -1,0 +1,70 @@
+"""One evaluation of the model in each step, with everything that is kept for it.
+
+Legend: N local tokens, D hidden width.
+"""
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from caching.features.feature import Feature
+from caching.features.registry import WHOLE_MODEL, make_feature
+from caching.models.adapter import Adapter
+from caching.recipe.recipe import Recipe
+from caching.recipe.schedule import NO_SIGNALS, Signals
+from caching.refined import RefinedFeature, is_refined
+from caching.site import Site
+from caching.state_dict import StateDict
+from caching.step import Step
+from caching.text import TextTrimmer
+
+
+class Stage(NamedTuple):
+    """One of the models that denoise a video one after the other."""
+
+    adapter: Adapter
+    site: Site
+
+
+class Pass:
+    """One evaluation of the model in each step, with everything that is kept for it."""
+
+    def __init__(self, recipe: Recipe, stage: Stage) -> None:
+        self.adapter, self.site = adapter, site = stage
+        self.text = TextTrimmer()
+        self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
+        self.dense_at = 0  # the number of the last step in which it was computed
+        self.feature: Feature
+        self.expected_error: Callable[[float, float], float | None] = lambda time, span: None
+        if is_refined(recipe):
+            refined = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
+            self.feature, self.expected_error = refined, refined.expected_error
+        else:
+            self.feature = make_feature(recipe, adapter, site)
+
+    def signals(self, step: Step) -> Signals:
+        """What a schedule may look at before a step; nothing where there are no values."""
+        if step.patches.is_meta:
+            return NO_SIGNALS
+        return Signals(
+            input_change=lambda: self._input_change(step), error=lambda: self.expected_error(step.time, step.span)
+        )
+
+    def state_dict(self) -> StateDict:
+        return {"feature": self.feature.state_dict(), "last_input": self.last_input, "dense_at": self.dense_at}
+
+    def load_state_dict(self, state: StateDict) -> None:
+        self.feature.load_state_dict(state["feature"])
+        self.last_input, self.dense_at = state["last_input"], state["dense_at"]
+
+    def _input_change(self, step: Step) -> float:
+        """The relative change (L1) of the first block's modulated input since the last step; equal on all ranks."""
+        value = self.adapter.modulated(step.before)
+        last, self.last_input = value if self.last_input is None else self.last_input, value
+        self.site.group.mark("decision", step.number)
+        # Many tokens add up to more than float16 can hold.
+        sums = [each.abs().sum(dtype=torch.float32) for each in (value - last, last)]
+        change, size = self.site.group.total(torch.stack(sums)).tolist()
+        return change / size
