@@ -1,4 +1,6 @@
-"""What models of double-stream blocks followed by single-stream blocks share in `diffusers`."""
+"""What models of double-stream blocks, and maybe single-stream blocks after them, share in `diffusers`."""
+
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class TwoStreamAdapter(BlockAdapter):
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
-        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+        single: Iterable[nn.Module] = getattr(transformer, "single_transformer_blocks", ())  # some models have none
+        self.block_list = [*self.transformer.transformer_blocks, *single]
 
     @property
     def attentions(self) -> list[AttentionModule]:
