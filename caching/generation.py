@@ -13,6 +13,7 @@ from torch import Tensor
 from caching.features.feature import Feature
 from caching.features.registry import WHOLE_MODEL, make_feature
 from caching.models.adapter import Adapter, Inputs
+from caching.models.levels import with_levels
 from caching.recipe.recipe import Recipe
 from caching.recipe.schedule import NO_SIGNALS, Clock, Signals
 from caching.refined import RefinedFeature, is_refined
@@ -181,7 +182,8 @@ class Generation:
         level, following = [*self.levels, 0.0][number - 1 : number + 1]
         time = level if self.recipe.predictor.axis == "sigma" else float(number - 1)
         adapter, site = self.stages[self.model]
-        return Step(adapter, site, number=number, time=time, span=following - level, patches=patches, inputs=inputs)
+        own, span = with_levels(inputs, site.own), following - level
+        return Step(adapter, site, number=number, time=time, span=span, patches=patches, inputs=own)
 
     def _decide(self, each: Pass, step: Step) -> None:
         """Whether the step is dense, for all its passes."""

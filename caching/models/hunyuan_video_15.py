@@ -57,12 +57,12 @@ class HunyuanVideo15Adapter(VideoPatches, TwoStreamAdapter):
         The inputs hold no padding, and of an image that is none no tokens.
         """
         tokens = self.embed_patches(patches, self.transformer.x_embedder.proj, grid)
-        modulation = self._time(inputs["timestep"], inputs.get("timestep_r"))
+        modulation = self._time(inputs["timestep"], inputs.get("timestep_r"))[:, None]
         return State(tokens, self._text(inputs) if text is None else text, modulation, rotary)
 
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
-        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation, None, state.rotary)
+        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], None, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)
 
     def _time(self, timestep: Tensor, until: Tensor | None) -> Tensor:

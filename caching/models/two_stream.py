@@ -48,7 +48,7 @@ class TwoStreamAdapter(BlockAdapter):
 
     def modulated(self, state: State) -> Tensor:
         """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
-        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
+        return self.block_list[0].norm1(state.tokens, emb=state.modulation[:, 0])[0]
 
     def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
@@ -65,4 +65,4 @@ class TwoStreamAdapter(BlockAdapter):
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""
-        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))
+        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation[:, 0]))
