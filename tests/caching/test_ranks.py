@@ -4,7 +4,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from diffusers import ModelMixin
+from torch import Tensor
 
 from caching.engine import Engine
 from caching.group import Group
@@ -39,13 +40,11 @@ def three_texts(level: float) -> dict[str, dict[str, Tensor]]:
     }
 
 
-def sample(
-    transformer: nn.Module, group: Group | None, name: str, passes: Passes, start: Tensor, beside: int
-) -> Tensor:
-    """Guided latents, with so many channels of zeros beside them."""
+def sample(transformer: ModelMixin, group: Group | None, name: str, passes: Passes, start: Tensor) -> Tensor:
+    """Guided latents, with zeros in the channels beside them."""
     engine = Engine(transformer, RECIPES[name] if name == "full" else with_interval(name, 3), group)
     engine.begin(GRID, LEVELS)
-    latents, zeros = start, torch.zeros(1, beside, *start.shape[2:])
+    latents, zeros = start, torch.zeros(1, transformer.config.in_channels - 4, *start.shape[2:])
     for level, following in zip(LEVELS, [*LEVELS[1:], 0.0], strict=True):
         found = []
         for pass_name, inputs in passes(level).items():
@@ -61,9 +60,9 @@ def sample_all(group: Group | None) -> dict[str, Tensor]:
     start = torch.randn(1, 4, 3, 6, 10, generator=torch.Generator().manual_seed(1))
     found = {}
     for name in NAMES:
-        found[f"wan {name}"] = sample(wan.make_transformer(), group, name, levels_by_token, start, 0)
+        found[f"wan {name}"] = sample(wan.make_transformer(), group, name, levels_by_token, start)
         transformer = hunyuan_video_15.make_transformer()
-        found[f"1.5 {name}"] = sample(transformer, group, name, three_texts, start[:, :, :, :3, :5], 5)
+        found[f"1.5 {name}"] = sample(transformer, group, name, three_texts, start[:, :, :, :3, :5])
     return found
 
 
