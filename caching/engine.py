@@ -194,7 +194,7 @@ class Engine:
         """
         generation, number, name = self._begun(), self.attachments.index(attachment), attachment.pass_name
         keeps_nothing = not self.recipe.schedule.has_sparse_steps
-        if self.batched == 1 or (keeps_nothing and is_even(inputs.get("encoder_attention_mask"))):
+        if self.batched == 1 or (keeps_nothing and is_even(inputs)):
             return generation.advance(number, name, patches, inputs)
         names = [f"{name} {part}" if name else None for part in range(self.batched)]
         parts = zip(names, patches.chunk(self.batched), _parted(inputs, len(patches), self.batched), strict=True)

@@ -18,6 +18,7 @@ from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 
 Config = Mapping[str, Any]  # of a transformer in `diffusers`, with `_class_name`: what its config.json holds
+Lengths = int | tuple[int, ...]  # text tokens of a prompt; where guidance takes several passes a step, of each
 META = torch.device("meta")
 
 
@@ -36,20 +37,22 @@ def count(
     method: Recipe,
     *,
     grid: Grid,
-    num_text_tokens: int,
+    num_text_tokens: Lengths,
     num_steps: int,
     dtype: torch.dtype = torch.float32,
+    changes: tuple[int, ...] = (),
 ) -> Cost:
     """The cost of a whole denoising loop.
 
     Args:
         grid: tokens along (frames, height, width).
         num_steps: of full sampling.
+        changes: the steps, from 0, at which a next model of the same configuration takes over.
     """
-    return _count(_hashable(config), method, grid, num_text_tokens, num_steps, dtype)
+    return _count(_hashable(config), method, grid, num_text_tokens, num_steps, dtype, changes)
 
 
-def count_flops(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def count_flops(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: Lengths, num_steps: int) -> float:
     """FLOPs of a whole denoising loop, all ranks together."""
     return count(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps).flops
 
@@ -73,13 +76,13 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> f
     """FLOPs of a whole loop of a schedule that does not depend on values, without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
-    (but for Delta-DiT, which changes sides in the middle of the loop). With `until_cache_is_full` they have to keep as
-    much, too, so that the engine has seen the most that the method ever keeps.
+    of the same model (but for Delta-DiT, which changes sides in the middle of the loop). With `until_cache_is_full`
+    they have to keep as much, too, so that the engine has seen the most that the method ever keeps.
     """
-    seen: dict[int, list[tuple[float, int]]] = defaultdict(list)
+    seen: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
     for first, length in groups_of(loop.dense_steps, loop.num_steps):
-        costs = seen[length]
+        costs = seen[loop.model_at(first), length]
         if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
             with FlopCounterMode(display=False) as counter:
                 loop.run(first, length)
@@ -117,8 +120,16 @@ def count_full_flops(config: Config, *, grid: Grid, num_text_tokens: int, num_st
 
 
 @lru_cache(maxsize=256)
-def _count(config: str, method: Recipe, grid: Grid, num_text_tokens: int, num_steps: int, dtype: torch.dtype) -> Cost:
-    size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+def _count(
+    config: str,
+    method: Recipe,
+    grid: Grid,
+    num_text_tokens: Lengths,
+    num_steps: int,
+    dtype: torch.dtype,
+    changes: tuple[int, ...],
+) -> Cost:
+    size: Any = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps, "changes": changes}
     loop = MetaLoop(json.loads(config), method, **size, dtype=dtype)
     flops, dense_steps = flops_by_groups(loop, until_cache_is_full=True), len(loop.dense_steps)
     return Cost(
@@ -134,13 +145,14 @@ def run_on_meta(
     method: Recipe,
     *,
     grid: Grid,
-    num_text_tokens: int,
+    num_text_tokens: Lengths,
     num_steps: int,
     dtype: torch.dtype = torch.float32,
     group: Group | None = None,
+    changes: tuple[int, ...] = (),
 ) -> Engine:
     """Run a whole denoising loop without values, as one rank of `group`; what it took is left in the engine."""
-    size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+    size: Any = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps, "changes": changes}
     loop = MetaLoop(config, method, **size, dtype=dtype, group=group)
     loop.run(0, loop.num_steps)
     return loop.engine
@@ -155,20 +167,19 @@ class MetaLoop:
         method: Recipe,
         *,
         grid: Grid,
-        num_text_tokens: int,
+        num_text_tokens: Lengths,
         num_steps: int,
         dtype: torch.dtype = torch.float32,
         group: Group | None = None,
+        changes: tuple[int, ...] = (),
     ) -> None:
-        with META:
-            transformer = getattr(diffusers, config["_class_name"]).from_config(config).eval()
-        torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values
-        self.engine = engine = Engine(transformer, method, group)
-        self.dense_steps = [step for step, dense in enumerate(method.dense_plan(num_steps)) if dense]
-        self.num_steps = method.schedule.num_steps(num_steps)
+        self.engine = engine = Engine([_model(config, dtype) for _ in range(1 + len(changes))], method, group)
+        self.num_steps, self.changes = method.schedule.num_steps(num_steps), changes
+        planned = enumerate(method.dense_plan(num_steps))
+        self.dense_steps = [step for step, dense in planned if dense or step in changes]
         engine.begin(grid, [1 - step / self.num_steps for step in range(self.num_steps)])
-        inputs = engine.adapter.example_inputs(num_text_tokens, META).items()
-        self.inputs = {name: value.to(dtype) for name, value in inputs}
+        lengths = (num_text_tokens,) if isinstance(num_text_tokens, int) else num_text_tokens
+        self.passes = [self._inputs(length, dtype) for length in lengths]
         patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=META, dtype=dtype)
         self.patches = engine.group.shard(patches)
 
@@ -176,5 +187,23 @@ class MetaLoop:
         """Run some steps, as if all before them had been run."""
         self.engine.skip_to(first)
         with torch.no_grad():
-            for _ in range(length):
-                self.engine.forward(self.patches, True, None, **self.inputs)
+            for step in range(first, first + length):
+                model = self.engine.attachments[self.model_at(step)]
+                for number, inputs in enumerate(self.passes):
+                    with model.cache_context(f"pass {number}"):
+                        model.forward(self.patches, **inputs)
+
+    def model_at(self, step: int) -> int:
+        """The number of the model whose turn it is in a step."""
+        return sum(change <= step for change in self.changes)
+
+    def _inputs(self, num_text_tokens: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        inputs = self.engine.adapter.example_inputs(num_text_tokens, META).items()
+        return {name: value.to(dtype) for name, value in inputs}
+
+
+def _model(config: Config, dtype: torch.dtype) -> torch.nn.Module:
+    """A transformer without values."""
+    with META:
+        transformer = getattr(diffusers, config["_class_name"]).from_config(config).eval()
+    return torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from caching.models.adapter import Inputs
+from caching.models.levels import with_levels
 from caching.parted import PartedStep
 from caching.passes import Pass, Stage
 from caching.recipe.recipe import Recipe
@@ -131,7 +132,8 @@ class Generation:
         level, following = [*self.levels, 0.0][number - 1 : number + 1]
         time = level if self.recipe.predictor.axis == "sigma" else float(number - 1)
         adapter, site = self.stages[self.model]
-        return Step(adapter, site, number=number, time=time, span=following - level, patches=patches, inputs=inputs)
+        own, span = with_levels(inputs, site.own), following - level
+        return Step(adapter, site, number=number, time=time, span=span, patches=patches, inputs=own)
 
     def _decide(self, each: Pass, step: Step) -> None:
         """Whether the step is dense, for all its passes."""

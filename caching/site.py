@@ -40,6 +40,10 @@ class Site:
         """The tokens of this rank."""
         return self.rotary[0].shape[0]
 
+    def own(self, values: Tensor) -> Tensor:
+        """Of a value of each token `[B, T]` those of the local ones `[B, N]`."""
+        return self.group.shard(values[..., None])[..., 0]
+
     def shard_map(self, num_shards: int) -> ShardMap:
         """The logical shards of this video, and those that are this rank's."""
         return ShardMap(

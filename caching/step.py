@@ -20,7 +20,7 @@ class Step:
         time: the coordinate that derivatives are taken by, sigma or the step index.
         span: by which the noise level moves.
         patches: of the local tokens `[B, N, P]`.
-        inputs: what else the transformer's forward takes, the text without padding.
+        inputs: what else the transformer's forward takes, the text without padding, levels of tokens of the local ones.
     """
 
     def __init__(

@@ -6,6 +6,7 @@ merged tokens go through the model, and what the block adds to one of them is gi
 Legend: B batch (1), D hidden width, N local tokens, M merged tokens.
 """
 
+from dataclasses import replace
 from itertools import accumulate, pairwise
 
 import torch
@@ -80,12 +81,11 @@ class MergingFeature:
         self.sampled += 1
         state = step.before
         match = self._match(F.normalize(state.tokens[0].float(), dim=-1))
-        rotary = (state.rotary[0][match.kept], state.rotary[1][match.kept])
         self.site.attend_to_all(state.text.shape[1])
         self.site.group.divide(self._merged_pieces)
         reduce = match.pick if self.settings.keep == "attended" else match.merge
         for index in range(self.adapter.num_blocks):
-            merged = State(reduce(state.tokens), state.text, state.modulation, rotary)
+            merged = replace(state.at(match.kept), tokens=reduce(state.tokens))
             after = self.adapter.run(index, merged)
             tokens = state.tokens + match.spread(after.tokens - merged.tokens)
             state = State(tokens, after.text, state.modulation, state.rotary)

@@ -6,6 +6,8 @@ so that no other token's key or value is needed. A block is one unit.
 Legend: B batch (1), H heads, D hidden width, N local tokens, L text tokens, K tokens computed.
 """
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
@@ -107,8 +109,7 @@ class PartialFeature:
 
     def _run_some(self, block: int, time: float, state: State, index: Tensor) -> State:
         """The state after a block: true for the chosen tokens, cached for the others."""
-        rotary = (state.rotary[0][index], state.rotary[1][index])
-        chosen = State(state.tokens[:, index], self.adapter.text_for_some(state.text), state.modulation, rotary)
+        chosen = replace(state.at(index), text=self.adapter.text_for_some(state.text))
         true = self.adapter.run(block, chosen).tokens - chosen.tokens
         cached, text = self.blocks[block].predict(time)
         tokens = self.selector.renewed(cached, true, index)

@@ -8,6 +8,7 @@ if TYPE_CHECKING:
 
 ADAPTERS = {
     "HunyuanVideoTransformer3DModel": "caching.models.hunyuan_video:HunyuanVideoAdapter",
+    "HunyuanVideo15Transformer3DModel": "caching.models.hunyuan_video_15:HunyuanVideo15Adapter",
     "FluxTransformer2DModel": "caching.models.flux:FluxAdapter",
     "WanTransformer3DModel": "caching.models.wan:WanAdapter",
 }

@@ -44,7 +44,10 @@ class Adapter(Protocol):
 
     @property
     def patch_values(self) -> int:
-        """P, the latent values of one patch."""
+        """P, the values of a patch that goes in: latents, and what stands beside them along the channels.
+
+        Where something does, the velocity has fewer: those of the latents alone.
+        """
         ...
 
     @property
@@ -88,11 +91,11 @@ class Adapter(Protocol):
         ...
 
     def unfold(self, sample: Tensor) -> Tensor:
-        """Latents as patches `[B, N, P]`, in token order."""
+        """Latents, with what stands beside them, as patches `[B, N, P]`, in token order."""
         ...
 
     def fold(self, patches: Tensor, grid: Grid) -> Tensor:
-        """The inverse of `unfold`."""
+        """The inverse of `unfold`, for patches of any number of channels."""
         ...
 
     def rotary(self, grid: Grid, device: torch.device) -> Rotary:
@@ -128,7 +131,7 @@ class Adapter(Protocol):
         ...
 
     def head(self, state: State) -> Tensor:
-        """The velocity as patches `[B, N, P]`."""
+        """The velocity as patches `[B, N, values of a patch of latents]`."""
         ...
 
 

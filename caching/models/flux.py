@@ -83,9 +83,9 @@ class FluxAdapter(TwoStreamAdapter):
         modulation = model.time_text_embed(*scales, inputs["pooled_projections"])
         prompt = inputs["encoder_hidden_states"]
         embedded: Tensor = model.context_embedder(prompt) if text is None else text
-        return State(tokens, embedded, modulation, rotary)
+        return State(tokens, embedded, modulation[:, None], rotary)
 
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
-        text, tokens = self.block_list[index](state.tokens, state.text, state.modulation, state.rotary)
+        text, tokens = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], state.rotary)
         return State(tokens, text, state.modulation, state.rotary)

@@ -57,9 +57,9 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
         prompt, mask = inputs["encoder_hidden_states"], inputs["encoder_attention_mask"]
         refined: Tensor = model.context_embedder(prompt, timestep, mask) if text is None else text
         tokens = self.embed_patches(patches, model.x_embedder.proj)
-        return State(tokens, refined, modulation, rotary)
+        return State(tokens, refined, modulation[:, None], rotary)
 
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
-        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation, None, state.rotary)
+        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], None, state.rotary)
         return State(tokens, text, state.modulation, state.rotary)

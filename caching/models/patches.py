@@ -20,7 +20,7 @@ class VideoPatches(BlockAdapter):
 
     @property
     def patch_values(self) -> int:
-        """P, the latent values of one patch."""
+        """P, the values of a patch that goes in."""
         return self.transformer.config.in_channels * prod(self.patch)
 
     def grid(self, sample: Tensor) -> Grid:

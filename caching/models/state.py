@@ -17,5 +17,10 @@ class State:
 
     tokens: Tensor  # [B, N, D]
     text: Tensor  # [B, L, D]
-    modulation: Tensor  # [B, D]
+    modulation: Tensor  # [B, 1, D] for all tokens, or [B, N, D] for each; some models have more axes before the last
     rotary: Rotary  # cosines and sines, each [N, head width]
+
+    def at(self, index: Tensor) -> "State":
+        """That of some tokens, by their places `[K]`."""
+        modulation = self.modulation if self.modulation.shape[1] == 1 else self.modulation[:, index]
+        return State(self.tokens[:, index], self.text, modulation, (self.rotary[0][index], self.rotary[1][index]))

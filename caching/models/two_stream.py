@@ -1,4 +1,6 @@
-"""What models of double-stream blocks followed by single-stream blocks share in `diffusers`."""
+"""What models of double-stream blocks, and maybe single-stream blocks after them, share in `diffusers`."""
+
+from collections.abc import Iterable
 
 from torch import Tensor, nn
 
@@ -15,7 +17,8 @@ class TwoStreamAdapter(BlockAdapter):
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
-        self.block_list = [*self.transformer.transformer_blocks, *self.transformer.single_transformer_blocks]
+        single: Iterable[nn.Module] = getattr(transformer, "single_transformer_blocks", ())  # some models have none
+        self.block_list = [*self.transformer.transformer_blocks, *single]
 
     @property
     def attentions(self) -> list[AttentionModule]:
@@ -45,7 +48,7 @@ class TwoStreamAdapter(BlockAdapter):
 
     def modulated(self, state: State) -> Tensor:
         """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
-        return self.block_list[0].norm1(state.tokens, emb=state.modulation)[0]
+        return self.block_list[0].norm1(state.tokens, emb=state.modulation[:, 0])[0]
 
     def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a double-stream block; none of a single-stream one."""
@@ -62,4 +65,4 @@ class TwoStreamAdapter(BlockAdapter):
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""
-        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation))
+        return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation[:, 0]))

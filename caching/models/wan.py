@@ -6,6 +6,7 @@ at once.
 Legend: B batch, C latent channels, N tokens, P values of a patch, D hidden width, L text tokens, H heads.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -21,7 +22,9 @@ from caching.models.state import Grid, Rotary, State
 class WanAdapter(VideoPatches):
     """Runs the model's own modules on patches; the text passes through all blocks as it is.
 
-    A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1 + 6, D]`.
+    A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1, 1 + 6, D]`.
+    Where each token has a noise level of its own (Wan 2.2 TI2V), there is one for each: `[B, N, 1 + 6, D]`; also where
+    all are alike, because a product of one row is rounded otherwise than that of many.
     """
 
     def __init__(self, transformer: WanTransformer3DModel) -> None:
@@ -81,16 +84,17 @@ class WanAdapter(VideoPatches):
     ) -> State:
         """The state before the first block; `text`, if given, stands for the embedded prompt.
 
-        ValueError for a noise level a token (Wan 2.2 TI2V).
+        `timestep` is one noise level `[B]`, or that of each of these tokens `[B, N]`.
         """
-        if inputs["timestep"].ndim > 1:
-            raise ValueError("models with a noise level for each token (Wan 2.2 TI2V) are not supported")
-        model = self.transformer
-        embedded = model.condition_embedder(inputs["timestep"], inputs["encoder_hidden_states"])
-        time, levels, prompt, _image = embedded
-        modulation = torch.cat([time[:, None], levels.unflatten(1, (6, -1))], dim=1)
+        model, timestep = self.transformer, inputs["timestep"]
+        length = timestep.shape[1] if timestep.ndim > 1 else None
+        embed = partial(model.condition_embedder, timestep_seq_len=length)
+        time, levels, prompt, _image = embed(timestep.flatten(), inputs["encoder_hidden_states"])
+        by_block = levels.unflatten(-1, (6, -1))
+        modulation = torch.cat([time.unsqueeze(-2), by_block], dim=-2)
         tokens = self.embed_patches(patches, model.patch_embedding, grid)
-        return State(tokens, prompt if text is None else text, modulation, rotary)
+        by_token = modulation if length is not None else modulation[:, None]
+        return State(tokens, prompt if text is None else text, by_token, rotary)
 
     def text_for_some(self, text: Tensor) -> Tensor:
         """The text `[B, L, D]` that a pass of some of the tokens needs: all of it."""
@@ -98,19 +102,19 @@ class WanAdapter(VideoPatches):
 
     def run(self, index: int, state: State) -> State:
         """Run one block on the tokens of `state`."""
-        tokens = self.block_list[index](state.tokens, state.text, state.modulation[:, 1:], state.rotary)
+        tokens = self.block_list[index](state.tokens, state.text, state.modulation[:, :, 1:], state.rotary)
         return State(tokens, state.text, state.modulation, state.rotary)
 
     def modulated(self, state: State) -> Tensor:
         """The first block's input `[B, N, D]` as its attention sees it, what TeaCache watches."""
         block = self.block_list[0]
-        shift, scale = (block.scale_shift_table + state.modulation[:, 1:].float()).chunk(6, dim=1)[:2]
+        shift, scale = (block.scale_shift_table + state.modulation[:, :, 1:].float()).unbind(2)[:2]
         return block.norm1(state.tokens.float()) * (1 + scale) + shift
 
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`; the model puts channels last."""
         model = self.transformer
-        shift, scale = (model.scale_shift_table + state.modulation[:, :1]).chunk(2, dim=1)
+        shift, scale = (model.scale_shift_table + state.modulation[:, :, :1]).unbind(2)
         tokens = (model.norm_out(state.tokens.float()) * (1 + scale) + shift).type_as(state.tokens)
         values = model.proj_out(tokens)
         return values.unflatten(2, (-1, model.config.out_channels)).transpose(2, 3).flatten(2)

@@ -13,6 +13,7 @@ from caching.attention import Triple
 from caching.features.output import OutputFeature
 from caching.medoids import k_medoids
 from caching.models.adapter import Adapter, run_blocks
+from caching.models.levels import with_levels
 from caching.proxies.context import Context
 from caching.proxies.simulation import ProxySimulation
 from caching.proxies.trajectory import Trajectory
@@ -177,6 +178,7 @@ class Proxies:
 
         self.site.router.send(attend, stage.text.shape[1])
         rotary = (self.site.rotary[0][stage.index], self.site.rotary[1][stage.index])
-        state = self.adapter.embed(step.patches[:, stage.index], rotary, step.inputs, text=stage.text)
+        inputs = with_levels(step.inputs, lambda levels: levels[:, stage.index])
+        state = self.adapter.embed(step.patches[:, stage.index], rotary, inputs, text=stage.text)
         after = run_blocks(self.adapter, state)
         return self.feature.value(state, after, lambda: step.velocity(after))

@@ -1,9 +1,10 @@
 """Full-size models without their weights: what can be asked of them on the meta device."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
+from diffusers import UniPCMultistepScheduler
 
 from caching.engine import Engine
 from caching.flops import Cost, count, run_on_meta
@@ -21,6 +22,26 @@ Config = dict[str, Any]  # as diffusers writes the configuration of a model
 
 
 @dataclass(frozen=True, kw_only=True)
+class Boundary:
+    """A noise level below which a second model takes over, and the flow shift by which steps are laid out."""
+
+    level: float
+    flow_shift: float
+
+    def scheduler(self) -> UniPCMultistepScheduler:
+        """That of the model's pipeline."""
+        shift = self.flow_shift
+        return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+
+    def changes(self, num_steps: int) -> tuple[int, ...]:
+        """The step, from 0, at which it does; none in a loop so short that it does not."""
+        scheduler = self.scheduler()
+        scheduler.set_timesteps(num_steps)
+        above = int((scheduler.timesteps >= 1000 * self.level).sum())
+        return (above,) if 0 < above < num_steps else ()
+
+
+@dataclass(frozen=True, kw_only=True)
 class Size:
     """A full-size model, and the size at which its papers measure."""
 
@@ -32,6 +53,13 @@ class Size:
     width: int
     num_frames: int
     cross_attention: bool = False
+    negative_text_tokens: int | None = None  # in a second pass of each step; None without guidance
+    boundary: Boundary | None = None  # of models of which there are two
+
+    @property
+    def text_tokens(self) -> tuple[int, ...]:
+        """Of each pass of a step."""
+        return self.num_text_tokens, *([] if self.negative_text_tokens is None else [self.negative_text_tokens])
 
     def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
         """Tokens along (frames, height, width). Raises BadInput for a size that does not divide."""
@@ -43,6 +71,17 @@ class Size:
         return (num_frames - 1) // self.temporal + 1, height // self.side, width // self.side
 
 
+WAN = Size(
+    config={"_class_name": "WanTransformer3DModel", "num_attention_heads": 40},  # 14B; of 2.2 both models
+    side=16,
+    temporal=4,
+    num_text_tokens=512,  # its pipeline fills all prompts up, without a mask
+    negative_text_tokens=512,
+    height=720,
+    width=1280,
+    num_frames=81,
+    cross_attention=True,
+)
 FULL_SIZE = {
     "hunyuanvideo": Size(
         config={"_class_name": "HunyuanVideoTransformer3DModel"},  # the defaults of its class are the full size
@@ -62,17 +101,23 @@ FULL_SIZE = {
         width=1024,
         num_frames=1,
     ),
-    "wan": Size(
-        config={"_class_name": "WanTransformer3DModel", "num_attention_heads": 40},  # 14B, Wan 2.1 and 2.2
+    "hunyuanvideo-1.5": Size(
+        # The defaults of its class are the full size.
+        config={"_class_name": "HunyuanVideo15Transformer3DModel", "num_attention_heads": 16},
         side=16,
         temporal=4,
-        num_text_tokens=512,
+        num_text_tokens=256,
+        negative_text_tokens=6,  # the end of the template, around an empty prompt
         height=720,
         width=1280,
-        num_frames=81,
-        cross_attention=True,
+        num_frames=121,
     ),
+    "wan": WAN,
+    "wan2.2": replace(WAN, boundary=Boundary(level=0.875, flow_shift=3.0)),
 }
+
+# Options that a benchmark sets. MLPerf's guidance scales, 4.0 and 3.0, and its boundary are those of the model.
+PRESETS = {"mlperf": {"model": "wan2.2", "height": 720, "width": 1280, "num_frames": 81, "steps": 20}}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -94,13 +139,15 @@ class Request:
 
     def count(self, method: Recipe, num_steps: int | None = None) -> Cost:
         """What a method's denoising loop costs, of so many steps if not of those that were asked for."""
+        num_steps = num_steps or self.num_steps
         return count(
             self.size.config,
             method,
             grid=self.grid,
-            num_text_tokens=self.size.num_text_tokens,
-            num_steps=num_steps or self.num_steps,
+            num_text_tokens=self.size.text_tokens,
+            num_steps=num_steps,
             dtype=DTYPE,
+            changes=self._changes(method, num_steps),
         )
 
     def send(self, method: Recipe) -> tuple[Engine, ImaginedGroup]:
@@ -113,16 +160,23 @@ class Request:
             self.size.config,
             method,
             grid=self.grid,
-            num_text_tokens=self.size.num_text_tokens,
+            num_text_tokens=self.size.text_tokens,
             num_steps=self.num_steps,
             dtype=DTYPE,
             group=group,
+            changes=self._changes(method, self.num_steps),
         )
         return engine, group
+
+    def _changes(self, method: Recipe, num_steps: int) -> tuple[int, ...]:
+        """When a second model takes over in a method's loop, which may have fewer steps than full sampling."""
+        boundary = self.size.boundary
+        return boundary.changes(method.schedule.num_steps(num_steps)) if boundary else ()
 
 
 def read_request(options: FullSizeOptions) -> Request:
     """Raises BadInput for a model, size, method, number of steps or layout that does not work."""
+    options = _with_preset(options)
     if options.model not in FULL_SIZE:
         raise BadInput(f"unknown model {options.model}; known: {', '.join(FULL_SIZE)}")
     size = FULL_SIZE[options.model]
@@ -137,3 +191,16 @@ def read_request(options: FullSizeOptions) -> Request:
     except ValueError as error:
         raise BadInput(str(error)) from error
     return Request(model=options.model, size=size, grid=grid, methods=methods, num_steps=options.steps, layout=layout)
+
+
+def _with_preset(options: FullSizeOptions) -> FullSizeOptions:
+    """The options with those that their preset sets. Raises BadInput for one unknown, or where others were given."""
+    if options.preset is None:
+        return options
+    if options.preset not in PRESETS:
+        raise BadInput(f"unknown preset {options.preset}; known: {', '.join(PRESETS)}")
+    for name, value in PRESETS[options.preset].items():
+        if (given := getattr(options, name)) not in (getattr(FullSizeOptions, name), value):
+            option = f"--{name.replace('_', '-')}"
+            raise BadInput(f"--preset {options.preset} has {option} {value}, not {given}; leave it out")
+    return replace(options, **PRESETS[options.preset])

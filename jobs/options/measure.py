@@ -81,7 +81,9 @@ class FullSizeOptions(ComparedOptions):
     """A full-size model without its weights, and a size."""
 
     model: str = "hunyuanvideo"
-    """hunyuanvideo, flux or wan."""
+    """hunyuanvideo, hunyuanvideo-1.5, flux, wan (2.1, 14B) or wan2.2 (A14B); guidance takes a second pass a step."""
+    preset: Text = None
+    """Model, size and steps of a published benchmark: mlperf (MLPerf Inference v6.0, text to video)."""
     height: Count = None
     """Height in pixels; by default the size at which the model's papers measure."""
     width: Count = None

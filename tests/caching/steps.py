@@ -5,7 +5,12 @@ from dataclasses import dataclass, field, replace
 from math import prod
 
 import torch
-from diffusers import FluxTransformer2DModel, HunyuanVideoTransformer3DModel, WanTransformer3DModel
+from diffusers import (
+    FluxTransformer2DModel,
+    HunyuanVideo15Transformer3DModel,
+    HunyuanVideoTransformer3DModel,
+    WanTransformer3DModel,
+)
 from torch import nn
 
 from caching.engine import Engine
@@ -14,6 +19,7 @@ from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Interval, Places, Until
 from caching.recipe.tokens import TrajectoryMedoids
+from tests.caching.models.test_hunyuan_video_15 import CONFIG as CONFIG_OF_HUNYUAN_VIDEO_15
 from tests.caching.models.test_wan import CONFIG as CONFIG_OF_WAN
 from tests.fake_cuda import CUDA, MODE, Seen, devices_and_formats, on_fake_cuda
 
@@ -26,6 +32,10 @@ FAMILIES = {
         HunyuanVideoTransformer3DModel,
         dict(**JOINT, in_channels=4, out_channels=4, num_refiner_layers=1, text_embed_dim=16, rope_axes_dim=(4, 6, 6)),
     ),
+    "hunyuanvideo-1.5": (
+        HunyuanVideo15Transformer3DModel,
+        CONFIG_OF_HUNYUAN_VIDEO_15 | dict(num_attention_heads=24, attention_head_dim=16, rope_axes_dim=(4, 6, 6)),
+    ),
     "flux": (
         FluxTransformer2DModel,
         dict(**JOINT, in_channels=16, joint_attention_dim=16, axes_dims_rope=(4, 6, 6), guidance_embeds=True),
@@ -36,7 +46,9 @@ FAMILIES = {
     ),
 }
 NUM_TEXT = 7
-# What the host reads, beside the length of the prompt: a change, or the square of an error, and what it is a part of.
+# What the host reads once a prompt: the length of each text, and whether there is an image.
+ANSWERS_OF_TEXT = {"encoder_attention_mask": NUM_TEXT, "encoder_attention_mask_2": 0, "image_embeds": 1}
+# What it reads beside them: a change, or the square of an error, and what it is a part of.
 ANSWERS = {"teacache": (0.05, 1.0), "adaptive": (1e-8, 1.0)}
 MODELS: dict[tuple[str, torch.dtype], nn.Module] = {}
 
@@ -97,7 +109,7 @@ def see_steps(model: nn.Module, name: str, dtype: torch.dtype, grid: Grid = GRID
             inputs = {key: each.to(dtype) for key, each in engine.adapter.example_inputs(16, CUDA).items()}
             patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=CUDA)
             patches = engine.group.shard(patches)
-            of_text = [NUM_TEXT] if "encoder_attention_mask" in inputs else []
+            of_text = [each for name, each in ANSWERS_OF_TEXT.items() if name in inputs]
             seen.answers = iter([*of_text, *ANSWERS.get(name, ()) * NUM_STEPS])
             for _ in range(num_steps):
                 seen.forget()

@@ -34,8 +34,7 @@ def generate(pipeline, grid=GRID, **options):
         height=16 * height,
         width=16 * width,
         num_frames=4 * frames - 3,
-        num_inference_steps=STEPS,
-        **{"guidance_scale": 5.0, **options},
+        **{"guidance_scale": 5.0, "num_inference_steps": STEPS, **options},
         output_type="latent",
         return_dict=False,
     )[0]

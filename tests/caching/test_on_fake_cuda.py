@@ -12,6 +12,7 @@ from tests.caching.steps import Sight, see_family
 # Where the host may wait for the device in a step, and why.
 WAITS = {
     "caching.text.count_text": "once a prompt: how long it is decides shapes",
+    "caching.text.has_values": "once a prompt: whether there is an image decides shapes",
     "caching.generation._input_change": "TeaCache decides by it whether the step is dense",
     "caching.predict.correction.measure": "adaptive decides by it whether a later step is dense",
 }
@@ -35,13 +36,14 @@ FLOAT32 = {
 }
 QUICK = {
     "hunyuanvideo": ["auto", "chipmunk", "delta-dit", "full", "resca", "teacache", "toca"],
+    "hunyuanvideo-1.5": ["resca"],
     "flux": ["resca"],
     "wan": ["t-gate"],
 }
 
 
 def cases():
-    for family in ("hunyuanvideo", "flux", "wan"):
+    for family in QUICK:
         for name in sorted(RECIPES) if family == "wan" else JOINT_RECIPES:
             for dtype in (torch.bfloat16, torch.float32):
                 quick = name in QUICK[family] and (dtype == torch.bfloat16 or name == "resca")

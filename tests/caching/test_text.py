@@ -13,7 +13,7 @@ from tests.caching.test_engine import TIMES, run
 
 def test_text_is_counted_once_for_each_mask(transformer, sample, inputs, monkeypatch):
     masks = []
-    monkeypatch.setattr(text, "count_text", lambda mask: masks.append(mask) or count_text(mask))
+    monkeypatch.setattr(text, "count_text", lambda mask, least: masks.append(mask) or count_text(mask, least))
     engine = Engine(transformer, recipe("full"))
     run(engine, sample, inputs)
     assert len(masks) == 1
@@ -32,6 +32,7 @@ def test_more_text_is_counted_than_bfloat16_can():
 
 def test_a_token_stays_of_a_prompt_without_any():
     assert count_text(torch.zeros(2, 4)) == 1
+    assert count_text(torch.zeros(2, 4), least=0) == 0
 
 
 def test_prompts_of_different_lengths_are_refused():

@@ -32,6 +32,9 @@ def test_published_figures_belong_to_their_settings():
     ("arguments", "complaint"),
     [
         ("--model fluxx", "unknown model fluxx; known: hunyuanvideo, flux"),
+        ("--preset mlperff", "unknown preset mlperff; known: mlperf"),
+        ("--preset mlperf --model wan", "--preset mlperf has --model wan2.2, not wan; leave it out"),
+        ("--preset mlperf --num-frames 17", "--preset mlperf has --num-frames 81, not 17"),
         ("--model flux --steps 0", "--steps must be at least 1, not 0"),
         ("--height 481", "multiples of 16"),
         ("--methods ,", "names no method"),
