@@ -69,6 +69,7 @@ def peak_loop_bytes(
     num_steps: int,
     dtype: torch.dtype,
     group: Group,
+    num_passes: int = 1,
 ) -> int:
     """What one rank of `group` holds beside the weights at its fullest moment: activations and cache.
 
@@ -76,10 +77,10 @@ def peak_loop_bytes(
     steps are run as it takes for everything to be there that a method ever keeps.
     """
     size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
-    loop = MetaLoop(config, method, **size, dtype=dtype, group=group)
+    loop = MetaLoop(config, method, **size, dtype=dtype, group=group, num_passes=num_passes)
     model = loop.engine.transformer
     with Allocations("meta", beside=[*model.parameters(), *model.buffers()]) as allocations:
-        loop.engine.begin(grid, loop.engine.times)
+        loop.begin(grid)
         for first, length in steps_that_fill(groups_of(loop.dense_steps, loop.num_steps)):
             loop.run(first, length)
     return allocations.peak_bytes

@@ -12,7 +12,9 @@ from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
 from jobs.models.facts import local_directory, read_facts
+from jobs.models.family import num_passes
 from jobs.options.batch import DoctorOptions, RenderOptions
+from jobs.request.guidance import sampling_by_default
 from parallel.layout import Layout
 
 DEVICE_FILES = ("/dev/nvidiactl", "/dev/kfd", "/dev/dxg")
@@ -67,6 +69,7 @@ def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Itera
         num_frames=defaults.num_frames,
         num_steps=defaults.steps,
         layout=Layout(),
+        num_passes=num_passes(facts.family, sampling_by_default(facts)),
     )
     if refusal := planner.refusal(setting, gpu_bytes, num_gpus):
         yield warning(refusal, "resca memory --methods all lists what fits")

@@ -34,6 +34,7 @@ def check_gpu_memory(plan: Plan, layout: Layout, nodes: Sequence[Node]) -> str |
         layout=layout,
         shard_weights=plan.options.shard_weights,
         offload=plan.options.offload,
+        num_passes=max(map(plan.num_passes, plan.todo)),
     )
     gpu_bytes, slots = _least_gpu_bytes(plan.options, nodes), max(int(node.get("GPU", 0)) for node in nodes)
     if gpu_bytes and (refusal := planner.refusal(setting, gpu_bytes, slots)):

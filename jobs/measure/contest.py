@@ -14,7 +14,7 @@ from jobs.models.facts import ModelFacts
 from jobs.options.shared import VideoOptions
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
-from jobs.request.checks import guidance_for
+from jobs.request.guidance import guides_for, sampling_of
 from jobs.request.prompts import Item
 
 
@@ -57,12 +57,15 @@ class Contest:
             facts.source, dtype=dtype, device=device, revision=facts.revision, variant=facts.variant
         )
         self.renderer = Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
-        self.guidance = guidance_for(facts, video)
+        self.guides = guides_for(facts, video)
 
     def sampling(self, item: Item) -> Sampling:
         """What an item of the prompt file asks for."""
-        size = item.model_dump(include={"seed", "height", "width", "num_frames", "steps"})
-        return Sampling(guidance=self.guidance, **size)
+        return sampling_of(item, self.guides)
+
+    def encode(self, item: Item) -> Prompt:
+        """The texts of an item: its prompt, and the one that guides it, if there is one."""
+        return self.renderer.encode(item.prompt, self.renderer.family.negative_prompt(self.sampling(item)))
 
     def play(self, tally: Tally, item: Item, prompt: Prompt, reference: np.ndarray | None) -> np.ndarray:
         """Render one item with one contestant and note everything about it."""
@@ -79,7 +82,7 @@ class Contest:
 
     def play_all(self, tallies: list[Tally], item: Item) -> dict[str, np.ndarray]:
         """Render one item with every contestant, full sampling first; gives the video of each."""
-        prompt = self.renderer.encode(item.prompt)
+        prompt = self.encode(item)
         reference, videos = None, {}
         for tally in sorted(tallies, key=lambda tally: not tally.is_full):
             videos[tally.contestant.name] = frames = self.play(tally, item, prompt, reference)
@@ -89,7 +92,7 @@ class Contest:
     def warm_up(self, tallies: list[Tally], item: Item) -> None:
         """A few steps of each contestant, so that first-time costs are in nobody's figures."""
         short = replace(self.sampling(item), steps=min(item.steps, 8))
-        prompt = self.renderer.encode(item.prompt)
+        prompt = self.encode(item)
         for tally in tallies:
             tally.contestant.warm_up(self.renderer, prompt, short)
 

@@ -34,7 +34,7 @@ class Judge:
     dense_steps: int = 0
 
     def __post_init__(self) -> None:
-        self.prompts = [self.contest.renderer.encode(item.prompt) for item in self.items]
+        self.prompts = [self.contest.encode(item) for item in self.items]
         for item, prompt in zip(self.items, self.prompts, strict=True):
             self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
             self.dense_steps += item.steps

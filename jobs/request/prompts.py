@@ -8,12 +8,13 @@ from typing import Annotated
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, StringConstraints, ValidationError
 
 from jobs.errors import BadInput
-from jobs.models.family import Height, Json, NumFrames, Steps, Width
+from jobs.models.family import Height, Json, NumFrames, Scale, Steps, Width
 from jobs.request.prompt_lines import READERS, Given, field_list
 from jobs.request.prompt_text import read_text
 
 # A NUL cannot stand in an MP4's tags.
 Prompt = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$")]
+NegativePrompt = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00]*$")]
 MOST_LINES = 20
 
 
@@ -35,7 +36,8 @@ class Defaults:
 class Item(BaseModel):
     """One video to render: its line, with the defaults filled in.
 
-    `export_as` is what an export calls it instead of by its prompt; `where` names the file and line.
+    `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it instead of by
+    its prompt; `where` names the file and line.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -47,6 +49,8 @@ class Item(BaseModel):
     width: Width
     num_frames: NumFrames
     steps: Steps
+    guidance: Scale | None = None
+    negative_prompt: NegativePrompt | None = None
     export_as: Prompt | None = None
     where: str
 

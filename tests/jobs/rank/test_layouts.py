@@ -4,10 +4,12 @@ from functools import cache
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from caching.recipe.recipe import recipe
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
+from tests.jobs.rank import test_wan
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.parallel.gang import Gang
 
@@ -41,7 +43,7 @@ def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32, spoil=False)
     engine = renderer.use(recipe(name, **METHODS[name]))
     if spoil:
         spoil_states(engine.attachments[0].router)
-    return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), sampling)
+    return renderer.denoise(Prompt(cond=prompt.cond), sampling)
 
 
 def spoil_states(router):
@@ -107,6 +109,19 @@ def test_ranks_sample_the_latents_of_one_process(gang_of, ulysses, ring):
 @pytest.mark.parametrize(("ulysses", "ring"), LAYOUTS)
 def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), ODD)
+
+
+@pytest.mark.timeout(400)
+def test_two_ranks_sample_and_decode_wan_as_one_process_does(gang_of):
+    """Two passes a step, a solver with a memory, and a second transformer."""
+    gang = gang_of(Layout(ulysses=2))
+    for name, boundary in (("full", None), ("resca", test_wan.BOUNDARY)):
+        expected = test_wan.latents_of(None, name, boundary)
+        for latents in gang.run(test_wan.latents_of, name, boundary):
+            assert ((latents - expected).norm() / expected.norm()).item() < FLOAT32_BOUND, name
+    frames, nothing = gang.run(test_wan.decoded)
+    assert_close(frames, test_wan.decoded(None), rtol=0, atol=1e-6)
+    assert not nothing
 
 
 @pytest.mark.timeout(400)
