@@ -35,11 +35,15 @@ def shard(module: nn.Module, group: RankGroup, *, whole: Collection[nn.Module] =
     mesh = DeviceMesh.from_group(dist.distributed_c10d._get_default_group(), own_device().type)
     kept, lists = _kept(module, whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
-    gathering = _Gathering(group)
-    for unit in units(module):
+    gathering, places = _Gathering(group), _places(module)
+    for unit in _once(units(module)):
+        before = dict(unit.named_parameters())
         num_bytes = sum(share_bytes(each, group.world_size) for each in _split_of(unit, kept))
         split = fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
         gathering.units[unit] = Unit(split=split, num_bytes=num_bytes)
+        for name, after in unit.named_parameters():
+            for table, leaf in places[before[name]]:
+                table[leaf] = after  # what shares a weight still does
         unit.register_forward_pre_hook(partial(gathering.need, unit), prepend=True)  # before FSDP2's own, which waits
         unit.register_forward_pre_hook(partial(gathering.go_on, following.get(unit)))
 
@@ -81,6 +85,26 @@ class _Gathering:
         self.group.counter.book("all_gather", unit.num_bytes, self.group.world_size)
         unit.split.unshard(async_op=True)
         self.underway = unit
+
+
+def _places(module: nn.Module) -> dict[nn.Parameter, list[tuple[dict[str, nn.Parameter | None], str]]]:
+    """Where parts of a module keep each parameter: their table of them, and its name there."""
+    places: dict[nn.Parameter, list[tuple[dict[str, nn.Parameter | None], str]]] = {}
+    for part in module.modules():
+        for leaf, parameter in part._parameters.items():
+            if parameter is not None:
+                places.setdefault(parameter, []).append((part._parameters, leaf))
+    return places
+
+
+def _once(found: list[nn.Module]) -> list[nn.Module]:
+    """Of units that are one weight under several names only the last, which is the one that T5's encoders run."""
+    return [unit for number, unit in enumerate(found) if not _stands_later(unit, found[number + 1 :])]
+
+
+def _stands_later(unit: nn.Module, later: list[nn.Module]) -> bool:
+    own = set(unit.parameters())
+    return bool(own) and any(own == set(each.parameters()) for each in later)
 
 
 def units(module: nn.Module) -> list[nn.Module]:

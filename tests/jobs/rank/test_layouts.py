@@ -11,6 +11,7 @@ from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
 from tests.jobs.rank import test_wan
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
 from tests.parallel.gang import Gang
 
 METHODS = {
@@ -122,6 +123,14 @@ def test_two_ranks_sample_and_decode_wan_as_one_process_does(gang_of):
     frames, nothing = gang.run(test_wan.decoded)
     assert_close(frames, test_wan.decoded(None), rtol=0, atol=1e-6)
     assert not nothing
+
+
+@pytest.mark.timeout(400)
+def test_weights_of_wan_may_be_split_though_some_are_tied_and_some_stay_in_float32(gang_of, tmp_path):
+    directory = save_tiny_wan(tmp_path / "model", test_wan.BOUNDARY)
+    expected = test_wan.split(None, directory)
+    for latents in gang_of(Layout(ulysses=2)).run(test_wan.split, directory):
+        assert ((latents - expected).norm() / expected.norm()).item() < BFLOAT16_BOUND
 
 
 @pytest.mark.timeout(400)

@@ -192,3 +192,10 @@ def decoded(group):
     renderer.pipeline.vae.enable_tiling(16, 16, 12, 12)
     latents = torch.randn(1, 4, 3, 4, 6, generator=torch.Generator().manual_seed(1))
     return list(renderer.family.decode(renderer.pipeline, latents, renderer.group))
+
+
+def split(group, directory):
+    """Latents in bfloat16, with weights split over the ranks, if there are any; both transformers wait for turns."""
+    renderer = Renderer(load_pipeline(str(directory), dtype="bfloat16", device="cpu", ranks=group, offload=True), group)
+    renderer.use(recipe("taylorseer", interval=3))
+    return renderer.denoise(renderer.encode(PROMPT, NEGATIVE), OF_TWO)
