@@ -24,6 +24,7 @@ from caching.recipe.schedule import Clock, Places
 from caching.shards import ShardMap
 from caching.site import Site, Timed, untimed
 from caching.snapshot import Snapshot, capture, restore
+from caching.state_dict import StateDict
 from caching.text import is_even
 
 
@@ -37,6 +38,7 @@ class Engine:
         compiler: the backend by which `torch.compile` compiles the blocks; None leaves them as they are.
         timed: told of the parts of each pass ("step", "dense", "clustering", "proxies", "simulation"), to see where
             the seconds go.
+        device: where the models run, if they wait elsewhere in between.
     """
 
     def __init__(
@@ -47,6 +49,7 @@ class Engine:
         *,
         compiler: str | None = None,
         timed: Timed = untimed,
+        device: torch.device | None = None,
     ) -> None:
         transformers = [transformer] if isinstance(transformer, nn.Module) else transformer
         whole = recipe.feature not in ("module", "attention")
@@ -54,6 +57,7 @@ class Engine:
         self.group: Group = group or LocalGroup()
         self.attachments = [Attachment(each, self._answer, compiler=compiler, whole=whole) for each in transformers]
         self.transformer, self.adapter = self.attachments[0].transformer, self.attachments[0].adapter
+        self.device = device or next(self.transformer.parameters()).device
         self.generation: Generation | None = None
         self.times: list[float] = []  # the noise level of each step of the last generation
         self.progress = Progress()  # of the last generation
@@ -115,22 +119,23 @@ class Engine:
         """Calls in the block are of the pass of this name, as `cache_context` of diffusers says it."""
         return self.attachments[0].cache_context(name)
 
-    def snapshot(self, latents: Tensor) -> Snapshot:
-        """The generation after the last step, with the latents that it led to.
+    def snapshot(self, latents: Tensor, solver: StateDict | None = None) -> Snapshot:
+        """The generation after the last step, with the latents that it led to, and what a solver keeps between steps.
 
         Its tensors are the engine's own: write them before the next step.
         """
-        return capture({"latents": latents, "generation": self._begun().state_dict()})
+        beside = {} if solver is None else {"solver": solver}
+        return capture({"latents": latents, "generation": self._begun().state_dict(), **beside})
 
-    def restore(self, snapshot: Snapshot) -> Tensor:
-        """Go on from a snapshot; gives the latents to go on with.
+    def restore(self, snapshot: Snapshot) -> tuple[Tensor, StateDict]:
+        """Go on from a snapshot; gives the latents to go on with, and what the solver kept.
 
         Call it after `begin` with the same model, recipe, grid, times and layout. ValueError for a snapshot of another
         version.
         """
-        state = restore(snapshot, self._begun().stages[0].site.device)
+        state = restore(snapshot, self.device)
         self._begun().load_state_dict(state["generation"])
-        return state["latents"]
+        return state["latents"], state.get("solver", {})
 
     def skip_to(self, step: int) -> None:
         """Go on at a step as if all before it had been made; for counting, where values do not matter."""
@@ -207,7 +212,7 @@ class Engine:
 
     def _make_stage(self, attachment: Attachment, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
         adapter = attachment.adapter
-        cosines, sines = adapter.rotary(grid, next(attachment.transformer.parameters()).device)
+        cosines, sines = (each.to(self.device) for each in adapter.rotary(grid, self.device))
         site = Site(
             group=self.group,
             router=attachment.router,

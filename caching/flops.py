@@ -2,7 +2,7 @@
 
 import json
 from collections import defaultdict
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import lru_cache
 from math import prod
@@ -16,6 +16,7 @@ from caching.engine import Engine
 from caching.group import Group
 from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
+from caching.recipe.schedule import Places
 
 Config = Mapping[str, Any]  # of a transformer in `diffusers`, with `_class_name`: what its config.json holds
 Lengths = int | tuple[int, ...]  # text tokens of a prompt; where guidance takes several passes a step, of each
@@ -57,23 +58,36 @@ def count_flops(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: 
     return count(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps).flops
 
 
-def flops_of_prompt(config: Config, method: Recipe, *, grid: Grid, num_text_tokens: int, num_steps: int) -> float:
+def flops_of_prompt(
+    config: Config,
+    method: Recipe,
+    *,
+    grid: Grid,
+    num_text_tokens: int,
+    num_steps: int,
+    dense_steps: tuple[int, ...] | None = None,
+    span: range | None = None,
+) -> float:
     """`count_flops` for one of many prompts, whose lengths differ: the first three lengths are counted, no others.
 
     Linear layers cost in proportion to the number of tokens and attention to its square, so the loop's cost is a
     quadratic polynomial of the number of text tokens, which three values decide.
+
+    Args:
+        dense_steps: those that the loop has made; by default the method's own.
+        span: the steps that count, which begin with a dense one; by default all.
     """
-    counted = _counted_lengths(_hashable(config), method, grid, num_steps)
+    counted = _counted_lengths(_hashable(config), method, grid, num_steps, dense_steps, span)
     if num_text_tokens not in counted and len(counted) < 3:
-        loop = MetaLoop(config, method, grid=grid, num_text_tokens=num_text_tokens, num_steps=num_steps)
-        counted[num_text_tokens] = flops_by_groups(loop)
+        size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+        counted[num_text_tokens] = flops_by_groups(MetaLoop(config, method, **size, dense_steps=dense_steps), span=span)
     if num_text_tokens in counted:
         return counted[num_text_tokens]
     return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
 
 
-def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> float:
-    """FLOPs of a whole loop of a schedule that does not depend on values, without running what repeats.
+def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False, span: range | None = None) -> float:
+    """FLOPs of a loop, or a `span` of it, of a schedule that does not depend on values, without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
     of the same model (but for Delta-DiT, which changes sides in the middle of the loop). With `until_cache_is_full`
@@ -82,6 +96,8 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False) -> f
     seen: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
     for first, length in groups_of(loop.dense_steps, loop.num_steps):
+        if span is not None and first not in span:
+            continue
         costs = seen[loop.model_at(first), length]
         if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
             with FlopCounterMode(display=False) as counter:
@@ -103,7 +119,14 @@ def _hashable(config: Config) -> str:
 
 
 @lru_cache(maxsize=256)
-def _counted_lengths(config: str, method: Recipe, grid: Grid, num_steps: int) -> dict[int, float]:
+def _counted_lengths(
+    config: str,
+    method: Recipe,
+    grid: Grid,
+    num_steps: int,
+    dense_steps: tuple[int, ...] | None,
+    span: range | None,
+) -> dict[int, float]:
     """FLOPs by the number of text tokens, filled in as they are counted."""
     return {}
 
@@ -159,7 +182,12 @@ def run_on_meta(
 
 
 class MetaLoop:
-    """A denoising loop without values, any steps of which can be run."""
+    """A denoising loop without values, any steps of which can be run.
+
+    Args:
+        changes: the steps, from 0, at which a next model of the same configuration takes over.
+        dense_steps: by default the method's own.
+    """
 
     def __init__(
         self,
@@ -172,16 +200,24 @@ class MetaLoop:
         dtype: torch.dtype = torch.float32,
         group: Group | None = None,
         changes: tuple[int, ...] = (),
+        dense_steps: Sequence[int] | None = None,
     ) -> None:
         self.engine = engine = Engine([_model(config, dtype) for _ in range(1 + len(changes))], method, group)
         self.num_steps, self.changes = method.schedule.num_steps(num_steps), changes
-        planned = enumerate(method.dense_plan(num_steps))
-        self.dense_steps = [step for step, dense in planned if dense or step in changes]
-        engine.begin(grid, [1 - step / self.num_steps for step in range(self.num_steps)])
+        planned = [step for step, dense in enumerate(method.dense_plan(num_steps)) if dense or step in changes]
+        self.places = None if dense_steps is None else Places(dense=tuple(dense_steps))
+        self.dense_steps = planned if dense_steps is None else list(dense_steps)
+        self.begin(grid)
         lengths = (num_text_tokens,) if isinstance(num_text_tokens, int) else num_text_tokens
         self.passes = [self._inputs(length, dtype) for length in lengths]
         patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=META, dtype=dtype)
         self.patches = engine.group.shard(patches)
+
+    def begin(self, grid: Grid) -> None:
+        """Start anew."""
+        levels = [1 - step / self.num_steps for step in range(self.num_steps)]
+        places = self.places
+        self.engine.begin(grid, levels, decide=lambda clock: places.start(len(levels)) if places else clock)
 
     def run(self, first: int, length: int) -> None:
         """Run some steps, as if all before them had been run."""
@@ -191,7 +227,7 @@ class MetaLoop:
                 model = self.engine.attachments[self.model_at(step)]
                 for number, inputs in enumerate(self.passes):
                     with model.cache_context(f"pass {number}"):
-                        model.forward(self.patches, **inputs)
+                        model.forward(self.patches, True, None, **inputs)
 
     def model_at(self, step: int) -> int:
         """The number of the model whose turn it is in a step."""

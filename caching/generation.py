@@ -98,6 +98,8 @@ class Generation:
     def load_state_dict(self, state: StateDict) -> None:
         vars(self.progress).update(state["progress"])
         self.clock.load_state_dict(state["clock"])
+        if state["model"] != self.model:
+            self._let_go()  # the first pass is the first model's
         self.model, self.dense_at, self.seen = state["model"], state["dense_at"], []
         for name, of_pass in state["passes"].items():
             self._make_pass(name).load_state_dict(of_pass)

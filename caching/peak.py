@@ -9,7 +9,7 @@ from torch.multiprocessing.reductions import StorageWeakRef
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from caching.flops import Config, MetaLoop, groups_of
+from caching.flops import Config, Lengths, MetaLoop, groups_of
 from caching.group import Group
 from caching.models.state import Grid
 from caching.recipe.recipe import Recipe
@@ -65,7 +65,7 @@ def peak_loop_bytes(
     method: Recipe,
     *,
     grid: Grid,
-    num_text_tokens: int,
+    num_text_tokens: Lengths,
     num_steps: int,
     dtype: torch.dtype,
     group: Group,
@@ -75,11 +75,11 @@ def peak_loop_bytes(
     The group's attention has to be one that needs no values and no N x N matrix (`parallel.imagined`). Only as many
     steps are run as it takes for everything to be there that a method ever keeps.
     """
-    size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+    size: Any = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
     loop = MetaLoop(config, method, **size, dtype=dtype, group=group)
     model = loop.engine.transformer
     with Allocations("meta", beside=[*model.parameters(), *model.buffers()]) as allocations:
-        loop.engine.begin(grid, loop.engine.times)
+        loop.begin(grid)
         for first, length in steps_that_fill(groups_of(loop.dense_steps, loop.num_steps)):
             loop.run(first, length)
     return allocations.peak_bytes

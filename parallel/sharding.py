@@ -1,13 +1,16 @@
 """Weights split over a video's ranks by FSDP2: what is split, what each rank holds of it, and what it sends.
 
-What is gathered at a time is a *unit*: a block, or an embedding. Every other weight stays whole on every rank.
+What is gathered at a time is a *unit*: a block, or an embedding. Every other weight stays whole on every rank, and so
+do the few of another number format than most: a unit is gathered in one.
 """
 
+from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
+import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -30,13 +33,17 @@ def shard(module: nn.Module, group: RankGroup, *, whole: Collection[nn.Module] =
     if group.world_size == 1:
         return
     mesh = DeviceMesh.from_group(dist.distributed_c10d._get_default_group(), own_device().type)
-    kept, lists = _kept(whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    kept, lists = _kept(module, whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
-    gathering = _Gathering(group)
-    for unit in units(module):
+    gathering, places = _Gathering(group), _places(module)
+    for unit in _once(units(module)):
+        before = dict(unit.named_parameters())
         num_bytes = sum(share_bytes(each, group.world_size) for each in _split_of(unit, kept))
         split = fully_shard(unit, mesh=mesh, reshard_after_forward=True, ignored_params=kept)
         gathering.units[unit] = Unit(split=split, num_bytes=num_bytes)
+        for name, after in unit.named_parameters():
+            for table, leaf in places[before[name]]:
+                table[leaf] = after  # what shares a weight still does
         unit.register_forward_pre_hook(partial(gathering.need, unit), prepend=True)  # before FSDP2's own, which waits
         unit.register_forward_pre_hook(partial(gathering.go_on, following.get(unit)))
 
@@ -80,6 +87,26 @@ class _Gathering:
         self.underway = unit
 
 
+def _places(module: nn.Module) -> dict[nn.Parameter, list[tuple[dict[str, nn.Parameter | None], str]]]:
+    """Where parts of a module keep each parameter: their table of them, and its name there."""
+    places: dict[nn.Parameter, list[tuple[dict[str, nn.Parameter | None], str]]] = {}
+    for part in module.modules():
+        for leaf, parameter in part._parameters.items():
+            if parameter is not None:
+                places.setdefault(parameter, []).append((part._parameters, leaf))
+    return places
+
+
+def _once(found: list[nn.Module]) -> list[nn.Module]:
+    """Of units that are one weight under several names only the last, which is the one that T5's encoders run."""
+    return [unit for number, unit in enumerate(found) if not _stands_later(unit, found[number + 1 :])]
+
+
+def _stands_later(unit: nn.Module, later: list[nn.Module]) -> bool:
+    own = set(unit.parameters())
+    return bool(own) and any(own == set(each.parameters()) for each in later)
+
+
 def units(module: nn.Module) -> list[nn.Module]:
     """The entries of the outermost module lists, and the embeddings outside of them."""
     found: list[nn.Module] = []
@@ -104,7 +131,8 @@ def share_bytes(weight: Tensor, num_ranks: int) -> int:
 
 def held_bytes(module: nn.Module, num_ranks: int = 1, *, whole: Collection[nn.Module] = ()) -> int:
     """The weights and buffers that one of `num_ranks` ranks holds; the module itself may be on the meta device."""
-    split = {parameter for unit in units(module) for parameter in _split_of(unit, _kept(whole))}
+    kept = _kept(module, whole)
+    split = {parameter for unit in units(module) for parameter in _split_of(unit, kept)}
     weights = sum(share_bytes(each, num_ranks) if each in split else _bytes(each) for each in module.parameters())
     return weights + sum(_bytes(buffer) for buffer in module.buffers())
 
@@ -117,14 +145,19 @@ def gathered_bytes(module: nn.Module, num_ranks: int, *, whole: Collection[nn.Mo
     """
     if num_ranks == 1:
         return 0
-    kept = _kept(whole)
+    kept = _kept(module, whole)
     return max(
         2 * num_ranks * sum(share_bytes(each, num_ranks) for each in _split_of(unit, kept)) for unit in units(module)
     )
 
 
-def _kept(whole: Collection[nn.Module]) -> set[nn.Parameter]:
-    return {parameter for part in whole for parameter in part.parameters()}
+def _kept(module: nn.Module, whole: Collection[nn.Module]) -> set[nn.Parameter]:
+    """What no rank has only its share of: the parts that are kept whole, and weights of another number format."""
+    sizes: Counter[torch.dtype] = Counter()
+    for parameter in module.parameters():
+        sizes[parameter.dtype] += parameter.numel()
+    of_others = {each for each in module.parameters() if each.dtype != sizes.most_common(1)[0][0]}
+    return of_others | {parameter for part in whole for parameter in part.parameters()}
 
 
 def _split_of(unit: nn.Module, kept: set[nn.Parameter]) -> list[nn.Parameter]:

@@ -1,16 +1,20 @@
-"""VAE decoding by all ranks: the tiles that AutoencoderKLHunyuanVideo decodes one by one are dealt out in turns.
+"""VAE decoding by all ranks: the tiles that diffusers' video VAEs decode one by one are dealt out in turns.
 
 Legend: B batch, C latent channels, F H W latent frames, height and width, P ranks.
 """
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import pairwise
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 from torch import Tensor
 
 from parallel.rank_group import RankGroup
+
+TiledVae = AutoencoderKLHunyuanVideo | AutoencoderKLWan
+Run = Callable[[Tensor], Tensor]  # a tile of latents to its frames
 
 
 @torch.no_grad()
@@ -23,10 +27,14 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: RankGroup) ->
     """
     slabs = list(_slabs(vae, latents))
     tiles = [tile for slab in slabs for tile in _tiles(vae, slab)]
+
+    def run(tile: Tensor) -> Tensor:
+        return vae.decoder(vae.post_quant_conv(tile))
+
     if group.rank > 0:
-        _hand_in(vae, tiles[group.rank - 1 :: group.world_size], group)
+        _hand_in(run, tiles[group.rank - 1 :: group.world_size], group)
         return
-    decoded = _decoded(vae, tiles, group)
+    decoded = _decoded(run, tiles, partial(_decoded_shape, vae, vae.temporal_compression_ratio), group)
     overlap = int(vae.tile_sample_min_num_frames - vae.tile_sample_stride_num_frames)
     last: Tensor | None = None
     for slab in slabs:
@@ -38,6 +46,32 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: RankGroup) ->
             blend(last, frames, overlap, dim=2)
             yield frames[:, :, : vae.tile_sample_stride_num_frames]
         last = frames
+
+
+@torch.no_grad()
+def decode_frame_by_frame(vae: AutoencoderKLWan, latents: Tensor, group: RankGroup) -> Iterator[Tensor]:
+    """The same by a VAE that decodes one latent frame after the other, with a memory of those before it.
+
+    A tile has all the frames, so there is but one piece of time.
+    """
+    tiles, run = list(_tiles(vae, latents)), partial(_with_memory, vae)
+    if group.rank > 0:
+        _hand_in(run, tiles[group.rank - 1 :: group.world_size], group)
+        return
+    shape_of = partial(_decoded_shape, vae, int(vae.config["scale_factor_temporal"]))
+    yield _assemble(vae, latents, _decoded(run, tiles, shape_of, group)).clamp_(-1, 1)
+
+
+def _with_memory(vae: AutoencoderKLWan, tile: Tensor) -> Tensor:
+    """The frames of a tile as `vae.decode` makes them, before it clamps them."""
+    vae.clear_cache()
+    frames, latents = [], vae.post_quant_conv(tile)
+    for number, latent in enumerate(latents.split(1, dim=2)):
+        vae._conv_idx = [0]
+        memory = {"feat_cache": vae._feat_map, "feat_idx": vae._conv_idx}
+        frames.append(vae.decoder(latent, **memory, first_chunk=number == 0))
+    vae.clear_cache()
+    return torch.cat(frames, dim=2)
 
 
 def _slabs(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Iterator[Tensor]:
@@ -55,12 +89,12 @@ def _slabs(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Iterator[Tensor]:
             yield slab
 
 
-def _is_tiled(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> bool:
+def _is_tiled(vae: TiledVae, slab: Tensor) -> bool:
     sides = zip(slab.shape[-2:], (vae.tile_sample_min_height, vae.tile_sample_min_width), strict=True)
     return vae.use_tiling and any(side > most // vae.spatial_compression_ratio for side, most in sides)
 
 
-def _tiles(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> Iterator[Tensor]:
+def _tiles(vae: TiledVae, slab: Tensor) -> Iterator[Tensor]:
     """The overlapping tiles of a slab, row by row, in the order in which the VAE decodes them."""
     if not _is_tiled(vae, slab):
         yield slab
@@ -73,14 +107,14 @@ def _tiles(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> Iterator[Tensor]:
             yield slab[:, :, :, top : top + height, left : left + width]
 
 
-def _corners(vae: AutoencoderKLHunyuanVideo, slab: Tensor) -> tuple[range, range]:
+def _corners(vae: TiledVae, slab: Tensor) -> tuple[range, range]:
     """Where the rows and the columns of tiles begin, in latents."""
     scale = vae.spatial_compression_ratio
     down, right = int(vae.tile_sample_stride_height) // scale, int(vae.tile_sample_stride_width) // scale
     return range(0, slab.shape[3], down), range(0, slab.shape[4], right)
 
 
-def _assemble(vae: AutoencoderKLHunyuanVideo, slab: Tensor, decoded: Iterator[Tensor]) -> Tensor:
+def _assemble(vae: TiledVae, slab: Tensor, decoded: Iterator[Tensor]) -> Tensor:
     """A slab's frames of its decoded tiles, each blended with the one above it, and then with the one before it."""
     if not _is_tiled(vae, slab):
         return next(decoded)
@@ -112,22 +146,24 @@ def blend(before: Tensor, after: Tensor, overlap: int, dim: int) -> None:
     after.narrow(dim, 0, overlap).lerp_(last, falling.to(after.dtype).view(shape))
 
 
-def _decoded(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: RankGroup) -> Iterator[Tensor]:
+def _decoded(
+    run: Run, tiles: list[Tensor], shape_of: Callable[[Tensor], tuple[int, ...]], group: RankGroup
+) -> Iterator[Tensor]:
     """On rank 0: every tile, in order. Of P tiles it decodes the last, and then takes the others from their ranks."""
     num_ranks = group.world_size
     for first in range(0, len(tiles), num_ranks):
         turn = tiles[first : first + num_ranks]
-        own = [vae.decoder(vae.post_quant_conv(tile)) for tile in turn[num_ranks - 1 :]]
+        own = [run(tile) for tile in turn[num_ranks - 1 :]]
         for rank, tile in enumerate(turn[: num_ranks - 1], start=1):
-            yield group.receive(rank, _decoded_shape(vae, tile), tile.dtype)
+            yield group.receive(rank, shape_of(tile), tile.dtype)
         yield from own
 
 
-def _hand_in(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: RankGroup) -> None:
+def _hand_in(run: Run, tiles: list[Tensor], group: RankGroup) -> None:
     """On the other ranks: decode one's own tiles; each is on its way to rank 0 while the next is decoded."""
     sent: Callable[[], None] | None = None
     for tile in tiles:
-        frames = vae.decoder(vae.post_quant_conv(tile))
+        frames = run(tile)
         if sent:
             sent()
         sent = group.send(frames)
@@ -135,8 +171,7 @@ def _hand_in(vae: AutoencoderKLHunyuanVideo, tiles: list[Tensor], group: RankGro
         sent()
 
 
-def _decoded_shape(vae: AutoencoderKLHunyuanVideo, tile: Tensor) -> tuple[int, ...]:
+def _decoded_shape(vae: TiledVae, temporal: int, tile: Tensor) -> tuple[int, ...]:
     batch, _, frames, height, width = tile.shape
     scale = vae.spatial_compression_ratio
-    num_frames = (frames - 1) * vae.temporal_compression_ratio + 1
-    return batch, vae.config["out_channels"], num_frames, height * scale, width * scale
+    return batch, vae.config["out_channels"], (frames - 1) * temporal + 1, height * scale, width * scale

@@ -12,7 +12,9 @@ from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
 from jobs.models.facts import local_directory, read_facts
+from jobs.models.family import num_passes
 from jobs.options.batch import DoctorOptions, RenderOptions
+from jobs.request.guidance import sampling_by_default
 from jobs.store.items import FP8
 from parallel.layout import Layout
 
@@ -69,6 +71,7 @@ def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Itera
         num_steps=defaults.steps,
         layout=Layout(),
         fp8=options.weights == FP8,
+        num_passes=num_passes(facts.family, sampling_by_default(facts)),
     )
     if refusal := planner.refusal(setting, gpu_bytes, num_gpus):
         yield warning(refusal, "resca memory --methods all lists what fits")

@@ -8,8 +8,10 @@ from cluster.heap import uncollected
 from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
+from jobs.models.family import num_passes
 from jobs.options.batch import RenderOptions
-from jobs.request.checks import check_numbers, check_sizes, defaults_for, guidance_for
+from jobs.request.checks import check_numbers, check_sizes, defaults_for
+from jobs.request.guidance import check_guided, guides_for, guides_of, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
@@ -49,6 +51,10 @@ class Plan:
         """The latent tokens of an item."""
         return self.facts.num_tokens(item.height, item.width, item.num_frames)
 
+    def num_passes(self, item: RenderItem) -> int:
+        """The passes of each step of an item."""
+        return num_passes(self.facts.family, sampling_of(item, guides_of(self.settings)))
+
 
 @uncollected()
 def make_plan(options: RenderOptions) -> Plan:
@@ -64,6 +70,7 @@ def make_plan(options: RenderOptions) -> Plan:
     settings = _settings(options, facts, storage)
     lines = read_items(options.prompts, defaults_for(facts, options.video))
     check_sizes(lines[: options.limit], facts, options, settings.method)
+    check_guided(lines[: options.limit], facts, options.video)
     batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in _not_forgotten(lines, options, storage)]
     items = batch[: options.limit]
     check_names(items)
@@ -137,7 +144,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> Ba
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
         fps=video.fps or facts.defaults.fps,
-        guidance=guidance_for(facts, video),
+        **guides_for(facts, video),
         out=str(storage),
         save_latents=options.save_latents,
     )

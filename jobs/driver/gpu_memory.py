@@ -36,6 +36,7 @@ def check_gpu_memory(plan: Plan, layout: Layout, nodes: Sequence[Node]) -> str |
         shard_weights=plan.options.shard_weights,
         offload=plan.options.offload,
         fp8=plan.settings.weights == FP8,
+        num_passes=max(map(plan.num_passes, plan.todo)),
     )
     gpu_bytes, slots = _least_gpu_bytes(plan.options, nodes), max(int(node.get("GPU", 0)) for node in nodes)
     if gpu_bytes and (refusal := planner.refusal(setting, gpu_bytes, slots)):

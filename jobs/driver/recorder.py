@@ -199,7 +199,7 @@ class Recorder:
 
     def _show(self, item: RenderItem, **facts: Unpack[Shown]) -> None:
         self._not_shown.pop(item.id, None)
-        shown = item.model_dump(exclude={"export_as"})
+        shown = item.model_dump(exclude={"export_as", "guidance", "negative_prompt"})
         self._gallery.update(self._index[item.id], Entry(**shown, method=self._method, **facts))
 
 

@@ -16,6 +16,7 @@ from jobs.measure.contestants import Contestant, PeerContestant, RecipeContestan
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.measure import BenchmarkOptions
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
+from jobs.request.guidance import check_one_pass
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
 from jobs.store.items import FP8
@@ -52,6 +53,8 @@ def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     """Raises BadInput for a number, model, prompt, method or attention kernel that does not work."""
     check_count("num", options.num, MOST_MEASURED)
     facts = read_facts(options.model, variant=options.video.variant)
+    if options.peers:
+        check_one_pass(facts, "--peers")
     items = _items(options, facts)
     methods, kernels = _methods(options, facts, items), _kernels(options, facts)
     return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels, fp8=options.weights == FP8)

@@ -14,7 +14,7 @@ from jobs.models.facts import ModelFacts
 from jobs.options.shared import VideoOptions
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Prompt, Renderer, Sampling
-from jobs.request.checks import guidance_for
+from jobs.request.guidance import guides_for, sampling_of
 from jobs.request.prompts import Item
 
 
@@ -51,7 +51,7 @@ class Contest:
     def __init__(self, facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> None:
         self.renderer = _renderer(facts, video)
         self.in_fp8 = _renderer(facts, video, fp8=True) if fp8 else self.renderer
-        self.guidance = guidance_for(facts, video)
+        self.guides = guides_for(facts, video)
 
     def renderer_of(self, tally: Tally) -> Renderer:
         """The one that a contestant renders with."""
@@ -59,8 +59,12 @@ class Contest:
 
     def sampling(self, item: Item) -> Sampling:
         """What an item of the prompt file asks for."""
-        size = item.model_dump(include={"seed", "height", "width", "num_frames", "steps"})
-        return Sampling(guidance=self.guidance, **size)
+        return sampling_of(item, self.guides)
+
+    def encode(self, item: Item, renderer: Renderer | None = None) -> Prompt:
+        """The texts of an item: its prompt, and the one that guides it, if there is one."""
+        renderer = renderer or self.renderer
+        return renderer.encode(item.prompt, renderer.family.negative_prompt(self.sampling(item)))
 
     def play(self, tally: Tally, item: Item, prompt: Prompt, reference: np.ndarray | None) -> np.ndarray:
         """Render one item with one contestant and note everything about it."""
@@ -95,7 +99,7 @@ class Contest:
     def _encoded(self, item: Item, tallies: list[Tally]) -> dict[bool, Prompt]:
         """The prompt as text encoders with whole weights, and with those in 8 bits, understand it; as far as needed."""
         renderers = {tally.contestant.fp8: self.renderer_of(tally) for tally in tallies}
-        return {fp8: renderer.encode(item.prompt) for fp8, renderer in renderers.items()}
+        return {fp8: self.encode(item, renderer) for fp8, renderer in renderers.items()}
 
 
 def _renderer(facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> Renderer:

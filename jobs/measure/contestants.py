@@ -71,13 +71,14 @@ class RecipeContestant(Contestant):
         self.name = f"{recipe.name}{kernel}{weights}"
         self.recipe, self.warm_up_recipe, self.fp8 = recipe, warm_up_recipe, fp8
         self.group = SingleGroup(Choice.read(attention)) if attention else None
-        self.counted: dict[tuple[int, int, Sampling], tuple[float, float]] = {}
+        self.counted: dict[tuple[int, tuple[int, ...], Sampling], tuple[float, float]] = {}
 
     def run(self, renderer: Renderer, prompt: Prompt, sampling: Sampling) -> Run:
         engine = renderer.use(self.recipe, group=self.group)
         latents, seconds, peak = timed(lambda: renderer.denoise(prompt, sampling))
         # Where a recipe chooses its dense steps as it goes, it is their number that counts.
-        size = (engine.dense_steps, prompt.num_tokens, replace(sampling, seed=0))
+        texts = tuple(text.num_tokens for text in prompt.texts)
+        size = (engine.dense_steps, texts, replace(sampling, seed=0))
         if size not in self.counted:
             self.counted[size] = renderer.flops(prompt, sampling)
         flops, flops_full = self.counted[size]

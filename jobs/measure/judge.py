@@ -15,6 +15,7 @@ from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
+from jobs.request.guidance import check_one_pass
 from jobs.request.prompts import Item, read_items
 
 FIRST_SEED = 500_000
@@ -34,7 +35,7 @@ class Judge:
     dense_steps: int = 0
 
     def __post_init__(self) -> None:
-        self.prompts = [self.contest.renderer.encode(item.prompt) for item in self.items]
+        self.prompts = [self.contest.encode(item) for item in self.items]
         for item, prompt in zip(self.items, self.prompts, strict=True):
             self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
             self.dense_steps += item.steps
@@ -67,6 +68,7 @@ class Judge:
 def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
     """The prompts to measure on: the user's, or for the demo model some of its training captions."""
     check_count("num", options.num, MOST_MEASURED)
+    check_one_pass(facts, "resca tune" if isinstance(options, TuneOptions) else "resca analyze")
     defaults = defaults_for(facts, options.video)
     if options.prompts is not None:
         items = read_items(options.prompts, defaults)[: options.num]

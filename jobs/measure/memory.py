@@ -46,7 +46,8 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
     with it each rank holds `sharded_bytes`, the sum of the three columns before. `gathered_bytes` come on top while a
     block runs.
     """
-    transformer, text, whole = models.transformer, models.text_encoders, called_alone(models.transformer)
+    (transformer,), text = models.transformers, models.text_encoders
+    whole = called_alone(transformer)
     split = {
         "transformer_bytes": held_bytes(transformer, num_ranks, whole=whole),
         "text_bytes": sum(held_bytes(each, num_ranks) for each in text),
@@ -135,7 +136,7 @@ def _peak_rows(planner: MemoryPlanner, setting: Setting, gpu_bytes: float) -> li
 def full_size_planner() -> MemoryPlanner:
     """Of HunyuanVideo."""
     models = full_size_models()
-    configs: list[Any] = [models.transformer.config, models.vae.config]
+    configs: list[Any] = [models.transformers[0].config, models.vae.config]
     numbers = FAMILIES["HunyuanVideoPipeline"].numbers(*(dict(config) for config in configs))
     return MemoryPlanner(models, numbers, DTYPE)
 
@@ -147,7 +148,8 @@ def full_size_models() -> Models:
         transformer = getattr(diffusers, config["_class_name"]).from_config(config)
         text_encoders = [LlamaModel(_llama()), CLIPTextModel(_clip())]
         vae = diffusers.AutoencoderKLHunyuanVideo()
-    return Models(transformer=transformer, text_encoders=text_encoders, vae=vae)
+    text_tokens = FULL_SIZE["hunyuanvideo"].num_text_tokens
+    return Models(transformers=[transformer], text_encoders=text_encoders, vae=vae, text_tokens=text_tokens)
 
 
 def _llama() -> LlamaConfig:

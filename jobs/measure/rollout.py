@@ -70,5 +70,5 @@ class Rollouts:
 
     def _velocity(self, number: int, latents: Tensor, step: int) -> Tensor:
         contest, self.judge.dense_steps = self.judge.contest, self.judge.dense_steps + 1
-        guidance = contest.sampling(self.judge.items[number]).guidance
-        return contest.renderer.velocity(latents, self.levels[step], self.judge.prompts[number], guidance).cpu()
+        sampling = contest.sampling(self.judge.items[number])
+        return contest.renderer.velocity(latents, self.levels[step], self.judge.prompts[number], sampling).cpu()

@@ -56,14 +56,20 @@ def read_family(directory: Path, name: str) -> Family:
     return FAMILIES[pipeline]
 
 
-def components_of(family: Family) -> tuple[str, ...]:
-    """All that a pipeline of this family consists of."""
-    return *models_of(family), *family.tokenizers, "scheduler"
+def components_of(directory: Path, family: Family) -> tuple[str, ...]:
+    """All that a family's pipeline in a directory consists of."""
+    return *models_of(directory, family), *family.tokenizers, "scheduler"
 
 
-def models_of(family: Family) -> tuple[str, ...]:
+def models_of(directory: Path, family: Family) -> tuple[str, ...]:
     """The components with weights."""
-    return "transformer", "vae", *family.text_encoders
+    return *transformers_of(directory, family), "vae", *family.text_encoders
+
+
+def transformers_of(directory: Path, family: Family) -> tuple[str, ...]:
+    """Those of the family's transformers that the index names; the first where it names none, which is then missing."""
+    named = tuple(name for name in family.transformers if entry_of(directory / name))
+    return named or family.transformers[:1]
 
 
 def entry_of(component: Path) -> tuple[str, str] | None:
@@ -88,7 +94,7 @@ def brings_its_class(component: Path) -> bool:
 
 def check_classes(name: str, directory: Path, family: Family) -> None:
     """Raises BadInput for a component that the index does not name, or that is of another class than the family's."""
-    for component in components_of(family):
+    for component in components_of(directory, family):
         entry, wanted = entry_of(directory / component), family.classes.get(component)
         if entry is None:
             raise BadInput(f"model {name} has no {component}: a {family.pipeline} needs one, and {INDEX} names none")
@@ -98,7 +104,7 @@ def check_classes(name: str, directory: Path, family: Family) -> None:
 
 def check_configs(directory: Path, family: Family) -> None:
     """Raises BadInput for a configuration or vocabulary that is missing or damaged, and for quantised models."""
-    for component in models_of(family):
+    for component in models_of(directory, family):
         config = directory / component / "config.json"
         if read_json(config).get("quantization_config"):
             raise BadInput(f"model file {config} has a quantization_config: quantised weights are not computed with")

@@ -9,6 +9,7 @@ from pydantic import ValidationError
 
 from jobs.errors import BadInput
 from jobs.models.directory import (
+    INDEX,
     brings_its_class,
     check_classes,
     check_configs,
@@ -18,6 +19,7 @@ from jobs.models.directory import (
     models_of,
     read_family,
     read_json,
+    transformers_of,
 )
 from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Numbers
 from jobs.models.hub import HUB_ID, download, repository_files
@@ -40,6 +42,8 @@ class ModelFacts(Numbers):
     directory: Path
     """Where its small files are on this machine."""
     defaults: GenerationDefaults
+    guides: frozenset[str]
+    """Those of `GUIDES` that it takes."""
     variant: str | None = None
     """Which of several weights are taken (`fp16`), as diffusers calls it."""
     plans: dict[str, Path] = field(default_factory=dict)
@@ -90,13 +94,14 @@ def read_facts(model: str, *, own_code: bool = False, variant: str | None = None
 def _read_facts(model: str, *, own_code: bool, variant: str | None) -> ModelFacts:
     if directory := local_directory(model):
         family = _checked_family(model, directory, own_code=own_code)
-        files = {component: files_in(directory / component) for component in models_of(family)}
+        files = {component: files_in(directory / component) for component in models_of(directory, family)}
         _check_names(model, directory, family, variant, files)
         weights = _weights(directory, family, variant)
         check_configs(directory, family)
         source = model if model == "demo" else str(directory.resolve())
         revision = revision_of(directory, family, [path for each in weights.values() for path in each.files])
-        return _facts(model, source, family, revision, directory, stored_dtype(weights["transformer"]), variant)
+        dtype = stored_dtype(weights[transformers_of(directory, family)[0]])
+        return _facts(model, source, family, revision, directory, dtype, variant)
     if hub := HUB_ID.fullmatch(model):
         directory = download(hub["name"], hub["revision"])
         family = _checked_family(model, directory, own_code=own_code)
@@ -124,6 +129,8 @@ def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:
     """Raises BadInput for what is no pipeline of a family, whole and of the classes that we know."""
     check_directory(name, directory)
     family = read_family(directory, name)
+    if obstacle := family.obstacle(read_json(directory / INDEX)):
+        raise BadInput(f"model {name} {obstacle}")
     check_classes(name, directory, family)
     if not own_code:
         _refuse_own_code(name, directory, family)
@@ -133,14 +140,16 @@ def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:
 def _facts(
     name: str, source: str, family: Family, revision: str, directory: Path, dtype: str, variant: str | None
 ) -> ModelFacts:
-    defaults = _read_defaults(directory / "resca.json", family.defaults)
+    defaults = _read_defaults(directory / "resca.json", family.defaults(read_json(directory / INDEX)))
+    numbers, guides = _read_configs(directory, family)
     return ModelFacts(
         name=name,
         source=source,
         family=family,
         revision=revision,
         variant=variant,
-        **vars(_read_numbers(directory, family)),
+        **vars(numbers),
+        guides=guides,
         dtype=defaults.dtype or dtype,
         directory=directory,
         defaults=defaults,
@@ -148,10 +157,12 @@ def _facts(
     )
 
 
-def _read_numbers(directory: Path, family: Family) -> Numbers:
-    configs = [read_json(directory / component / "config.json") for component in ("transformer", "vae")]
+def _read_configs(directory: Path, family: Family) -> tuple[Numbers, frozenset[str]]:
+    """What the configurations of its models say."""
+    names = transformers_of(directory, family)[0], "vae"
+    transformer, vae = (read_json(directory / name / "config.json") for name in names)
     try:
-        return family.numbers(*configs)
+        return family.numbers(transformer, vae), family.guides(read_json(directory / INDEX), transformer)
     except ValidationError as error:
         raise BadInput(f"model directory {directory}: {first_problem(error)}") from error
 
@@ -170,7 +181,7 @@ def _check_names(
     """Raises BadInput if no component has the variant, or one has no weights; `files` are the names in each folder."""
     names = {
         component: names_in_use(files.get(component, set()), library_of(directory / component), variant)
-        for component in models_of(family)
+        for component in models_of(directory, family)
     }
     if variant and not any(each.variant for each in names.values()):
         raise BadInput(f"model {name} has no weights of the variant {variant}; leave out --variant, or correct it")
@@ -182,7 +193,7 @@ def _weights(
     directory: Path, family: Family, variant: str | None, *, is_partial: bool = False
 ) -> Mapping[str, Weights]:
     """The weights of each component. Raises BadInput naming a file that is missing or not whole."""
-    folders = {component: directory / component for component in models_of(family)}
+    folders = {component: directory / component for component in models_of(directory, family)}
     return {
         component: read_weights(folder, library_of(folder), variant, is_partial=is_partial)
         for component, folder in folders.items()
@@ -190,6 +201,6 @@ def _weights(
 
 
 def _refuse_own_code(name: str, directory: Path, family: Family) -> None:
-    for component in components_of(family):
+    for component in components_of(directory, family):
         if brings_its_class(directory / component):
             raise BadInput(f"model {name} needs code of its own for its {component}: --trust-remote-code would run it")

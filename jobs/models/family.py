@@ -13,7 +13,6 @@ from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 if TYPE_CHECKING:  # what is known of a model before it is loaded is read without torch
     from diffusers import DiffusionPipeline
-    from numpy import ndarray
     from torch import Tensor
 
     from parallel.rank_group import RankGroup
@@ -27,7 +26,11 @@ Width = Annotated[int, Field(ge=1, le=MOST["width"])]
 NumFrames = Annotated[int, Field(ge=1, le=MOST["num_frames"])]
 Fps = Annotated[int, Field(ge=1, le=MOST["fps"])]
 Steps = Annotated[int, Field(ge=1, le=MOST["steps"])]
+Scale = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Json = dict[str, JsonValue]
+# How a video is guided; which of them a model takes, its family says.
+SCALES = ("guidance", "guidance_2", "true_cfg_scale")
+GUIDES = (*SCALES, "negative_prompt")
 
 
 class GenerationDefaults(BaseModel):
@@ -40,7 +43,10 @@ class GenerationDefaults(BaseModel):
     num_frames: NumFrames
     fps: Fps
     steps: Steps
-    guidance: Annotated[float, Field(ge=0)]
+    guidance: Scale
+    guidance_2: Scale | None = None
+    true_cfg_scale: Scale | None = None
+    negative_prompt: str | None = None
     dtype: Dtype | None = None
     prompt_template: Json | None = None
 
@@ -57,7 +63,6 @@ class Numbers:
     spatial: int
     temporal: int
     latent_channels: int
-    guidance_embeds: bool
     pixel_multiple: int
     """Of height and width, that the pipeline asks for whatever the VAE and the patches are."""
 
@@ -102,20 +107,45 @@ class Numbers:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Prompt:
-    """An encoded prompt without padding: token features `[1, L, D]` and a pooled feature `[1, D]`."""
+class Text:
+    """What a pass looks at: token features `[1, L, D]` and, in some families, a pooled feature `[1, D]`.
+
+    Padding is in it only where the model attends to that, too.
+    """
 
     tokens: "Tensor"
-    pooled: "Tensor"
+    pooled: "Tensor | None" = None
 
     @property
     def num_tokens(self) -> int:
         return self.tokens.shape[1]
 
+    @property
+    def tensors(self) -> "list[Tensor]":
+        """All of it."""
+        return [self.tokens] if self.pooled is None else [self.tokens, self.pooled]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Prompt:
+    """An encoded prompt: a text for each pass of a step. `uncond` is the negative prompt's, where there is guidance."""
+
+    cond: Text
+    uncond: Text | None = None
+
+    @property
+    def texts(self) -> list[Text]:
+        """One a pass, in the order in which the passes run."""
+        return [self.cond] if self.uncond is None else [self.cond, self.uncond]
+
 
 @dataclass(frozen=True, kw_only=True)
 class Sampling:
-    """What to sample: a seed, a size in pixels and frames, denoising steps, and the embedded guidance scale."""
+    """What to sample: a seed, a size in pixels and frames, denoising steps, and how it is guided.
+
+    `guidance` is what the family's pipeline calls `guidance_scale`, `guidance_2` that of a second transformer (None for
+    the same), and `true_cfg_scale` that of guidance by a negative prompt beside an embedded scale.
+    """
 
     seed: int
     height: int
@@ -123,6 +153,15 @@ class Sampling:
     num_frames: int
     steps: int
     guidance: float
+    guidance_2: float | None = None
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
+
+
+def guided(velocities: "list[Tensor]", scale: float | None) -> "Tensor":
+    """The velocity of all passes of a step: away from what the second one says, where there is one."""
+    cond, *others = velocities
+    return cond if not others else others[0] + (scale or 1.0) * (cond - others[0])
 
 
 # How many tokens a text has, with what the tokenizer puts around it.
@@ -140,6 +179,9 @@ class Family(Protocol):
     classes: Mapping[str, str]
     """Of components that have to be of one class: its name in diffusers."""
 
+    transformers: tuple[str, ...]
+    """The components that denoise, in the order in which they take over; where there are several, some may be null."""
+
     text_encoders: tuple[str, ...]
     """The components with weights that only `encode` needs."""
 
@@ -149,7 +191,24 @@ class Family(Protocol):
     vae_dtypes: Mapping[str, Dtype]
     """The number format of the VAE by the model's, where it is another."""
 
-    defaults: GenerationDefaults
+    text_tokens: int
+    """The most that a pass looks at."""
+
+    def obstacle(self, index: Json) -> str | None:
+        """Why a model with this `model_index.json` cannot be rendered, to follow its name; None if it can."""
+        ...
+
+    def defaults(self, index: Json) -> GenerationDefaults:
+        """Of a model with this `model_index.json`."""
+        ...
+
+    def guides(self, index: Json, transformer: Json) -> frozenset[str]:
+        """Those of `GUIDES` that a model takes, by its `model_index.json` and its transformer's `config.json`."""
+        ...
+
+    def negative_prompt(self, sampling: Sampling) -> str | None:
+        """The text of a second pass in each step, by which the first is guided; None where one is all."""
+        ...
 
     def numbers(self, transformer: Json, vae: Json) -> Numbers:
         """What the components' `config.json` say; pydantic's ValidationError for what makes no sense."""
@@ -162,7 +221,7 @@ class Family(Protocol):
         """
         ...
 
-    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Prompt:
+    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
         """Run the text encoders; `template` is put around the prompt instead of the pipeline's own."""
         ...
 
@@ -170,8 +229,12 @@ class Family(Protocol):
         """Of the noise: `[1, C, F, H, W]`."""
         ...
 
-    def sigmas(self, steps: int) -> "ndarray":
-        """The noise levels `[steps]` that the pipeline hands to its scheduler, which may shift them."""
+    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
+        """Have the scheduler set its noise levels as the pipeline's own loop of so many steps will."""
+        ...
+
+    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+        """The steps of each transformer that the pipeline has, of a loop of so many."""
         ...
 
     def sample(
@@ -182,17 +245,16 @@ class Family(Protocol):
         sampling: Sampling,
         *,
         steps: int,
-        done: int = 0,
         on_step_end: StepCallback | None = None,
     ) -> "Tensor":
-        """The pipeline's own denoising loop of `steps`, from the latents after `done` of them to final latents.
+        """The pipeline's own denoising loop of `steps`, from noise to final latents.
 
         Latents are float32, of any shape that the transformer's forward takes, and stay so if it answers in float32.
         """
         ...
 
     def velocity(
-        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, guidance: float
+        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, sampling: Sampling
     ) -> "Tensor":
         """What the bare transformer says of latents `[1, C, F, H, W]` at a noise level; the same shape."""
         ...
@@ -203,3 +265,8 @@ class Family(Protocol):
         All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
         """
         ...
+
+
+def num_passes(family: Family, sampling: Sampling) -> int:
+    """Of each step."""
+    return 1 if family.negative_prompt(sampling) is None else 2

@@ -6,8 +6,8 @@ from pathlib import Path
 from jobs.errors import BadInput, InfrastructureError, JobError
 
 HUB_FILES = (
-    *("model_index.json", "transformer/config.json", "vae/config.json", "tokenizer/tokenizer.json"),
-    *("resca.json", "plans/*.yaml"),
+    *("model_index.json", "transformer/config.json", "transformer_2/config.json", "vae/config.json"),
+    *("tokenizer/tokenizer.json", "resca.json", "plans/*.yaml"),
 )
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 

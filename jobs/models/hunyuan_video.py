@@ -1,4 +1,6 @@
-"""HunyuanVideo: one guidance-distilled pass a step, a causal video VAE, prompts by a LLaMA and a CLIP.
+"""HunyuanVideo: one guidance-distilled pass a step, and a second one where a negative prompt guides, too.
+
+It has a causal video VAE, and takes prompts by a LLaMA and a CLIP.
 
 Legend: C latent channels, F H W latent frames, height and width, L text tokens.
 """
@@ -9,11 +11,21 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.family import Dtype, GenerationDefaults, Json, Numbers, Prompt, Sampling, StepCallback, TokenCount
+from jobs.models.family import (
+    Dtype,
+    GenerationDefaults,
+    Json,
+    Numbers,
+    Prompt,
+    Sampling,
+    StepCallback,
+    Text,
+    TokenCount,
+    guided,
+)
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
-    from numpy import ndarray
     from torch import Tensor
 
     from parallel.rank_group import RankGroup
@@ -51,11 +63,25 @@ class HunyuanVideo:
     classes: Mapping[str, str] = MappingProxyType(
         {"transformer": "HunyuanVideoTransformer3DModel", "vae": "AutoencoderKLHunyuanVideo"}
     )
+    transformers: tuple[str, ...] = ("transformer",)
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
     tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
     # As its authors run it: float16 has three binary digits more, and the VAE needs no wider range.
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})
-    defaults = GenerationDefaults(height=720, width=1280, num_frames=129, fps=24, steps=50, guidance=6.0)
+    text_tokens = PROMPT_TOKENS
+
+    def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def defaults(self, index: Json) -> GenerationDefaults:
+        return GenerationDefaults(height=720, width=1280, num_frames=129, fps=24, steps=50, guidance=6.0)
+
+    def guides(self, index: Json, transformer: Json) -> frozenset[str]:
+        embedded = TransformerConfig.model_validate(transformer).guidance_embeds
+        return frozenset({"true_cfg_scale", "negative_prompt", *(["guidance"] if embedded else [])})
+
+    def negative_prompt(self, sampling: Sampling) -> str | None:
+        return sampling.negative_prompt or "" if (sampling.true_cfg_scale or 1.0) > 1 else None
 
     def numbers(self, transformer: Json, vae: Json) -> Numbers:
         model, coder = TransformerConfig.model_validate(transformer), VaeConfig.model_validate(vae)
@@ -65,7 +91,6 @@ class HunyuanVideo:
             blocks=model.num_layers + model.num_single_layers,
             patch=model.patch_size,
             patch_t=model.patch_size_t,
-            guidance_embeds=model.guidance_embeds,
             spatial=coder.spatial_compression_ratio,
             temporal=coder.temporal_compression_ratio,
             latent_channels=coder.latent_channels,
@@ -80,23 +105,26 @@ class HunyuanVideo:
             return None  # the pipeline finds out where the prompt starts
         return PROMPT_TOKENS + crop_start - count(text.replace("{}", ""))
 
-    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Prompt:
+    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
         from diffusers.pipelines.hunyuan_video.pipeline_hunyuan_video import DEFAULT_PROMPT_TEMPLATE
 
         tokens, pooled, mask = pipeline.encode_prompt(
             text, prompt_template=template or DEFAULT_PROMPT_TEMPLATE, device=pipeline.transformer.device
         )
-        return Prompt(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
+        return Text(tokens=tokens[:, : max(1, int(mask.sum()))], pooled=pooled)
 
     def latent_shape(self, pipeline: "DiffusionPipeline", sampling: Sampling) -> tuple[int, ...]:
         spatial = pipeline.vae_scale_factor_spatial
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
 
-    def sigmas(self, steps: int) -> "ndarray":
+    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
         import numpy as np
 
-        return np.linspace(1.0, 0.0, steps + 1)[:-1]
+        pipeline.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
+
+    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+        return [range(steps)]
 
     def sample(
         self,
@@ -106,27 +134,37 @@ class HunyuanVideo:
         sampling: Sampling,
         *,
         steps: int,
-        done: int = 0,
         on_step_end: StepCallback | None = None,
     ) -> "Tensor":
+        cond, uncond = prompt.cond, prompt.uncond
+        negative = (
+            {}
+            if uncond is None
+            else {
+                "negative_prompt_embeds": uncond.tokens,
+                "negative_pooled_prompt_embeds": uncond.pooled,
+                "negative_prompt_attention_mask": _mask(uncond, latents),
+                "true_cfg_scale": sampling.true_cfg_scale,
+            }
+        )
         return pipeline.__call__(  # which diffusers declares of each pipeline, and not of all
             latents=latents,
-            prompt_embeds=prompt.tokens,
-            pooled_prompt_embeds=prompt.pooled,
-            prompt_attention_mask=_mask(prompt, latents),
+            prompt_embeds=cond.tokens,
+            pooled_prompt_embeds=cond.pooled,
+            prompt_attention_mask=_mask(cond, latents),
             height=sampling.height,
             width=sampling.width,
             num_frames=sampling.num_frames,
-            num_inference_steps=steps - done,
-            sigmas=self.sigmas(steps)[done:] if done else None,
+            num_inference_steps=steps,
             guidance_scale=sampling.guidance,
             output_type="latent",
             callback_on_step_end=on_step_end,
             return_dict=False,
+            **negative,
         )[0]
 
     def velocity(
-        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, guidance: float
+        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, sampling: Sampling
     ) -> "Tensor":
         import torch
 
@@ -134,16 +172,20 @@ class HunyuanVideo:
         latents = latents.to(device=transformer.device, dtype=transformer.dtype)
         embedded = None
         if transformer.config.guidance_embeds:
-            embedded = torch.tensor([guidance * 1000.0], dtype=latents.dtype, device=latents.device)
-        return transformer(
-            hidden_states=latents,
-            timestep=torch.tensor([level * scale], device=latents.device),
-            encoder_hidden_states=prompt.tokens,
-            encoder_attention_mask=_mask(prompt, latents),
-            pooled_projections=prompt.pooled,
-            guidance=embedded,
-            return_dict=False,
-        )[0]
+            embedded = torch.tensor([sampling.guidance * 1000.0], dtype=latents.dtype, device=latents.device)
+
+        def answer(text: Text) -> "Tensor":
+            return transformer(
+                hidden_states=latents,
+                timestep=torch.tensor([level * scale], device=latents.device),
+                encoder_hidden_states=text.tokens,
+                encoder_attention_mask=_mask(text, latents),
+                pooled_projections=text.pooled,
+                guidance=embedded,
+                return_dict=False,
+            )[0].float()
+
+        return guided([answer(text) for text in prompt.texts], sampling.true_cfg_scale)
 
     def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
         from parallel.vae import decode
@@ -151,8 +193,8 @@ class HunyuanVideo:
         return decode(pipeline.vae, (latents / pipeline.vae.config.scaling_factor).to(pipeline.vae.dtype), group)
 
 
-def _mask(prompt: Prompt, latents: "Tensor") -> "Tensor":
-    """Every token `[1, L]` of an encoded prompt counts."""
+def _mask(text: Text, latents: "Tensor") -> "Tensor":
+    """Every token `[1, L]` of an encoded text counts."""
     import torch
 
-    return torch.ones(prompt.tokens.shape[:2], device=latents.device)
+    return torch.ones(text.tokens.shape[:2], device=latents.device)

@@ -4,11 +4,12 @@ from typing import TYPE_CHECKING
 
 from jobs.models.family import Family
 from jobs.models.hunyuan_video import HunyuanVideo
+from jobs.models.wan import Wan
 
 if TYPE_CHECKING:
-    from diffusers import DiffusionPipeline
+    from diffusers import DiffusionPipeline, ModelMixin
 
-FAMILIES: dict[str, Family] = {family.pipeline: family for family in (HunyuanVideo(),)}
+FAMILIES: dict[str, Family] = {family.pipeline: family for family in (HunyuanVideo(), Wan())}
 
 
 def family_of(pipeline: "DiffusionPipeline") -> Family:
@@ -18,3 +19,9 @@ def family_of(pipeline: "DiffusionPipeline") -> Family:
         if name in FAMILIES:
             return FAMILIES[name]
     raise ValueError(f"no model family renders with {names[0]}; known: {', '.join(FAMILIES)}")
+
+
+def transformers_in(pipeline: "DiffusionPipeline") -> "list[ModelMixin]":
+    """Those of a loaded pipeline, in the order in which they take over from each other."""
+    found = [getattr(pipeline, name, None) for name in family_of(pipeline).transformers]
+    return [each for each in found if each is not None]

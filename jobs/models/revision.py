@@ -14,7 +14,7 @@ VOCABULARY_KINDS = {".json", ".model", ".txt"}
 def revision_of(directory: Path, family: Family, weights: Iterable[Path]) -> str:
     """Equal for equal copies wherever they lie, cheap for tens of gigabytes; `weights` are the files in use."""
     wanted = {directory / INDEX, directory / "resca.json", directory / "scheduler" / "scheduler_config.json", *weights}
-    for component in components_of(family):
+    for component in components_of(directory, family):
         inside = list((directory / component).rglob("*"))
         wanted |= {path for path in inside if path.suffix == ".py" or path == directory / component / "config.json"}
         if component in family.tokenizers:

@@ -1,6 +1,7 @@
 """Which files hold a model's weights, and whether they are whole: from their headers alone, without torch."""
 
 import re
+from collections import Counter
 from collections.abc import Set
 from dataclasses import dataclass
 from pathlib import Path
@@ -160,8 +161,8 @@ def _check_formats(path: Path, header: Header) -> None:
 
 
 def stored_dtype(weights: Weights) -> str:
-    """The number format of the first weight. Raises BadInput where there is none."""
-    for number_format in weights.number_formats:
-        if number_format in FLOATS:
-            return FLOATS[number_format]
-    raise BadInput(f"model file {weights.files[0]} holds no weights in {', '.join(FLOATS.values())}")
+    """The number format of most weights; some models keep a few in float32. Raises BadInput where there are none."""
+    formats = Counter(FLOATS[each] for each in weights.number_formats if each in FLOATS)
+    if not formats:
+        raise BadInput(f"model file {weights.files[0]} holds no weights in {', '.join(FLOATS.values())}")
+    return formats.most_common(1)[0][0]

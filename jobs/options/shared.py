@@ -59,7 +59,13 @@ class VideoOptions:
     fps: Count = None
     """Frames per second of the MP4."""
     guidance: Number = None
-    """Embedded guidance scale."""
+    """Guidance scale: embedded in the model, or that of guidance by a negative prompt."""
+    guidance_2: Number = None
+    """The same of a second transformer, which takes over at low noise."""
+    true_cfg_scale: Number = None
+    """Scale of guidance by a negative prompt where --guidance is embedded; above 1 it takes two passes a step."""
+    negative_prompt: Text = None
+    """What videos are guided away from."""
     seed: int = 0
     """Seed of the first prompt; prompt number i takes seed + i unless it brings its own."""
     dtype: Dtype = "auto"

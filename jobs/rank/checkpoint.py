@@ -18,6 +18,7 @@ from torch import Tensor
 
 from caching.engine import Engine
 from caching.snapshot import STATE_VERSION, Snapshot
+from caching.state_dict import StateDict
 from jobs.store.files import sha256
 from jobs.store.storage import Storage
 from parallel.rank_group import RankGroup
@@ -68,10 +69,11 @@ class Checkpoints:
         self.saved_bytes = 0  # of this rank's part of the last checkpoint
         self._dense_steps = 0  # that the last checkpoint holds
 
-    def resume(self, engine: Engine, group: RankGroup) -> Tensor | None:
+    def resume(self, engine: Engine, group: RankGroup) -> tuple[Tensor, StateDict] | None:
         """Go on from the newest checkpoint that is whole and of this very generation, after the engine's `begin`.
 
-        Gives this rank's latents at the end of the engine's last step; None if there is no such checkpoint.
+        Gives this rank's latents at the end of the engine's last step, and what the solver kept of it; None if there is
+        no such checkpoint.
         """
         group.mark("checkpoint")
         self.resumed_step = self._dense_steps = 0
@@ -79,17 +81,17 @@ class Checkpoints:
             snapshot = self.files.read(marker, group.rank)
             everyone_has_it = all(map(any, _from_all(bytes([snapshot is not None]), group)))
             if snapshot is not None and everyone_has_it:
-                latents = engine.restore(snapshot)
+                restored = engine.restore(snapshot)
                 self.resumed_step, self._dense_steps = engine.step, engine.dense_steps
-                return latents
+                return restored
         return None
 
-    def step_done(self, engine: Engine, group: RankGroup, latents: Tensor) -> None:
+    def step_done(self, engine: Engine, group: RankGroup, latents: Tensor, solver: StateDict) -> None:
         """Write a checkpoint at the end of a step, if one is due; a failure is logged, and the next one tries again."""
         if engine.dense_steps - self._dense_steps < self.every or engine.step == len(engine.times):
             return
         self._dense_steps = engine.dense_steps
-        snapshot = engine.snapshot(latents)
+        snapshot = engine.snapshot(latents, solver)
         self.saved_bytes = snapshot.num_bytes
         group.mark("checkpoint")
         digests = _from_all(self.files.write(engine.step, group.rank, snapshot), group)
@@ -212,5 +214,5 @@ def _from_all(value: bytes, group: RankGroup) -> list[bytes]:
 
 def _device(engine: Engine) -> str:
     """What kernels are chosen by: the GPU, or what the processor's vector units can do."""
-    device = next(engine.transformer.parameters()).device
+    device = engine.device
     return torch.cuda.get_device_name(device) if device.type == "cuda" else torch.backends.cpu.get_cpu_capability()

@@ -82,11 +82,21 @@ def build(folder: Path, dtype: torch.dtype) -> nn.Module:
             model = model_class(AutoConfig.from_pretrained(folder, dtype=dtype))
         else:
             model = model_class.from_config(model_class.load_config(folder))
-    if kept := model._keep_in_fp32_modules:
+    if not isinstance(model, PreTrainedModel):
+        _keep_in_float32(model, set(model._keep_in_fp32_modules or ()))
+        return model
+    if kept := model._get_dtype_plan(dtype):
         raise CannotStream(f"{', '.join(kept)} stay in float32")
-    if isinstance(model, PreTrainedModel):
-        model.tie_weights()  # without values every module got a parameter of its own
+    model.tie_weights()  # without values every module got a parameter of its own
     return model
+
+
+def _keep_in_float32(model: nn.Module, parts: set[str]) -> None:
+    """Have the weights of parts with these names in float32, whatever the others are in, as diffusers has."""
+    for path, module in model.named_modules():
+        for name, weight in module._parameters.items():
+            if weight is not None and parts & {*path.split("."), name}:
+                module._parameters[name] = nn.Parameter(weight.float(), requires_grad=weight.requires_grad)
 
 
 def _class_of(folder: Path) -> Any:

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from caching.models import adapter_for
 from jobs.errors import BadInput
-from jobs.models.directory import brings_its_class, read_family
+from jobs.models.directory import brings_its_class, read_family, transformers_of
 from jobs.models.facts import model_directory
 from jobs.models.family import Family
 from jobs.models.hub import HUB_ID, hub_errors, refusal
@@ -52,8 +52,9 @@ def load_pipeline(
         dtype: the number format; that of the VAE is the family's choice for it.
         variant: which of several weights to take; components without them have their plain ones, as in diffusers.
         with_text: False leaves out the text encoders, where prompts arrive encoded.
-        ranks: split the weights of transformer and text encoders over these ranks; all of them call this at once.
-        offload: keep text encoders and VAE in pinned host memory; `on_device` has them elsewhere for a while.
+        ranks: split the weights of transformers and text encoders over these ranks; all of them call this at once.
+        offload: keep text encoders, VAE and, where there are several, the transformers in pinned host memory;
+            `on_device` has them elsewhere for a while.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
         fp8: keep the weights of transformer and text encoders in 8 bits.
     """
@@ -61,7 +62,7 @@ def load_pipeline(
     family = read_family(directory, source)
     formats = {"default": getattr(torch, dtype), "vae": getattr(torch, family.vae_dtypes.get(dtype, dtype))}
     waits_on = torch.device("cpu" if offload else device)
-    ways = {"transformer": Way(device=torch.device(device), split=_split(ranks, called_alone), fp8=fp8)}
+    ways = _ways_of_transformers(directory, family, ranks, torch.device(device), waits_on, fp8)
     ways |= {name: Way(device=waits_on, split=_split(ranks), fp8=fp8) for name in family.text_encoders if with_text}
     ways["vae"] = Way(device=waits_on, split=None, fp8=False)
     own = [name for name in ways if brings_its_class(directory / name)]  # only from_pretrained knows how to run it
@@ -71,7 +72,7 @@ def load_pipeline(
         models[name] = load_component(directory / name, dtype=number_format, variant=variant, **ways[name])
     skipped = {} if with_text else dict.fromkeys(_text(family))
     of_own = {"variant": variant} if own else {}  # the others are there already
-    pipeline = _pipeline_class(family, offload).from_pretrained(
+    pipeline = _pipeline_class(family, device if offload else None).from_pretrained(
         directory, dtype=formats, use_safetensors=True, trust_remote_code=own_code, **of_own, **skipped, **models
     )
     for name in own:
@@ -83,6 +84,15 @@ def load_pipeline(
         if way["device"] != torch.device(device):
             pin(getattr(pipeline, name))  # last: what is laid out anew lies elsewhere
     return pipeline
+
+
+def _ways_of_transformers(
+    directory: Path, family: Family, ranks: RankGroup | None, device: torch.device, waits_on: torch.device, fp8: bool
+) -> dict[str, Way]:
+    """One alone stays on the device, several wait for their turns."""
+    names = transformers_of(directory, family)
+    way = Way(device=device if len(names) == 1 else waits_on, split=_split(ranks, called_alone), fp8=fp8)
+    return dict.fromkeys(names, way)
 
 
 def called_alone(model: nn.Module) -> list[nn.Module]:
@@ -100,16 +110,16 @@ def _text(family: Family) -> tuple[str, ...]:
     return *family.text_encoders, *family.tokenizers
 
 
-def _pipeline_class(family: Family, offload: bool) -> type[DiffusionPipeline]:
-    """The family's; one whose text encoders and VAE wait in host memory runs where its transformer is."""
+def _pipeline_class(family: Family, device: str | None) -> type[DiffusionPipeline]:
+    """The family's; with a device, one that runs there, wherever its models wait."""
     pipeline_class = getattr(diffusers, family.pipeline)
 
     class OffloadedPipeline(pipeline_class):
         @property
         def _execution_device(self) -> torch.device:
-            return self.transformer.device
+            return torch.device(device or "cpu")
 
-    return OffloadedPipeline if offload else pipeline_class
+    return OffloadedPipeline if device else pipeline_class
 
 
 def fetch(source: str, *, revision: str | None, variant: str | None, with_text: bool, own_code: bool) -> Path:
@@ -149,10 +159,10 @@ def _use_onednn(vae: nn.Module) -> None:
 
     Decoding a video of the demo model takes 60% of the time.
     """
-    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv3d):
-            layer.forward = partial(_convolve, layer)
+            layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            layer._conv_forward = partial(_convolve, layer)
 
 
 def _use_cudnn(vae: nn.Module) -> None:
@@ -161,20 +171,20 @@ def _use_cudnn(vae: nn.Module) -> None:
     Of the VAE only, whose tiles have few shapes: the kernels that are tried decide last bits, and so would those of
     latents differ from run to run.
     """
-    vae.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
     for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv3d):
-            layer.forward = partial(_by_the_fastest_kernel, layer.forward)
+            layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
+            layer._conv_forward = partial(_by_the_fastest_kernel, layer._conv_forward)
 
 
-def _by_the_fastest_kernel(convolve: Callable[[Tensor], Tensor], input: Tensor) -> Tensor:
+def _by_the_fastest_kernel(convolve: Callable[..., Tensor], *given: Tensor | None) -> Tensor:
     before, torch.backends.cudnn.benchmark = torch.backends.cudnn.benchmark, True
     try:
-        return convolve(input)
+        return convolve(*given)
     finally:
         torch.backends.cudnn.benchmark = before
 
 
-def _convolve(layer: torch.nn.Conv3d, input: Tensor) -> Tensor:
+def _convolve(layer: torch.nn.Conv3d, input: Tensor, weight: Tensor, bias: Tensor | None) -> Tensor:
     settings = (layer.padding, layer.stride, layer.dilation, layer.groups)
-    return torch.ops.aten.mkldnn_convolution(input, layer.weight, layer.bias, *settings)
+    return torch.ops.aten.mkldnn_convolution(input, weight, bias, *settings)

@@ -13,7 +13,7 @@ from torch import nn
 from caching.models import family
 from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
-from jobs.models.directory import brings_its_class, read_family
+from jobs.models.directory import brings_its_class, read_family, transformers_of
 from jobs.models.family import Numbers
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
@@ -24,7 +24,6 @@ from parallel.sharding import gathered_bytes, held_bytes
 
 # Taken to be left to CUDA itself, to NCCL's buffers, to the decoding of tiles and to gaps in memory.
 RESERVE_BYTES = 3 * 2**30
-LONGEST_PROMPT = 256  # tokens
 GIB = 2**30
 
 
@@ -32,17 +31,19 @@ GIB = 2**30
 class Models:
     """What of a pipeline has weights; it may be on the meta device."""
 
-    transformer: nn.Module
+    transformers: Sequence[nn.Module]
     text_encoders: Sequence[nn.Module]
     vae: nn.Module
+    text_tokens: int
+    """The most that a pass looks at."""
 
     @cached_property
     def in_fp8(self) -> "Models":
         """The same, with the weights of transformer and text encoders in 8 bits."""
-        transformer, *text_encoders = deepcopy([self.transformer, *self.text_encoders])
-        for model in (transformer, *text_encoders):
+        transformers, text_encoders = deepcopy((list(self.transformers), list(self.text_encoders)))
+        for model in (*transformers, *text_encoders):
             quantise(model)
-        return Models(transformer=transformer, text_encoders=text_encoders, vae=self.vae)
+        return replace(self, transformers=transformers, text_encoders=text_encoders)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -59,6 +60,8 @@ class Setting:
     offload: bool = False
     fp8: bool = False
     """Whether the weights of transformer and text encoders are kept in 8 bits."""
+    num_passes: int = 1
+    """Of each step: 2 where a negative prompt guides."""
 
     @property
     def size(self) -> str:
@@ -70,7 +73,7 @@ class Need:
     """Bytes on the fullest rank, rank 0, at its fullest moment."""
 
     weights: int
-    """Transformer, text encoders and VAE, as far as they are there during the loop, and what is gathered of them."""
+    """Transformers, text encoders and VAE, as far as they are there during the loop, and what is gathered of them."""
     loop: int
     """Activations and cache."""
     encoding: int
@@ -90,15 +93,18 @@ class Need:
 
 def models_at(directory: Path, dtype: torch.dtype) -> Models | None:
     """The models of a pipeline's directory without values; None where only their own code knows how large they are."""
-    names = ("transformer", "vae", *read_family(directory, str(directory)).text_encoders)
-    if any(brings_its_class(directory / name) for name in names):
+    family = read_family(directory, str(directory))
+    kinds = transformers_of(directory, family), family.text_encoders, ("vae",)
+    if any(brings_its_class(directory / name) for names in kinds for name in names):
         return None
     try:
         with torch.device("meta"):
-            transformer, vae, *text_encoders = (build(directory / name, dtype) for name in names)
+            transformers, text_encoders, (vae,) = (
+                [build(directory / name, dtype) for name in names] for names in kinds
+            )
     except (CannotStream, ValueError):  # or a configuration of a class that is not known here
         return None
-    return Models(transformer=transformer, vae=vae, text_encoders=text_encoders)
+    return Models(transformers=transformers, vae=vae, text_encoders=text_encoders, text_tokens=family.text_tokens)
 
 
 class MemoryPlanner:
@@ -160,12 +166,14 @@ class MemoryPlanner:
         )
 
     def _loop(self, setting: Setting) -> int:
-        config: Any = self.models.transformer.config
+        """Of one transformer: the next one begins without what the one before it has kept."""
+        transformer = self.models.transformers[0]
+        config: Any = transformer.config
         return peak_loop_bytes(
-            {**config, "_class_name": family(self.models.transformer)},
+            {**config, "_class_name": family(transformer)},
             setting.method,
             grid=self.numbers.grid(setting.height, setting.width, setting.num_frames),
-            num_text_tokens=LONGEST_PROMPT,
+            num_text_tokens=(self.models.text_tokens,) * setting.num_passes,
             num_steps=setting.num_steps,
             dtype=self.dtype,
             group=ImaginedGroup(setting.layout),
@@ -175,13 +183,20 @@ class MemoryPlanner:
         """Those on rank 0 during the loop, and while a prompt is encoded."""
         ranks = setting.layout.world_size if setting.shard_weights else 1
         models = self.models.in_fp8 if setting.fp8 else self.models
-        transformer, texts = models.transformer, models.text_encoders
-        whole = called_alone(transformer)
-        gathered = [gathered_bytes(transformer, ranks, whole=whole), *(gathered_bytes(each, ranks) for each in texts)]
-        always = held_bytes(transformer, ranks, whole=whole) + max(gathered)
+        transformers, texts = models.transformers, models.text_encoders
+        wholes = [called_alone(each) for each in transformers]
+        pairs = list(zip(transformers, wholes, strict=True))
+        gathered = max(
+            *(gathered_bytes(each, ranks, whole=whole) for each, whole in pairs),
+            *(gathered_bytes(each, ranks) for each in texts),
+        )
+        held = [held_bytes(each, ranks, whole=whole) for each, whole in pairs]
         text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(models.vae)
-        encoding = always + text + (0 if setting.offload else vae)
-        return (always if setting.offload else encoding), encoding
+        if not setting.offload:
+            everything = sum(held) + gathered + text + vae
+            return everything, everything
+        stays = sum(held) if len(held) == 1 else 0  # several wait, too
+        return max(held) + gathered, stays + gathered + text
 
 
 def _changes(setting: Setting, heads: int, slots: int) -> Iterator[tuple[str, Setting]]:

@@ -1,7 +1,7 @@
 """Models that wait in host memory and are on a device only while they are used."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Any, Protocol
 
 import torch
@@ -40,6 +40,27 @@ def on_device(model: nn.Module, device: torch.device) -> Iterator[None]:
         yield
     finally:
         _put(tables, waiting, split)
+
+
+@contextmanager
+def taking_turns(models: Sequence[nn.Module], device: torch.device) -> Iterator[None]:
+    """Have each of several models on a device from when it is called until another one is, or the block ends."""
+    present, running = ExitStack(), None
+
+    def bring(model: nn.Module, *_: object) -> None:
+        nonlocal running
+        if model is not running:
+            present.close()
+            present.enter_context(on_device(model, device))
+            running = model
+
+    handles = [model.register_forward_pre_hook(bring, prepend=True) for model in models]  # before FSDP2's own
+    try:
+        yield
+    finally:
+        for handle in handles:
+            handle.remove()
+        present.close()
 
 
 def pin(model: nn.Module) -> None:

@@ -3,12 +3,14 @@
 Legend: C latent channels, F H W latent frames, height and width, f H' W' frames, height and width of a video.
 """
 
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import dataclass, replace
+from typing import Any
 
 import numpy as np
 import torch
-from diffusers import DiffusionPipeline, FlowMatchEulerDiscreteScheduler
+from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from caching.engine import Engine
@@ -16,15 +18,26 @@ from caching.flops import flops_of_prompt
 from caching.models import adapter_for, family
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.site import Timed, untimed
-from jobs.errors import BadInput
 from jobs.models.family import Json, Prompt, Sampling, StepCallback
-from jobs.models.registry import family_of
+from jobs.models.registry import family_of, transformers_in
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.finite import FiniteSteps, NotFinite, check_finite, not_finite
-from jobs.rank.offload import on_device
+from jobs.rank.offload import on_device, taking_turns
 from jobs.rank.pixels import on_host, to_bytes
+from jobs.rank.solver import begun, check_solver, state_of
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
+
+
+@dataclass(frozen=True, kw_only=True)
+class Steps:
+    """What one transformer does of a loop: the steps of a `span` of it, or all, so many times."""
+
+    method: Recipe
+    num: int
+    dense: tuple[int, ...] | None = None
+    span: range | None = None
+    times: int = 1
 
 
 class Renderer:
@@ -41,6 +54,9 @@ class Renderer:
         self.pipeline, self.family, self.compiled = pipeline, family_of(pipeline), compiled
         self.group: RankGroup = group or SingleGroup()
         self.template = template
+        self.device: torch.device = pipeline._execution_device
+        self.transformers = transformers_in(pipeline)
+        self.dtype = self.transformers[0].dtype
         self.engine: Engine | None = None
 
     def use(self, method: Recipe, *, group: RankGroup | None = None, timed: Timed = untimed) -> Engine:
@@ -51,7 +67,9 @@ class Renderer:
         if self.engine is not None:
             self.engine.detach()
         compiler = "inductor" if self.compiled else None
-        self.engine = Engine(self.pipeline.transformer, method, group or self.group, compiler=compiler, timed=timed)
+        self.engine = Engine(
+            self.transformers, method, group or self.group, compiler=compiler, timed=timed, device=self.device
+        )
         return self.engine
 
     def release(self) -> DiffusionPipeline:
@@ -62,12 +80,17 @@ class Renderer:
         return self.pipeline
 
     @torch.no_grad()
-    def encode(self, prompt: str) -> Prompt:
-        """Run the text encoders; only where they are loaded, and on all ranks where their weights are split."""
+    def encode(self, prompt: str, negative: str | None = None) -> Prompt:
+        """Run the text encoders; only where they are loaded, and on all ranks where their weights are split.
+
+        `negative` is what the family takes for a second pass (`Family.negative_prompt`).
+        """
         with ExitStack() as stack:
             for name in self.family.text_encoders:
-                stack.enter_context(on_device(getattr(self.pipeline, name), self.pipeline.transformer.device))
-            return self.family.encode(self.pipeline, prompt, self.template)
+                stack.enter_context(on_device(getattr(self.pipeline, name), self.device))
+            cond = self.family.encode(self.pipeline, prompt, self.template)
+            uncond = None if negative is None else self.family.encode(self.pipeline, negative, self.template)
+        return Prompt(cond=cond, uncond=uncond)
 
     def cut_tokens(self, prompt: str) -> int | None:
         """The tokens at a prompt's end that `encode` leaves out; None where that cannot be known."""
@@ -91,21 +114,20 @@ class Renderer:
 
         The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
         `on_progress` is told the finished part of the loop, 0 to 1, after each step. `checkpoints` are written on the
-        way, and gone on from if there is one. BadInput if the scheduler cannot go on from one, or if the latents are
+        way, and gone on from if there is one. BadInput if what the scheduler keeps is not known, or if the latents are
         not finite.
         """
         engine, noise = self._engine_in_use(), self._noise(sampling)
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
         if checkpoints is not None:
-            self._check_scheduler(steps)
+            check_solver(self.pipeline.scheduler)
         engine.begin(grid, self.noise_levels(steps))
-        patches = checkpoints.resume(engine, self.group) if checkpoints is not None else None
-        patches = self.group.shard(engine.adapter.unfold(noise)) if patches is None else patches
+        resumed = checkpoints.resume(engine, self.group) if checkpoints is not None else None
+        patches, solver = resumed or (self.group.shard(engine.adapter.unfold(noise)), {})
         finite, done = FiniteSteps(), engine.step
         on_step_end = _step_callback(engine, self.group, finite, on_progress, checkpoints)
-        patches = self.family.sample(
-            self.pipeline, patches, prompt, sampling, steps=steps, done=done, on_step_end=on_step_end
-        )
+        with begun(self.pipeline.scheduler, done, solver), self._in_turns():
+            patches = self.family.sample(self.pipeline, patches, prompt, sampling, steps=steps, on_step_end=on_step_end)
         engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
         latents = engine.adapter.fold(self.group.gather(patches), grid)
@@ -117,16 +139,16 @@ class Renderer:
     @torch.inference_mode()
     def denoise_without_engine(self, prompt: Prompt, sampling: Sampling, steps: int) -> Tensor:
         """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
-        with _answers_in_float32(self.pipeline.transformer):
+        with _answers_in_float32(self.transformers), self._in_turns():
             latents = self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps)
-        check_finite(latents, "the latents are", self.pipeline.transformer.dtype)
+        check_finite(latents, "the latents are", self.dtype)
         return latents
 
     @torch.inference_mode()
     def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
         """Latents before each step of full sampling and at its end `[T + 1, C, F, H, W]`, in host memory."""
         pipeline, latents = self.release(), [self._noise(sampling)]
-        with _answers_in_float32(pipeline.transformer):
+        with _answers_in_float32(self.transformers), self._in_turns():
             self.family.sample(
                 pipeline,
                 latents[0],
@@ -135,22 +157,28 @@ class Renderer:
                 steps=sampling.steps,
                 on_step_end=lambda _pipeline, _step, _timestep, now: _note(latents, now),
             )
-        check_finite(latents[-1], "the latents are", pipeline.transformer.dtype)
+        check_finite(latents[-1], "the latents are", self.dtype)
         return torch.cat([each.cpu() for each in latents])
 
     @torch.inference_mode()
-    def velocity(self, latents: Tensor, level: float, prompt: Prompt, guidance: float) -> Tensor:
+    def velocity(self, latents: Tensor, level: float, prompt: Prompt, sampling: Sampling) -> Tensor:
         """What the bare model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
-        return self.family.velocity(self.release(), latents, level, prompt, guidance).float()
+        pipeline = self.release()
+        with self._in_turns():
+            return self.family.velocity(pipeline, latents, level, prompt, sampling)
+
+    def _in_turns(self) -> AbstractContextManager[None]:
+        """Several transformers may wait in host memory, each until it is called."""
+        return taking_turns(self.transformers, self.device) if len(self.transformers) > 1 else nullcontext()
 
     def _overflow(self, prompt: Prompt, when: str, checkpoints: Checkpoints | None) -> NotFinite:
         """What to raise on every rank for latents that are not finite; a next try would begin anew."""
         if checkpoints is not None and self.group.rank == 0:
             checkpoints.discard()
-        encoded = all(torch.isfinite(each).all() for each in (prompt.tokens, prompt.pooled))
+        encoded = all(torch.isfinite(each).all() for text in prompt.texts for each in text.tensors)
         what = f"the latents are, {when}," if encoded else "the encoded prompt is"
         resumed = checkpoints is not None and checkpoints.resumed_step > 0
-        return not_finite(what, self.pipeline.transformer.dtype, after_checkpoint=resumed)
+        return not_finite(what, self.dtype, after_checkpoint=resumed)
 
     def _engine_in_use(self) -> Engine:
         if self.engine is None:
@@ -160,23 +188,33 @@ class Renderer:
     def _noise(self, sampling: Sampling) -> Tensor:
         generator = torch.Generator().manual_seed(sampling.seed)
         noise = torch.randn(self.family.latent_shape(self.pipeline, sampling), generator=generator)
-        return noise.to(self.pipeline.transformer.device)
+        return noise.to(self.device)
 
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
         """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
-        flops = self._flops(self._engine_in_use().settled, prompt, sampling, sampling.steps)
-        return flops, self.full_flops(prompt, sampling)
+        engine, dense_steps = self._engine_in_use(), None
+        spans = self.family.stages(self.pipeline, len(engine.times))
+        if len(spans) > 1:  # the step of a change is dense, whatever the recipe says
+            dense_steps = tuple(step for step, is_dense in enumerate(engine.dense) if is_dense)
+        stages = [Steps(method=engine.settled, num=sampling.steps, dense=dense_steps, span=span) for span in spans]
+        return self._flops(prompt, sampling, stages), self.full_flops(prompt, sampling)
 
     def full_flops(self, prompt: Prompt, sampling: Sampling) -> float:
         """FLOPs of full sampling."""
-        return sampling.steps * self._flops(RECIPES["full"], prompt, sampling, 1)
+        spans, one = self.family.stages(self.pipeline, sampling.steps), Steps(method=RECIPES["full"], num=1)
+        return self._flops(prompt, sampling, [replace(one, times=len(span)) for span in spans])
 
-    def _flops(self, method: Recipe, prompt: Prompt, sampling: Sampling, num_steps: int) -> float:
-        transformer = self.pipeline.transformer
-        config = {**transformer.config, "_class_name": family(transformer)}
-        shape = self.family.latent_shape(self.pipeline, sampling)
-        grid = adapter_for(transformer).grid(torch.empty(shape, device="meta"))
-        return flops_of_prompt(config, method, grid=grid, num_text_tokens=prompt.num_tokens, num_steps=num_steps)
+    def _flops(self, prompt: Prompt, sampling: Sampling, stages: Sequence[Steps]) -> float:
+        """Of the steps of each transformer; those of all passes add up."""
+        shape, total = self.family.latent_shape(self.pipeline, sampling), 0.0
+        for transformer, stage in zip(self.transformers, stages, strict=True):
+            grid = adapter_for(transformer).grid(torch.empty(shape, device="meta"))
+            size = {"grid": grid, "num_steps": stage.num, "dense_steps": stage.dense, "span": stage.span}
+            config = {**transformer.config, "_class_name": family(transformer)}
+            for text in prompt.texts:
+                once = flops_of_prompt(config, stage.method, num_text_tokens=text.num_tokens, **size)
+                total += stage.times * once
+        return total
 
     def decode(self, latents: Tensor) -> np.ndarray:
         """Latents `[1, C, F, H, W]` to frames `[F', H', W', 3]` as bytes; for a renderer that works alone."""
@@ -196,34 +234,26 @@ class Renderer:
                 finite = finite & torch.isfinite(piece).all()
                 yield on_host(to_bytes(piece))
         if not finite:
-            raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.pipeline.transformer.dtype)
+            raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.dtype)
 
-    def noise_levels(self, steps: int, done: int = 0) -> list[float]:
-        """The sigma of each step after the `done` first ones, as the pipeline's own loop will set them."""
-        scheduler = self.pipeline.scheduler
-        scheduler.set_timesteps(sigmas=self.family.sigmas(steps)[done:])
-        return scheduler.sigmas[:-1].tolist()
-
-    def _check_scheduler(self, steps: int) -> None:
-        """Raises BadInput unless the last steps alone are, to the bit, what they are in a whole loop."""
-        kind, config = type(self.pipeline.scheduler), self.pipeline.scheduler.config
-        stateless = kind is FlowMatchEulerDiscreteScheduler and not config["stochastic_sampling"]
-        levels = self.noise_levels(steps) if stateless else []
-        if not stateless or any(self.noise_levels(steps, done) != levels[done:] for done in range(1, steps)):
-            raise BadInput(
-                "checkpoints need the scheduler FlowMatchEulerDiscreteScheduler, neither stochastic nor with noise "
-                f"levels that depend on each other (Karras and the like), not {kind.__name__} as it is set here"
-            )
+    def noise_levels(self, steps: int) -> list[float]:
+        """The sigma of each step, as the pipeline's own loop will set them."""
+        self.family.set_timesteps(self.pipeline, steps)
+        return self.pipeline.scheduler.sigmas[:-1].tolist()
 
 
 @contextmanager
-def _answers_in_float32(transformer: nn.Module) -> Iterator[None]:
-    """A transformer without an engine answers in float32 as one with it does, and so latents and timesteps stay so."""
-    handle = transformer.register_forward_hook(lambda _module, _inputs, output: (output[0].float(), *output[1:]))
+def _answers_in_float32(transformers: Sequence[nn.Module]) -> Iterator[None]:
+    """Without an engine they answer in float32 as with one, and so latents and timesteps stay so."""
+    handles = [
+        each.register_forward_hook(lambda _module, _inputs, output: (output[0].float(), *output[1:]))
+        for each in transformers
+    ]
     try:
         yield
     finally:
-        handle.remove()
+        for handle in handles:
+            handle.remove()
 
 
 def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -238,10 +268,10 @@ def _step_callback(
     on_progress: Callable[[float], None] | None,
     checkpoints: Checkpoints | None,
 ) -> StepCallback:
-    def callback(_pipeline: object, _step: int, _timestep: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
+    def callback(pipeline: Any, _step: int, _timestep: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         finite.note(tensors["latents"])
         if checkpoints is not None:
-            checkpoints.step_done(engine, group, tensors["latents"])
+            checkpoints.step_done(engine, group, tensors["latents"], state_of(pipeline.scheduler))
         if on_progress is not None:
             on_progress(engine.step / len(engine.times))
         return {}

@@ -16,11 +16,13 @@ import torch
 from cluster.ranks import RankContext
 from jobs.errors import BadInput
 from jobs.machine import device_name
+from jobs.models.family import Text
 from jobs.rank.load import load_pipeline
 from jobs.rank.quantise import compile_obstacle
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
+from jobs.request.guidance import guides_of, sampling_of
 from jobs.store.faults import StorageError
 from jobs.store.items import FP8, SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
@@ -182,7 +184,7 @@ class RenderSession:
         self.beats += 1
         clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
         with clock.stage("encode"):
-            prompt = self._encode(item.prompt)
+            prompt = self._encode(item)
         self.beats += 1
         with clock.stage("denoise"):
             latents = self.renderer.denoise(prompt, self._sampling(item), self._step, checkpoints)
@@ -204,26 +206,20 @@ class RenderSession:
         self.engine.detach()
         self.group.close()
 
-    def _encode(self, text: str) -> Prompt:
+    def _encode(self, item: RenderItem) -> Prompt:
         """Encode on the ranks that can; all take the result of rank 0."""
         self.group.mark("encode")
-        prompt = self.renderer.encode(text) if self.encodes else None
-        tokens, pooled = self.group.broadcast([prompt.tokens, prompt.pooled] if prompt else None)
-        return Prompt(tokens=tokens, pooled=pooled)
+        texts = item.prompt, self.renderer.family.negative_prompt(self._sampling(item))
+        prompt = self.renderer.encode(*texts) if self.encodes else None
+        encoded = self.group.broadcast([vars(text) for text in prompt.texts] if prompt else None)
+        return Prompt(**{name: Text(**each) for name, each in zip(("cond", "uncond"), encoded, strict=False)})
 
     def _sidecar(self, item: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str, num_bytes: int) -> Sidecar:
         flops, flops_full = self.renderer.flops(prompt, self._sampling(item))
         layout, settings = self.layout, self.settings
         return Sidecar(
             version=SIDECAR_VERSION,
-            **item.model_dump(),
-            **settings.model_dump(
-                include={
-                    *("model", "revision", "variant", "attention", "weights", "fps"),
-                    *("dtype", "vae_dtype", "guidance"),
-                }
-            ),
-            method=settings.method.describe(),
+            **{name: value for name, value in settings.asked(item).items() if name in Sidecar.model_fields},
             dense_steps=self.engine.dense_steps,
             sparse_steps=self.engine.sparse_steps,
             flops=flops,
@@ -239,11 +235,4 @@ class RenderSession:
         )
 
     def _sampling(self, item: RenderItem) -> Sampling:
-        return Sampling(
-            seed=item.seed,
-            height=item.height,
-            width=item.width,
-            num_frames=item.num_frames,
-            steps=item.steps,
-            guidance=self.settings.guidance,
-        )
+        return sampling_of(item, guides_of(self.settings))

@@ -8,7 +8,7 @@ from importlib.util import find_spec
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts
-from jobs.models.family import MOST
+from jobs.models.family import MOST, SCALES
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
 from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
@@ -37,15 +37,6 @@ def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
     )
 
 
-def guidance_for(facts: ModelFacts, video: VideoOptions) -> float:
-    """The guidance scale, the model's own if none is given. Raises BadInput for a model that has no such input."""
-    if video.guidance is None:
-        return facts.defaults.guidance
-    if not facts.guidance_embeds:
-        raise BadInput(f"model {facts.name} has no guidance embedding; leave out --guidance")
-    return video.guidance
-
-
 def check_numbers(options: RenderOptions) -> None:
     """Raises BadInput for a number that no video or layout can have."""
     check_video(options.video)
@@ -62,8 +53,10 @@ def check_video(video: VideoOptions) -> None:
     _check_counts(video, MOST)
     if not 0 <= video.seed < 2**62:
         raise BadInput(f"--seed must be between 0 and 2**62, not {video.seed}")
-    if video.guidance is not None and not (math.isfinite(video.guidance) and video.guidance >= 0):
-        raise BadInput(f"--guidance must be a number of at least 0, not {video.guidance}")
+    for name in SCALES:
+        scale = getattr(video, name)
+        if scale is not None and not (math.isfinite(scale) and scale >= 0):
+            raise BadInput(f"--{name.replace('_', '-')} must be a number of at least 0, not {scale}")
 
 
 def check_count(name: str, value: int, most: int, least: int = 1) -> None:

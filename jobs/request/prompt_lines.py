@@ -20,9 +20,11 @@ Given = tuple[str, Json]
 ENVELOPE = ("custom_id", "method", "url", "body")
 STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames": "seconds"}
 MOST_NAMES = 20
-TEXTS = ("prompt", "id", "export_as")
+TEXTS = ("prompt", "negative_prompt", "id", "export_as")
+FRACTIONS = ("guidance",)
 OF_VBENCH = ("prompt_en", "dimension", "auxiliary_info", "video_list")
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(?:\.0*)?")  # pandas writes 1.0 where other cells of the column are empty
+FRACTION = re.compile(r"[0-9]{1,10}(?:\.[0-9]{0,20})?")
 # Of a table, in the order in which they are tried.
 DELIMITERS = {".csv": ",;\t", ".tsv": "\t;,"}
 # As pandas writes its index.
@@ -117,11 +119,13 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[str, list[str
         raise BadInput(f"{path}, line {number} is not valid CSV: {error}") from None
 
 
-def _cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | int]]:
+def _cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | float]]:
     """What a row says: a number where one belongs; anything else there is refused as the text that it is."""
     for name, cell in zip(names, map(str.strip, row), strict=True):
         number = None if name in TEXTS else WHOLE_NUMBER.fullmatch(cell)
-        if cell and not (number and INDEX.fullmatch(name)):
+        if name in FRACTIONS and FRACTION.fullmatch(cell):
+            yield name, float(cell)
+        elif cell and not (number and INDEX.fullmatch(name)):
             yield name, int(number[1]) if number else cell
 
 

@@ -9,7 +9,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import BadInput
-from jobs.models.family import Height, Json, NumFrames, Steps, Width
+from jobs.models.family import Height, Json, NumFrames, Scale, Steps, Width
 from jobs.request.prompt_lines import READERS, Given, field_list
 from jobs.request.prompt_text import is_blank, read_text
 
@@ -24,6 +24,7 @@ def _seen(text: str) -> str:
 Prompt = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$"), AfterValidator(_seen)
 ]
+NegativePrompt = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00]*$")]
 MOST_LINES = 20
 
 
@@ -45,7 +46,8 @@ class Defaults:
 class Item(BaseModel):
     """One video to render: its line, with the defaults filled in.
 
-    `export_as` is what an export calls it instead of by its prompt; `where` names the file and line.
+    `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it instead of by
+    its prompt; `where` names the file and line.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -57,6 +59,8 @@ class Item(BaseModel):
     width: Width
     num_frames: NumFrames
     steps: Steps
+    guidance: Scale | None = None
+    negative_prompt: NegativePrompt | None = None
     export_as: Prompt | None = None
     where: str
 

@@ -6,7 +6,7 @@ import re
 import unicodedata
 from collections.abc import Sequence
 from functools import cached_property
-from typing import Annotated
+from typing import Annotated, Any
 
 from pydantic import BaseModel, ConfigDict, Field
 
@@ -24,7 +24,8 @@ Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
 # its revision is a commit or a hash of its files.
 DECIDING = (
     *("prompt", "seed", "height", "width", "num_frames", "fps"),
-    *("steps", "guidance", "revision", "method", "dtype", "vae_dtype", "variant", "attention", "weights"),
+    *("steps", "guidance", "guidance_2", "true_cfg_scale", "negative_prompt"),
+    *("revision", "method", "dtype", "vae_dtype", "variant", "attention", "weights"),
 )
 FP8 = "fp8"  # how weights are kept where they are not in the model's number format
 
@@ -32,7 +33,8 @@ FP8 = "fp8"  # how weights are kept where they are not in the model's number for
 class RenderItem(BaseModel):
     """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang.
 
-    `export_as` is what an export calls it instead of by its prompt.
+    `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it instead of by
+    its prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -44,6 +46,8 @@ class RenderItem(BaseModel):
     width: int
     num_frames: int
     steps: int
+    guidance: float | None = None
+    negative_prompt: str | None = None
     export_as: str | None = None
 
     @property
@@ -84,12 +88,19 @@ class BatchSettings(BaseModel):
     """How those of transformer and text encoders are kept, where it is not in `dtype`."""
     fps: int
     guidance: float
+    guidance_2: float | None = None
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
     out: str
     save_latents: bool
 
+    def asked(self, item: RenderItem) -> dict[str, Any]:
+        """All that is asked of an item: its own, and what the batch has in common."""
+        return {**self._described, **item.model_dump(exclude_none=True)}
+
     def deciding(self, item: RenderItem) -> dict[str, object]:
         """What decides an item's pixels; what is None was not asked, and earlier versions do not name it."""
-        asked = {**self._described, **item.model_dump()}
+        asked = self.asked(item)
         return {name: asked[name] for name in DECIDING if asked[name] is not None}
 
     def fingerprint(self, item: RenderItem) -> str:
@@ -158,6 +169,9 @@ class Sidecar(BaseModel):
     attention: str | None = None
     weights: str | None = None
     guidance: float
+    guidance_2: float | None = None
+    true_cfg_scale: float | None = None
+    negative_prompt: str | None = None
     versions: dict[str, str]
     sha256: str
     bytes: int

@@ -68,7 +68,7 @@ def test_a_generation_goes_on_from_its_state(device, name, sample, inputs):
             if step == 4:
                 snapshot = engines[0].snapshot(patches)
                 in_host_memory = replace(snapshot, tensors={key: each.cpu() for key, each in snapshot.tensors.items()})
-                patches = engines[1].restore(stored_and_read(in_host_memory))
+                patches, _ = engines[1].restore(stored_and_read(in_host_memory))
             if step > 4:
                 velocities[1].append(engines[1].forward(patches, **given).sample)
     for again, velocity in zip(velocities[1], velocities[0][5:], strict=True):

@@ -34,7 +34,7 @@ def imagined(layout, name):
         {**transformer.config, "_class_name": type(transformer).__name__},
         recipe(name, **METHODS[name]),
         grid=adapter_for(transformer).grid(torch.empty(shape, device="meta")),
-        num_text_tokens=renderer.encode("a cat walks on grass").num_tokens,
+        num_text_tokens=renderer.encode("a cat walks on grass").cond.num_tokens,
         num_steps=SAMPLING.steps,
         group=group,
     )

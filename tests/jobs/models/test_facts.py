@@ -55,7 +55,7 @@ def make_model(directory: Path, transformer: dict | None = None, vae: dict | Non
 def test_configs_give_the_numbers_and_hunyuan_video_the_rest(tmp_path):
     path = make_model(tmp_path / "m", {"num_attention_heads": 4, "guidance_embeds": False}, {"latent_channels": 8})
     facts = read_facts(str(path))
-    assert (facts.heads, facts.guidance_embeds, facts.latent_channels) == (4, False, 8)
+    assert (facts.heads, facts.latent_channels, facts.guides) == (4, 8, {"true_cfg_scale", "negative_prompt"})
     assert (facts.spatial, facts.temporal, facts.patch, facts.patch_t) == (8, 4, 2, 1)
     assert (facts.defaults.height, facts.defaults.width, facts.defaults.num_frames) == (720, 1280, 129)
     assert facts.dtype == "float32"
@@ -125,7 +125,11 @@ def break_file(path: Path, text: str | None) -> None:
         ("model_index.json", None, "has weights, but no model_index.json, as an original checkpoint"),
         ("model_index.json", "{", "not valid JSON"),
         ("model_index.json", "[]", "must hold a JSON object"),
-        ("model_index.json", '{"_class_name": "FluxPipeline"}', "is a FluxPipeline, not a HunyuanVideoPipeline"),
+        (
+            "model_index.json",
+            '{"_class_name": "FluxPipeline"}',
+            "is a FluxPipeline, not a HunyuanVideoPipeline or WanPipeline",
+        ),
         ("transformer/config.json", None, "cannot read model file"),
         ("transformer/config.json", '{"patch_size": "two"}', "patch_size: .* valid integer"),
         ("vae/config.json", "x", "not valid JSON"),

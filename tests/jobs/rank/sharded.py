@@ -30,7 +30,7 @@ def latents(group, directory, names, split, fp8=False):
         with SeenCollectives() as seen:
             prompt = renderer.encode(PROMPT)
             renderer.use(recipe(name, **METHODS.get(name, {})))
-            sampled = renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), SAMPLING)
+            sampled = renderer.denoise(Prompt(cond=prompt.cond), SAMPLING)
         booked = (group.counter.rows(), group.counter.details()) if group is not None else ([], [])
         results[name] = sampled, prompt, *booked, seen.calls
     return results

@@ -6,7 +6,7 @@ import logging
 import diffusers
 import pytest
 import torch
-from diffusers import FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
 
 from caching.recipe.recipe import recipe
 from caching.snapshot import STATE_VERSION
@@ -124,8 +124,8 @@ def test_one_is_written_every_so_many_dense_steps_and_only_the_last_is_kept(tmp_
     seen = []
 
     class Watched(Checkpoints):
-        def step_done(self, engine, group, latents):
-            super().step_done(engine, group, latents)
+        def step_done(self, *given):
+            super().step_done(*given)
             seen.append(names(tmp_path / "video") if (tmp_path / "video").exists() else [])
 
     watched = Watched(open_storage(tmp_path), "video", 2, "x")
@@ -239,16 +239,32 @@ def test_they_are_written_every_one_or_more_dense_steps(tmp_path):
 @pytest.mark.parametrize(
     "scheduler",
     [
-        FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
-        FlowMatchEulerDiscreteScheduler(use_exponential_sigmas=True),
         FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
-        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
     ],
-    ids=["karras", "exponential", "stochastic", "multistep"],
+    ids=["stochastic", "unknown"],
 )
 def test_a_scheduler_that_cannot_go_on_is_refused(tmp_path, scheduler):
     with pytest.raises(BadInput, match="checkpoints need the scheduler"):
         sample("full", checkpoints_in(tmp_path), scheduler=scheduler)
+
+
+@pytest.mark.parametrize(
+    "scheduler",
+    [
+        FlowMatchEulerDiscreteScheduler(use_karras_sigmas=True),
+        UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, solver_order=3),
+    ],
+    ids=["karras", "multistep"],
+)
+def test_a_loop_goes_on_with_what_its_scheduler_keeps_and_with_levels_of_the_whole(tmp_path, scheduler):
+    expected = sample("full", scheduler=scheduler)
+    for steps in (1, 2, 6, 9):
+        stopped("full", tmp_path / str(steps), steps, scheduler=scheduler)
+        checkpoints = checkpoints_in(tmp_path / str(steps))
+        assert torch.equal(sample("full", checkpoints, scheduler=scheduler), expected)
+        assert checkpoints.resumed_step == steps
+    assert torch.equal(sample("full", scheduler=scheduler), expected)
 
 
 def sample_on_rank(group, name, folder=None, stop=None):

@@ -4,11 +4,14 @@ from functools import cache
 
 import pytest
 import torch
+from torch.testing import assert_close
 
 from caching.recipe.recipe import recipe
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
+from tests.jobs.rank import test_wan
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
 from tests.parallel.gang import Gang
 
 METHODS = {
@@ -41,7 +44,7 @@ def latents_of(group, name, sampling=SAMPLING, dtype=torch.float32, spoil=False)
     engine = renderer.use(recipe(name, **METHODS[name]))
     if spoil:
         spoil_states(engine.attachments[0].router)
-    return renderer.denoise(Prompt(tokens=prompt.tokens, pooled=prompt.pooled), sampling)
+    return renderer.denoise(Prompt(cond=prompt.cond), sampling)
 
 
 def spoil_states(router):
@@ -109,6 +112,27 @@ def test_ranks_sample_the_latents_of_one_process(gang_of, ulysses, ring):
 @pytest.mark.parametrize(("ulysses", "ring"), quick((2, 2)))
 def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
     check(gang_of(Layout(ulysses=ulysses, ring=ring)), ODD)
+
+
+@pytest.mark.timeout(400)
+def test_two_ranks_sample_and_decode_wan_as_one_process_does(gang_of):
+    """Two passes a step, a solver with a memory, and a second transformer."""
+    gang = gang_of(Layout(ulysses=2))
+    for name, boundary in (("full", None), ("resca", test_wan.BOUNDARY)):
+        expected = test_wan.latents_of(None, name, boundary)
+        for latents in gang.run(test_wan.latents_of, name, boundary):
+            assert ((latents - expected).norm() / expected.norm()).item() < FLOAT32_BOUND, name
+    frames, nothing = gang.run(test_wan.decoded)
+    assert_close(frames, test_wan.decoded(None), rtol=0, atol=1e-6)
+    assert not nothing
+
+
+@pytest.mark.timeout(400)
+def test_weights_of_wan_may_be_split_though_some_are_tied_and_some_stay_in_float32(gang_of, tmp_path):
+    directory = save_tiny_wan(tmp_path / "model", test_wan.BOUNDARY)
+    expected = test_wan.split(None, directory)
+    for latents in gang_of(Layout(ulysses=2)).run(test_wan.split, directory):
+        assert ((latents - expected).norm() / expected.norm()).item() < BFLOAT16_BOUND
 
 
 @pytest.mark.timeout(400)

@@ -67,7 +67,7 @@ def test_what_the_bare_model_says_of_a_noise_level():
     watch, levels = Watch(), torch.tensor([0.9971, 0.9961])
     assert (1000 * levels)[0].bfloat16() == (1000 * levels)[1].bfloat16()
     for level in levels.tolist():
-        watch.renderer.velocity(torch.zeros(1, 16, 4, 4, 6), level, watch.prompt, 6.0)
+        watch.renderer.velocity(torch.zeros(1, 16, 4, 4, 6), level, watch.prompt, SAMPLING)
     assert torch.equal(torch.cat(watch.timesteps), 1000 * levels)
 
 

@@ -42,7 +42,7 @@ def test_what_is_kept_off_the_gpu_is_pinned_when_it_is_loaded(pinned, tmp_path, 
     directory = save_tiny_pipeline(tmp_path / "model")
     pipeline = load.load_pipeline(str(directory), dtype="float32", device="cuda:0", offload=True)
     assert memory_of(pipeline.vae) | memory_of(pipeline.text_encoder) | memory_of(pipeline.text_encoder_2) == pinned
-    assert pipeline.transformer.device.type == "meta"
+    assert pipeline.transformer.device.type == "meta" and pipeline._execution_device == torch.device("cuda:0")
     pinned.clear()
     load.load_pipeline(str(directory), dtype="float32", device="cuda:0")
     load.load_pipeline(str(directory), dtype="float32", device="cpu", offload=True)

@@ -22,6 +22,7 @@ from jobs.store.mp4 import probe
 from parallel.layout import Layout
 from tests.jobs.store.example import item, settings
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -160,6 +161,35 @@ def session_of(model, folder, **changes):
     batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision, **changes)
     workload = RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
     return workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("ranks", [1, 2])
+@pytest.mark.parametrize("boundary", [None, 0.6], ids=["one", "two"])
+def test_wan_renders(tmp_path, ranks, boundary):
+    """`resca render` of two prompts, one of them guided in its own way, and again with nothing left to do."""
+    model, prompts = save_tiny_wan(tmp_path / "model", boundary), tmp_path / "prompts.jsonl"
+    prompts.write_text(
+        '{"prompt": "a cat walks on grass"}\n{"prompt": "grass", "guidance": 2, "negative_prompt": "blurry"}\n'
+    )
+    options = ["--steps", "9", "--height", "32", "--width", "48", "--num-frames", "9", "--method", "taylorseer"]
+    options += ["--interval", "3", "--ulysses", str(ranks), "--checkpoint-every", "1", "--offload"]
+    command = ["render", str(prompts), "--out", str(tmp_path / "out"), "--model", str(model), *options]
+    assert main(command) == 0
+    videos = tmp_path / "out" / "videos"
+    facts = probe(videos / "0001-grass-s1.mp4")
+    assert (facts.num_frames, facts.width, facts.height, facts.codec) == (9, 48, 32, "h264")
+    first, second = (json.loads(path.read_text()) for path in sorted(videos.glob("*.json")))
+    assert (
+        (second["guidance"], second["negative_prompt"])
+        == (2, "blurry")
+        != (first["guidance"], first["negative_prompt"])
+    )
+    assert (first["guidance_2"] is None) is (boundary is None)
+    assert first["dense_steps"] == 3 and 3 / 9 <= first["flops"] / first["flops_full"] < 0.5
+    before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
+    assert main(command) == 0
+    assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
 
 
 def test_guidance_for_a_model_without_guidance_embedding_is_bad_input(tmp_path, capsys):
