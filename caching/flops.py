@@ -191,7 +191,7 @@ class MetaLoop:
                 model = self.engine.attachments[self.model_at(step)]
                 for number, inputs in enumerate(self.passes):
                     with model.cache_context(f"pass {number}"):
-                        model.forward(self.patches, **inputs)
+                        model.forward(self.patches, True, None, **inputs)
 
     def model_at(self, step: int) -> int:
         """The number of the model whose turn it is in a step."""
