@@ -14,6 +14,7 @@ from torch import Tensor
 from parallel.rank_group import RankGroup
 
 TiledVae = AutoencoderKLHunyuanVideo | AutoencoderKLWan
+PIECE_FRAMES = 16  # of what is decoded at once, that are handed on at a time
 Run = Callable[[Tensor], Tensor]  # a tile of latents to its frames
 
 
@@ -52,14 +53,14 @@ def decode(vae: AutoencoderKLHunyuanVideo, latents: Tensor, group: RankGroup) ->
 def decode_frame_by_frame(vae: AutoencoderKLWan, latents: Tensor, group: RankGroup) -> Iterator[Tensor]:
     """The same by a VAE that decodes one latent frame after the other, with a memory of those before it.
 
-    A tile has all the frames, so there is but one piece of time.
+    A tile has all the frames, so none are there before all are.
     """
     tiles, run = list(_tiles(vae, latents)), partial(_with_memory, vae)
     if group.rank > 0:
         _hand_in(run, tiles[group.rank - 1 :: group.world_size], group)
         return
     shape_of = partial(_decoded_shape, vae, int(vae.config["scale_factor_temporal"]))
-    yield _assemble(vae, latents, _decoded(run, tiles, shape_of, group)).clamp_(-1, 1)
+    yield from _assemble(vae, latents, _decoded(run, tiles, shape_of, group)).clamp_(-1, 1).split(PIECE_FRAMES, dim=2)
 
 
 def _with_memory(vae: AutoencoderKLWan, tile: Tensor) -> Tensor:
@@ -89,9 +90,15 @@ def _slabs(vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Iterator[Tensor]:
             yield slab
 
 
+def _scale(vae: TiledVae) -> int:
+    """The pixels of a latent, in height and in width."""
+    assert vae.spatial_compression_ratio is not None
+    return vae.spatial_compression_ratio
+
+
 def _is_tiled(vae: TiledVae, slab: Tensor) -> bool:
     sides = zip(slab.shape[-2:], (vae.tile_sample_min_height, vae.tile_sample_min_width), strict=True)
-    return vae.use_tiling and any(side > most // vae.spatial_compression_ratio for side, most in sides)
+    return vae.use_tiling and any(side > most // _scale(vae) for side, most in sides)
 
 
 def _tiles(vae: TiledVae, slab: Tensor) -> Iterator[Tensor]:
@@ -99,7 +106,7 @@ def _tiles(vae: TiledVae, slab: Tensor) -> Iterator[Tensor]:
     if not _is_tiled(vae, slab):
         yield slab
         return
-    scale = vae.spatial_compression_ratio
+    scale = _scale(vae)
     height, width = int(vae.tile_sample_min_height) // scale, int(vae.tile_sample_min_width) // scale
     tops, lefts = _corners(vae, slab)
     for top in tops:
@@ -109,7 +116,7 @@ def _tiles(vae: TiledVae, slab: Tensor) -> Iterator[Tensor]:
 
 def _corners(vae: TiledVae, slab: Tensor) -> tuple[range, range]:
     """Where the rows and the columns of tiles begin, in latents."""
-    scale = vae.spatial_compression_ratio
+    scale = _scale(vae)
     down, right = int(vae.tile_sample_stride_height) // scale, int(vae.tile_sample_stride_width) // scale
     return range(0, slab.shape[3], down), range(0, slab.shape[4], right)
 
@@ -130,7 +137,7 @@ def _assemble(vae: TiledVae, slab: Tensor, decoded: Iterator[Tensor]) -> Tensor:
             blend(before, tile, int(vae.tile_sample_min_width) - right, dim=4)
         rows.append(torch.cat([tile[:, :, :, :down, :right] for tile in row], dim=4))
         above = row
-    height, width = (side * vae.spatial_compression_ratio for side in slab.shape[3:])
+    height, width = (side * _scale(vae) for side in slab.shape[3:])
     return torch.cat(rows, dim=3)[:, :, :, :height, :width]
 
 
@@ -173,5 +180,5 @@ def _hand_in(run: Run, tiles: list[Tensor], group: RankGroup) -> None:
 
 def _decoded_shape(vae: TiledVae, temporal: int, tile: Tensor) -> tuple[int, ...]:
     batch, _, frames, height, width = tile.shape
-    scale = vae.spatial_compression_ratio
+    scale = _scale(vae)
     return batch, vae.config["out_channels"], (frames - 1) * temporal + 1, height * scale, width * scale

@@ -194,5 +194,5 @@ def _has_boundary(index: Json) -> bool:
 
 def _boundary(pipeline: "DiffusionPipeline") -> float:
     """The timestep from which on, downwards, the second transformer denoises; none has it where there is one alone."""
-    ratio = pipeline.config.boundary_ratio
+    ratio = pipeline.config["boundary_ratio"]
     return 0.0 if ratio is None else ratio * pipeline.scheduler.config.num_train_timesteps

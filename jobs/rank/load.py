@@ -174,7 +174,8 @@ def _use_cudnn(vae: nn.Module) -> None:
     for layer in vae.modules():
         if isinstance(layer, torch.nn.Conv3d):
             layer.to(memory_format=torch.channels_last_3d)  # type: ignore[call-overload]
-            layer._conv_forward = partial(_by_the_fastest_kernel, layer._conv_forward)
+            convolve = partial(_by_the_fastest_kernel, layer._conv_forward)
+            layer._conv_forward = convolve  # type: ignore[method-assign]
 
 
 def _by_the_fastest_kernel(convolve: Callable[..., Tensor], *given: Tensor | None) -> Tensor:

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parallel.single import SingleGroup
-from parallel.vae import blend, decode
+from parallel.vae import blend, decode, decode_frame_by_frame
 from tests.parallel.gang import Gang
 
 pytestmark = pytest.mark.timeout(200)
@@ -60,6 +60,17 @@ def test_one_process_decodes_in_pieces_what_it_decodes_at_once(size):
     pieces = list(decode(make_vae(), latents(size), SingleGroup()))
     torch.testing.assert_close(torch.cat(pieces, dim=2), reference(size), rtol=0, atol=1e-6)
     assert all(piece.shape[2] for piece in pieces)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 4), (6, 9, 4), (3, 7, 9)], ids=str)
+def test_one_that_remembers_frames_is_decoded_in_tiles_as_by_itself(size):
+    torch.manual_seed(0)
+    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
+    vae.enable_tiling(32, 32, 24, 24)
+    with torch.no_grad():
+        expected = vae.decode(latents(size)).sample
+    pieces = list(decode_frame_by_frame(vae, latents(size), SingleGroup()))
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("dim, name", [(2, "blend_t"), (3, "blend_v"), (4, "blend_h")])

@@ -14,6 +14,7 @@ from cluster.runtime import ray_runtime
 from jobs.__main__ import main
 from jobs.errors import BadInput
 from jobs.models.facts import read_facts
+from jobs.models.wan import NEGATIVE_PROMPT
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
 from jobs.rank.workload import RenderWorkload
@@ -164,14 +165,12 @@ def session_of(model, folder, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("ranks", [1, 2])
-@pytest.mark.parametrize("boundary", [None, 0.6], ids=["one", "two"])
+@pytest.mark.parametrize(("ranks", "boundary"), [(1, None), (2, 0.6)], ids=["2.1", "2.2"])
 def test_wan_renders(tmp_path, ranks, boundary):
     """`resca render` of two prompts, one of them guided in its own way, and again with nothing left to do."""
     model, prompts = save_tiny_wan(tmp_path / "model", boundary), tmp_path / "prompts.jsonl"
-    prompts.write_text(
-        '{"prompt": "a cat walks on grass"}\n{"prompt": "grass", "guidance": 2, "negative_prompt": "blurry"}\n'
-    )
+    of_its_own = {"guidance": 2, "negative_prompt": "blurry"}
+    prompts.write_text(f'{{"prompt": "a cat walks on grass"}}\n{json.dumps({"prompt": "grass", **of_its_own})}\n')
     options = ["--steps", "9", "--height", "32", "--width", "48", "--num-frames", "9", "--method", "taylorseer"]
     options += ["--interval", "3", "--ulysses", str(ranks), "--checkpoint-every", "1", "--offload"]
     command = ["render", str(prompts), "--out", str(tmp_path / "out"), "--model", str(model), *options]
@@ -180,13 +179,11 @@ def test_wan_renders(tmp_path, ranks, boundary):
     facts = probe(videos / "0001-grass-s1.mp4")
     assert (facts.num_frames, facts.width, facts.height, facts.codec) == (9, 48, 32, "h264")
     first, second = (json.loads(path.read_text()) for path in sorted(videos.glob("*.json")))
-    assert (
-        (second["guidance"], second["negative_prompt"])
-        == (2, "blurry")
-        != (first["guidance"], first["negative_prompt"])
-    )
+    assert {name: second[name] for name in of_its_own} == of_its_own
+    assert (first["guidance"], first["negative_prompt"]) == (4 if boundary else 5, NEGATIVE_PROMPT)
     assert (first["guidance_2"] is None) is (boundary is None)
-    assert first["dense_steps"] == 3 and 3 / 9 <= first["flops"] / first["flops_full"] < 0.5
+    assert first["dense_steps"] == (4 if boundary else 3)  # that in which the second transformer takes over, too
+    assert first["dense_steps"] / 9 <= first["flops"] / first["flops_full"] < 0.6
     before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
     assert main(command) == 0
     assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before

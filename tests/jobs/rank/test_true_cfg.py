@@ -52,8 +52,9 @@ def test_flops_are_those_of_each_text(renderer):
 
 
 def test_what_the_bare_model_says_is_guided_too(renderer):
-    latents, both = torch.randn(1, 16, 4, 4, 6), renderer.encode("a cat walks", "grass")
-    cond, uncond = (
-        renderer.velocity(latents, 0.5, renderer.encode(text), SAMPLING) for text in ("a cat walks", "grass")
-    )
-    assert torch.equal(renderer.velocity(latents, 0.5, both, SAMPLING), uncond + 3.0 * (cond - uncond))
+    def velocity(*texts):
+        return renderer.velocity(latents, 0.5, renderer.encode(*texts), SAMPLING)
+
+    latents = torch.randn(1, 16, 4, 4, 6)
+    cond, uncond = velocity("a cat walks"), velocity("grass")
+    assert torch.equal(velocity("a cat walks", "grass"), uncond + 3.0 * (cond - uncond))

@@ -1,5 +1,6 @@
 """Wan through the renderer: two passes a step, a solver with a memory, and from 2.2 on a second transformer."""
 
+import json
 from dataclasses import replace
 
 import pytest
@@ -7,6 +8,7 @@ import torch
 from torch.testing import assert_close
 
 from caching.recipe.recipe import RECIPES, recipe
+from jobs.__main__ import main
 from jobs.models.facts import read_facts
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.load import load_pipeline
@@ -184,6 +186,21 @@ def test_both_transformers_count_unless_they_take_turns(tmp_path):
     assert weights[BOUNDARY, False, 2] - weights[None, False, 2] >= transformer
     assert weights[BOUNDARY, True, 2] == weights[None, True, 2]
     assert needs[None, False, 2].loop > needs[None, False, 1].loop
+
+
+def test_methods_are_compared_on_such_a_model_and_what_knows_one_pass_alone_says_so(tmp_path, capsys):
+    model, prompts, table = save_tiny_wan(tmp_path / "model", BOUNDARY), tmp_path / "p.txt", tmp_path / "rows.json"
+    prompts.write_text(f"{PROMPT}\n")
+    size = [str(each) for name, value in SIZE.items() for each in (f"--{name.replace('_', '-')}", value)]
+    options = ["--model", str(model), "--prompts", str(prompts), "--num", "1", "--steps", "9", *size]
+    compared = ["benchmark", *options, "--methods", "full,taylorseer"]
+    assert main([*compared, "--json", str(table)]) == 0
+    rows = {row["method"]: row for row in json.loads(table.read_text())}
+    assert rows["full"]["dense_steps"] == 9 > rows["taylorseer"]["dense_steps"] > 0
+    budget, out = ["--budget-dense", "3"], ["--out", str(tmp_path / "found.yaml")]
+    for command in ([*compared, "--peers"], ["tune", *options, *budget, *out], ["analyze", *options, *out]):
+        assert main(command) == 2
+        assert "works on models of one pass a step" in " ".join(capsys.readouterr().err.split())
 
 
 def decoded(group):
