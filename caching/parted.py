@@ -56,7 +56,9 @@ class PartedStep:
             self.own = self._compute(each, step, computes=computes, keep=keep)
             answer = _followed(each, step, self.own, keep) if computes else self.own
         else:
-            answer = torch.full_like(step.patches, torch.nan, dtype=torch.float32)
+            batch, num_tokens, _ = step.patches.shape
+            shape = batch, num_tokens, step.adapter.velocity_values
+            answer = torch.full(shape, torch.nan, device=step.patches.device)
             self.waiting.append(Call(part=part, each=each, step=step, keep=computes and keep, answer=answer))
         if self.num_calls == self.group.num_parts:
             self._exchange(computes=computes)

@@ -104,7 +104,7 @@ class SequenceGroup:
     ) -> None:
         if layout.world_size != dist.get_world_size():
             raise ValueError(
-                f"{layout.degrees} needs {layout.world_size} ranks, but the process group has {dist.get_world_size()}."
+                f"{layout.words} needs {layout.world_size} ranks, but the process group has {dist.get_world_size()}."
             )
         self.layout = layout
         self.part, self.sequence_rank = divmod(dist.get_rank(), layout.sequence_size)

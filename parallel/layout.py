@@ -37,10 +37,10 @@ class Layout:
         return self.ulysses * self.ring
 
     @property
-    def degrees(self) -> str:
-        """As in `ulysses=2 x ring=1`, for messages."""
-        of_sequence = f"ulysses={self.ulysses} x ring={self.ring}"
-        return f"cfg={self.cfg} x {of_sequence}" if self.cfg > 1 else of_sequence
+    def words(self) -> str:
+        """As in `ulysses 2 x ring 1`, for messages."""
+        of_a_pass = f"ulysses {self.ulysses} x ring {self.ring}"
+        return f"cfg {self.cfg} x {of_a_pass}" if self.cfg > 1 else of_a_pass
 
     def check(self, *, heads: int, tokens: int) -> None:
         """Raises ValueError if a model of `heads` attention heads and `tokens` image tokens cannot be split so."""

@@ -155,7 +155,7 @@ def test_methods_that_are_compared_exist(path, command):
 @pytest.mark.parametrize("path", [path for path in READMES if path.parent.name != "model"], ids=place)
 def test_options_that_a_sentence_names_exist(path):
     known = {option for kind, _ in COMMANDS.values() for option in option_names(kind)}
-    named = {name for code in code_in(path) if code.startswith("--") for name in re.findall(r"--[a-z][a-z-]*", code)}
+    named = {name for code in code_in(path) if code.startswith("--") for name in re.findall(r"--[a-z][a-z0-9-]*", code)}
     assert named <= known
 
 

@@ -51,6 +51,11 @@ class Adapter(Protocol):
         ...
 
     @property
+    def velocity_values(self) -> int:
+        """The values of a patch of the velocity: as many as of latents alone."""
+        ...
+
+    @property
     def teacache_fit(self) -> tuple[float, ...] | None:
         """TeaCache's published polynomial, highest power first, if this is the model that it was fitted to."""
         ...

@@ -28,6 +28,11 @@ class FluxAdapter(TwoStreamAdapter):
         super().__init__(transformer)
 
     @property
+    def velocity_values(self) -> int:
+        """As many as go in."""
+        return self.patch_values
+
+    @property
     def patch_values(self) -> int:
         """P, the latent values of one patch."""
         return self.transformer.config.in_channels

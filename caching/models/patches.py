@@ -23,6 +23,11 @@ class VideoPatches(BlockAdapter):
         """P, the values of a patch that goes in."""
         return self.transformer.config.in_channels * prod(self.patch)
 
+    @property
+    def velocity_values(self) -> int:
+        """The values of a patch that comes out."""
+        return self.transformer.config.out_channels * prod(self.patch)
+
     def grid(self, sample: Tensor) -> Grid:
         """The token grid of a latent video `[B, C, F, H, W]`."""
         frames, height, width = (size // patch for size, patch in zip(sample.shape[2:], self.patch, strict=True))

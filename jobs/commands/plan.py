@@ -44,13 +44,14 @@ def run(options: PlanOptions) -> int:
         model=plan.facts,
         tokens=min(map(plan.num_tokens, plan.todo)),
         method=plan.settings.method,
+        num_passes=plan.least_passes,
         nodes=nodes,
     )
     gangs, on_gpus = num_gangs(options, spec, nodes), spec.num_gpus_per_rank > 0
     model = calibrate(plan.facts, plan.items, plan.known.finished, method=plan.settings.method, on_gpus=on_gpus)
     each = " and ".join(f"{amount:g} {name}" for name, amount in spec.rank.items() if amount)
     console.print(
-        f"on {where}: {count(gangs, 'gang')} of ulysses {layout.ulysses} x ring {layout.ring}, {each} a rank",
+        f"on {where}: {count(gangs, 'gang')} of {layout.words}, {each} a rank",
         soft_wrap=True,
     )
     if spec.num_gpus_per_rank and (need := check_gpu_memory(plan, layout, nodes)):

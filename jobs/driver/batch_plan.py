@@ -55,6 +55,11 @@ class Plan:
         """The passes of each step of an item."""
         return num_passes(self.facts.family, sampling_of(item, guides_of(self.settings)))
 
+    @property
+    def least_passes(self) -> int:
+        """The fewest that a step of any video to render has."""
+        return min(map(self.num_passes, self.todo), default=1)
+
 
 @uncollected()
 def make_plan(options: RenderOptions) -> Plan:
@@ -88,6 +93,11 @@ def make_plan(options: RenderOptions) -> Plan:
         batch=batch,
         known_of_batch=known_of_batch,
     )
+    if options.cfg == 2 and plan.todo and plan.least_passes < 2:
+        alone = next(item.id for item in plan.todo if plan.num_passes(item) < 2)
+        raise BadInput(
+            f"--cfg 2 gives each of two passes its own ranks, and video {alone} is not guided by a second one"
+        )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         check_folders(storage)
         check_encoder()

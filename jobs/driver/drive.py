@@ -42,10 +42,14 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
     options = plan.options
     with running_ray(options.address):
         layout, spec = gang_spec(
-            options, model=plan.facts, tokens=min(map(plan.num_tokens, plan.todo)), method=plan.settings.method
+            options,
+            model=plan.facts,
+            tokens=min(map(plan.num_tokens, plan.todo)),
+            method=plan.settings.method,
+            num_passes=plan.least_passes,
         )
-        if "auto" in (options.ulysses, options.ring):
-            console.print(f"layout: ulysses {layout.ulysses} x ring {layout.ring}")
+        if "auto" in (options.cfg, options.ulysses, options.ring):
+            console.print(f"layout: {layout.words}")
         if spec.num_gpus_per_rank:
             check_gpu_memory(plan, layout, cluster_nodes(options))
         _ask(plan, console, spec)

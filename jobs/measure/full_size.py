@@ -186,10 +186,14 @@ def read_request(options: FullSizeOptions) -> Request:
     methods = [resolve_method(name, options.cache_for(name), cross_attention=cross) for name in names]
     check_count("steps", options.steps, MOST["steps"])
     try:
-        layout = Layout(ulysses=options.ulysses, ring=options.ring)
+        layout = Layout(cfg=options.cfg, ulysses=options.ulysses, ring=options.ring)
         layout.check(heads=size.config.get("num_attention_heads", 24), tokens=grid[0] * grid[1] * grid[2])
     except ValueError as error:
         raise BadInput(str(error)) from error
+    if layout.cfg > 1 and size.negative_text_tokens is None:
+        raise BadInput(
+            f"--cfg {layout.cfg} gives each pass of guidance its own ranks, and {options.model} has one pass"
+        )
     return Request(model=options.model, size=size, grid=grid, methods=methods, num_steps=options.steps, layout=layout)
 
 

@@ -29,6 +29,8 @@ class RenderOptions:
     """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
+    cfg: Literal[1, 2, "auto"] = 1
+    """Parts of a video's ranks, each for one of the two passes of guidance; auto takes 2 where there are two."""
     ulysses: Auto = 1
     """Ranks that split the attention heads, all on one node; auto takes as many as the nodes and the model allow."""
     ring: Auto = 1
@@ -44,7 +46,7 @@ class RenderOptions:
     offload: tyro.conf.FlagCreatePairsOff[bool] = False
     """Keep text encoders and VAE in pinned host memory while they are not used."""
     gangs: Auto = 1
-    """Videos rendered at the same time, each by ulysses x ring ranks; auto fills the cluster, also as it changes."""
+    """Videos rendered at the same time, each by cfg x ulysses x ring ranks; auto fills the cluster as it grows."""
     nodes: Text = None
     """What a cluster that scales by itself may grow to, as in 4xCPU=96,GPU=8; gangs then wait for their nodes."""
     cpus_per_rank: Auto = "auto"

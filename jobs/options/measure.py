@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 import tyro
 
@@ -92,6 +93,8 @@ class FullSizeOptions(ComparedOptions):
     """Frames."""
     steps: int = 50
     """Denoising steps of full sampling."""
+    cfg: Literal[1, 2] = 1
+    """Parts of the ranks that each compute one of the two passes of guidance."""
     ulysses: int = 1
     """Ranks that split the attention heads."""
     ring: int = 1

@@ -32,7 +32,7 @@ class Conditions(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     fingerprint: str
-    layout: str  # Ulysses x Ring
+    layout: str  # Ulysses x Ring, behind the parts of guidance where there are several
     device: str
     versions: dict[str, str]  # of torch, of diffusers, and of the state that caching takes down
 
@@ -115,7 +115,8 @@ class Checkpoints:
         return [Marker.model_validate_json(text) for text in group.broadcast(texts)]
 
     def _conditions(self, engine: Engine, group: RankGroup) -> Conditions:
-        layout = f"{group.layout.ulysses}x{group.layout.ring}"
+        of_a_pass = f"{group.layout.ulysses}x{group.layout.ring}"
+        layout = f"{group.layout.cfg}x{of_a_pass}" if group.layout.cfg > 1 else of_a_pass
         versions = {"torch": torch.__version__, "diffusers": diffusers.__version__, "caching": str(STATE_VERSION)}
         return Conditions(fingerprint=self.fingerprint, layout=layout, device=_device(engine), versions=versions)
 

@@ -225,7 +225,7 @@ class RenderSession:
             flops=flops,
             flops_full=flops_full,
             seconds=Seconds(**clock.seconds),
-            layout=World(ulysses=layout.ulysses, ring=layout.ring, world_size=layout.world_size),
+            layout=World(cfg=layout.cfg, ulysses=layout.ulysses, ring=layout.ring, world_size=layout.world_size),
             device=self.device_name,
             versions={package: version(package) for package in VERSIONED},
             sha256=digest,

@@ -84,7 +84,7 @@ def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, me
         num_tokens = facts.num_tokens(height, width, num_frames)
         layout.check(heads=facts.heads, tokens=num_tokens)
         method.schedule.start(method.schedule.num_steps(steps))
-        _check_clusters(method, num_tokens, layout.world_size)
+        _check_clusters(method, num_tokens, layout.sequence_size)
 
     for line in lines:
         try:

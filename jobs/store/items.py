@@ -129,6 +129,7 @@ class Seconds(BaseModel):
 class World(BaseModel):
     """How the ranks were laid out."""
 
+    cfg: int = 1
     ulysses: int
     ring: int
     world_size: int

@@ -149,4 +149,4 @@ def test_a_cuda_build_of_torch_works_on_a_machine_without_gpu(tmp_path: Path):
 def test_the_process_group_must_have_the_size_of_the_layout(tmp_path: Path):
     with Gang(Layout(), tmp_path) as gang:
         (message,) = gang.run(work.raises, work.group_of_two)
-    assert message == "ulysses=2 x ring=1 needs 2 ranks, but the process group has 1."
+    assert message == "ulysses 2 x ring 1 needs 2 ranks, but the process group has 1."

@@ -165,14 +165,16 @@ def session_of(model, folder, **changes):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("ranks", "boundary"), [(1, None), (2, 0.6)], ids=["2.1", "2.2"])
-def test_wan_renders(tmp_path, ranks, boundary):
+@pytest.mark.parametrize(
+    ("degree", "boundary"), [("--ulysses=1", None), ("--ulysses=2", 0.6), ("--cfg=2", 0.6)], ids=["2.1", "2.2", "cfg"]
+)
+def test_wan_renders(tmp_path, degree, boundary):
     """`resca render` of two prompts, one of them guided in its own way, and again with nothing left to do."""
     model, prompts = save_tiny_wan(tmp_path / "model", boundary), tmp_path / "prompts.jsonl"
     of_its_own = {"guidance": 2, "negative_prompt": "blurry"}
     prompts.write_text(f'{{"prompt": "a cat walks on grass"}}\n{json.dumps({"prompt": "grass", **of_its_own})}\n')
     options = ["--steps", "9", "--height", "32", "--width", "48", "--num-frames", "9", "--method", "taylorseer"]
-    options += ["--interval", "3", "--ulysses", str(ranks), "--checkpoint-every", "1", "--offload"]
+    options += ["--interval", "3", degree, "--checkpoint-every", "1", "--offload"]
     command = ["render", str(prompts), "--out", str(tmp_path / "out"), "--model", str(model), *options]
     assert main(command) == 0
     videos = tmp_path / "out" / "videos"

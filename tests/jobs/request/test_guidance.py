@@ -4,6 +4,7 @@ import pytest
 
 from jobs.__main__ import main
 from jobs.driver.batch_plan import make_plan
+from jobs.errors import BadInput
 from jobs.models.wan import NEGATIVE_PROMPT
 from jobs.options.batch import RenderOptions
 from jobs.options.command_line import parse
@@ -50,6 +51,12 @@ def test_each_model_has_its_own(tmp_path, models):
         **{"guidance": 4.0, "guidance_2": 3.0},
         "negative_prompt": NEGATIVE_PROMPT,
     }
+
+
+def test_each_pass_has_its_own_ranks_where_there_are_two(tmp_path, models):
+    planned(tmp_path, models["one"], '{"prompt": "a cat"}', "--cfg", "2")
+    with pytest.raises(BadInput, match="video 0001 is not guided by a second one"):
+        planned(tmp_path, models["one"], '{"prompt": "a cat"}\n{"prompt": "grass", "guidance": 1}', "--cfg", "2")
 
 
 def test_what_is_asked_for_decides(tmp_path, models):
