@@ -13,7 +13,7 @@ from torch import nn
 from caching.models import family
 from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
-from jobs.models.directory import brings_its_class, read_family, transformers_of
+from jobs.models.directory import brings_its_class, models_of, read_family, transformers_of
 from jobs.models.family import Numbers
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
@@ -94,17 +94,18 @@ class Need:
 def models_at(directory: Path, dtype: torch.dtype) -> Models | None:
     """The models of a pipeline's directory without values; None where only their own code knows how large they are."""
     family = read_family(directory, str(directory))
-    kinds = transformers_of(directory, family), family.text_encoders, ("vae",)
-    if any(brings_its_class(directory / name) for names in kinds for name in names):
+    names = transformers_of(directory, family)
+    if any(brings_its_class(directory / name) for name in models_of(directory, family)):
         return None
+    of_vae = str(dtype).removeprefix("torch.")
     try:
         with torch.device("meta"):
-            transformers, text_encoders, (vae,) = (
-                [build(directory / name, dtype) for name in names] for names in kinds
-            )
+            transformers = [build(directory / name, dtype) for name in names]
+            texts = [build(directory / name, dtype) for name in family.text_encoders]
+            vae = build(directory / "vae", getattr(torch, family.vae_dtypes.get(of_vae, of_vae)))
     except (CannotStream, ValueError):  # or a configuration of a class that is not known here
         return None
-    return Models(transformers=transformers, vae=vae, text_encoders=text_encoders, text_tokens=family.text_tokens)
+    return Models(transformers=transformers, vae=vae, text_encoders=texts, text_tokens=family.text_tokens)
 
 
 class MemoryPlanner:

@@ -143,6 +143,8 @@ def test_models_are_those_of_from_pretrained(tmp_path, dtype, boundary):
             assert values.keys() == theirs.state_dict().keys()
             for key, value in theirs.state_dict().items():
                 assert values[key].dtype == value.dtype and torch.equal(values[key], value), key
+    expected.save_pretrained(tmp_path / "again")  # with what stays in float32
+    assert read_facts(str(tmp_path / "again")).dtype == dtype
 
 
 def test_a_model_in_bfloat16_comes_near_to_float32(tmp_path):

@@ -119,10 +119,12 @@ def test_what_would_come_to_nothing_is_refused(tmp_path, models, capsys, model, 
 
 
 def test_plan_and_doctor_know_such_models(tmp_path, models, capsys):
-    assert main(["plan", *arguments(tmp_path, models["two"], '{"prompt": "a cat"}')]) == 0
-    assert "1 video with" in capsys.readouterr().out
+    on_gpus = arguments(tmp_path, models["two"], '{"prompt": "a cat"}', "--nodes", "1xCPU=8,GPU=2", "--ulysses", "2")
+    assert main(["plan", *on_gpus]) == 0
+    told = capsys.readouterr().out
+    assert "1 video with" in told and "32x48x9 needs 3.0 GiB" in told
     main(["doctor", "--model", str(models["two"])])
-    assert f"{models['two']}: float32" in " ".join(capsys.readouterr().out.split()).replace(" ", " ")
+    assert ": float32, " in " ".join(capsys.readouterr().out.split())
 
 
 def test_a_model_with_a_noise_level_for_each_token_is_refused(tmp_path, models, capsys):
