@@ -1,16 +1,13 @@
 """Weights split over a video's ranks by FSDP2: what is split, what each rank holds of it, and what it sends.
 
-What is gathered at a time is a *unit*: a block, or an embedding. Every other weight stays whole on every rank, and so
-do the few of another number format than most: a unit is gathered in one.
+What is gathered at a time is a *unit*: a block, or an embedding. Every other weight stays whole on every rank.
 """
 
-from collections import Counter
 from collections.abc import Collection
 from dataclasses import dataclass
 from functools import partial
 from itertools import pairwise
 
-import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.distributed.device_mesh import DeviceMesh
@@ -32,8 +29,9 @@ def shard(module: nn.Module, group: RankGroup, *, whole: Collection[nn.Module] =
     """
     if group.world_size == 1:
         return
+    module.requires_grad_(False)  # FSDP2 gathers a unit of several number formats only where nothing is trained
     mesh = DeviceMesh.from_group(dist.distributed_c10d._get_default_group(), own_device().type)
-    kept, lists = _kept(module, whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
+    kept, lists = _kept(whole), [part for part in module.modules() if isinstance(part, nn.ModuleList)]
     following = {unit: later for blocks in lists for unit, later in pairwise(blocks)}
     gathering, places = _Gathering(group), _places(module)
     for unit in _once(units(module)):
@@ -131,7 +129,7 @@ def share_bytes(weight: Tensor, num_ranks: int) -> int:
 
 def held_bytes(module: nn.Module, num_ranks: int = 1, *, whole: Collection[nn.Module] = ()) -> int:
     """The weights and buffers that one of `num_ranks` ranks holds; the module itself may be on the meta device."""
-    kept = _kept(module, whole)
+    kept = _kept(whole)
     split = {parameter for unit in units(module) for parameter in _split_of(unit, kept)}
     weights = sum(share_bytes(each, num_ranks) if each in split else _bytes(each) for each in module.parameters())
     return weights + sum(_bytes(buffer) for buffer in module.buffers())
@@ -145,19 +143,14 @@ def gathered_bytes(module: nn.Module, num_ranks: int, *, whole: Collection[nn.Mo
     """
     if num_ranks == 1:
         return 0
-    kept = _kept(module, whole)
+    kept = _kept(whole)
     return max(
         2 * num_ranks * sum(share_bytes(each, num_ranks) for each in _split_of(unit, kept)) for unit in units(module)
     )
 
 
-def _kept(module: nn.Module, whole: Collection[nn.Module]) -> set[nn.Parameter]:
-    """What no rank has only its share of: the parts that are kept whole, and weights of another number format."""
-    sizes: Counter[torch.dtype] = Counter()
-    for parameter in module.parameters():
-        sizes[parameter.dtype] += parameter.numel()
-    of_others = {each for each in module.parameters() if each.dtype != sizes.most_common(1)[0][0]}
-    return of_others | {parameter for part in whole for parameter in part.parameters()}
+def _kept(whole: Collection[nn.Module]) -> set[nn.Parameter]:
+    return {parameter for part in whole for parameter in part.parameters()}
 
 
 def _split_of(unit: nn.Module, kept: set[nn.Parameter]) -> list[nn.Parameter]:

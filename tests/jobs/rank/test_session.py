@@ -147,7 +147,7 @@ def test_an_attention_kernel_that_does_not_work_here_is_named_before_the_model_i
 
 def test_an_attention_kernel_that_was_named_stands_in_the_sidecar(tiny_model, tmp_path):
     session = session_of(tiny_model, tmp_path, attention="math")
-    assert session.group.attention.kernel(torch.zeros(1)) == "math"
+    assert session.group.attention.kernels.kernel(torch.zeros(1)) == "math"
     assert session.run(item(**SIZE), 1)["attention"] == "math"
 
 
