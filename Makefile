@@ -18,7 +18,7 @@ test: lint
 	@$(MAKE) --no-print-directory --jobs=2 types tests
 
 tests: $(VENV)/installed-test
-	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadgroup --no-loadscope-reorder -m "not slow")
+	$(call timed,tests,OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile --no-loadscope-reorder -m "not slow")
 
 test-slow: $(VENV)/installed-test
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m slow

@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from xdist.remote import Producer
+from xdist.scheduler import LoadScopeScheduling
 
 if TYPE_CHECKING:  # it imports torch, which not every test needs
     from tests.fake_cuda import FakeCuda
@@ -18,13 +20,25 @@ os.environ["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{os.environ['PAT
 LONG = tuple(f"tests/{name}/" for name in ("jobs/survival", "cluster", "ray_configs", "jobs/rank", "jobs", "caching"))
 
 
-@pytest.hookimpl(tryfirst=True)
+# They share one process with a GPU that is not there, which takes long to start.
+ON_FAKE_CUDA = ("jobs/measure/test_memory.py", "caching/test_on_fake_cuda.py", "parallel/test_on_fake_cuda.py")
+
+
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of a process stay together, and so do all that share the process with a GPU that is not there."""
     items.sort(key=lambda item: next((place for place, name in enumerate(LONG) if item.nodeid.startswith(name)), 99))
-    for item in items:
-        on_fake_cuda = "fake_cuda" in getattr(item, "fixturenames", ())
-        item.add_marker(pytest.mark.xdist_group("fake_cuda" if on_fake_cuda else item.nodeid.partition("::")[0]))
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_make_scheduler(config: pytest.Config, log: Producer) -> LoadScopeScheduling:
+    return ByFile(config, log)
+
+
+class ByFile(LoadScopeScheduling):
+    """A file stays on one process, and so do all files on a GPU that is not there."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = nodeid.partition("::")[0]
+        return "a GPU that is not there" if file.endswith(ON_FAKE_CUDA) else file
 
 
 @pytest.fixture(scope="session")

@@ -298,7 +298,7 @@ def new_gang(left_by_ranks, tmp_path_factory):
 
 
 @pytest.mark.timeout(300)
-@pytest.mark.parametrize("layout", LAYOUTS)
+@pytest.mark.parametrize("layout", [LAYOUTS[0], pytest.param(LAYOUTS[1], marks=pytest.mark.slow)])
 def test_ranks_go_on_in_new_processes_to_the_same_bits(left_by_ranks, new_gang, layout):
     new_gang.layout = layout
     for name in SHARDED:
