@@ -5,7 +5,7 @@ C channels.
 """
 
 import io
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Protocol, TypeVar
 
@@ -21,6 +21,7 @@ from parallel.layout import Layout
 from parallel.local_attention import Attention
 from parallel.rank_group import RankGroup
 from parallel.single import LocalEngine, SingleGroup
+from parallel.subgroups import make_subgroups, world_unbound
 from parallel.watch import Watch
 
 DEADLINE_S = 600.0
@@ -116,9 +117,9 @@ class SequenceGroup:
         self.device = own_device()
         shares_tokens = layout.sequence_size > 1 or layout.world_size == 1
         self._engine = ENGINES[engine] if shares_tokens else LocalEngine()
-        with _world_unbound():
+        with world_unbound():
             self._attention = self._engine.start(layout, self.counter, attention or Choice())
-            self._sequence, self._counterparts = _make_groups(layout)
+            self._sequence, self._counterparts = make_subgroups(layout)
         self._watch = Watch(deadline_s, self.device)
 
     @property
@@ -267,39 +268,6 @@ class SequenceGroup:
         self.counter.book(collective, payload_bytes, num_ranks)
         with self._watch.over(collective):
             yield
-
-
-def _make_groups(layout: Layout) -> tuple[dist.ProcessGroup | None, dist.ProcessGroup | None]:
-    """Those who share this rank's tokens, and those who hold the same ones in other parts; None for all and for nobody.
-
-    Every rank makes all groups in the same order, as torch wants it.
-    """
-    size = layout.sequence_size
-    parts = [[part * size + number for number in range(size)] for part in range(layout.cfg)]
-    return (_own_group(parts), _own_group(list(zip(*parts, strict=True)))) if layout.cfg > 1 else (None, None)
-
-
-def _own_group(groups: Sequence[Sequence[int]]) -> dist.ProcessGroup:
-    """Of the groups of ranks, which all are made, the one with this rank."""
-    made = {ranks: dist.new_group(list(ranks)) for ranks in map(tuple, groups)}
-    [own] = [group for ranks, group in made.items() if dist.get_rank() in ranks]
-    assert isinstance(own, dist.ProcessGroup)
-    return own
-
-
-@contextmanager
-def _world_unbound() -> Iterator[None]:
-    """Groups that are made in the block get a communicator of their own, when they are used first.
-
-    While the default process group is bound to a device, each group would be split from its communicator, which all
-    ranks take part in, members or not: more than a hundred times, for two groups that are used.
-    """
-    world = dist.distributed_c10d._get_default_group()
-    device, world.bound_device_id = world.bound_device_id, None
-    try:
-        yield
-    finally:
-        world.bound_device_id = device
 
 
 def _num_bytes(tensor: Tensor) -> int:

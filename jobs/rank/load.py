@@ -53,8 +53,7 @@ def load_pipeline(
         variant: which of several weights to take; components without them have their plain ones, as in diffusers.
         with_text: False leaves out the text encoders, where prompts arrive encoded.
         ranks: split the weights of transformers and text encoders over these ranks; all of them call this at once.
-        offload: keep text encoders, VAE and, where there are several, the transformers in pinned host memory;
-            `on_device` has them elsewhere for a while.
+        offload: keep text encoders, VAE and transformers that take turns in pinned host memory, but while in use.
         own_code: run the Python files that lie beside the weights, where a model names classes of its own.
         fp8: keep the weights of transformer and text encoders in 8 bits.
     """
