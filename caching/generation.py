@@ -4,7 +4,6 @@ Legend: B batch, N local tokens, P values of a patch, D hidden width.
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 from dataclasses import asdict, dataclass, field
 
 import torch
@@ -152,10 +151,11 @@ class Generation:
     def _run(self, each: Pass, step: Step) -> Tensor:
         computes, group = self.is_dense or not self._is_fresh(each), step.site.group
         group.mark("dense" if computes else "sparse", step.number, len(self.levels) - step.number)
-        if computes:
-            each.dense_at = step.number
-        keep = computes and self.clock.may_be_sparse_after(step.number - 1)
-        with step.site.timed("dense") if computes else nullcontext():
-            velocity = self.parted.run(each, step, computes=computes, keep=keep)
+        if not computes:
+            return self.parted.run(each, step, computes=False, keep=False)
+        each.dense_at = step.number
+        keep = self.clock.may_be_sparse_after(step.number - 1)
+        with step.site.timed("dense"):
+            velocity = self.parted.run(each, step, computes=True, keep=keep)
         self.progress.peak_cache_bytes = max(self.progress.peak_cache_bytes, self.cache_bytes)
         return velocity

@@ -59,7 +59,7 @@ class PartedStep:
             batch, num_tokens, _ = step.patches.shape
             shape = batch, num_tokens, step.adapter.velocity_values
             answer = torch.full(shape, torch.nan, device=step.patches.device)
-            self.waiting.append(Call(part=part, each=each, step=step, keep=computes and keep, answer=answer))
+            self.waiting.append(Call(part=part, each=each, step=step, keep=keep, answer=answer))
         if self.num_calls == self.group.num_parts:
             self._exchange(computes=computes)
         return answer

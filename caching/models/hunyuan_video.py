@@ -8,12 +8,11 @@ from diffusers import HunyuanVideoTransformer3DModel
 from torch import Tensor
 
 from caching.models.adapter import Inputs
-from caching.models.patches import VideoPatches
 from caching.models.state import Grid, Rotary, State
-from caching.models.two_stream import TwoStreamAdapter
+from caching.models.two_stream import TwoStreamVideo
 
 
-class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
+class HunyuanVideoAdapter(TwoStreamVideo):
     """Runs the model's own modules on patches instead of a latent video, so that any tokens can be computed alone."""
 
     published_fit = (7.33226126e02, -4.01131952e02, 6.75869174e01, -3.14987800, 9.61237896e-02)
@@ -24,7 +23,6 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
         config = self.transformer.config
         if config.image_condition_type is not None:
             raise ValueError("image-conditioned HunyuanVideo models are not supported; use the text-to-video model")
-        self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
 
     def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
         """Inputs of the right shapes, to count with."""
@@ -36,11 +34,6 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
             pooled_projections=torch.ones(1, config.pooled_projection_dim, device=device),
             guidance=torch.ones(1, device=device),
         )
-
-    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
-        """Rotary cosines and sines of every token, each `[N, head width]`."""
-        size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
-        return self.transformer.rope(torch.empty(1, 1, *size, device=device))
 
     def embed(
         self,
@@ -58,8 +51,3 @@ class HunyuanVideoAdapter(VideoPatches, TwoStreamAdapter):
         refined: Tensor = model.context_embedder(prompt, timestep, mask) if text is None else text
         tokens = self.embed_patches(patches, model.x_embedder.proj)
         return State(tokens, refined, modulation[:, None], rotary)
-
-    def run(self, index: int, state: State) -> State:
-        """Run one block on the tokens of `state`."""
-        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], None, state.rotary)
-        return State(tokens, text, state.modulation, state.rotary)

@@ -7,24 +7,17 @@ Legend: B batch, N tokens, P values of a patch, D hidden width, L text tokens, C
 """
 
 import torch
-from diffusers import HunyuanVideo15Transformer3DModel
 from torch import Tensor
 
 from caching.models.adapter import Inputs
-from caching.models.patches import VideoPatches
 from caching.models.state import Grid, Rotary, State
-from caching.models.two_stream import TwoStreamAdapter
+from caching.models.two_stream import TwoStreamVideo
 
 PROMPT, GLYPHS, IMAGE = 0, 1, 2  # the kinds of text, as the model numbers them
 
 
-class HunyuanVideo15Adapter(VideoPatches, TwoStreamAdapter):
+class HunyuanVideo15Adapter(TwoStreamVideo):
     """Runs the model's own modules on patches instead of a latent video, so that any tokens can be computed alone."""
-
-    def __init__(self, transformer: HunyuanVideo15Transformer3DModel) -> None:
-        super().__init__(transformer)
-        config = self.transformer.config
-        self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
 
     def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
         """Inputs of the right shapes, to count with: a prompt without glyphs, and no image."""
@@ -37,11 +30,6 @@ class HunyuanVideo15Adapter(VideoPatches, TwoStreamAdapter):
             encoder_attention_mask_2=torch.ones(1, 0, device=device),
             image_embeds=torch.ones(1, 0, config.image_embed_dim, device=device),
         )
-
-    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
-        """Rotary cosines and sines of every token, each `[N, head width]`."""
-        size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
-        return self.transformer.rope(torch.empty(1, 1, *size, device=device))
 
     def embed(
         self,
@@ -59,11 +47,6 @@ class HunyuanVideo15Adapter(VideoPatches, TwoStreamAdapter):
         tokens = self.embed_patches(patches, self.transformer.x_embedder.proj, grid)
         modulation = self._time(inputs["timestep"], inputs.get("timestep_r"))[:, None]
         return State(tokens, self._text(inputs) if text is None else text, modulation, rotary)
-
-    def run(self, index: int, state: State) -> State:
-        """Run one block on the tokens of `state`."""
-        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], None, state.rotary)
-        return State(tokens, text, state.modulation, state.rotary)
 
     def _time(self, timestep: Tensor, until: Tensor | None) -> Tensor:
         """The embedded time `[B, D]`, and with it, in models that jump (MeanFlow), that until which they do.

@@ -2,11 +2,13 @@
 
 from collections.abc import Iterable
 
+import torch
 from torch import Tensor, nn
 
 from caching.attention import JointProcessor, Router
 from caching.models.adapter import AttentionModule, BlockAdapter, FeedForward
-from caching.models.state import State
+from caching.models.patches import VideoPatches
+from caching.models.state import Grid, Rotary, State
 
 
 class TwoStreamAdapter(BlockAdapter):
@@ -66,3 +68,22 @@ class TwoStreamAdapter(BlockAdapter):
     def head(self, state: State) -> Tensor:
         """The velocity as patches `[B, N, P]`."""
         return self.transformer.proj_out(self.transformer.norm_out(state.tokens, state.modulation[:, 0]))
+
+
+class TwoStreamVideo(VideoPatches, TwoStreamAdapter):
+    """What HunyuanVideo's versions share: how a video becomes patches, where they are, and how a block is called."""
+
+    def __init__(self, transformer: nn.Module) -> None:
+        super().__init__(transformer)
+        config = self.transformer.config
+        self.patch = (config.patch_size_t, config.patch_size, config.patch_size)
+
+    def rotary(self, grid: Grid, device: torch.device) -> Rotary:
+        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        size = [tokens * patch for tokens, patch in zip(grid, self.patch, strict=True)]
+        return self.transformer.rope(torch.empty(1, 1, *size, device=device))
+
+    def run(self, index: int, state: State) -> State:
+        """Run one block on the tokens of `state`."""
+        tokens, text = self.block_list[index](state.tokens, state.text, state.modulation[:, 0], None, state.rotary)
+        return State(tokens, text, state.modulation, state.rotary)
