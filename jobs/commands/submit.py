@@ -17,6 +17,7 @@ from cluster.token import keep_private
 from jobs.commands.follow import follow
 from jobs.console import make_console
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
+from jobs.models.demos import DEMOS
 from jobs.options.batch import RenderOptions, SubmitOptions
 from jobs.options.shared import MethodOptions, VideoOptions
 from jobs.request.checks import check_numbers
@@ -62,7 +63,7 @@ def _check_reachable_later(options: SubmitOptions) -> None:
         raise BadInput("--json and --address are for render; the job attaches to the cluster that it is submitted to")
     for recipe in [path for path in _files(options).values() if path != options.prompts]:
         read_recipe(recipe)
-    if os.path.exists(options.model) and options.model != "demo" and not Path(options.model).is_absolute():
+    if os.path.exists(options.model) and options.model not in DEMOS and not Path(options.model).is_absolute():
         raise BadInput(f"--model {options.model} is a relative path; give one that every node sees, or a hub id")
     if directory_of(options.out) and not Path(with_lower_scheme(options.out).removeprefix("file://")).is_absolute():
         raise BadInput(f"--out {options.out} is a relative path; give one that every node sees, or a URL")
@@ -98,8 +99,8 @@ def _package(options: SubmitOptions) -> Iterator[Path]:
         folder = Path(place) / "resca"
         for package in PACKAGES:
             shutil.copytree(ROOT / package, folder / package, ignore=LEFT_OUT)
-        if options.model != "demo":
-            shutil.rmtree(folder / "jobs" / "demo" / "model", ignore_errors=True)
+        for directory in (path for name, path in DEMOS.items() if name != options.model):
+            shutil.rmtree(folder / directory.relative_to(ROOT), ignore_errors=True)
         for name, path in _files(options).items():
             shutil.copyfile(path, folder / name)
         yield folder

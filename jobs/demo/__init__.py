@@ -1,6 +1,5 @@
-"""The demo model that ships with the project: its data, its training, and how well it does."""
+"""The demo models that ship with the project: their data, their training, and how well they do."""
 
 from pathlib import Path
 
-MODEL_DIRECTORY = Path(__file__).parent / "model"
 PROMPTS_FILE = Path(__file__).parent / "prompts.txt"

@@ -1,6 +1,6 @@
-"""Train the demo model from nothing and save it as a diffusers pipeline.
+"""Train a demo model from nothing and save it as a diffusers pipeline.
 
-python -m jobs.demo.train --out jobs/demo/model
+python -m jobs.demo.train --model demo-wan --out out/demo-wan
 """
 
 import json
@@ -8,33 +8,31 @@ import platform
 import time
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 import tyro
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers import DiffusionPipeline, ModelMixin
 
-from jobs.demo import MODEL_DIRECTORY
-from jobs.demo.architecture import build_pipeline, build_transformer
+from jobs.demo.hunyuan_video import HunyuanVideoDemo
 from jobs.demo.scenes import Scene, sample_scenes, scene_of, vocabulary
-from jobs.demo.train_transformer import (
-    TEMPLATE,
-    Course,
-    Dataset,
-    encode_captions,
-    encode_videos,
-    train_transformer,
-)
+from jobs.demo.train_transformer import Course, Dataset, encode_videos, train_transformer
 from jobs.demo.train_vae import train_vae
+from jobs.demo.trainee import Trainee, VideoVae
+from jobs.demo.wan import WanDemo
+from jobs.models.family import GenerationDefaults
 
-GENERATION = {"height": 128, "width": 128, "num_frames": 41, "fps": 12, "steps": 50, "dtype": "float32"}
+TRAINEES: dict[str, Trainee[Any, Any, Any]] = {"demo": HunyuanVideoDemo(), "demo-wan": WanDemo()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """What the shipped weights were trained with."""
 
-    out: Path = MODEL_DIRECTORY
-    """Where the pipeline is written."""
+    model: Literal["demo", "demo-wan"] = "demo"
+    """Which of the two."""
+    out: Path | None = None
+    """Where the pipeline is written; by default over the shipped one."""
     work: Path = Path("out/training")
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
@@ -45,24 +43,26 @@ class Training:
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
+    @property
+    def trainee(self) -> Trainee[Any, Any, Any]:
+        """The model as its training sees it."""
+        return TRAINEES[self.model]
+
 
 def main(training: Training) -> None:
     """Train the VAE, encode the videos, train the transformer, save the pipeline."""
     torch.manual_seed(training.seed)
-    device, started = torch.device(training.device), time.monotonic()
+    trainee, device, started = training.trainee, torch.device(training.device), time.monotonic()
     training.work.mkdir(parents=True, exist_ok=True)
     vae = _vae(training, device)
     scenes = sample_scenes(training.videos, training.seed, held_out=False)
-    latents = _latents(training, vae, scenes, device)
-    vae.register_to_config(scaling_factor=float(1 / latents.float().std()), _name_or_path="")
-    pipeline = build_pipeline(vocabulary(), vae, _transformer(training))
+    latents = trainee.scale(vae, _latents(training, vae, scenes, device))
+    pipeline = trainee.build_pipeline(vocabulary(), vae, _transformer(training))
     transformer, losses = train_transformer(
-        pipeline.transformer.to(device),
-        _dataset(pipeline, latents * vae.config["scaling_factor"], scenes),
-        training.course,
+        trainee, pipeline.transformer.to(device), _dataset(trainee, pipeline, latents, scenes), training.course
     )
     pipeline.transformer = transformer
-    save(pipeline, training.out)
+    save(pipeline, training.out or trainee.directory, trainee.defaults)
     report = {
         **{key: str(value) for key, value in asdict(training).items()},
         "final_loss": sum(losses[-100:]) / len(losses[-100:]),
@@ -74,49 +74,55 @@ def main(training: Training) -> None:
     print(json.dumps(report, indent=2))
 
 
-def save(pipeline: HunyuanVideoPipeline, directory: Path) -> None:
+def save(pipeline: DiffusionPipeline, directory: Path, defaults: GenerationDefaults) -> None:
     """Save a pipeline with half-precision weights, and the sizes that it was made for."""
     pipeline.to("cpu", torch.float16).save_pretrained(directory, safe_serialization=True)
-    defaults = {**GENERATION, "prompt_template": TEMPLATE}
-    (directory / "resca.json").write_text(json.dumps(defaults, indent=2) + "\n")
+    (directory / "resca.json").write_text(json.dumps(defaults.model_dump(exclude_unset=True), indent=2) + "\n")
 
 
-def _dataset(pipeline: HunyuanVideoPipeline, latents: torch.Tensor, scenes: list[Scene]) -> Dataset:
+def _dataset(
+    trainee: Trainee[Any, Any, Any], pipeline: DiffusionPipeline, latents: torch.Tensor, scenes: list[Scene]
+) -> Dataset:
     captions = sorted({scene.caption for scene in scenes})
     stills = [scene.still_caption for caption in captions if (scene := scene_of(caption))]
     return Dataset(
         latents=latents,
         caption_of=torch.tensor([captions.index(scene.caption) for scene in scenes]),
-        text=encode_captions(pipeline, captions),
-        still_text=encode_captions(pipeline, stills),
+        text=trainee.encode_captions(pipeline, captions),
+        still_text=trainee.encode_captions(pipeline, stills),
+        no_text=trainee.encode_captions(pipeline, [""]) if trainee.caption_drop else (),
+        caption_drop=trainee.caption_drop,
     )
 
 
-def _vae(training: Training, device: torch.device) -> AutoencoderKLHunyuanVideo:
+def _vae(training: Training, device: torch.device) -> VideoVae:
     stage = training.work / "vae"
     if not stage.exists():
-        vae, error = train_vae(device=device, seed=training.seed)
+        new = training.trainee.build_vae()
+        vae, error = train_vae(new, training.trainee.stages, device=device, seed=training.seed)
         print(f"vae: L1 error {error:.4f}")
         vae.save_pretrained(stage)
-    vae = AutoencoderKLHunyuanVideo.from_pretrained(stage)
+    vae = training.trainee.load_vae(stage)
     torch.nn.Module.to(vae, device)
     return vae.eval()
 
 
-def _transformer(training: Training) -> HunyuanVideoTransformer3DModel:
+def _transformer(training: Training) -> ModelMixin:
     if training.start is None:
-        return build_transformer()
-    transformer = HunyuanVideoTransformer3DModel.from_pretrained(training.start / "transformer").float()
+        return training.trainee.build_transformer()
+    transformer = training.trainee.load_transformer(training.start / "transformer").float()
     transformer.register_to_config(_name_or_path="")
     return transformer
 
 
-def _latents(
-    training: Training, vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], device: torch.device
-) -> torch.Tensor:
+def _latents(training: Training, vae: VideoVae, scenes: list[Scene], device: torch.device) -> torch.Tensor:
     stage = training.work / f"latents-{training.videos}-{training.seed}.pt"
     if not stage.exists():
-        torch.save(encode_videos(vae, scenes, training.seed, device), stage)
+        defaults = training.trainee.defaults
+        latents = encode_videos(
+            vae, scenes, training.seed, num_frames=defaults.num_frames, side=defaults.height, device=device
+        )
+        torch.save(latents, stage)
     return torch.load(stage, weights_only=True)
 
 

@@ -1,32 +1,27 @@
-"""Training of the demo model's transformer: flow matching on the VAE's latents.
+"""Training of a demo model's transformer: flow matching on the VAE's latents.
 
-Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
+Legend: C latent channels, F H W latent frames, height and width.
 """
 
 import copy
 import time
 from contextlib import nullcontext
 from dataclasses import dataclass
+from functools import partial
+from typing import Any
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, HunyuanVideoPipeline, HunyuanVideoTransformer3DModel
+from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.demo.scenes import Scene, draw
+from jobs.demo.trainee import Trainee, Transformer, VideoVae
 
-TEMPLATE = {"template": "{}", "crop_start": 0}
-SHIFT = 7.0  # of the scheduler that samples
 EMA_DECAY = 0.998
-
-
-@dataclass(frozen=True, kw_only=True)
-class TextFeatures:
-    """What the frozen text encoders say of each caption."""
-
-    tokens: Tensor  # [captions, L, D]
-    pooled: Tensor  # [captions, D]
+BLOCKS = ("blocks.", "transformer_blocks.", "single_transformer_blocks.")
+Text = tuple[Tensor, ...]  # what the frozen text encoders say of each caption, the first dimension
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -46,29 +41,21 @@ class Course:
 
 
 @torch.no_grad()
-def encode_videos(vae: AutoencoderKLHunyuanVideo, scenes: list[Scene], seed: int, device: torch.device) -> Tensor:
+def encode_videos(
+    vae: VideoVae, scenes: list[Scene], seed: int, *, num_frames: int, side: int, device: torch.device
+) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
     vae = copy.deepcopy(vae)
     nn.Module.to(vae, torch.bfloat16)  # diffusers wraps `to` such that type checkers take it for a function
     for index, scene in enumerate(scenes):
-        video = draw(scene, seed + index).permute(3, 0, 1, 2)[None] * 2 - 1
+        video = (
+            draw(scene, seed + index, num_frames=num_frames, height=side, width=side).permute(3, 0, 1, 2)[None] * 2 - 1
+        )
         latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())
         if index % 200 == 0:
             print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)
     return torch.cat(latents)
-
-
-@torch.no_grad()
-def encode_captions(pipeline: HunyuanVideoPipeline, captions: list[str]) -> TextFeatures:
-    """Encode captions once; all have the same number of words, so no padding is kept."""
-    tokens, pooled = [], []
-    for caption in captions:
-        embeds, pooled_embeds, mask = pipeline.encode_prompt(caption, prompt_template=TEMPLATE)
-        assert mask is not None
-        tokens.append(embeds[:, : int(mask.sum())])
-        pooled.append(pooled_embeds)
-    return TextFeatures(tokens=torch.cat(tokens), pooled=torch.cat(pooled))
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -79,28 +66,39 @@ class Dataset:
     """`[N, C, F, H, W]`, scaled to unit variance."""
     caption_of: Tensor
     """The index of each video's caption, `[N]`."""
-    text: TextFeatures
-    still_text: TextFeatures
+    text: Text
+    still_text: Text
     """What is said of a single frame of a video with that caption."""
+    no_text: Text = ()
+    """Of an empty caption, each with a first dimension of 1."""
+    caption_drop: float = 0.0
+    """The part that sees it."""
 
-    def videos(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
-        """Whole videos `[count, C, F, H, W]`, their text `[count, L, D]` and pooled text `[count, D]`."""
+    def videos(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
+        """Whole videos `[count, C, F, H, W]`, and their text."""
         index = torch.randint(len(self.latents), (count,), generator=generator)
-        captions = self.caption_of[index]
-        return self.latents[index].float(), self.text.tokens[captions], self.text.pooled[captions]
+        return self.latents[index].float(), *self._said(self.text, index, generator)
 
-    def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, Tensor, Tensor]:
+    def stills(self, count: int, generator: torch.Generator) -> tuple[Tensor, ...]:
         """Single latent frames `[count, C, 1, H, W]` from anywhere in the videos, and their text."""
         index = torch.randint(len(self.latents), (count,), generator=generator)
         frame = torch.randint(self.latents.shape[2], (count,), generator=generator)
-        captions = self.caption_of[index]
         stills = self.latents[index, :, frame].unsqueeze(2).float()
-        return stills, self.still_text.tokens[captions], self.still_text.pooled[captions]
+        return stills, *self._said(self.still_text, index, generator)
+
+    def _said(self, text: Text, index: Tensor, generator: torch.Generator) -> Text:
+        said = tuple(each[self.caption_of[index]] for each in text)
+        if not self.no_text:
+            return said
+        dropped = torch.rand(len(index), generator=generator) < self.caption_drop
+        for each, nothing in zip(said, self.no_text, strict=True):
+            each[dropped] = nothing
+        return said
 
 
 def train_transformer(
-    transformer: HunyuanVideoTransformer3DModel, data: Dataset, course: Course
-) -> tuple[HunyuanVideoTransformer3DModel, list[float]]:
+    trainee: Trainee[Any, Transformer, Any], transformer: Transformer, data: Dataset, course: Course
+) -> tuple[Transformer, list[float]]:
     """Train by flow matching; shapes are learned mostly from stills, of which a second of training holds many.
 
     Returns the moving average of the weights and the loss of every step on whole videos.
@@ -111,15 +109,15 @@ def train_transformer(
     optimizers = make_optimizers(transformer, course.learning_rate)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(course.steps)) for optimizer in optimizers]
     # Without the pattern matcher the plain attention of stills stays plain.
-    step_loss = torch.compile(flow_matching_loss, options={"pattern_matcher": False})
+    step_loss = torch.compile(partial(flow_matching_loss, trainee, transformer), options={"pattern_matcher": False})
     for step in range(course.steps):
         stills = step < course.still_part * course.steps
         stills &= torch.rand((), generator=generator).item() >= course.videos_among_stills
         clean, *text = data.stills(course.still_batch, generator) if stills else data.videos(course.batch, generator)
-        noise, sigma = torch.randn(clean.shape, generator=generator), sample_sigma(len(clean), generator)
+        noise, sigma = torch.randn(clean.shape, generator=generator), sample_sigma(len(clean), trainee.shift, generator)
         inputs = [tensor.to(device) for tensor in (clean, noise, sigma, *text)]
         with torch.autocast(device.type, torch.bfloat16), attention_of(stills, device):
-            loss = step_loss(transformer, *inputs)
+            loss = step_loss(*inputs)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
@@ -143,38 +141,31 @@ def attention_of(stills: bool, device: torch.device):
 
 
 def flow_matching_loss(
-    transformer: HunyuanVideoTransformer3DModel,
+    trainee: Trainee[Any, Transformer, Any],
+    transformer: Transformer,
     clean: Tensor,
     noise: Tensor,
     sigma: Tensor,
-    tokens: Tensor,
-    pooled: Tensor,
+    *text: Tensor,
 ) -> Tensor:
     """Mean squared error of the predicted velocity `noise - clean` at `(1 - sigma) * clean + sigma * noise`."""
     weight = sigma.view(-1, 1, 1, 1, 1)
-    velocity = transformer(
-        hidden_states=(1 - weight) * clean + weight * noise,
-        timestep=sigma * 1000,
-        encoder_hidden_states=tokens,
-        encoder_attention_mask=torch.ones(tokens.shape[:2], device=tokens.device),
-        pooled_projections=pooled,
-        return_dict=False,
-    )[0]
+    velocity = trainee.velocity(transformer, (1 - weight) * clean + weight * noise, sigma, *text)
     return F.mse_loss(velocity.float(), noise - clean)
 
 
-def sample_sigma(batch: int, generator: torch.Generator) -> Tensor:
+def sample_sigma(batch: int, shift: float, generator: torch.Generator) -> Tensor:
     """Noise levels: half of them spread as the sampler's steps are, half evenly."""
     even = torch.rand(batch, generator=generator)
-    shifted = SHIFT * even / (1 + (SHIFT - 1) * even)
+    shifted = shift * even / (1 + (shift - 1) * even)
     return torch.where(torch.rand(batch, generator=generator) < 0.5, shifted, even)
 
 
-def make_optimizers(transformer: HunyuanVideoTransformer3DModel, learning_rate: float) -> list[torch.optim.Optimizer]:
+def make_optimizers(transformer: ModelMixin, learning_rate: float) -> list[torch.optim.Optimizer]:
     """Muon for the matrices of the blocks, AdamW for everything else."""
     matrices, others = [], []
     for name, parameter in transformer.named_parameters():
-        hidden = "transformer_blocks." in name and parameter.ndim == 2 and ".norm" not in name
+        hidden = name.startswith(BLOCKS) and parameter.ndim == 2 and ".norm" not in name
         (matrices if hidden else others).append(parameter)
     return [
         torch.optim.Muon(matrices, lr=learning_rate, weight_decay=0.01, adjust_lr_fn="match_rms_adamw"),

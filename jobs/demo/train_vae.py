@@ -1,52 +1,25 @@
-"""Training of the demo model's video VAE.
+"""Training of a demo model's video VAE.
 
 Legend: B batch, C colour channels, F frames, H height, W width.
 """
 
 import time
-from dataclasses import dataclass
 from random import Random
 
 import torch
-from diffusers import AutoencoderKLHunyuanVideo
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.demo.architecture import LATENT_CHANNELS, build_vae
 from jobs.demo.scenes import draw, sample_scenes
+from jobs.demo.trainee import LATENT_CHANNELS, Stage, Vae, VideoVae
 
 KL_WEIGHT = 1e-4
 
 
-@dataclass(frozen=True, kw_only=True)
-class Stage:
-    """Steps on scenes of one size, under one warm-up and one cool-down of the learning rate."""
-
-    steps: int
-    batch: int
-    frames: int
-    side: int
-    learning_rate: float = 8e-4
-    decoder_only: bool = False
-
-
-# Whole scenes, because group norms see the statistics of the view: first small and short ones, then as long as a tile
-# of the VAE, last of the size that is rendered.
-STAGES = (
-    Stage(steps=1500, batch=2, frames=9, side=64),
-    Stage(steps=600, batch=2, frames=17, side=64, learning_rate=5e-4),
-    Stage(steps=70, batch=2, frames=17, side=128, learning_rate=3e-4),
-)
-
-
-def train_vae(
-    *, stages: tuple[Stage, ...] = STAGES, device: torch.device, seed: int = 0
-) -> tuple[AutoencoderKLHunyuanVideo, float]:
-    """Train the VAE on drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
-    torch.manual_seed(seed)
+def train_vae(vae: Vae, stages: tuple[Stage, ...], *, device: torch.device, seed: int = 0) -> tuple[Vae, float]:
+    """Train a new VAE on drawn videos; return it with its last smoothed L1 error (pixels in -1..1)."""
     random = Random(seed)
-    vae = build_vae().train()
-    torch.nn.Module.to(vae, device)
+    torch.nn.Module.to(vae.train(), device)
     initialise(vae)
     error = 1.0
     for stage in stages:
@@ -54,7 +27,7 @@ def train_vae(
     return vae.eval(), error
 
 
-def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, random: Random) -> float:
+def run_stage(vae: VideoVae, stage: Stage, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
     vae.encoder.requires_grad_(not stage.decoder_only)
     vae.quant_conv.requires_grad_(not stage.decoder_only)
@@ -81,14 +54,14 @@ def run_stage(vae: AutoencoderKLHunyuanVideo, stage: Stage, random: Random) -> f
     return smoothed
 
 
-def initialise(vae: AutoencoderKLHunyuanVideo) -> None:
+def initialise(vae: VideoVae) -> None:
     """Begin as a linear autoencoder (silent residual branches) with little noise, which learns several times faster."""
     for name, module in vae.named_modules():
-        if isinstance(module, torch.nn.Conv3d):
+        if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
             torch.nn.init.kaiming_normal_(module.weight, nonlinearity="linear")
             if module.bias is not None:
                 torch.nn.init.zeros_(module.bias)
-            if name.endswith("conv2.conv"):
+            if name.endswith(("conv2", "conv2.conv")):
                 torch.nn.init.zeros_(module.weight)
     bias = vae.quant_conv.bias
     assert bias is not None
@@ -107,7 +80,7 @@ def draw_batch(random: Random, stage: Stage) -> Tensor:
     return torch.stack(windows).permute(0, 4, 1, 2, 3) * 2 - 1
 
 
-def reconstruct(vae: AutoencoderKLHunyuanVideo, video: Tensor) -> tuple[Tensor, Tensor]:
+def reconstruct(vae: VideoVae, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode, sample and decode; return the reconstruction and the mean KL divergence of a latent value."""
     posterior = vae.encode(video, return_dict=False)[0]
     reconstruction = vae.decode(posterior.sample(), return_dict=False)[0]

@@ -11,6 +11,7 @@ from cluster.gpus import Gpu, seen_by_driver
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
+from jobs.models.demos import DEMOS
 from jobs.models.facts import local_directory, read_facts
 from jobs.models.family import num_passes
 from jobs.options.batch import DoctorOptions, RenderOptions
@@ -80,7 +81,7 @@ def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Itera
 
 
 def _without(options: DoctorOptions) -> Finding:
-    if options.model == "demo" or address_of(options):
+    if options.model in DEMOS or address_of(options):
         return ok("none on this machine")
     return warning("none on this machine", "without one a full-size video takes days; name a cluster with --address")
 

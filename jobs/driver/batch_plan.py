@@ -150,7 +150,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> Ba
         variant=facts.variant,
         attention=None if options.attention == AUTO else options.attention,
         weights=FP8 if options.weights == FP8 else None,
-        method=resolve_method(options.method, options.cache, facts.plans),
+        method=resolve_method(options.method, options.cache, facts.plans, cross_attention=facts.family.cross_attention),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
         fps=video.fps or facts.defaults.fps,

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import BadInput
+from jobs.models.demos import DEMOS
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import MethodOptions
 from jobs.request.prompts import Defaults, read_items
@@ -31,7 +32,7 @@ def remember(plan: "Plan") -> None:
     if options.cache.plan or options.method.endswith(SUFFIXES):
         storage.write(RECIPE, json.dumps(plan.settings.method.describe(), indent=2).encode())
         options = replace(options, method=RECIPE, cache=MethodOptions())
-    if options.model != "demo" and os.path.exists(options.model):
+    if options.model not in DEMOS and os.path.exists(options.model):
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())

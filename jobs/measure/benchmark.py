@@ -13,10 +13,11 @@ from jobs.demo.items import benchmark_items
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest, Tally
 from jobs.measure.contestants import Contestant, PeerContestant, RecipeContestant
+from jobs.models.demos import DEMOS
+from jobs.models.directory import transformers_of
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.measure import BenchmarkOptions
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
-from jobs.request.guidance import check_one_pass
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
 from jobs.store.items import FP8
@@ -53,8 +54,6 @@ def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     """Raises BadInput for a number, model, prompt, method or attention kernel that does not work."""
     check_count("num", options.num, MOST_MEASURED)
     facts = read_facts(options.model, variant=options.video.variant)
-    if options.peers:
-        check_one_pass(facts, "--peers")
     items = _items(options, facts)
     methods, kernels = _methods(options, facts, items), _kernels(options, facts)
     return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels, fp8=options.weights == FP8)
@@ -93,9 +92,11 @@ def _contestants(request: BenchmarkRequest, with_peers: bool, console: Console) 
         return contestants
     from jobs.measure.peers import PEERS
 
-    for package in sorted({str(peer.needs) for peer in PEERS if not peer.available}):
+    num_transformers = len(transformers_of(request.facts.directory, request.facts.family))
+    peers = [peer for peer in PEERS if peer.fits(request.facts.family, num_transformers)]
+    for package in sorted({str(peer.needs) for peer in peers if not peer.available}):
         console.print(f"without {package}, which is not installed", soft_wrap=True)
-    return [*contestants, *(PeerContestant(peer) for peer in PEERS if peer.available)]
+    return [*contestants, *(PeerContestant(peer) for peer in peers if peer.available)]
 
 
 def _warm_up_recipe(method: Recipe) -> Recipe:
@@ -106,7 +107,11 @@ def _warm_up_recipe(method: Recipe) -> Recipe:
 
 def _methods(options: BenchmarkOptions, facts: ModelFacts, items: list[Item]) -> list[Recipe]:
     """The methods that were asked for; all includes the plans beside the model, if made for so many steps."""
-    methods = [resolve_method(name, options.cache_for(name), facts.plans) for name in options.method_names()]
+    cross = facts.family.cross_attention
+    methods = [
+        resolve_method(name, options.cache_for(name), facts.plans, cross_attention=cross)
+        for name in options.method_names(cross_attention=cross)
+    ]
     for method in methods:
         if complaint := _complaint(method, items):
             raise BadInput(complaint)
@@ -144,7 +149,7 @@ def _complaint(method: Recipe, items: list[Item]) -> str | None:
 def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
     """The prompts, repeated with further seeds until there are enough; the demo model has some for any number."""
     defaults = defaults_for(facts, options.video)
-    if options.prompts is None and options.model == "demo":
+    if options.prompts is None and options.model in DEMOS:
         lines = benchmark_items(options.num, defaults)
     else:
         lines = read_items(options.prompts or PROMPTS_FILE, defaults)

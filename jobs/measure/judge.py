@@ -11,11 +11,11 @@ from jobs.demo.items import drawn_items
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.fidelity import psnr_db
+from jobs.models.demos import DEMOS
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
-from jobs.request.guidance import check_one_pass
 from jobs.request.prompts import Item, read_items
 
 FIRST_SEED = 500_000
@@ -68,11 +68,10 @@ class Judge:
 def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
     """The prompts to measure on: the user's, or for the demo model some of its training captions."""
     check_count("num", options.num, MOST_MEASURED)
-    check_one_pass(facts, "resca tune" if isinstance(options, TuneOptions) else "resca analyze")
     defaults = defaults_for(facts, options.video)
     if options.prompts is not None:
         items = read_items(options.prompts, defaults)[: options.num]
-    elif options.model == "demo":
+    elif options.model in DEMOS:
         items = drawn_items(options.num, defaults, first_seed=FIRST_SEED, held_out=False)
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")

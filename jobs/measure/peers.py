@@ -1,6 +1,7 @@
 """What a user would otherwise pick: the caches of diffusers and cache-dit, and solvers that need fewer steps.
 
-Each runs on the same pipeline as our recipes, with the settings that its documentation begins with.
+Each runs on the same pipeline as our recipes, with the settings that its documentation begins with. The caches of
+diffusers tell the passes of guidance apart, but for PAB and FasterCache: these give one pass the other's attention.
 """
 
 import io
@@ -19,17 +20,28 @@ from diffusers import (
     FirstBlockCacheConfig,
     MagCacheConfig,
     PyramidAttentionBroadcastConfig,
+    SeaCacheConfig,
     TaylorSeerCacheConfig,
     UniPCMultistepScheduler,
 )
 from torch import Tensor
 
+from jobs.models.family import Family
+from jobs.models.registry import transformers_in
+
+# What diffusers' TaylorSeer caches by default, and the same in Wan, whose names its own patterns miss.
+ATTENTION = [r"(blocks|transformer_blocks|single_transformer_blocks)\.\d+\.attn\d?"]
 Undo = Callable[[], None]
 Attach = Callable[[DiffusionPipeline, int], Undo]
 Learn = Callable[[DiffusionPipeline, int, Callable[[], Tensor]], None]
 Solver = type[DPMSolverMultistepScheduler] | type[UniPCMultistepScheduler]
 CacheConfig = (
-    FasterCacheConfig | FirstBlockCacheConfig | MagCacheConfig | PyramidAttentionBroadcastConfig | TaylorSeerCacheConfig
+    FasterCacheConfig
+    | FirstBlockCacheConfig
+    | MagCacheConfig
+    | PyramidAttentionBroadcastConfig
+    | SeaCacheConfig
+    | TaylorSeerCacheConfig
 )
 
 
@@ -45,10 +57,16 @@ class Peer:
     steps: int | None = None  # samples with so many steps instead
     needs: str | None = None  # a package that is not one of ours
     learn: Learn | None = None
+    pipelines: tuple[str, ...] = ()  # the only ones that it knows; none for all
+    takes_turns: bool = True  # works on a second transformer that takes over half way, too
 
     @property
     def available(self) -> bool:
         return self.needs is None or find_spec(self.needs) is not None
+
+    def fits(self, family: Family, num_transformers: int = 1) -> bool:
+        """Whether it works on pipelines of this family, with so many transformers."""
+        return (not self.pipelines or family.pipeline in self.pipelines) and (self.takes_turns or num_transformers == 1)
 
     @contextmanager
     def attached(self, pipeline: DiffusionPipeline, steps: int) -> Iterator[int]:
@@ -81,7 +99,7 @@ def solver(scheduler_class: Solver) -> Attach:
 
     def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         original = pipeline.scheduler
-        shift = original.config.shift
+        shift = original.config.get("shift") or original.config.flow_shift
         pipeline.scheduler = scheduler_class(
             prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=2
         )
@@ -94,8 +112,15 @@ def diffusers_cache(make_config: Callable[[DiffusionPipeline], CacheConfig]) -> 
     """One of the caches that diffusers brings."""
 
     def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
-        pipeline.transformer.enable_cache(make_config(pipeline))
-        return pipeline.transformer.disable_cache
+        transformers = transformers_in(pipeline)
+        for transformer in transformers:
+            transformer.enable_cache(make_config(pipeline))
+
+        def undo() -> None:
+            for transformer in transformers:
+                transformer.disable_cache()
+
+        return undo
 
     return attach
 
@@ -132,8 +157,8 @@ def cache_dit(*, taylor: bool) -> Attach:
     def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         import cache_dit as library
 
-        restore = _restorer(pipeline.transformer)
-        blocks = len(pipeline.transformer.transformer_blocks) + len(pipeline.transformer.single_transformer_blocks)
+        restorers = [_restorer(transformer) for transformer in transformers_in(pipeline)]
+        blocks = sum(len(part) for part in pipeline.transformer.children() if isinstance(part, torch.nn.ModuleList))
         library.enable_cache(
             pipeline,
             cache_config=library.DBCacheConfig(
@@ -148,7 +173,8 @@ def cache_dit(*, taylor: bool) -> Attach:
 
         def undo() -> None:
             library.disable_cache(pipeline)
-            restore()
+            for restore in restorers:
+                restore()
 
         return undo
 
@@ -191,7 +217,11 @@ def _faster(pipeline: DiffusionPipeline) -> FasterCacheConfig:
 
 def _taylorseer(pipeline: DiffusionPipeline) -> TaylorSeerCacheConfig:
     return TaylorSeerCacheConfig(
-        cache_interval=5, disable_cache_before_step=3, max_order=1, taylor_factors_dtype=torch.float32
+        cache_interval=5,
+        disable_cache_before_step=3,
+        max_order=1,
+        taylor_factors_dtype=torch.float32,
+        cache_identifiers=ATTENTION,
     )
 
 
@@ -201,8 +231,9 @@ PEERS = [
     Peer(name="diffusers-first-block", attach=diffusers_cache(lambda _: FirstBlockCacheConfig(threshold=0.05))),
     Peer(name="diffusers-taylorseer", attach=diffusers_cache(_taylorseer)),
     MagCache().peer(),
+    Peer(name="diffusers-seacache", attach=diffusers_cache(lambda _: SeaCacheConfig()), pipelines=("WanPipeline",)),
     Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
-    Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster)),
+    Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster), takes_turns=False),
     Peer(name="cache-dit-dbcache", attach=cache_dit(taylor=False), needs="cache_dit"),
     Peer(name="cache-dit-dbcache-taylorseer", attach=cache_dit(taylor=True), needs="cache_dit"),
 ]

@@ -7,11 +7,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
+import torch
 from torch import Tensor
 
 from caching.predict.multistep import Row, combine, fit_weights, solver_weights
 from jobs.measure.judge import Judge, latent_psnr_db
 from jobs.measure.places import Steps
+from jobs.rank.solver import Solver
 
 MAX_KNOWN = 512  # velocities that are kept, of all prompts together: a search moves one dense step at a time
 
@@ -31,6 +33,7 @@ class Rollouts:
         self.judge, self.steps = judge, judge.items[0].steps
         self.numbers = range(len(judge.items)) if only is None else only
         self.levels = [*judge.contest.renderer.noise_levels(self.steps), 0.0]
+        self.solver = judge.contest.renderer.solver(self.steps)
         self.known: dict[Steps, list[Tensor]] = {}
 
     def fit(self, places: Steps) -> Rollout:
@@ -38,15 +41,20 @@ class Rollouts:
         weights: list[Row] = []
         latents = self._full_at(0)
         velocities: list[list[Tensor]] = [[] for _ in latents]
+        solvers = [self.solver.fork() for _ in latents]
         for number, (begin, end) in enumerate(pairwise((*places, self.steps)), 1):
             for values, new in zip(velocities, self._velocities(places[:number], latents), strict=True):
                 values.append(new)
-            span = self.levels[end] - self.levels[begin]
-            wanted = [(goal - now) / span for goal, now in zip(self._full_at(end), latents, strict=True)]
+            wanted = [
+                _wanted(solver, now, goal, end)
+                for solver, now, goal in zip(solvers, latents, self._full_at(end), strict=True)
+            ]
             prior = solver_weights([self.levels[node] for node in places[:number]], self.levels[begin : end + 1])
             weights.append(fit_weights(velocities, wanted, prior))
-            moved = [combine(weights[-1], values) for values in velocities]
-            latents = [now + span * velocity for now, velocity in zip(latents, moved, strict=True)]
+            latents = [
+                solver.advance(now, combine(weights[-1], values), to=end)
+                for solver, now, values in zip(solvers, latents, velocities, strict=True)
+            ]
         return Rollout(latents=latents, weights=tuple(weights))
 
     def latent_db(self, places: Steps) -> list[float]:
@@ -71,4 +79,12 @@ class Rollouts:
     def _velocity(self, number: int, latents: Tensor, step: int) -> Tensor:
         contest, self.judge.dense_steps = self.judge.contest, self.judge.dense_steps + 1
         sampling = contest.sampling(self.judge.items[number])
-        return contest.renderer.velocity(latents, self.levels[step], self.judge.prompts[number], sampling).cpu()
+        level = float(self.solver.scheduler.timesteps[step]) / self.solver.scheduler.config.num_train_timesteps
+        return contest.renderer.velocity(latents, level, self.judge.prompts[number], sampling).cpu()
+
+
+def _wanted(solver: Solver, latents: Tensor, goal: Tensor, end: int) -> Tensor:
+    """The velocity that leads from latents to a goal by step `end`; where any solver ends is linear in it."""
+    still = solver.fork().advance(latents, torch.zeros_like(latents), to=end)
+    moved = solver.fork().advance(latents, torch.ones_like(latents), to=end)
+    return (goal - still) / (moved - still).mean()

@@ -14,6 +14,7 @@ from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.search import Candidate, Search
+from jobs.models.directory import transformers_of
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
 from jobs.store.files import check_file, write_text
@@ -24,6 +25,8 @@ def tune(options: TuneOptions, console: Console) -> None:
     target = _target(options)
     check_file(options.out, "--out")
     facts = read_facts(options.model, variant=options.video.variant)
+    if len(transformers_of(facts.directory, facts.family)) > 1:
+        raise BadInput(f"resca tune fits weights of one transformer, and {facts.name} has two that take turns")
     items = calibration_items(options, facts)
     if options.budget_dense and options.budget_dense > items[0].steps:
         raise BadInput(f"--budget-dense {options.budget_dense} is more than the {items[0].steps} steps of a video")

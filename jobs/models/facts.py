@@ -8,6 +8,7 @@ from pathlib import Path
 from pydantic import ValidationError
 
 from jobs.errors import BadInput
+from jobs.models.demos import DEMOS
 from jobs.models.directory import (
     INDEX,
     brings_its_class,
@@ -26,8 +27,6 @@ from jobs.models.hub import HUB_ID, download, repository_files
 from jobs.models.revision import earlier_revision, revision_of
 from jobs.models.weights import Weights, check_names, files_in, names_in_use, read_weights, stored_dtype
 from jobs.store.documents import first_problem
-
-DEMO = Path(__file__).parents[1] / "demo" / "model"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -76,7 +75,7 @@ class ModelFacts(Numbers):
 
 
 def read_facts(model: str, *, own_code: bool = False, variant: str | None = None) -> ModelFacts:
-    """The facts of `demo`, of a local directory, or of a hub id (owner/name or owner/name@revision).
+    """The facts of a demo model, of a local directory, or of a hub id (owner/name or owner/name@revision).
 
     With `own_code` the model may bring classes of its own; nothing of them is run here. `variant` names the weights to
     take where a model has several. Of a hub's model only those weights are looked at that are in the cache.
@@ -98,7 +97,7 @@ def _read_facts(model: str, *, own_code: bool, variant: str | None) -> ModelFact
         _check_names(model, directory, family, variant, files)
         weights = _weights(directory, family, variant)
         check_configs(directory, family)
-        source = model if model == "demo" else str(directory.resolve())
+        source = model if model in DEMOS else str(directory.resolve())
         revision = revision_of(directory, family, [path for each in weights.values() for path in each.files])
         dtype = stored_dtype(weights[transformers_of(directory, family)[0]])
         return _facts(model, source, family, revision, directory, dtype, variant)
@@ -109,20 +108,20 @@ def _read_facts(model: str, *, own_code: bool, variant: str | None) -> ModelFact
             _check_names(model, directory, family, variant, files)
         _weights(directory, family, variant, is_partial=True)
         return _facts(model, hub["name"], family, directory.name, directory, "bfloat16", variant)
-    raise BadInput(f"model {model} is neither demo, nor a directory, nor a hub id such as owner/name")
+    raise BadInput(f"model {model} is neither {' nor '.join(DEMOS)}, nor a directory, nor a hub id such as owner/name")
 
 
 def local_directory(model: str) -> Path | None:
     """Where a model's files are, if they are on this machine under that name."""
-    if model == "demo":
-        return DEMO
+    if model in DEMOS:
+        return DEMOS[model]
     path = os.path.expanduser(model)
     return Path(path) if path and os.path.exists(path) else None
 
 
 def model_directory(source: str) -> str:
-    """What `from_pretrained` takes for a facts' `source`; `demo` is found beside this package on each machine."""
-    return str(DEMO) if source == "demo" else source
+    """What `from_pretrained` takes for a facts' `source`; a demo model is found beside this package on each machine."""
+    return str(DEMOS.get(source, source))
 
 
 def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:

@@ -194,6 +194,9 @@ class Family(Protocol):
     text_tokens: int
     """The most that a pass looks at."""
 
+    cross_attention: bool
+    """Whether the video attends to the text apart from itself."""
+
     def obstacle(self, index: Json) -> str | None:
         """Why a model with this `model_index.json` cannot be rendered, to follow its name; None if it can."""
         ...

@@ -69,6 +69,7 @@ class HunyuanVideo:
     # As its authors run it: float16 has three binary digits more, and the VAE needs no wider range.
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})
     text_tokens = PROMPT_TOKENS
+    cross_attention = False
 
     def obstacle(self, index: Json) -> str | None:
         return None

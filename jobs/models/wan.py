@@ -71,6 +71,7 @@ class Wan:
     tokenizers: tuple[str, ...] = ("tokenizer",)
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float32", "float16": "float32"})
     text_tokens = TEXT_TOKENS
+    cross_attention = True
 
     def obstacle(self, index: Json) -> str | None:
         if index.get("expand_timesteps"):
@@ -108,13 +109,13 @@ class Wan:
         )
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
-        return TEXT_TOKENS - END_OF_TEXT
+        return _sequence_length(template) - END_OF_TEXT
 
     def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
         tokens, _ = pipeline.encode_prompt(
             text,
             do_classifier_free_guidance=False,
-            max_sequence_length=TEXT_TOKENS,
+            max_sequence_length=_sequence_length(template),
             device=pipeline._execution_device,
         )
         return Text(tokens=tokens)
@@ -186,6 +187,13 @@ class Wan:
             for values in (config.latents_mean, config.latents_std)
         )
         return decode_frame_by_frame(pipeline.vae, latents / (1.0 / deviation) + mean, group)
+
+
+def _sequence_length(template: Json | None) -> int:
+    """To which prompts are padded: the pipeline's own, or what `resca.json` has as `max_sequence_length`."""
+    length = (template or {}).get("max_sequence_length", TEXT_TOKENS)
+    assert isinstance(length, int)
+    return length
 
 
 def _has_boundary(index: Json) -> bool:

@@ -69,7 +69,7 @@ class BenchmarkOptions(ComparedOptions):
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     attention: str = "none"
     """Attention kernels, as for render, that full is also rendered by, to see what they cost; separated by commas."""
     weights: Weights = "plain"
@@ -151,7 +151,7 @@ class TuneOptions:
     num: int = 4
     """How many of them."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -168,7 +168,7 @@ class AnalyzeOptions:
     num: int = 2
     """How many of them."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -187,7 +187,7 @@ class ScalingOptions:
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
     out: Path = Path("out/scaling")
     """Directory for the videos, which are not kept; every node has to see it."""
@@ -214,6 +214,6 @@ class OverheadOptions:
     prompts: File = None
     """Whose first prompt is rendered; by default the demo's."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     json: File = None
     """Write the table to this file, as a list of rows."""

@@ -24,7 +24,7 @@ from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.finite import FiniteSteps, NotFinite, check_finite, not_finite
 from jobs.rank.offload import on_device, taking_turns
 from jobs.rank.pixels import on_host, to_bytes
-from jobs.rank.solver import begun, check_solver, state_of
+from jobs.rank.solver import Solver, begun, check_solver, state_of
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
 
@@ -235,6 +235,11 @@ class Renderer:
                 yield on_host(to_bytes(piece))
         if not finite:
             raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.dtype)
+
+    def solver(self, steps: int) -> Solver:
+        """What goes from noise level to noise level as the pipeline's own loop of so many steps does."""
+        self.family.set_timesteps(self.pipeline, steps)
+        return Solver(self.pipeline.scheduler)
 
     def noise_levels(self, steps: int) -> list[float]:
         """The sigma of each step, as the pipeline's own loop will set them."""

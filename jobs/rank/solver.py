@@ -1,11 +1,13 @@
-"""What a scheduler keeps from step to step, and loops of a pipeline that begin in the middle with it."""
+"""What a scheduler keeps from step to step, and loops that begin in the middle with it, or are gone without a model."""
 
+import copy
 from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
 from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
+from torch import Tensor
 
 from caching.state_dict import StateDict
 from jobs.errors import BadInput
@@ -60,3 +62,34 @@ def begun(scheduler: Any, done: int, state: StateDict) -> Iterator[None]:
         yield
     finally:
         del scheduler.set_timesteps, scheduler.set_begin_index
+
+
+class Solver:
+    """A scheduler's own steps of one video, from the first one on, by velocities that are given to it."""
+
+    def __init__(self, scheduler: Any) -> None:
+        """`scheduler` has its timesteps set, and is left as it is. Raises BadInput if `check_solver` does."""
+        check_solver(scheduler)
+        self.scheduler, self.done = _own(scheduler), 0
+
+    def fork(self) -> "Solver":
+        """One that goes on from here on its own."""
+        other = copy.copy(self)
+        other.scheduler = _own(self.scheduler)
+        return other
+
+    def advance(self, latents: Tensor, velocity: Tensor, *, to: int) -> Tensor:
+        """The latents before step `to`, or at the end, if the velocity stays as it is; both of one shape."""
+        while self.done < to:
+            timestep = self.scheduler.timesteps[self.done]
+            latents = self.scheduler.step(velocity, timestep, latents, return_dict=False)[0]
+            self.done += 1
+        return latents
+
+
+def _own(scheduler: Any) -> Any:
+    """A scheduler whose state is no other's."""
+    new = copy.copy(scheduler)
+    for name, value in state_of(scheduler).items():
+        setattr(new, name, list(value) if isinstance(value, list) else value)
+    return new

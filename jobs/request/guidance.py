@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts
-from jobs.models.family import GUIDES, Sampling, num_passes
+from jobs.models.family import GUIDES, Sampling
 from jobs.options.shared import VideoOptions
 from jobs.request.prompts import Item
 from jobs.store.items import BatchSettings, RenderItem
@@ -44,12 +44,6 @@ def sampling_of(item: Item | RenderItem, guides: Guides) -> Sampling:
 def sampling_by_default(facts: ModelFacts) -> Sampling:
     """What is sampled where nothing was said."""
     return Sampling(seed=0, **{name: getattr(facts.defaults, name) for name in SAMPLED - {"seed"}})
-
-
-def check_one_pass(facts: ModelFacts, command: str) -> None:
-    """Raises BadInput for a model that takes two passes a step, of which a command knows nothing yet."""
-    if num_passes(facts.family, sampling_by_default(facts)) > 1:
-        raise BadInput(f"{command} works on models of one pass a step, and {facts.name} is guided by a second one")
 
 
 def check_guided(lines: Iterable[Item], facts: ModelFacts, video: VideoOptions) -> None:

@@ -10,7 +10,7 @@ from diffusers import (
     HunyuanVideoTransformer3DModel,
 )
 
-from jobs.demo.architecture import TEXT_WIDTH, build_pipeline
+from jobs.demo.hunyuan_video import TEXT_WIDTH, build_pipeline
 
 WORDS = ["a", "cat", "walks", "on", "grass"]
 SIZE = {"height": 32, "width": 48, "num_frames": 13}  # 4 x 2 x 3 = 24 tokens

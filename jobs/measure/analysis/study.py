@@ -5,7 +5,7 @@ Legend: T steps, N tokens, D hidden width, P values of a patch.
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
@@ -46,38 +46,40 @@ class Study:
         return self.judge.items[0].steps
 
     def features(self, prompt: int) -> Tensor:
-        """Hidden states after the last block in full sampling `[T, N, D]`."""
+        """Hidden states after the last block in full sampling `[T, N, D]`; where it is guided, of the first pass."""
         if prompt not in self._features:
-            norm = self.judge.contest.renderer.pipeline.transformer.norm_out
-            seen = self._watch(norm, lambda given, _: given[0], RECIPES["full"], prompt)
+            seen = self._watch(lambda each: each.norm_out, lambda given, _: given[0], RECIPES["full"], prompt)
             self._features[prompt] = torch.stack(seen)[:, 0].float()
         return self._features[prompt]
 
     def trajectory(self, method: Recipe, prompt: int) -> Tensor:
         """The patches of the latents before each step `[T, N, P]`."""
-        transformer = self.judge.contest.renderer.pipeline.transformer
-        seen = self._watch(transformer, lambda _, named: named["hidden_states"], method, prompt)
+        seen = self._watch(lambda each: each, lambda _, named: named["hidden_states"], method, prompt)
         return torch.stack(seen)[:, 0].float()
 
     def _watch(
         self,
-        module: torch.nn.Module,
+        part: Callable[[Any], torch.nn.Module],  # of a transformer, whichever class it is of
         pick: Pick,
         method: Recipe,
         prompt: int,
     ) -> list[Tensor]:
-        """Sample a prompt and pick a tensor out of each call of a module."""
+        """Sample a prompt and pick a tensor out of each step's first call of a part of the transformers."""
         seen: list[Tensor] = []
         renderer = self.judge.contest.renderer
         renderer.use(method)
-        handle = module.register_forward_pre_hook(
-            lambda _, given, named: seen.append(pick(given, named).clone()), with_kwargs=True
-        )
+        handles = [
+            part(transformer).register_forward_pre_hook(
+                lambda _, given, named: seen.append(pick(given, named).clone()), with_kwargs=True
+            )
+            for transformer in renderer.transformers
+        ]
         try:
             renderer.denoise(self.judge.prompts[prompt], self.judge.contest.sampling(self.judge.items[prompt]))
         finally:
-            handle.remove()
-        return seen
+            for handle in handles:
+                handle.remove()
+        return seen[:: len(self.judge.prompts[prompt].texts)]
 
 
 def residuals(values: Tensor, order: int) -> Tensor:

@@ -8,7 +8,6 @@ import pytest
 import torch
 
 from caching.recipe.recipe import recipe
-from jobs.demo import MODEL_DIRECTORY
 from jobs.demo.oracle import look
 from jobs.demo.scenes import (
     BACKGROUNDS,
@@ -24,6 +23,7 @@ from jobs.demo.scenes import (
 )
 from jobs.demo.train import Training, main
 from jobs.demo.train_transformer import Course
+from jobs.models.demos import DEMOS
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
 
@@ -77,7 +77,7 @@ def test_a_shape_stays_inside_the_frame(scene):
 
 
 def test_the_shipped_model_fits_in_a_repository():
-    files = [path for path in MODEL_DIRECTORY.rglob("*") if path.is_file()]
+    files = [path for path in DEMOS["demo"].rglob("*") if path.is_file()]
     assert files
     assert sum(path.stat().st_size for path in files) <= 40e6
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".yaml"}
@@ -87,9 +87,9 @@ def test_the_shipped_model_fits_in_a_repository():
 @pytest.mark.timeout(900)
 def test_training_goes_on_from_the_shipped_weights(tmp_path):
     """A few steps on a few videos, with the shipped VAE; the result is a pipeline that samples."""
-    shutil.copytree(MODEL_DIRECTORY / "vae", tmp_path / "work" / "vae")
+    shutil.copytree(DEMOS["demo"] / "vae", tmp_path / "work" / "vae")
     course = Course(steps=4, batch=2, still_batch=4, still_part=0.5, videos_among_stills=0.5)
-    main(Training(out=tmp_path / "out", work=tmp_path / "work", videos=4, course=course, start=MODEL_DIRECTORY))
+    main(Training(out=tmp_path / "out", work=tmp_path / "work", videos=4, course=course, start=DEMOS["demo"]))
     report = json.loads((tmp_path / "work" / "training.json").read_text())
     assert 0 < report["final_loss"] < 1
     pipeline = load_pipeline(str(tmp_path / "out"), dtype="float32", device="cpu")

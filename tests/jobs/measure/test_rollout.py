@@ -12,18 +12,22 @@ from jobs.measure.rollout import Rollouts
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
 from jobs.options.shared import VideoOptions
+from tests.jobs import tiny_wan
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 10
 
 
-@pytest.fixture(scope="module")
-def judge(tmp_path_factory):
+@pytest.fixture(scope="module", params=["hunyuan_video", "wan"])
+def judge(request, tmp_path_factory):
+    """Of a model of one pass with Euler's steps, and of one of two with UniPC's."""
     directory = tmp_path_factory.mktemp("model")
-    facts = read_facts(str(save_tiny_pipeline(directory / "model")))
+    save, size = {"hunyuan_video": (save_tiny_pipeline, SIZE), "wan": (save_tiny_wan, tiny_wan.SIZE)}[request.param]
+    facts = read_facts(str(save(directory / "model")))
     (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
-    video = VideoOptions(steps=STEPS, **SIZE)
+    video = VideoOptions(steps=STEPS, **size)
     options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
     return Judge(Contest(facts, video), calibration_items(options, facts))
 

@@ -9,7 +9,8 @@ import torch
 from safetensors.torch import load_file, save_file
 
 from jobs.errors import BadInput
-from jobs.models.facts import DEMO, read_facts
+from jobs.models.demos import DEMOS
+from jobs.models.facts import read_facts
 from tests.jobs.models.test_facts import COMPONENTS, INDEX, WEIGHTS, make_model, safetensors
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:0\nsize 25000000\n"
@@ -206,11 +207,11 @@ def test_an_empty_directory_is_no_model(tmp_path):
 
 def test_the_demo_model_cut_as_a_broken_copy_is_refused(tmp_path):
     """A real file, as a library writes it."""
-    shutil.copytree(DEMO, tmp_path / "m")
+    shutil.copytree(DEMOS["demo"], tmp_path / "m")
     path = tmp_path / "m" / TRANSFORMER
     save_file({k: v.to(torch.float8_e4m3fn) if v.ndim > 1 else v for k, v in load_file(path).items()}, path)
     assert f"{path} holds weights as F8_E4M3" in refusal(tmp_path / "m")
-    shutil.copyfile(DEMO / TRANSFORMER, path)
+    shutil.copyfile(DEMOS["demo"] / TRANSFORMER, path)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size * 2 // 3)
     assert f"{path} (9," in refusal(tmp_path / "m")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file, save_file
 
 from caching.recipe.recipe import recipe
 from cluster.failure import Budgets, Decision, classify, decide
-from jobs.models.facts import DEMO
+from jobs.models.demos import DEMOS
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.finite import NotFinite
 from jobs.rank.load import load_pipeline
@@ -26,7 +26,7 @@ WEIGHTS = "transformer/diffusion_pytorch_model.safetensors"
 def overflowing(tmp_path_factory):
     """The demo model with a last layer whose outputs are too large for float16."""
     directory = tmp_path_factory.mktemp("overflow") / "model"
-    shutil.copytree(DEMO, directory)
+    shutil.copytree(DEMOS["demo"], directory)
     tensors = load_file(directory / WEIGHTS)
     tensors["proj_out.weight"] = tensors["proj_out.weight"].float() * 1e6
     save_file(tensors, directory / WEIGHTS, metadata={"format": "pt"})
@@ -69,7 +69,7 @@ def spoil_step(renderer, number):
 
 
 def test_a_later_step_is_named_also_after_a_checkpoint_and_the_next_try_begins_anew(tmp_path):
-    renderer = renderer_of(DEMO, "float32")
+    renderer = renderer_of(DEMOS["demo"], "float32")
     checkpoints = Checkpoints(open_storage(tmp_path), "checkpoints/one", 1, "x")
     spoil_step(renderer, 3)
     assert "from step 3 of 4 on, not finite in float32" in refusal(renderer, checkpoints)
@@ -77,7 +77,7 @@ def test_a_later_step_is_named_also_after_a_checkpoint_and_the_next_try_begins_a
 
 
 def test_it_is_final_unless_it_went_on_from_a_checkpoint_that_may_be_the_cause(tmp_path):
-    renderer = renderer_of(DEMO, "float32")
+    renderer = renderer_of(DEMOS["demo"], "float32")
     checkpoints = Checkpoints(open_storage(tmp_path), "checkpoints/one", 1, "x")
     with pytest.raises(KeyboardInterrupt):
         renderer.denoise(renderer.encode("a red ball"), SAMPLING, stop_after_two_steps, checkpoints)
@@ -94,14 +94,14 @@ def stop_after_two_steps(part):
 
 
 def test_an_overflow_of_the_text_encoder_is_told_apart():
-    renderer = renderer_of(DEMO, "float32")
+    renderer = renderer_of(DEMOS["demo"], "float32")
     with torch.no_grad():
         renderer.pipeline.text_encoder.get_input_embeddings().weight.fill_(float("inf"))
     assert refusal(renderer).startswith("the encoded prompt is not finite in float32")
 
 
 def test_frames_that_are_not_finite_are_refused_after_the_last():
-    renderer = renderer_of(DEMO, "float32")
+    renderer = renderer_of(DEMOS["demo"], "float32")
     latents = renderer.denoise(renderer.encode("a red ball"), SAMPLING).clone()
     latents[0, 0, 0, 0, 0] = float("nan")
     pieces, num_frames = renderer.frames(latents), 0
@@ -112,7 +112,7 @@ def test_frames_that_are_not_finite_are_refused_after_the_last():
 
 
 def test_a_vae_in_another_format_than_the_model_is_named_with_what_helps():
-    renderer = renderer_of(DEMO, "bfloat16")
+    renderer = renderer_of(DEMOS["demo"], "bfloat16")
     latents = torch.full(renderer.family.latent_shape(renderer.pipeline, SAMPLING), float("nan"))
     with pytest.raises(NotFinite, match=r"the decoded frames are not finite in float16: try float32 .--dtype float32"):
         renderer.decode(latents)
@@ -128,5 +128,5 @@ def overflow(group, directory):
 @pytest.mark.slow
 def test_all_ranks_say_the_same_of_what_one_has_seen(tmp_path):
     with Gang(Layout(ring=2), tmp_path) as gang:
-        first, second = gang.run(overflow, DEMO)
+        first, second = gang.run(overflow, DEMOS["demo"])
     assert first == second and "from step 3 of 4 on" in first

@@ -11,7 +11,8 @@ import pytest
 from jobs.__main__ import main
 from jobs.demo import PROMPTS_FILE
 from jobs.errors import BadInput
-from jobs.models.facts import DEMO, read_facts, read_family
+from jobs.models.demos import DEMOS
+from jobs.models.facts import read_facts, read_family
 from jobs.models.family import Json
 from jobs.models.prompt_length import cut_tokens
 from jobs.request.notices import notices
@@ -19,6 +20,7 @@ from jobs.request.prompts import Defaults, read_items
 
 ROOT = Path(__file__).parents[3]
 DEFAULTS = Defaults(height=64, width=96, num_frames=17, steps=50)
+DEMO = DEMOS["demo"]
 FAMILY = read_family(DEMO, "demo")
 TEMPLATE: Json = {"template": "{}", "crop_start": 0}
 ROOM = 254  # 256 without the beginning and the end of the sequence

@@ -87,11 +87,11 @@ def address() -> Iterator[str]:
         shutil.rmtree(place, ignore_errors=True)
 
 
-def test_a_batch_that_does_not_fit_yet_waits_for_its_nodes(start, reference, address, tmp_path):
+def test_a_batch_that_does_not_fit_yet_waits_for_its_nodes(start, reference_of_single_cores, address, tmp_path):
     refused = start("--address", address, environment=NO_TOKEN)
     assert refused.wait() == 2 and "asked for 1 CPU" in refused.told
     driver = start("--address", address, "--nodes", "2xCPU=1", "--gangs", "auto", environment=NO_TOKEN)
     assert driver.wait() == 0, driver.told
     assert "gang 0: waiting" in driver.told and "gang 1: " in driver.told
     assert {line["g"] for line in told(tmp_path / "out", "done")} == {0, 1}
-    check_nothing_is_lost(tmp_path / "out", reference)
+    check_nothing_is_lost(tmp_path / "out", reference_of_single_cores)

@@ -43,10 +43,10 @@ def fetch(bucket: str, tmp_path: Path) -> Callable[[], Path]:
 
 def test_a_batch_in_a_bucket_survives_its_driver(start, bucket, fetch, reference, tmp_path):
     options = {"out": f"{bucket}/{tmp_path.name}"}
-    first = start("--checkpoint-every", 10, **options)
+    first = start("--checkpoint-every", 100, **options)
     until(lambda: len(list((fetch() / "videos").glob("*.json"))) >= 2, "the second video")
     first.kill()
-    second = start("--checkpoint-every", 10, **options)
+    second = start("--checkpoint-every", 100, **options)
     assert second.wait() == 0, second.told
     assert "finished before" in second.told
     out = fetch()
