@@ -4,7 +4,7 @@ python -m jobs.demo.evaluate --method full --num 200
 """
 
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import torch
@@ -17,7 +17,8 @@ from jobs.demo.oracle import look
 from jobs.demo.scenes import sample_scenes
 from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
-from jobs.rank.renderer import Renderer, Sampling
+from jobs.rank.renderer import Renderer
+from jobs.request.guidance import sampling_by_default
 
 FIRST_SEED = 10_000
 
@@ -31,6 +32,7 @@ class Evaluation:
     interval: int | None = None
     clusters: int | None = None
     order: int | None = None
+    guidance: float | None = None
     num: int = 200
     """(prompt, seed) pairs."""
     json: Path | None = None
@@ -46,11 +48,14 @@ def evaluate(options: Evaluation) -> dict:
         load_pipeline(facts.source, dtype=facts.dtype, device=device), template=facts.defaults.prompt_template
     )
     engine = renderer.use(method)
-    defaults, hits, misses, started = facts.defaults, 0, [], time.monotonic()
-    size = defaults.model_dump(include={"height", "width", "num_frames", "steps", "guidance"})
+    hits, misses, started = 0, [], time.monotonic()
+    sampling = sampling_by_default(facts)
+    if options.guidance is not None:
+        sampling = replace(sampling, guidance=options.guidance)
+    negative = facts.family.negative_prompt(sampling)
     for number, scene in enumerate(sample_scenes(options.num, FIRST_SEED, held_out=True)):
-        prompt, seed = renderer.encode(scene.caption), FIRST_SEED + number
-        latents = renderer.denoise(prompt, Sampling(seed=seed, **size))
+        prompt, seed = renderer.encode(scene.caption, negative), FIRST_SEED + number
+        latents = renderer.denoise(prompt, replace(sampling, seed=seed))
         seen = look(torch.from_numpy(renderer.decode(latents)).float() / 255)
         hits += seen.matches(scene)
         if not seen.matches(scene):

@@ -80,6 +80,7 @@ def save(pipeline: DiffusionPipeline, directory: Path, defaults: GenerationDefau
     (directory / "resca.json").write_text(json.dumps(defaults.model_dump(exclude_unset=True), indent=2) + "\n")
 
 
+@torch.no_grad()
 def _dataset(
     trainee: Trainee[Any, Any, Any], pipeline: DiffusionPipeline, latents: torch.Tensor, scenes: list[Scene]
 ) -> Dataset:

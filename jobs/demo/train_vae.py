@@ -71,7 +71,7 @@ def initialise(vae: VideoVae) -> None:
 
 def draw_batch(random: Random, stage: Stage) -> Tensor:
     """Windows `[B, C, F, H, W]` in -1..1 of new scenes, which move equally many pixels a frame at every size."""
-    whole = stage.side // 4 + 1
+    whole = max(stage.frames, stage.side // 4 + 1)
     windows = []
     for scene in sample_scenes(stage.batch, random.getrandbits(32), held_out=False):
         video = draw(scene, random.getrandbits(32), num_frames=whole, height=stage.side, width=stage.side)

@@ -77,10 +77,13 @@ class WanDemo:
     )
     shift = SHIFT
     caption_drop = 0.15
-    # Root mean square norms look at one place at a time, so small scenes do until the last stage.
+    # Norms look at one place at a time, so small scenes do at first; but a frame sees all before it, so that the last
+    # ones must be as long as what is rendered.
     stages = (
         Stage(steps=1000, batch=4, frames=9, side=48),
         Stage(steps=100, batch=2, frames=17, side=96, learning_rate=4e-4),
+        Stage(steps=300, batch=2, frames=25, side=48, learning_rate=4e-4),
+        Stage(steps=60, batch=1, frames=25, side=96, learning_rate=3e-4),
     )
 
     def build_vae(self) -> AutoencoderKLWan:

@@ -22,8 +22,9 @@ from jobs.demo.scenes import (
     scene_of,
 )
 from jobs.demo.train import Training, main
-from jobs.demo.train_transformer import Course
+from jobs.demo.train_transformer import Course, Dataset
 from jobs.models.demos import DEMOS
+from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
 
@@ -76,24 +77,48 @@ def test_a_shape_stays_inside_the_frame(scene):
     assert painted.min() > 0.8 * painted.max()
 
 
-def test_the_shipped_model_fits_in_a_repository():
-    files = [path for path in DEMOS["demo"].rglob("*") if path.is_file()]
+@pytest.mark.parametrize(("model", "most_bytes"), [("demo", 40e6), ("demo-wan", 15e6)])
+def test_a_shipped_model_fits_in_a_repository(model, most_bytes):
+    files = [path for path in DEMOS[model].rglob("*") if path.is_file()]
     assert files
-    assert sum(path.stat().st_size for path in files) <= 40e6
+    assert sum(path.stat().st_size for path in files) <= most_bytes
     assert {path.suffix for path in files} <= {".safetensors", ".json", ".md", ".yaml"}
+
+
+def test_a_part_of_the_captions_is_dropped():
+    """Without it there would be nothing to guide away from."""
+    text, nothing = torch.ones(3, 2, 4), torch.zeros(1, 2, 4)
+    data = Dataset(
+        latents=torch.zeros(3, 1, 2, 1, 1),
+        caption_of=torch.arange(3),
+        text=(text,),
+        still_text=(2 * text,),
+        no_text=(nothing,),
+        caption_drop=0.25,
+    )
+    generator = torch.Generator().manual_seed(0)
+    for draw_some, said in ((data.videos, 1), (data.stills, 2)):
+        seen = draw_some(4000, generator)[1][:, 0, 0]
+        assert set(seen.tolist()) == {0, said}
+        assert (seen == 0).float().mean() == pytest.approx(0.25, abs=0.03)
 
 
 @pytest.mark.slow
 @pytest.mark.timeout(900)
-def test_training_goes_on_from_the_shipped_weights(tmp_path):
+@pytest.mark.parametrize("model", DEMOS)
+def test_training_goes_on_from_the_shipped_weights(model, tmp_path):
     """A few steps on a few videos, with the shipped VAE; the result is a pipeline that samples."""
-    shutil.copytree(DEMOS["demo"] / "vae", tmp_path / "work" / "vae")
+    shutil.copytree(DEMOS[model] / "vae", tmp_path / "work" / "vae")
     course = Course(steps=4, batch=2, still_batch=4, still_part=0.5, videos_among_stills=0.5)
-    main(Training(out=tmp_path / "out", work=tmp_path / "work", videos=4, course=course, start=DEMOS["demo"]))
+    given = {"out": tmp_path / "out", "work": tmp_path / "work", "start": DEMOS[model]}
+    main(Training(model=model, videos=4, course=course, **given))
     report = json.loads((tmp_path / "work" / "training.json").read_text())
     assert 0 < report["final_loss"] < 1
-    pipeline = load_pipeline(str(tmp_path / "out"), dtype="float32", device="cpu")
-    renderer = Renderer(pipeline, template={"template": "{}", "crop_start": 0})
+    facts = read_facts(str(tmp_path / "out"))
+    assert facts.defaults == read_facts(model).defaults
+    renderer = Renderer(
+        load_pipeline(facts.source, dtype="float32", device="cpu"), template=facts.defaults.prompt_template
+    )
     renderer.use(recipe("full"))
-    sampling = Sampling(seed=0, height=128, width=128, num_frames=9, steps=2, guidance=1.0)
+    sampling = Sampling(seed=0, height=64, width=64, num_frames=9, steps=2, guidance=1.0)
     assert renderer.denoise(renderer.encode(all_scenes()[0].caption), sampling).isfinite().all()
