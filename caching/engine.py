@@ -104,8 +104,8 @@ class Engine:
         bfloat16 would round both, and a small step would leave a third of the latents as they were.
 
         Args:
-            hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or, for which nothing is gathered, this
-                rank's tokens: a video of one a frame (`column`), or their patches `[B, N, P]`.
+            hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or this rank's tokens, for which
+                nothing is gathered: a video of one a frame (`column`), or their patches `[B, N, P]`.
             inputs: what else the transformer's forward takes.
 
         Raises:

@@ -22,7 +22,7 @@ class RenderOptions:
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id (owner/name[@revision])."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or hub id (owner/name[@revision])."""
     trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run the Python files that the model's directory brings along, if it needs them; they can do anything you can."""
     method: str = "resca"

@@ -69,7 +69,7 @@ class BenchmarkOptions(ComparedOptions):
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or a hub id."""
     attention: str = "none"
     """Attention kernels, as for render, that full is also rendered by, to see what they cost; separated by commas."""
     weights: Weights = "plain"
@@ -82,7 +82,8 @@ class FullSizeOptions(ComparedOptions):
     """A full-size model without its weights, and a size."""
 
     model: str = "hunyuanvideo"
-    """hunyuanvideo, hunyuanvideo-1.5, flux, wan (2.1, 14B) or wan2.2 (A14B); guidance takes a second pass a step."""
+    """hunyuanvideo, hunyuanvideo-1.5, flux, wan (2.1, 14B), wan2.2 (A14B) or wan2.2-ti2v (5B); all but hunyuanvideo and
+    flux take a second pass a step, for guidance."""
     preset: Text = None
     """Model, size and steps of a published benchmark: mlperf (MLPerf Inference v6.0, text to video)."""
     height: Count = None
@@ -151,7 +152,7 @@ class TuneOptions:
     num: int = 4
     """How many of them."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -168,7 +169,7 @@ class AnalyzeOptions:
     num: int = 2
     """How many of them."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -187,7 +188,7 @@ class ScalingOptions:
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
     out: Path = Path("out/scaling")
     """Directory for the videos, which are not kept; every node has to see it."""
@@ -214,6 +215,6 @@ class OverheadOptions:
     prompts: File = None
     """Whose first prompt is rendered; by default the demo's."""
     model: str = "demo"
-    """`demo`, a directory with a diffusers pipeline (HunyuanVideo, Wan), or a hub id."""
+    """`demo`, a directory with a diffusers pipeline (HunyuanVideo 1.0, 1.5, Wan), or a hub id."""
     json: File = None
     """Write the table to this file, as a list of rows."""

@@ -14,7 +14,7 @@ from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
 from caching.engine import Engine, column
-from caching.flops import flops_of_prompt
+from caching.flops import BY_TOKEN, flops_of_prompt
 from caching.models import adapter_for, family
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.site import Timed, untimed
@@ -210,7 +210,8 @@ class Renderer:
         for transformer, stage in zip(self.transformers, stages, strict=True):
             grid = adapter_for(transformer).grid(torch.empty(shape, device="meta"))
             size = {"grid": grid, "num_steps": stage.num, "dense_steps": stage.dense, "span": stage.span}
-            config = {**transformer.config, "_class_name": family(transformer)}
+            by_token = self.family.levels_by_token(dict(self.pipeline.config))
+            config = {**transformer.config, "_class_name": family(transformer), BY_TOKEN: by_token}
             for text in prompt.texts:
                 once = flops_of_prompt(config, stage.method, num_text_tokens=text.num_tokens, **size)
                 total += stage.times * once
