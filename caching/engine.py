@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from caching.attachment import Attachment
 from caching.generation import Generation, Progress
 from caching.group import Group, LocalGroup
-from caching.models.adapter import Inputs
+from caching.models.adapter import Adapter, Inputs
 from caching.models.state import Grid
 from caching.passes import Stage
 from caching.recipe.recipe import Recipe
@@ -104,8 +104,8 @@ class Engine:
         bfloat16 would round both, and a small step would leave a third of the latents as they were.
 
         Args:
-            hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or this rank's patches `[B, N, P]`,
-                for which nothing is gathered.
+            hidden_states: a latent video `[B, C, F, H, W]`, whole on every rank; or this rank's tokens, for which
+                nothing is gathered: a video of one a frame (`column`), or their patches `[B, N, P]`.
             inputs: what else the transformer's forward takes.
 
         Raises:
@@ -185,12 +185,22 @@ class Engine:
         return self.generation
 
     def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
-        adapter, is_whole = attachment.adapter, hidden_states.ndim != 3
+        adapter, are_patches = attachment.adapter, hidden_states.ndim == 3
+        is_whole = not are_patches and self._is_whole(adapter.grid(hidden_states))
         if self.group.num_parts > 1 and (is_whole or self.batched > 1):
-            raise ValueError("guidance in parallel needs calls of one pass each, on patches")
-        patches = self.group.shard(adapter.unfold(hidden_states)) if is_whole else hidden_states
-        velocity = self._velocity(attachment, patches, inputs)
-        return adapter.fold(self.group.gather(velocity), self.grid) if is_whole else velocity
+            raise ValueError("guidance in parallel needs calls of one pass each, on a rank's own tokens")
+        patches = hidden_states if are_patches else adapter.unfold(hidden_states)
+        velocity = self._velocity(attachment, self.group.shard(patches) if is_whole else patches, inputs)
+        if are_patches:
+            return velocity
+        return adapter.fold(self.group.gather(velocity), self.grid) if is_whole else column(adapter, velocity)
+
+    def _is_whole(self, grid: Grid) -> bool:
+        """Whether tokens on a grid are a whole video, and not a column of one rank's.
+
+        Only where one rank has all tokens of a video that is itself a column are they both.
+        """
+        return grid == self.grid and (grid[1:] != (1, 1) or self.group.sequence_size > 1)
 
     def _velocity(self, attachment: Attachment, patches: Tensor, inputs: Inputs) -> Tensor:
         """Of each pass that a call holds `[B, N, P]`.
@@ -229,6 +239,14 @@ class Engine:
         ranks = self.group.sequence_size
         num_shards = max(ranks, self.recipe.shards or 1)
         return ShardMap(num_tokens=num_tokens, num_shards=num_shards, world_size=ranks).pieces
+
+
+def column(adapter: Adapter, patches: Tensor) -> Tensor:
+    """Any tokens, as patches `[B, N, P]`, as a latent video of one a frame `[B, C, N pt, ph, pw]`.
+
+    In this form pipelines, which put channels beside the latents or ask for their size, take a part of a video.
+    """
+    return adapter.fold(patches, (patches.shape[1], 1, 1))
 
 
 def _parted(inputs: Inputs, batch: int, num_parts: int) -> list[Inputs]:

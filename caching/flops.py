@@ -18,7 +18,10 @@ from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Places
 
-Config = Mapping[str, Any]  # of a transformer in `diffusers`, with `_class_name`: what its config.json holds
+# Of a transformer in `diffusers`, with `_class_name`: what its config.json holds, and whether its pipeline tells it the
+# noise level of each token (`BY_TOKEN`), which costs more.
+Config = Mapping[str, Any]
+BY_TOKEN = "expand_timesteps"  # as diffusers calls it
 Lengths = int | tuple[int, ...]  # text tokens of a prompt; where guidance takes several passes a step, of each
 META = torch.device("meta")
 
@@ -208,10 +211,11 @@ class MetaLoop:
         self.places = None if dense_steps is None else Places(dense=tuple(dense_steps))
         self.dense_steps = planned if dense_steps is None else list(dense_steps)
         self.begin(grid)
-        lengths = (num_text_tokens,) if isinstance(num_text_tokens, int) else num_text_tokens
-        self.passes = [self._inputs(length, dtype) for length in lengths]
         patches = torch.empty(1, prod(grid), engine.adapter.patch_values, device=META, dtype=dtype)
         self.patches = engine.group.shard(patches)
+        lengths = (num_text_tokens,) if isinstance(num_text_tokens, int) else num_text_tokens
+        levels = self.patches.shape[:2] if config.get(BY_TOKEN) else (1,)
+        self.passes = [self._inputs(length, levels, dtype) for length in lengths]
 
     def begin(self, grid: Grid) -> None:
         """Start anew."""
@@ -233,13 +237,16 @@ class MetaLoop:
         """The number of the model whose turn it is in a step."""
         return sum(change <= step for change in self.changes)
 
-    def _inputs(self, num_text_tokens: int, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        inputs = self.engine.adapter.example_inputs(num_text_tokens, META).items()
-        return {name: value.to(dtype) for name, value in inputs}
+    def _inputs(self, num_text_tokens: int, levels: Sequence[int], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """With noise levels of this shape: one, or `[1, N]` of the local tokens."""
+        inputs = self.engine.adapter.example_inputs(num_text_tokens, META)
+        inputs["timestep"] = torch.ones(*levels, device=META)
+        return {name: value.to(dtype) for name, value in inputs.items()}
 
 
 def _model(config: Config, dtype: torch.dtype) -> torch.nn.Module:
     """A transformer without values."""
+    own = {name: value for name, value in config.items() if name != BY_TOKEN}
     with META:
-        transformer = getattr(diffusers, config["_class_name"]).from_config(config).eval()
+        transformer = getattr(diffusers, config["_class_name"]).from_config(own).eval()
     return torch.nn.Module.to(transformer, dtype)  # the model's own `to` warns of what does not matter without values

@@ -41,8 +41,8 @@ class Site:
         return self.rotary[0].shape[0]
 
     def own(self, values: Tensor) -> Tensor:
-        """Of a value of each token `[B, T]` those of the local ones `[B, N]`."""
-        return self.group.shard(values[..., None])[..., 0]
+        """Of a value of each token `[B, T]` those of the local ones `[B, N]`, which may be all that there are."""
+        return values if values.shape[1] == self.local_tokens else self.group.shard(values[..., None])[..., 0]
 
     def shard_map(self, num_shards: int) -> ShardMap:
         """The logical shards of this video, and those that are this rank's."""

@@ -11,7 +11,7 @@ from caching.models.adapter import Inputs
 
 
 def with_levels(inputs: Inputs, pick: Callable[[Tensor], Tensor]) -> Inputs:
-    """The inputs with those noise levels that `pick` takes of all tokens' `[B, N]`; as they are with one for all."""
+    """The inputs with those noise levels that `pick` takes of the tokens' `[B, N]`; as they are with one for all."""
     timestep = inputs.get("timestep")
     if timestep is None or timestep.ndim < 2:
         return inputs

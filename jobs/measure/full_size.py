@@ -7,7 +7,7 @@ import torch
 from diffusers import UniPCMultistepScheduler
 
 from caching.engine import Engine
-from caching.flops import Cost, count, run_on_meta
+from caching.flops import BY_TOKEN, Cost, count, run_on_meta
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.family import MOST
@@ -114,6 +114,21 @@ FULL_SIZE = {
     ),
     "wan": WAN,
     "wan2.2": replace(WAN, boundary=Boundary(level=0.875, flow_shift=3.0)),
+    "wan2.2-ti2v": replace(
+        WAN,
+        config={
+            "_class_name": "WanTransformer3DModel",
+            "num_attention_heads": 24,
+            "in_channels": 48,
+            "out_channels": 48,
+            "ffn_dim": 14336,
+            "num_layers": 30,
+            BY_TOKEN: True,
+        },
+        side=32,
+        height=704,
+        num_frames=121,
+    ),
 }
 
 # Options that a benchmark sets. MLPerf's guidance scales, 4.0 and 3.0, and its boundary are those of the model.

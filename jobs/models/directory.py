@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from jobs.errors import BadInput
-from jobs.models.family import Family, Json
+from jobs.models.family import Configs, Family, Json
 from jobs.models.registry import FAMILIES
 from jobs.store.documents import read_object
 
@@ -11,6 +11,7 @@ INDEX = "model_index.json"
 LIBRARIES = ("diffusers", "transformers")
 LFS_POINTER = b"version https://git-lfs"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
+OF_BYTES = (("transformers", "ByT5Tokenizer"),)  # tokenizers that need none
 ORIGINALS = ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.safetensors", "config.json")
 CONVERTED = "needed is one that diffusers has saved, such as hunyuanvideo-community/HunyuanVideo"
 
@@ -58,7 +59,7 @@ def read_family(directory: Path, name: str) -> Family:
 
 def components_of(directory: Path, family: Family) -> tuple[str, ...]:
     """All that a family's pipeline in a directory consists of."""
-    return *models_of(directory, family), *family.tokenizers, "scheduler"
+    return *models_of(directory, family), *family.tokenizers, *family.loop
 
 
 def models_of(directory: Path, family: Family) -> tuple[str, ...]:
@@ -110,10 +111,24 @@ def check_configs(directory: Path, family: Family) -> None:
             raise BadInput(f"model file {config} has a quantization_config: quantised weights are not computed with")
     for tokenizer in family.tokenizers:
         _check_vocabulary(directory / tokenizer)
-    read_json(directory / "scheduler" / "scheduler_config.json")
+
+
+def read_configs(directory: Path, family: Family) -> Configs:
+    """What the files of its components say. Raises BadInput naming one that is missing or damaged."""
+    names = transformers_of(directory, family)[0], "vae"
+    transformer, vae = (read_json(directory / name / "config.json") for name in names)
+    loop = {name: read_json(loop_config(directory, name)) for name in family.loop}
+    return Configs(index=read_json(directory / INDEX), transformer=transformer, vae=vae, loop=loop)
+
+
+def loop_config(directory: Path, name: str) -> Path:
+    """Where the configuration of a component without weights is, such as the scheduler's."""
+    return directory / name / f"{name}_config.json"
 
 
 def _check_vocabulary(folder: Path) -> None:
+    if entry_of(folder) in OF_BYTES:
+        return
     files = [path for kind in VOCABULARIES for path in folder.glob(kind)]
     if not files:
         raise BadInput(f"model directory {folder.parent} has no vocabulary in {folder.name}/, such as tokenizer.json")

@@ -18,6 +18,7 @@ from jobs.models.directory import (
     components_of,
     library_of,
     models_of,
+    read_configs,
     read_family,
     read_json,
     transformers_of,
@@ -139,8 +140,8 @@ def _checked_family(name: str, directory: Path, *, own_code: bool) -> Family:
 def _facts(
     name: str, source: str, family: Family, revision: str, directory: Path, dtype: str, variant: str | None
 ) -> ModelFacts:
-    defaults = _read_defaults(directory / "resca.json", family.defaults(read_json(directory / INDEX)))
-    numbers, guides = _read_configs(directory, family)
+    numbers, guides, of_family = _from_configs(directory, family)
+    defaults = _read_defaults(directory / "resca.json", of_family)
     return ModelFacts(
         name=name,
         source=source,
@@ -156,12 +157,11 @@ def _facts(
     )
 
 
-def _read_configs(directory: Path, family: Family) -> tuple[Numbers, frozenset[str]]:
-    """What the configurations of its models say."""
-    names = transformers_of(directory, family)[0], "vae"
-    transformer, vae = (read_json(directory / name / "config.json") for name in names)
+def _from_configs(directory: Path, family: Family) -> tuple[Numbers, frozenset[str], GenerationDefaults]:
+    """What the configurations of its components say."""
+    configs = read_configs(directory, family)
     try:
-        return family.numbers(transformer, vae), family.guides(read_json(directory / INDEX), transformer)
+        return family.numbers(configs), family.guides(configs), family.defaults(configs)
     except ValidationError as error:
         raise BadInput(f"model directory {directory}: {first_problem(error)}") from error
 

@@ -52,6 +52,20 @@ class GenerationDefaults(BaseModel):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Configs:
+    """What the files of a model's directory say: its `model_index.json`, and the configuration of components.
+
+    Where there are several transformers, it is that of the first.
+    """
+
+    index: Json
+    transformer: Json
+    vae: Json
+    loop: Mapping[str, Json]
+    """Of those in `Family.loop`, by their names."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class Numbers:
     """The numbers of a model that decide what can be rendered."""
 
@@ -108,22 +122,25 @@ class Numbers:
 
 @dataclass(frozen=True, kw_only=True)
 class Text:
-    """What a pass looks at: token features `[1, L, D]` and, in some families, a pooled feature `[1, D]`.
+    """What a pass looks at: token features `[1, L, D]` and, in some families, more.
 
     Padding is in it only where the model attends to that, too.
     """
 
     tokens: "Tensor"
     pooled: "Tensor | None" = None
+    """A feature of the whole text `[1, D']`."""
+    glyphs: "Tensor | None" = None
+    """Features of the letters of what is to be read in the video `[1, G, D']`."""
 
     @property
     def num_tokens(self) -> int:
-        return self.tokens.shape[1]
+        return self.tokens.shape[1] + (0 if self.glyphs is None else self.glyphs.shape[1])
 
     @property
     def tensors(self) -> "list[Tensor]":
         """All of it."""
-        return [self.tokens] if self.pooled is None else [self.tokens, self.pooled]
+        return [each for each in (self.tokens, self.pooled, self.glyphs) if each is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -188,6 +205,9 @@ class Family(Protocol):
     tokenizers: tuple[str, ...]
     """The components without weights that only `encode` needs."""
 
+    loop: tuple[str, ...]
+    """The components without weights that the loop goes by, each with a `NAME_config.json`; the scheduler is first."""
+
     vae_dtypes: Mapping[str, Dtype]
     """The number format of the VAE by the model's, where it is another."""
 
@@ -201,20 +221,24 @@ class Family(Protocol):
         """Why a model with this `model_index.json` cannot be rendered, to follow its name; None if it can."""
         ...
 
-    def defaults(self, index: Json) -> GenerationDefaults:
-        """Of a model with this `model_index.json`."""
+    def defaults(self, configs: Configs) -> GenerationDefaults:
+        """Of a model with these; pydantic's ValidationError for what makes no sense."""
         ...
 
-    def guides(self, index: Json, transformer: Json) -> frozenset[str]:
-        """Those of `GUIDES` that a model takes, by its `model_index.json` and its transformer's `config.json`."""
+    def guides(self, configs: Configs) -> frozenset[str]:
+        """Those of `GUIDES` that a model takes; errors as of `defaults`."""
         ...
 
     def negative_prompt(self, sampling: Sampling) -> str | None:
         """The text of a second pass in each step, by which the first is guided; None where one is all."""
         ...
 
-    def numbers(self, transformer: Json, vae: Json) -> Numbers:
-        """What the components' `config.json` say; pydantic's ValidationError for what makes no sense."""
+    def numbers(self, configs: Configs) -> Numbers:
+        """What decides which sizes can be rendered; errors as of `defaults`."""
+        ...
+
+    def levels_by_token(self, index: Json) -> bool:
+        """Whether a model with this `model_index.json` is told the noise level of each token; that costs more."""
         ...
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
@@ -250,9 +274,11 @@ class Family(Protocol):
         steps: int,
         on_step_end: StepCallback | None = None,
     ) -> "Tensor":
-        """The pipeline's own denoising loop of `steps`, from noise to final latents.
+        """The denoising loop of `steps` as the pipeline itself runs it, from noise to final latents.
 
-        Latents are float32, of any shape that the transformer's forward takes, and stay so if it answers in float32.
+        Latents `[1, C, F, H, W]` are those of a video, or a rank's tokens in a column (`caching.engine.column`). They
+        are float32, and stay so if the transformer answers in float32. A scheduler that has done some steps already
+        sets the timesteps of the rest.
         """
         ...
 

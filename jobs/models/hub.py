@@ -4,10 +4,12 @@ import re
 from pathlib import Path
 
 from jobs.errors import BadInput, InfrastructureError, JobError
+from jobs.models.registry import FAMILIES
 
 HUB_FILES = (
     *("model_index.json", "transformer/config.json", "transformer_2/config.json", "vae/config.json"),
     *("tokenizer/tokenizer.json", "resca.json", "plans/*.yaml"),
+    *sorted({f"{name}/{name}_config.json" for family in FAMILIES.values() for name in family.loop}),
 )
 HUB_ID = re.compile(r"(?P<name>[\w][\w.-]*/[\w.-]+?)(@(?P<revision>[\w./-]+))?")
 

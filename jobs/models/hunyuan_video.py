@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from jobs.models.family import (
+    Configs,
     Dtype,
     GenerationDefaults,
     Json,
@@ -66,6 +67,7 @@ class HunyuanVideo:
     transformers: tuple[str, ...] = ("transformer",)
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
     tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
+    loop: tuple[str, ...] = ("scheduler",)
     # As its authors run it: float16 has three binary digits more, and the VAE needs no wider range.
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})
     text_tokens = PROMPT_TOKENS
@@ -74,18 +76,18 @@ class HunyuanVideo:
     def obstacle(self, index: Json) -> str | None:
         return None
 
-    def defaults(self, index: Json) -> GenerationDefaults:
+    def defaults(self, configs: Configs) -> GenerationDefaults:
         return GenerationDefaults(height=720, width=1280, num_frames=129, fps=24, steps=50, guidance=6.0)
 
-    def guides(self, index: Json, transformer: Json) -> frozenset[str]:
-        embedded = TransformerConfig.model_validate(transformer).guidance_embeds
+    def guides(self, configs: Configs) -> frozenset[str]:
+        embedded = TransformerConfig.model_validate(configs.transformer).guidance_embeds
         return frozenset({"true_cfg_scale", "negative_prompt", *(["guidance"] if embedded else [])})
 
     def negative_prompt(self, sampling: Sampling) -> str | None:
         return sampling.negative_prompt or "" if (sampling.true_cfg_scale or 1.0) > 1 else None
 
-    def numbers(self, transformer: Json, vae: Json) -> Numbers:
-        model, coder = TransformerConfig.model_validate(transformer), VaeConfig.model_validate(vae)
+    def numbers(self, configs: Configs) -> Numbers:
+        model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
         return Numbers(
             heads=model.num_attention_heads,
             width=model.num_attention_heads * model.attention_head_dim,
@@ -97,6 +99,9 @@ class HunyuanVideo:
             latent_channels=coder.latent_channels,
             pixel_multiple=16,
         )
+
+    def levels_by_token(self, index: Json) -> bool:
+        return False
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
         if template is None:

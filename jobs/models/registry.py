@@ -4,12 +4,13 @@ from typing import TYPE_CHECKING
 
 from jobs.models.family import Family
 from jobs.models.hunyuan_video import HunyuanVideo
+from jobs.models.hunyuan_video_15 import HunyuanVideo15
 from jobs.models.wan import Wan
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
 
-FAMILIES: dict[str, Family] = {family.pipeline: family for family in (HunyuanVideo(), Wan())}
+FAMILIES: dict[str, Family] = {family.pipeline: family for family in (HunyuanVideo(), HunyuanVideo15(), Wan())}
 
 
 def family_of(pipeline: "DiffusionPipeline") -> Family:

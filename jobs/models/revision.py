@@ -4,16 +4,17 @@ import hashlib
 from collections.abc import Iterable
 from pathlib import Path
 
-from jobs.models.directory import INDEX, components_of
+from jobs.models.directory import INDEX, components_of, loop_config
 from jobs.models.family import Family
 
 ALL_KINDS = {".json", ".safetensors", ".bin", ".model", ".txt", ".py"}
-VOCABULARY_KINDS = {".json", ".model", ".txt"}
+VOCABULARY_KINDS = {".json", ".model", ".txt", ".jinja"}
 
 
 def revision_of(directory: Path, family: Family, weights: Iterable[Path]) -> str:
     """Equal for equal copies wherever they lie, cheap for tens of gigabytes; `weights` are the files in use."""
-    wanted = {directory / INDEX, directory / "resca.json", directory / "scheduler" / "scheduler_config.json", *weights}
+    wanted = {directory / INDEX, directory / "resca.json", *weights}
+    wanted |= {loop_config(directory, name) for name in family.loop}
     for component in components_of(directory, family):
         inside = list((directory / component).rglob("*"))
         wanted |= {path for path in inside if path.suffix == ".py" or path == directory / component / "config.json"}

@@ -1,4 +1,6 @@
-"""Wan, text to video: guided by a negative prompt, prompts by a UMT5, from 2.2 on two transformers that take turns.
+"""Wan, text to video: guided by a negative prompt, prompts by a UMT5.
+
+Of 2.2 there are two: A14B has two transformers that take turns, TI2V is told the noise level of each token.
 
 Legend: C latent channels, F H W latent frames, height and width.
 """
@@ -10,6 +12,7 @@ from typing import TYPE_CHECKING
 from pydantic import BaseModel
 
 from jobs.models.family import (
+    Configs,
     Dtype,
     GenerationDefaults,
     Json,
@@ -69,33 +72,34 @@ class Wan:
     transformers: tuple[str, ...] = ("transformer", "transformer_2")
     text_encoders: tuple[str, ...] = ("text_encoder",)
     tokenizers: tuple[str, ...] = ("tokenizer",)
+    loop: tuple[str, ...] = ("scheduler",)
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float32", "float16": "float32"})
     text_tokens = TEXT_TOKENS
     cross_attention = True
 
     def obstacle(self, index: Json) -> str | None:
-        if index.get("expand_timesteps"):
-            return "has a noise level for each token (Wan 2.2 TI2V), which is not rendered"
         if index.get("transformer") == [None, None] and not _has_boundary(index):
             return "has no transformer"
         return None
 
-    def defaults(self, index: Json) -> GenerationDefaults:
-        if _has_boundary(index):
+    def defaults(self, configs: Configs) -> GenerationDefaults:
+        common = {"num_frames": 81, "fps": 16, "steps": 50, "guidance": 5.0, "negative_prompt": NEGATIVE_PROMPT}
+        if self.levels_by_token(configs.index):  # 2.2 TI2V
+            of_its_own = {"height": 704, "width": 1280, "num_frames": 121, "fps": 24}
+        elif _has_boundary(configs.index):
             of_its_own = {"height": 720, "width": 1280, "steps": 40, "guidance": 4.0, "guidance_2": 3.0}
         else:
-            of_its_own = {"height": 480, "width": 832, "steps": 50, "guidance": 5.0}
-        common = {"num_frames": 81, "fps": 16, "negative_prompt": NEGATIVE_PROMPT}
+            of_its_own = {"height": 480, "width": 832}
         return GenerationDefaults.model_validate(common | of_its_own)
 
-    def guides(self, index: Json, transformer: Json) -> frozenset[str]:
-        return frozenset({"guidance", "negative_prompt", *(["guidance_2"] if _has_boundary(index) else [])})
+    def guides(self, configs: Configs) -> frozenset[str]:
+        return frozenset({"guidance", "negative_prompt", *(["guidance_2"] if _has_boundary(configs.index) else [])})
 
     def negative_prompt(self, sampling: Sampling) -> str | None:
         return sampling.negative_prompt or "" if sampling.guidance > 1 else None
 
-    def numbers(self, transformer: Json, vae: Json) -> Numbers:
-        model, coder = TransformerConfig.model_validate(transformer), VaeConfig.model_validate(vae)
+    def numbers(self, configs: Configs) -> Numbers:
+        model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
         return Numbers(
             heads=model.num_attention_heads,
             width=model.num_attention_heads * model.attention_head_dim,
@@ -107,6 +111,9 @@ class Wan:
             latent_channels=coder.z_dim,
             pixel_multiple=16,
         )
+
+    def levels_by_token(self, index: Json) -> bool:
+        return bool(index.get("expand_timesteps"))
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
         return _sequence_length(template) - END_OF_TEXT
@@ -165,11 +172,14 @@ class Wan:
     ) -> "Tensor":
         import torch
 
-        device = pipeline._execution_device
-        timestep = torch.tensor([level * pipeline.scheduler.config.num_train_timesteps], device=device)
-        is_first = float(timestep) >= _boundary(pipeline)
+        from caching.models import adapter_for
+
+        device, time = pipeline._execution_device, level * pipeline.scheduler.config.num_train_timesteps
+        is_first = time >= _boundary(pipeline)
         transformer: WanTransformer3DModel = pipeline.transformer if is_first else pipeline.transformer_2
-        latents = latents.to(device=device, dtype=transformer.dtype)
+        latents, timestep = latents.to(device=device, dtype=transformer.dtype), torch.tensor([time], device=device)
+        if self.levels_by_token(dict(pipeline.config)):
+            timestep = timestep.repeat(1, adapter_for(transformer).unfold(latents).shape[1])
         velocities = [
             transformer(latents, timestep, text.tokens.to(transformer.dtype), return_dict=False)[0].float()
             for text in prompt.texts

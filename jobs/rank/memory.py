@@ -10,10 +10,11 @@ from typing import Any
 import torch
 from torch import nn
 
+from caching.flops import BY_TOKEN
 from caching.models import family
 from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
-from jobs.models.directory import brings_its_class, models_of, read_family, transformers_of
+from jobs.models.directory import INDEX, brings_its_class, models_of, read_family, read_json, transformers_of
 from jobs.models.family import Numbers
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
@@ -36,6 +37,8 @@ class Models:
     vae: nn.Module
     text_tokens: int
     """The most that a pass looks at."""
+    levels_by_token: bool = False
+    """Whether they are told the noise level of each token."""
 
     @cached_property
     def in_fp8(self) -> "Models":
@@ -105,7 +108,13 @@ def models_at(directory: Path, dtype: torch.dtype) -> Models | None:
             vae = build(directory / "vae", getattr(torch, family.vae_dtypes.get(of_vae, of_vae)))
     except (CannotStream, ValueError):  # or a configuration of a class that is not known here
         return None
-    return Models(transformers=transformers, vae=vae, text_encoders=texts, text_tokens=family.text_tokens)
+    return Models(
+        transformers=transformers,
+        vae=vae,
+        text_encoders=texts,
+        text_tokens=family.text_tokens,
+        levels_by_token=family.levels_by_token(read_json(directory / INDEX)),
+    )
 
 
 class MemoryPlanner:
@@ -171,7 +180,7 @@ class MemoryPlanner:
         transformer = self.models.transformers[0]
         config: Any = transformer.config
         return peak_loop_bytes(
-            {**config, "_class_name": family(transformer)},
+            {**config, "_class_name": family(transformer), BY_TOKEN: self.models.levels_by_token},
             setting.method,
             grid=self.numbers.grid(setting.height, setting.width, setting.num_frames),
             num_text_tokens=(self.models.text_tokens,) * setting.num_passes,

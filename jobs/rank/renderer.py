@@ -13,8 +13,8 @@ import torch
 from diffusers import DiffusionPipeline
 from torch import Tensor, nn
 
-from caching.engine import Engine
-from caching.flops import flops_of_prompt
+from caching.engine import Engine, column
+from caching.flops import BY_TOKEN, flops_of_prompt
 from caching.models import adapter_for, family
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.site import Timed, untimed
@@ -112,7 +112,7 @@ class Renderer:
     ) -> Tensor:
         """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
 
-        The pipeline's own loop runs on this rank's patches: between the noise and the end no latents are gathered.
+        The pipeline's own loop runs on this rank's tokens: between the noise and the end no latents are gathered.
         `on_progress` is told the finished part of the loop, 0 to 1, after each step. `checkpoints` are written on the
         way, and gone on from if there is one. BadInput if what the scheduler keeps is not known, or if the latents are
         not finite.
@@ -123,14 +123,14 @@ class Renderer:
             check_solver(self.pipeline.scheduler)
         engine.begin(grid, self.noise_levels(steps))
         resumed = checkpoints.resume(engine, self.group) if checkpoints is not None else None
-        patches, solver = resumed or (self.group.shard(engine.adapter.unfold(noise)), {})
+        own, solver = resumed or (column(engine.adapter, self.group.shard(engine.adapter.unfold(noise))), {})
         finite, done = FiniteSteps(), engine.step
         on_step_end = _step_callback(engine, self.group, finite, on_progress, checkpoints)
         with begun(self.pipeline.scheduler, done, solver), self._in_turns():
-            patches = self.family.sample(self.pipeline, patches, prompt, sampling, steps=steps, on_step_end=on_step_end)
+            own = self.family.sample(self.pipeline, own, prompt, sampling, steps=steps, on_step_end=on_step_end)
         engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
-        latents = engine.adapter.fold(self.group.gather(patches), grid)
+        latents = engine.adapter.fold(self.group.gather(engine.adapter.unfold(own)), grid)
         if not torch.isfinite(latents).all():  # the same on every rank
             step = done + finite.first(self.group) + 1
             raise self._overflow(prompt, f"from step {step} of {steps} on", checkpoints)
@@ -210,7 +210,8 @@ class Renderer:
         for transformer, stage in zip(self.transformers, stages, strict=True):
             grid = adapter_for(transformer).grid(torch.empty(shape, device="meta"))
             size = {"grid": grid, "num_steps": stage.num, "dense_steps": stage.dense, "span": stage.span}
-            config = {**transformer.config, "_class_name": family(transformer)}
+            by_token = self.family.levels_by_token(dict(self.pipeline.config))
+            config = {**transformer.config, "_class_name": family(transformer), BY_TOKEN: by_token}
             for text in prompt.texts:
                 once = flops_of_prompt(config, stage.method, num_text_tokens=text.num_tokens, **size)
                 total += stage.times * once

@@ -14,7 +14,7 @@ from jobs.store.items import BatchSettings, RenderItem
 SAMPLED = {field.name for field in fields(Sampling)}
 # What a model lacks that does not take one of `GUIDES`.
 WITHOUT = {
-    "guidance": "guidance embedding",
+    "guidance": "guidance scale",
     "guidance_2": "second transformer to guide",
     "true_cfg_scale": "guidance beside a scale that is embedded or its own",
     "negative_prompt": "guidance by a negative prompt",

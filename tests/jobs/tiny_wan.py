@@ -1,7 +1,10 @@
-"""A Wan pipeline of random weights, small enough for tests: of one transformer as 2.1, or of two as 2.2."""
+"""A Wan pipeline of random weights, small enough for tests.
+
+Of one transformer as 2.1, of two as 2.2 A14B, or told the noise level of each token as 2.2 TI2V.
+"""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, WanTransformer3DModel
@@ -11,10 +14,15 @@ from transformers import PreTrainedTokenizerFast, UMT5Config, UMT5EncoderModel
 TEXT_WIDTH = 16
 WORDS = ["a", "cat", "walks", "on", "grass", "blurry"]
 SIZE = {"height": 32, "width": 48, "num_frames": 9}  # 3 x 2 x 3 = 18 tokens
+SIZES = {"2.1": SIZE, "2.2": SIZE, "ti2v": {"height": 64, "width": 96, "num_frames": 9}}  # of the same latents
+BOUNDARY = 0.6  # after 6 of 9 steps
+# A VAE whose decoder gives patches of pixels.
+PATCHES = {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16}
+Kind = Literal["2.1", "2.2", "ti2v"]
 
 
-def build_tiny_wan(boundary_ratio: float | None = None) -> WanPipeline:
-    """8 x 8 x 4 compression, 4 latent channels, 4 heads; with a boundary, of two transformers."""
+def build_tiny_wan(kind: Kind = "2.1") -> WanPipeline:
+    """8 x 8 x 4 compression, of TI2V 16 x 16 x 4, 4 latent channels, 4 heads."""
     torch.manual_seed(0)
     vae = AutoencoderKLWan(
         base_dim=4,
@@ -23,6 +31,7 @@ def build_tiny_wan(boundary_ratio: float | None = None) -> WanPipeline:
         num_res_blocks=1,
         latents_mean=[0.1, -0.2, 0.3, 0.0],
         latents_std=[1.5, 2.0, 2.5, 3.0],
+        **(PATCHES if kind == "ti2v" else {}),
     )
     make: Any = WanPipeline  # its annotations admit one scheduler only
     pipeline = make(
@@ -31,15 +40,16 @@ def build_tiny_wan(boundary_ratio: float | None = None) -> WanPipeline:
         vae=vae.eval(),
         scheduler=UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=3.0),
         transformer=_transformer(),
-        transformer_2=_transformer() if boundary_ratio else None,
-        boundary_ratio=boundary_ratio,
+        transformer_2=_transformer() if kind == "2.2" else None,
+        boundary_ratio=BOUNDARY if kind == "2.2" else None,
+        expand_timesteps=kind == "ti2v",
     )
     pipeline.set_progress_bar_config(disable=True)
     return pipeline
 
 
-def save_tiny_wan(directory: Path, boundary_ratio: float | None = None) -> Path:
-    build_tiny_wan(boundary_ratio).save_pretrained(directory)
+def save_tiny_wan(directory: Path, kind: Kind = "2.1") -> Path:
+    build_tiny_wan(kind).save_pretrained(directory)
     return directory
 
 

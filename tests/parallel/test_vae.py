@@ -2,11 +2,12 @@
 
 import pytest
 import torch
-from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan
+from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLHunyuanVideo15, AutoencoderKLWan
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from parallel.single import SingleGroup
-from parallel.vae import blend, decode, decode_frame_by_frame
+from parallel.tiling import blend
+from parallel.vae import decode, decode_all_frames, decode_frame_by_frame
 from tests.parallel.gang import Gang
 
 pytestmark = pytest.mark.timeout(200)
@@ -62,14 +63,36 @@ def test_one_process_decodes_in_pieces_what_it_decodes_at_once(size):
     assert all(piece.shape[2] for piece in pieces)
 
 
+def remembering(**settings) -> AutoencoderKLWan:
+    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1, **settings)
+    side = 4 * vae.spatial_compression_ratio
+    vae.enable_tiling(side, side, 3 * side // 4, 3 * side // 4)
+    return vae.eval()
+
+
 @pytest.mark.parametrize("size", [(2, 4, 4), (6, 9, 4), (3, 7, 9)], ids=str)
-def test_one_that_remembers_frames_is_decoded_in_tiles_as_by_itself(size):
+@pytest.mark.parametrize(
+    "settings",
+    [{}, {"is_residual": True, "patch_size": 2, "in_channels": 12, "out_channels": 12, "scale_factor_spatial": 16}],
+    ids=["pixels", "patches"],
+)
+def test_one_that_remembers_frames_is_decoded_in_tiles_as_by_itself(settings, size):
     torch.manual_seed(0)
-    vae = AutoencoderKLWan(base_dim=4, z_dim=4, dim_mult=[1, 1, 1, 1], num_res_blocks=1).eval()
-    vae.enable_tiling(32, 32, 24, 24)
+    vae = remembering(**settings)
     with torch.no_grad():
         expected = vae.decode(latents(size)).sample
     pieces = list(decode_frame_by_frame(vae, latents(size), SingleGroup()))
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(2, 4, 4), (5, 9, 4), (3, 7, 9)], ids=str)
+def test_one_that_decodes_all_frames_at_once_is_decoded_in_tiles_as_by_itself(size):
+    torch.manual_seed(0)
+    vae = AutoencoderKLHunyuanVideo15(latent_channels=4, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1).eval()
+    vae.enable_tiling(64, 64, 4, 4)
+    with torch.no_grad():
+        expected = vae.decode(latents(size)).sample
+    pieces = list(decode_all_frames(vae, latents(size), SingleGroup()))
     torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=1e-6)
 
 

@@ -16,7 +16,7 @@ from parallel.layout import Layout
 from tests.caching.models.test_wan import make_pipeline
 from tests.caching.test_guidance import generate
 
-GUIDED = ["wan", "wan2.2", "hunyuanvideo-1.5"]
+GUIDED = ["wan", "wan2.2", "wan2.2-ti2v", "hunyuanvideo-1.5"]
 
 
 class AllValid(TorchFunctionMode):
@@ -43,6 +43,8 @@ class AllValid(TorchFunctionMode):
 def inputs_of(name: str, config: Any, num_text_tokens: int) -> dict[str, Tensor]:
     """What the pipeline hands its transformer beside the latents, without padding."""
     prompt = {"timestep": torch.ones(1), "encoder_hidden_states": torch.ones(1, num_text_tokens, 4096)}
+    if name == "wan2.2-ti2v":
+        return prompt | {"timestep": torch.ones(1, 31 * 22 * 40)}
     if name != "hunyuanvideo-1.5":
         return prompt
     return prompt | {
@@ -60,7 +62,8 @@ def bare_flops(name: str) -> float:
     frames, height, width = size.grid(size.height, size.width, size.num_frames)
     with torch.device("meta"), torch.no_grad(), AllValid(), FlopCounterMode(display=False) as counter:
         kind = getattr(diffusers, size.config["_class_name"])
-        transformer = torch.nn.Module.to(kind.from_config(size.config).eval(), DTYPE)
+        config = {name: value for name, value in size.config.items() if name != "expand_timesteps"}
+        transformer = torch.nn.Module.to(kind.from_config(config).eval(), DTYPE)
         patch = transformer.config.patch_size
         side = patch if isinstance(patch, int) else patch[-1]
         latents = torch.empty(1, transformer.config.in_channels, frames, side * height, side * width, dtype=DTYPE)

@@ -128,7 +128,7 @@ def break_file(path: Path, text: str | None) -> None:
         (
             "model_index.json",
             '{"_class_name": "FluxPipeline"}',
-            "is a FluxPipeline, not a HunyuanVideoPipeline or WanPipeline",
+            "is a FluxPipeline, not a HunyuanVideoPipeline or HunyuanVideo15Pipeline or WanPipeline",
         ),
         ("transformer/config.json", None, "cannot read model file"),
         ("transformer/config.json", '{"patch_size": "two"}', "patch_size: .* valid integer"),

@@ -9,7 +9,7 @@ from torch.testing import assert_close
 from caching.recipe.recipe import recipe
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
-from tests.jobs.rank import test_wan
+from tests.jobs.rank import test_hunyuan_video_15, test_wan
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.jobs.tiny_wan import save_tiny_wan
 from tests.parallel.gang import Gang
@@ -118,18 +118,32 @@ def test_ranks_sample_a_size_that_does_not_divide(gang_of, ulysses, ring):
 def test_two_ranks_sample_and_decode_wan_as_one_process_does(gang_of):
     """Two passes a step, a solver with a memory, and a second transformer."""
     gang = gang_of(Layout(ulysses=2))
-    for name, boundary in (("full", None), ("resca", test_wan.BOUNDARY)):
-        expected = test_wan.latents_of(None, name, boundary)
-        for latents in gang.run(test_wan.latents_of, name, boundary):
+    for name, kind in (("full", "2.1"), ("resca", "2.2"), ("resca", "ti2v")):
+        expected = test_wan.latents_of(None, name, kind)
+        for latents in gang.run(test_wan.latents_of, name, kind):
             assert ((latents - expected).norm() / expected.norm()).item() < FLOAT32_BOUND, name
-    frames, nothing = gang.run(test_wan.decoded)
-    assert_close(frames, test_wan.decoded(None), rtol=0, atol=1e-6)
+    for kind in ("2.1", "ti2v"):
+        frames, nothing = gang.run(test_wan.decoded, kind)
+        assert_close(frames, test_wan.decoded(None, kind), rtol=0, atol=1e-6)
+        assert not nothing
+
+
+@pytest.mark.timeout(400)
+def test_two_ranks_sample_and_decode_hunyuan_video_15_as_one_process_does(gang_of):
+    """A guider, and channels beside the latents of which each rank has its own."""
+    gang = gang_of(Layout(ulysses=2))
+    for name in ("full", "resca"):
+        expected = test_hunyuan_video_15.latents_of(None, name)
+        for latents in gang.run(test_hunyuan_video_15.latents_of, name):
+            assert ((latents - expected).norm() / expected.norm()).item() < FLOAT32_BOUND, name
+    frames, nothing = gang.run(test_hunyuan_video_15.decoded)
+    assert_close(frames, test_hunyuan_video_15.decoded(None), rtol=0, atol=1e-6)
     assert not nothing
 
 
 @pytest.mark.timeout(400)
 def test_weights_of_wan_may_be_split_though_some_are_tied_and_some_stay_in_float32(gang_of, tmp_path):
-    directory = save_tiny_wan(tmp_path / "model", test_wan.BOUNDARY)
+    directory = save_tiny_wan(tmp_path / "model", "2.2")
     expected = test_wan.split(None, directory)
     for latents in gang_of(Layout(ulysses=2)).run(test_wan.split, directory):
         assert ((latents - expected).norm() / expected.norm()).item() < BFLOAT16_BOUND

@@ -22,8 +22,10 @@ from jobs.store.faults import StorageError
 from jobs.store.mp4 import probe
 from parallel.layout import Layout
 from tests.jobs.store.example import item, settings
+from tests.jobs.tiny_hunyuan_video_15 import SIZE as SIZE_OF_15
+from tests.jobs.tiny_hunyuan_video_15 import save_tiny_hunyuan_video_15
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
-from tests.jobs.tiny_wan import save_tiny_wan
+from tests.jobs.tiny_wan import SIZES, save_tiny_wan
 
 pytestmark = pytest.mark.timeout(300)
 
@@ -164,31 +166,46 @@ def session_of(model, folder, **changes):
     return workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("degree", "boundary"), [("--ulysses=1", None), ("--ulysses=2", 0.6), ("--cfg=2", 0.6)], ids=["2.1", "2.2", "cfg"]
-)
-def test_wan_renders(tmp_path, degree, boundary):
-    """`resca render` of two prompts, one of them guided in its own way, and again with nothing left to do."""
-    model, prompts = save_tiny_wan(tmp_path / "model", boundary), tmp_path / "prompts.jsonl"
-    of_its_own = {"guidance": 2, "negative_prompt": "blurry"}
-    prompts.write_text(f'{{"prompt": "a cat walks on grass"}}\n{json.dumps({"prompt": "grass", **of_its_own})}\n')
-    options = ["--steps", "9", "--height", "32", "--width", "48", "--num-frames", "9", "--method", "taylorseer"]
-    options += ["--interval", "3", degree, "--checkpoint-every", "1", "--offload"]
-    command = ["render", str(prompts), "--out", str(tmp_path / "out"), "--model", str(model), *options]
+OF_ITS_OWN = {"guidance": 2, "negative_prompt": "blurry"}
+
+
+def render_twice(folder, model, size, *options):
+    """`resca render` of two prompts, one guided in its own way, and again with nothing left to do; gives sidecars."""
+    prompts, videos, (height, width, frames) = folder / "prompts.jsonl", folder / "out" / "videos", size.values()
+    prompts.write_text(f'{{"prompt": "a cat walks on grass"}}\n{json.dumps({"prompt": "grass", **OF_ITS_OWN})}\n')
+    asked = ["--steps", "9", "--height", height, "--width", width, "--num-frames", frames, "--checkpoint-every", "1"]
+    asked += ["--method", "taylorseer", "--interval", "3", "--offload", *options]
+    command = ["render", str(prompts), "--out", str(folder / "out"), "--model", str(model), *map(str, asked)]
     assert main(command) == 0
-    videos = tmp_path / "out" / "videos"
     facts = probe(videos / "0001-grass-s1.mp4")
-    assert (facts.num_frames, facts.width, facts.height, facts.codec) == (9, 48, 32, "h264")
-    first, second = (json.loads(path.read_text()) for path in sorted(videos.glob("*.json")))
-    assert {name: second[name] for name in of_its_own} == of_its_own
-    assert (first["guidance"], first["negative_prompt"]) == (4 if boundary else 5, NEGATIVE_PROMPT)
-    assert (first["guidance_2"] is None) is (boundary is None)
-    assert first["dense_steps"] == (4 if boundary else 3)  # that in which the second transformer takes over, too
-    assert first["dense_steps"] / 9 <= first["flops"] / first["flops_full"] < 0.6
+    assert (facts.num_frames, facts.width, facts.height, facts.codec) == (frames, width, height, "h264")
     before = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
     assert main(command) == 0
     assert {path.name: path.stat().st_mtime_ns for path in videos.iterdir()} == before
+    first, second = (json.loads(path.read_text()) for path in sorted(videos.glob("*.json")))
+    assert {name: second[name] for name in OF_ITS_OWN} == OF_ITS_OWN
+    assert first["dense_steps"] / 9 <= first["flops"] / first["flops_full"] < 0.6
+    return first, second
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "degree"),
+    [("2.1", "--ulysses=1"), ("2.2", "--ulysses=2"), ("2.2", "--cfg=2"), ("ti2v", "--ulysses=1"), ("ti2v", "--cfg=2")],
+)
+def test_wan_renders(tmp_path, kind, degree):
+    first, _ = render_twice(tmp_path, save_tiny_wan(tmp_path / "model", kind), SIZES[kind], degree)
+    assert (first["guidance"], first["negative_prompt"]) == (4 if kind == "2.2" else 5, NEGATIVE_PROMPT)
+    assert first["guidance_2"] == (3 if kind == "2.2" else None)
+    assert first["dense_steps"] == (4 if kind == "2.2" else 3)  # that in which the second transformer takes over, too
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("degree", ["--ulysses=1", "--ulysses=2", "--cfg=2"])
+def test_hunyuan_video_15_renders(tmp_path, degree):
+    model = save_tiny_hunyuan_video_15(tmp_path / "model")
+    first, _ = render_twice(tmp_path, model, SIZE_OF_15, degree)
+    assert (first["guidance"], first["negative_prompt"], first["dense_steps"]) == (6, None, 3)
 
 
 def test_guidance_for_a_model_without_guidance_embedding_is_bad_input(tmp_path, capsys):

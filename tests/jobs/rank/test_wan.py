@@ -1,4 +1,4 @@
-"""Wan through the renderer: two passes a step, a solver with a memory, and from 2.2 on a second transformer."""
+"""Wan through the renderer: two passes, a solver with a memory; in 2.2 a second transformer, or levels by token."""
 
 import json
 from dataclasses import replace
@@ -17,32 +17,31 @@ from jobs.rank.offload import taking_turns
 from jobs.rank.renderer import Renderer, Sampling
 from jobs.store.open import open_storage
 from parallel.layout import Layout
-from tests.jobs.tiny_wan import SIZE, build_tiny_wan, save_tiny_wan
+from tests.jobs.tiny_wan import SIZE, SIZES, build_tiny_wan, save_tiny_wan
 
 PROMPT, NEGATIVE = "a cat walks on grass", "blurry grass"
-BOUNDARY = 0.6  # after 6 of 9 steps
 SAMPLING = Sampling(seed=3, **SIZE, steps=9, guidance=5.0, guidance_2=None, negative_prompt=NEGATIVE)
-OF_TWO = Sampling(seed=3, **SIZE, steps=9, guidance=5.0, guidance_2=3.0, negative_prompt=NEGATIVE)
+OF_TWO = replace(SAMPLING, guidance_2=3.0)
 METHODS = {"taylorseer": {"interval": 3}, "resca": {"interval": 3, "clusters": 8}, "t-gate": {}}
 
 
-def sampling_of(boundary):
-    return OF_TWO if boundary else SAMPLING
+def sampling_of(kind):
+    return replace(OF_TWO if kind == "2.2" else SAMPLING, **SIZES[kind])
 
 
-def renderer_of(boundary=None, group=None):
-    return Renderer(build_tiny_wan(boundary), group)
+def renderer_of(kind="2.1", group=None):
+    return Renderer(build_tiny_wan(kind), group)
 
 
-def plain(boundary, output_type="latent"):
+def plain(kind, output_type="latent"):
     """What diffusers' own pipeline gives of the same noise."""
-    pipeline, sampling = build_tiny_wan(boundary), sampling_of(boundary)
+    pipeline, sampling = build_tiny_wan(kind), sampling_of(kind)
     noise = torch.randn(1, 4, 3, 4, 6, generator=torch.Generator().manual_seed(sampling.seed))
     return pipeline(
         prompt=PROMPT,
         negative_prompt=NEGATIVE,
         latents=noise,
-        **SIZE,
+        **SIZES[kind],
         num_inference_steps=sampling.steps,
         guidance_scale=sampling.guidance,
         guidance_scale_2=sampling.guidance_2,
@@ -51,16 +50,16 @@ def plain(boundary, output_type="latent"):
     )[0]
 
 
-def latents_of(group, name, boundary=None, checkpoints=None, on_progress=None):
+def latents_of(group, name, kind="2.1", checkpoints=None, on_progress=None):
     """Final latents with a method; `group` is None for a single process."""
-    renderer = renderer_of(boundary, group)
+    renderer = renderer_of(kind, group)
     renderer.use(recipe(name, **METHODS.get(name, {})))
-    return renderer.denoise(renderer.encode(PROMPT, NEGATIVE), sampling_of(boundary), on_progress, checkpoints)
+    return renderer.denoise(renderer.encode(PROMPT, NEGATIVE), sampling_of(kind), on_progress, checkpoints)
 
 
-@pytest.mark.parametrize("boundary", [None, BOUNDARY], ids=["one", "two"])
-def test_full_is_the_plain_pipeline_to_the_bit(boundary):
-    renderer, sampling, expected = renderer_of(boundary), sampling_of(boundary), plain(boundary)
+@pytest.mark.parametrize("kind", SIZES)
+def test_full_is_the_plain_pipeline_to_the_bit(kind):
+    renderer, sampling, expected = renderer_of(kind), sampling_of(kind), plain(kind)
     prompt = renderer.encode(PROMPT, renderer.family.negative_prompt(sampling))
     engine = renderer.use(RECIPES["full"])
     latents = renderer.denoise(prompt, sampling)
@@ -68,21 +67,28 @@ def test_full_is_the_plain_pipeline_to_the_bit(boundary):
     renderer.release()
     assert torch.equal(renderer.denoise_without_engine(prompt, sampling, sampling.steps), expected)
     frames = torch.from_numpy(renderer.decode(latents)).float() / 255
-    assert_close(frames, torch.from_numpy(plain(boundary, "np")[0]), rtol=0, atol=0.51 / 255)
+    assert_close(frames, torch.from_numpy(plain(kind, "np")[0]), rtol=0, atol=0.51 / 255)
 
 
-def test_every_recipe_runs():
-    renderer, short = renderer_of(), replace(SAMPLING, steps=6)
+@pytest.mark.parametrize("kind", ["2.1", "ti2v"])
+def test_every_recipe_runs_at_another_size_too_and_detaches(kind):
+    renderer, short = renderer_of(kind), replace(sampling_of(kind), steps=6)
     prompt, full = renderer.encode(PROMPT, NEGATIVE), None
+    before = renderer.denoise_without_engine(prompt, short, 6)
     for name in ("full", *sorted(RECIPES)):
         renderer.use(RECIPES[name])
         latents = renderer.denoise(prompt, short)
         full = latents if full is None else full
         assert ((latents - full).norm() / full.norm()) < 0.3, name
+        if name in METHODS:
+            other = replace(short, height=2 * short.height, num_frames=5)
+            assert renderer.denoise(prompt, other).isfinite().all(), name
+    renderer.release()
+    assert torch.equal(renderer.denoise_without_engine(prompt, short, 6), before)
 
 
 def test_flops_are_those_of_both_passes_and_of_the_step_in_which_the_second_model_begins():
-    one, two = renderer_of(), renderer_of(BOUNDARY)
+    one, two = renderer_of(), renderer_of("2.2")
     prompt = one.encode(PROMPT, NEGATIVE)
     alone = one.encode(PROMPT)
     assert one.full_flops(prompt, SAMPLING) == 2 * one.full_flops(alone, SAMPLING) == two.full_flops(prompt, OF_TWO)
@@ -118,26 +124,28 @@ def stop_after(steps):
     return on_progress
 
 
-@pytest.mark.parametrize(("name", "boundary"), [("full", None), ("taylorseer", BOUNDARY), ("resca", BOUNDARY)])
-def test_a_loop_that_was_stopped_goes_on_to_the_same_bits(tmp_path, name, boundary):
-    expected = latents_of(None, name, boundary)
+@pytest.mark.parametrize(
+    ("name", "kind"), [("full", "2.1"), ("taylorseer", "2.2"), ("resca", "2.2"), ("resca", "ti2v")]
+)
+def test_a_loop_that_was_stopped_goes_on_to_the_same_bits(tmp_path, name, kind):
+    expected = latents_of(None, name, kind)
     for steps in (2, 5, 8):
         checkpoints = Checkpoints(open_storage(tmp_path), str(steps), 1, "x")
         with pytest.raises(Stopped):
-            latents_of(None, name, boundary, checkpoints, stop_after(steps))
-        assert torch.equal(latents_of(None, name, boundary, checkpoints), expected)
+            latents_of(None, name, kind, checkpoints, stop_after(steps))
+        assert torch.equal(latents_of(None, name, kind, checkpoints), expected)
         assert 1 <= checkpoints.resumed_step <= steps
 
 
-@pytest.mark.parametrize(("dtype", "boundary"), [("float32", None), ("bfloat16", BOUNDARY)])
-def test_models_are_those_of_from_pretrained(tmp_path, dtype, boundary):
-    directory = save_tiny_wan(tmp_path / "model", boundary)
+@pytest.mark.parametrize(("dtype", "kind"), [("float32", "2.1"), ("bfloat16", "2.2"), ("bfloat16", "ti2v")])
+def test_models_are_those_of_from_pretrained(tmp_path, dtype, kind):
+    directory = save_tiny_wan(tmp_path / "model", kind)
     formats = {"default": getattr(torch, dtype), "vae": torch.float32}
     expected = type(build_tiny_wan()).from_pretrained(directory, dtype=formats)
     loaded = load_pipeline(str(directory), dtype=dtype, device="cpu")
     for name in ("transformer", "transformer_2", "text_encoder", "vae"):
         ours, theirs = getattr(loaded, name), getattr(expected, name)
-        assert (ours is None) is (theirs is None) is (name == "transformer_2" and boundary is None)
+        assert (ours is None) is (theirs is None) is (name == "transformer_2" and kind != "2.2")
         if ours is not None:
             values = ours.state_dict()
             assert values.keys() == theirs.state_dict().keys()
@@ -148,7 +156,7 @@ def test_models_are_those_of_from_pretrained(tmp_path, dtype, boundary):
 
 
 def test_a_model_in_bfloat16_comes_near_to_float32(tmp_path):
-    directory, latents = save_tiny_wan(tmp_path / "model", BOUNDARY), {}
+    directory, latents = save_tiny_wan(tmp_path / "model", "2.2"), {}
     assert read_facts(str(directory)).guides == {"guidance", "guidance_2", "negative_prompt"}
     for dtype in ("float32", "bfloat16"):
         renderer = Renderer(load_pipeline(str(directory), dtype=dtype, device="cpu"))
@@ -160,7 +168,7 @@ def test_a_model_in_bfloat16_comes_near_to_float32(tmp_path):
 
 
 def test_of_several_transformers_one_at_a_time_is_on_the_device():
-    pipeline, seen = build_tiny_wan(BOUNDARY), []
+    pipeline, seen = build_tiny_wan("2.2"), []
     models, host = [pipeline.transformer, pipeline.transformer_2], torch.device("cpu")
     for model in models:
         model.register_forward_hook(lambda *_: seen.append([each.device.type for each in models]))
@@ -176,22 +184,22 @@ def test_of_several_transformers_one_at_a_time_is_on_the_device():
 
 def test_both_transformers_count_unless_they_take_turns(tmp_path):
     needs = {}
-    for boundary in (None, BOUNDARY):
-        directory = save_tiny_wan(tmp_path / str(boundary), boundary)
+    for kind in ("2.1", "2.2"):
+        directory = save_tiny_wan(tmp_path / kind, kind)
         models = models_at(directory, torch.float32)
         planner = MemoryPlanner(models, read_facts(str(directory)), torch.float32)
         setting = {"method": RECIPES["taylorseer"], **SIZE, "num_steps": 9, "layout": Layout()}
         for offload, passes in ((False, 1), (False, 2), (True, 2)):
-            needs[boundary, offload, passes] = planner.need(Setting(**setting, offload=offload, num_passes=passes))
+            needs[kind, offload, passes] = planner.need(Setting(**setting, offload=offload, num_passes=passes))
     weights = {key: need.weights for key, need in needs.items()}
     transformer = sum(each.nbytes for each in build_tiny_wan().transformer.parameters())
-    assert weights[BOUNDARY, False, 2] - weights[None, False, 2] >= transformer
-    assert weights[BOUNDARY, True, 2] == weights[None, True, 2]
-    assert needs[None, False, 2].loop > needs[None, False, 1].loop
+    assert weights["2.2", False, 2] - weights["2.1", False, 2] >= transformer
+    assert weights["2.2", True, 2] == weights["2.1", True, 2]
+    assert needs["2.1", False, 2].loop > needs["2.1", False, 1].loop
 
 
 def test_methods_are_compared_on_such_a_model_and_weights_are_fitted_to_one_transformer(tmp_path, capsys):
-    model, prompts, table = save_tiny_wan(tmp_path / "model", BOUNDARY), tmp_path / "p.txt", tmp_path / "rows.json"
+    model, prompts, table = save_tiny_wan(tmp_path / "model", "2.2"), tmp_path / "p.txt", tmp_path / "rows.json"
     prompts.write_text(f"{PROMPT}\n")
     size = [str(each) for name, value in SIZE.items() for each in (f"--{name.replace('_', '-')}", value)]
     options = ["--model", str(model), "--prompts", str(prompts), "--num", "1", "--steps", "9", *size]
@@ -204,10 +212,11 @@ def test_methods_are_compared_on_such_a_model_and_weights_are_fitted_to_one_tran
     assert "weights of one transformer" in " ".join(capsys.readouterr().err.split())
 
 
-def decoded(group):
+def decoded(group, kind="2.1"):
     """The pieces of a rank, of latents that are cut into tiles."""
-    renderer = renderer_of(None, group)
-    renderer.pipeline.vae.enable_tiling(16, 16, 12, 12)
+    renderer = renderer_of(kind, group)
+    scale = renderer.pipeline.vae_scale_factor_spatial
+    renderer.pipeline.vae.enable_tiling(2 * scale, 2 * scale, scale, scale)
     latents = torch.randn(1, 4, 3, 4, 6, generator=torch.Generator().manual_seed(1))
     return list(renderer.family.decode(renderer.pipeline, latents, renderer.group))
 

@@ -5,10 +5,12 @@ import pytest
 from jobs.__main__ import main
 from jobs.driver.batch_plan import make_plan
 from jobs.errors import BadInput
+from jobs.models.facts import read_facts
 from jobs.models.wan import NEGATIVE_PROMPT
 from jobs.options.batch import RenderOptions
 from jobs.options.command_line import parse
 from jobs.request.guidance import guides_of, sampling_of
+from tests.jobs.tiny_hunyuan_video_15 import save_tiny_hunyuan_video_15
 from tests.jobs.tiny_model import save_tiny_pipeline
 from tests.jobs.tiny_wan import save_tiny_wan
 
@@ -22,7 +24,10 @@ def models(tmp_path_factory):
         "demo": "demo",
         "embedded": save_tiny_pipeline(folder / "embedded"),
         "one": save_tiny_wan(folder / "one"),
-        "two": save_tiny_wan(folder / "two", 0.6),
+        "two": save_tiny_wan(folder / "two", "2.2"),
+        "ti2v": save_tiny_wan(folder / "ti2v", "ti2v"),
+        "1.5": save_tiny_hunyuan_video_15(folder / "1.5"),
+        "1.5-distilled": save_tiny_hunyuan_video_15(folder / "1.5-distilled", guidance_scale=1.0),
     }
 
 
@@ -92,12 +97,12 @@ def test_a_line_that_turns_guidance_off_takes_one_pass(tmp_path, models):
 @pytest.mark.parametrize(
     ("model", "line", "options", "said"),
     [
-        ("demo", {}, "--guidance 3", "model demo has no guidance embedding; leave out --guidance"),
+        ("demo", {}, "--guidance 3", "model demo has no guidance scale; leave out --guidance"),
         (
             "demo",
             {"guidance": "3"},
             "",
-            "line 1: model demo has no guidance embedding; leave out its guidance",
+            "line 1: model demo has no guidance scale; leave out its guidance",
         ),
         ("embedded", {}, "--guidance-2 3", "has no second transformer to guide; leave out --guidance-2"),
         ("embedded", {}, "--negative-prompt x", "does nothing unless true_cfg_scale is above 1"),
@@ -118,21 +123,31 @@ def test_what_would_come_to_nothing_is_refused(tmp_path, models, capsys, model, 
     assert not (tmp_path / "out").exists()
 
 
-def test_plan_and_doctor_know_such_models(tmp_path, models, capsys):
-    on_gpus = arguments(tmp_path, models["two"], '{"prompt": "a cat"}', "--nodes", "1xCPU=8,GPU=2", "--ulysses", "2")
-    assert main(["plan", *on_gpus]) == 0
+@pytest.mark.parametrize("model", ["two", "ti2v", "1.5"])
+def test_plan_and_doctor_know_such_models(tmp_path, models, capsys, model):
+    size = ("--height", "64", "--width", "96", "--nodes", "1xCPU=8,GPU=2", "--ulysses", "2")
+    assert main(["plan", *arguments(tmp_path, models[model], '{"prompt": "a cat"}', *size)]) == 0
     told = capsys.readouterr().out
-    assert "1 video with" in told and "32x48x9 needs 3.0 GiB" in told
-    main(["doctor", "--model", str(models["two"])])
+    assert "1 video with" in told and "64x96x9 needs 3.0 GiB" in told
+    main(["doctor", "--model", str(models[model])])
     assert ": float32, " in " ".join(capsys.readouterr().out.split())
 
 
-def test_a_model_with_a_noise_level_for_each_token_is_refused(tmp_path, models, capsys):
-    index = models["one"] / "model_index.json"
-    before = index.read_text()
-    index.write_text(before.replace('"expand_timesteps": false', '"expand_timesteps": true'))
-    try:
-        assert main(["plan", *arguments(tmp_path, models["one"], '{"prompt": "a cat"}')]) == 2
-    finally:
-        index.write_text(before)
-    assert "has a noise level for each token (Wan 2.2 TI2V), which is not rendered" in capsys.readouterr().err
+def test_a_model_has_the_defaults_of_its_kind(models):
+    of_ti2v, of_15 = (read_facts(str(models[name])).defaults for name in ("ti2v", "1.5"))
+    for defaults, size in ((of_ti2v, (704, 1280, 121, 24, 50, 5.0)), (of_15, (480, 848, 121, 24, 50, 6.0))):
+        height, width, frames, fps = defaults.height, defaults.width, defaults.num_frames, defaults.fps
+        assert (height, width, frames, fps, defaults.steps, defaults.guidance) == size
+
+
+def test_one_that_is_distilled_for_one_pass_takes_no_guidance(tmp_path, models, capsys):
+    plan = planned(tmp_path, models["1.5"])
+    assert (deciding(plan), plan.num_passes(plan.items[0])) == ({"guidance": 6.0}, 2)
+    plan = planned(tmp_path, models["1.5-distilled"])
+    assert (deciding(plan), plan.num_passes(plan.items[0])) == ({"guidance": 1.0}, 1)
+    for option, said in (
+        ("--guidance", "no guidance scale"),
+        ("--negative-prompt", "no guidance by a negative prompt"),
+    ):
+        assert main(["render", *arguments(tmp_path, models["1.5-distilled"], '{"prompt": "a"}', option, "3")]) == 2
+        assert said in " ".join(capsys.readouterr().err.split())
