@@ -52,8 +52,7 @@ class Engine:
         device: torch.device | None = None,
     ) -> None:
         transformers = [transformer] if isinstance(transformer, nn.Module) else transformer
-        whole = recipe.feature not in ("module", "attention")
-        self.recipe, self.timed = recipe, timed
+        self.recipe, self.timed, whole = recipe, timed, not recipe.caches_modules
         self.group: Group = group or LocalGroup()
         self.attachments = [Attachment(each, self._answer, compiler=compiler, whole=whole) for each in transformers]
         self.transformer, self.adapter = self.attachments[0].transformer, self.attachments[0].adapter

@@ -36,7 +36,8 @@ class Generation:
     Guidance takes several passes a step (cond and uncond). Each has a name, and all that is kept is kept by pass; the
     first pass of a step decides whether it is dense. A pass that was not there at the last dense step is computed,
     whatever the step is. Models may take over from each other on the way (Wan 2.2): the step of a change is dense, and
-    what was kept of the model before it is let go.
+    what was kept of the model before it is let go. Where the recipe says so, what is cached is one thing for all
+    passes, and the first pass of a sparse step answers for all.
 
     What steps change is its `state_dict`; the rest is as a new generation with the same settings makes it.
 
@@ -55,6 +56,7 @@ class Generation:
         self.is_dense = True  # the present step
         self.seen: list[str] = []  # the passes of the present step
         self.timestep: Tensor | None = None  # of the present step, where passes have no names
+        self.answer: Tensor | None = None  # of the present step, where it is that of all passes
         self.parted = PartedStep(stages[0].site.group)
 
     def advance(self, model: int, name: str | None, patches: Tensor, inputs: Inputs) -> Tensor:
@@ -82,7 +84,7 @@ class Generation:
 
     @property
     def cache_bytes(self) -> int:
-        return sum(each.feature.cache_bytes for each in self.passes.values())
+        return sum(feature.cache_bytes for feature in {each.feature for each in self.passes.values()})
 
     def state_dict(self) -> StateDict:
         """To be asked for between two steps."""
@@ -104,7 +106,8 @@ class Generation:
             self._make_pass(name).load_state_dict(of_pass)
 
     def _make_pass(self, name: str) -> Pass:
-        self.passes[name] = self.first or Pass(self.recipe, self.stages[self.model])
+        beside = next(iter(self.passes.values()), None)
+        self.passes[name] = self.first or Pass(self.recipe, self.stages[self.model], beside)
         self.first = None
         return self.passes[name]
 
@@ -116,7 +119,7 @@ class Generation:
         if self.progress.step >= len(self.levels):
             raise RuntimeError("call begin() with the grid and the noise levels before each generation")
         self.progress.step += 1
-        self.seen = []
+        self.seen, self.answer = [], None
         self.parted.begin()
         if model != self.model:
             self._let_go()
@@ -149,8 +152,13 @@ class Generation:
         return 0 < self.dense_at <= each.dense_at
 
     def _run(self, each: Pass, step: Step) -> Tensor:
+        if self.answer is not None:
+            return self.answer
         computes, group = self.is_dense or not self._is_fresh(each), step.site.group
         group.mark("dense" if computes else "sparse", step.number, len(self.levels) - step.number)
+        if not computes and self.recipe.one_pass_when_sparse:
+            self.answer = each.feature.sparse(step).float()
+            return self.answer
         if not computes:
             return self.parted.run(each, step, computes=False, keep=False)
         each.dense_at = step.number

@@ -29,16 +29,22 @@ class Stage(NamedTuple):
 
 
 class Pass:
-    """One evaluation of the model in each step, with everything that is kept for it."""
+    """One evaluation of the model in each step, with everything that is kept for it.
 
-    def __init__(self, recipe: Recipe, stage: Stage) -> None:
+    Args:
+        beside: another pass of the steps, with which the recipe may have it share what is cached.
+    """
+
+    def __init__(self, recipe: Recipe, stage: Stage, beside: "Pass | None" = None) -> None:
         self.adapter, self.site = adapter, site = stage
         self.text = TextTrimmer()
         self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
         self.dense_at = 0  # the number of the last step in which it was computed
         self.feature: Feature
         self.expected_error: Callable[[float, float], float | None] = lambda time, span: None
-        if is_refined(recipe):
+        if beside is not None and recipe.one_pass_when_sparse:
+            self.feature = beside.feature
+        elif is_refined(recipe):
             refined = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
             self.feature, self.expected_error = refined, refined.expected_error
         else:

@@ -107,19 +107,26 @@ class BlockFeature:
 
     Args:
         modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
+        part_units: what keeps the outputs of each of these; by default a plain unit each.
     """
 
     follower = None
 
     def __init__(
-        self, adapter: Adapter, order: int, modules: Sequence[Sequence[nn.Module]], *, only_modules: bool = False
+        self,
+        adapter: Adapter,
+        order: int,
+        modules: Sequence[Sequence[nn.Module]],
+        *,
+        only_modules: bool = False,
+        part_units: Sequence[Unit] | None = None,
     ) -> None:
         self.adapter = adapter
         self.time, self.computes, self.keep = 0.0, True, True  # of the present step
         cached = [module for of_block in modules for module in of_block]
         self.whole = [not (of_block or only_modules) for of_block in modules]
         self.units = [Unit(order) for _ in range(adapter.num_blocks)]
-        self.part_units = [Unit(order) for _ in cached]
+        self.part_units = [Unit(order) for _ in cached] if part_units is None else part_units
         self.stand_ins = StandIns()
         for module, unit in zip(cached, self.part_units, strict=True):
             self.stand_ins.add(module, Part(self, unit))
@@ -196,11 +203,15 @@ def attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
 
 
 def cross_attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
-    """Nothing but attention to the text. ValueError for a model that has none apart."""
+    """Nothing but attention to the text."""
+    return BlockFeature(adapter, recipe.predictor.order, cross_attentions_of(recipe, adapter), only_modules=True)
+
+
+def cross_attentions_of(recipe: Recipe, adapter: Adapter) -> list[list[nn.Module]]:
+    """Those of each block. ValueError for a model that has none apart."""
     if not adapter.cross_attentions:
         raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
-    parts = [[attention] for attention in adapter.cross_attentions]
-    return BlockFeature(adapter, recipe.predictor.order, parts, only_modules=True)
+    return [[attention] for attention in adapter.cross_attentions]
 
 
 def added(before: State, after: State) -> tuple[Tensor, Tensor]:

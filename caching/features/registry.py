@@ -5,6 +5,7 @@ from importlib import import_module
 
 from caching.features.blocks import DeltaFeature, attentions, cross_attentions, modules, whole_blocks
 from caching.features.feature import Feature
+from caching.features.mean import MeanCrossAttention
 from caching.features.output import OutputFeature, StackFeature
 from caching.models.adapter import Adapter
 from caching.recipe.recipe import Recipe
@@ -20,6 +21,7 @@ FEATURES: dict[str, Maker] = {
     "module": modules,
     "attention": attentions,
     "cross_attention": cross_attentions,
+    "mean_cross_attention": MeanCrossAttention,
 }
 
 

@@ -28,8 +28,9 @@ from caching.recipe.tokens import (
 )
 
 # From the velocity down to attention and feed-forward. delta: two thirds of the blocks; attention: nothing but that;
-# cross_attention: nothing but that to the text, in models that keep the two apart.
-Feature = Literal["output", "stack", "delta", "block", "module", "attention", "cross_attention"]
+# cross_attention: nothing but that to the text, in models that keep the two apart; mean_cross_attention: the same, on
+# average over the passes of guidance.
+Feature = Literal["output", "stack", "delta", "block", "module", "attention", "cross_attention", "mean_cross_attention"]
 
 
 class PredictorSettings(Settings):
@@ -137,6 +138,8 @@ class Recipe(Settings):
             )
         if self.predictor.correction and self.feature != "output":
             raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
+        if self.one_pass_when_sparse and (self.predictor.order or self.tokens):
+            raise ValueError(f"the feature {self.feature!r} is reused as it is: order 0, and no tokens")
 
     def _check_multistep(self, predictor: Multistep) -> None:
         if self.feature != "output" or self.tokens is not None:
@@ -150,7 +153,17 @@ class Recipe(Settings):
     @property
     def needs_cross_attention(self) -> bool:
         """Whether it works only on models whose tokens look at the text in modules of their own."""
-        return self.feature == "cross_attention"
+        return self.feature in ("cross_attention", "mean_cross_attention")
+
+    @property
+    def caches_modules(self) -> bool:
+        """Whether modules inside the blocks are cached."""
+        return self.feature in ("module", "attention") or self.needs_cross_attention
+
+    @property
+    def one_pass_when_sparse(self) -> bool:
+        """Whether the first pass of a sparse step answers for all: what is cached makes them equal (T-GATE)."""
+        return self.feature == "mean_cross_attention"
 
     @property
     def shards(self) -> int | None:
@@ -212,7 +225,7 @@ RECIPES: dict[str, Recipe] = {
     "fora": Recipe(name="fora", predictor=REUSE, feature="module"),
     "delta-dit": Recipe(name="delta-dit", schedule=Interval(every=2), predictor=REUSE, feature="delta"),
     "pab": Recipe(name="pab", schedule=Interval(every=2, first=8, last=7), predictor=REUSE, feature="attention"),
-    "t-gate": Recipe(name="t-gate", schedule=Until(), predictor=REUSE, feature="cross_attention"),
+    "t-gate": Recipe(name="t-gate", schedule=Until(), predictor=REUSE, feature="mean_cross_attention"),
     "toca": Recipe(
         name="toca",
         schedule=Interval(every=5, first=3),

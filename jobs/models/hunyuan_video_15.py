@@ -91,6 +91,7 @@ class HunyuanVideo15:
     tokenizers: tuple[str, ...] = ("tokenizer", "tokenizer_2")
     loop: tuple[str, ...] = ("scheduler", "guider")
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})  # as its authors run it
+    cross_attention = False
     text_tokens = PROMPT_TOKENS + GLYPH_TOKENS
 
     def obstacle(self, index: Json) -> str | None:

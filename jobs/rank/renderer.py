@@ -39,6 +39,15 @@ class Steps:
     span: range | None = None
     times: int = 1
 
+    @property
+    def of_later_passes(self) -> "Steps":
+        """The same of a pass after the first one: dense steps alone, where sparse ones have one pass."""
+        if not self.method.one_pass_when_sparse:
+            return self
+        planned = [step for step, dense in enumerate(self.method.dense_plan(self.num)) if dense]
+        dense = [step for step in self.dense or planned if self.span is None or step in self.span]
+        return Steps(method=RECIPES["full"], num=1, times=self.times * len(dense))
+
 
 class Renderer:
     """Renders with one recipe at a time; every rank of a gang calls the same methods in the same order."""
@@ -205,16 +214,17 @@ class Renderer:
         return self._flops(prompt, sampling, [replace(one, times=len(span)) for span in spans])
 
     def _flops(self, prompt: Prompt, sampling: Sampling, stages: Sequence[Steps]) -> float:
-        """Of the steps of each transformer; those of all passes add up."""
+        """Of the steps of each transformer, all passes together."""
         shape, total = self.family.latent_shape(self.pipeline, sampling), 0.0
         for transformer, stage in zip(self.transformers, stages, strict=True):
             grid = adapter_for(transformer).grid(torch.empty(shape, device="meta"))
-            size = {"grid": grid, "num_steps": stage.num, "dense_steps": stage.dense, "span": stage.span}
             by_token = self.family.levels_by_token(dict(self.pipeline.config))
             config = {**transformer.config, "_class_name": family(transformer), BY_TOKEN: by_token}
-            for text in prompt.texts:
-                once = flops_of_prompt(config, stage.method, num_text_tokens=text.num_tokens, **size)
-                total += stage.times * once
+            for number, text in enumerate(prompt.texts):
+                steps = stage.of_later_passes if number else stage
+                size = {"grid": grid, "num_steps": steps.num, "dense_steps": steps.dense, "span": steps.span}
+                once = flops_of_prompt(config, steps.method, num_text_tokens=text.num_tokens, **size)
+                total += steps.times * once
         return total
 
     def decode(self, latents: Tensor) -> np.ndarray:

@@ -65,7 +65,7 @@ def gang_spec(
     if device == "GPU":
         most = int(max(1, min(most, most_ranks_beside_passes(method, model, tokens))))
     slots = [int(node.get(device, 0)) for node in nodes]
-    layout = _layout(options, _cfg(options, num_passes, slots), model.heads, most, slots)
+    layout = _layout(options, _cfg(options, method, num_passes, slots), model.heads, most, slots)
     spec = replace(
         smallest_spec(layout, nodes),
         start_timeout_s=options.start_timeout,
@@ -134,10 +134,15 @@ def _have_gpus(nodes: Sequence[Node]) -> bool:
     return any(node.get("GPU", 0) for node in nodes)
 
 
-def _cfg(options: RenderOptions, num_passes: int, slots: list[int]) -> int:
-    """Of automatic degrees the first: nothing else halves a video's time for so little that is sent."""
+def _cfg(options: RenderOptions, method: Recipe, num_passes: int, slots: list[int]) -> int:
+    """Of automatic degrees the first: nothing else halves a video's time for so little that is sent.
+
+    The last, where sparse steps have one pass, which both parts of the ranks would compute.
+    """
     if options.cfg != "auto":
         return options.cfg
+    if method.one_pass_when_sparse and "auto" in (options.ulysses, options.ring, options.gangs):
+        return 1
     ranks = (_given(options.ulysses) or 1) * (_given(options.ring) or 1) * _least_gangs(options)
     return num_passes if sum(slots) >= num_passes * ranks else 1
 

@@ -163,13 +163,13 @@ def test_every_command_has_its_module():
 def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     from caching.recipe.recipe import RECIPES
 
-    def chosen(method="full", tokens=20_400, num_passes=1, **options):
+    def chosen(method="full", tokens=20_400, num_passes=1, cfgs=None, **options):
         given = RenderOptions(prompts=Path("p.txt"), out="out", **options)
         nodes = [{"CPU": 64, "GPU": 8}] * 2
         facts = {"model": HUNYUAN_VIDEO, "tokens": tokens, "method": RECIPES[method], "num_passes": num_passes}
         layout, spec = gang_spec(given, nodes=nodes, **facts)
         assert (spec.world_size, spec.together) == (layout.world_size, layout.ulysses)
-        assert layout.cfg == (1 if options.get("cfg") is None else num_passes)
+        assert layout.cfg == (cfgs or (1 if options.get("cfg") is None else num_passes))
         return layout.ulysses, layout.ring, spec.num_cpus_per_rank
 
     assert chosen(ulysses="auto", ring="auto") == (8, 2, 8)
@@ -185,6 +185,8 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     assert chosen(cfg="auto", ulysses="auto", ring="auto", num_passes=2) == (8, 1, 8)
     assert chosen(cfg="auto", ulysses="auto", ring="auto") == (8, 2, 8)
     assert chosen(cfg="auto", ulysses="auto", gangs=4, num_passes=2) == (2, 1, 8)
+    assert chosen("t-gate", cfg="auto", ulysses="auto", num_passes=2, cfgs=1) == (8, 1, 8)  # one pass after the gate
+    assert chosen("t-gate", cfg="auto", ulysses=4, num_passes=2, cfgs=2) == (4, 1, 16)
     with pytest.raises(BadInput, match="room for 16 ranks"):
         chosen(ulysses=4, ring=8)
     with pytest.raises(BadInput, match="fits 9 times on nodes with room for 8, 8 ranks"):

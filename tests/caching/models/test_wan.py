@@ -172,6 +172,16 @@ def test_what_t_gate_saves_are_the_operations_of_cross_attention():
     assert saved == 6 * CONFIG["num_layers"] * cross_attention
 
 
+def test_after_the_gate_the_second_pass_of_guidance_is_saved_too():
+    config = {**CONFIG, "_class_name": "WanTransformer3DModel"}
+    size: dict[str, Any] = dict(grid=GRID, num_steps=10)
+    second = count(config, recipe("full"), num_text_tokens=3, **size).flops
+    alone, both = (count(config, recipe("t-gate"), num_text_tokens=lengths, **size) for lengths in (5, (5, 3)))
+    assert both.flops == alone.flops + 4 / 10 * second
+    assert (both.dense_steps, both.sparse_steps) == (4, 6)
+    assert both.cache_bytes == alone.cache_bytes  # one mean
+
+
 def test_models_that_are_not_text_to_video_are_refused():
     with pytest.raises(ValueError, match="image-conditioned"):
         Engine(WanTransformer3DModel(**{**CONFIG, "in_channels": 8}), recipe("full"))  # type: ignore[arg-type]

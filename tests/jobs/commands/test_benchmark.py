@@ -84,13 +84,13 @@ def test_an_interrupted_run_reports_the_videos_it_has_finished(tmp_path, monkeyp
     assert rows[2]["psnr_db"] < 100 and rows[0]["psnr_db"] is None
 
 
-@pytest.mark.parametrize("boundary", [None, pytest.param(0.6, marks=pytest.mark.slow)], ids=["one", "two"])
+@pytest.mark.parametrize("kind", ["2.1", pytest.param("2.2", marks=pytest.mark.slow)])
 @pytest.mark.parametrize("peer", [peer for peer in PEERS if peer.available], ids=lambda peer: peer.name)
-def test_a_peer_leaves_a_guided_pipeline_as_it_was(peer, boundary):
+def test_a_peer_leaves_a_guided_pipeline_as_it_was(peer, kind):
     """With two passes a step, of one transformer and of two that take turns."""
-    if not peer.fits(Wan(), 2 if boundary else 1):
+    if not peer.fits(Wan(), 2 if kind == "2.2" else 1):
         pytest.skip(f"{peer.name} is not for such models")
-    guided = Renderer(build_tiny_wan(boundary))
+    guided = Renderer(build_tiny_wan(kind))
     prompt, sampling = guided.encode("a cat walks", ""), Sampling(seed=3, steps=12, guidance=5.0, **tiny_wan.SIZE)
     full = guided.denoise_without_engine(prompt, sampling, sampling.steps)
     run = PeerContestant(peer).run(guided, prompt, sampling)

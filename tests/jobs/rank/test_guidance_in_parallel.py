@@ -21,6 +21,7 @@ METHODS = {
     "taylorseer": with_interval("taylorseer", 3),
     "resca": recipe("resca", interval=4, clusters=16),
     "toca": with_interval("toca", 3),
+    "t-gate": RECIPES["t-gate"],
 }
 
 
@@ -84,5 +85,8 @@ def test_each_half_computes_a_pass_and_hears_of_the_other_once_a_step(tmp_path, 
                     assert sent["dense"]["bytes_sent"] == sum(dense) * 4 * 72 * 16  # velocities of all tokens
                 if name == "auto":
                     assert sent["sparse"]["calls"] == 0
+                if name == "t-gate":  # once, the cross-attention of 3 blocks
+                    mean_bytes = 4 * 72 * 24 // layout.sequence_size
+                    assert (sent["sparse"]["calls"], sent["sparse"]["bytes_sent"]) == (3, 3 * mean_bytes)
         if layout.sequence_size == 1:
             assert set(gang.run(refusal)) == {"guidance in parallel needs 2 passes in each step"}

@@ -5,7 +5,9 @@ from dataclasses import replace
 
 import pytest
 import torch
+from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.testing import assert_close
+from torch.utils.flop_counter import FlopCounterMode
 
 from caching.recipe.recipe import RECIPES, recipe
 from jobs.__main__ import main
@@ -100,6 +102,17 @@ def test_flops_are_those_of_both_passes_and_of_the_step_in_which_the_second_mode
     assert [dense for dense, _ in costs.values()] == [3, 4]
     step = one.full_flops(prompt, SAMPLING) / SAMPLING.steps
     assert 0.8 * step < costs["two"][1] - costs["one"][1] <= step
+
+
+@pytest.mark.parametrize("boundary", [None, BOUNDARY], ids=["one", "two"])
+def test_flops_of_t_gate_are_those_of_one_pass_after_the_gate(boundary):
+    """As they are counted while it runs."""
+    renderer, sampling = renderer_of(boundary), sampling_of(boundary)
+    prompt, engine = renderer.encode(PROMPT, NEGATIVE), renderer.use(RECIPES["t-gate"])
+    with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's own is not counted
+        renderer.denoise(prompt, sampling)
+    assert engine.dense_steps == (4 if boundary is None else 5)
+    assert renderer.flops(prompt, sampling)[0] == counter.get_total_flops()
 
 
 def test_without_guidance_a_step_is_one_pass():

@@ -46,6 +46,7 @@ feature: stack
         ({"name": "x", "predictor": {"order": 9}}, "order must be between 0 and 4, not 9"),
         ({"name": "x", "schedule": {"kind": "places"}}, "schedule"),
         ({"name": "x", "tokens": {"clusters": 16}}, "belong together"),
+        ({"name": "x", "feature": "mean_cross_attention"}, "reused as it is: order 0"),
         ({"name": "x", "feature": "block", "predictor": {"correction": 0.5}}, "only the output can be corrected"),
         ([], "recipe"),
     ],
