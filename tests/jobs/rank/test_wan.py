@@ -104,14 +104,14 @@ def test_flops_are_those_of_both_passes_and_of_the_step_in_which_the_second_mode
     assert 0.8 * step < costs["two"][1] - costs["one"][1] <= step
 
 
-@pytest.mark.parametrize("boundary", [None, BOUNDARY], ids=["one", "two"])
-def test_flops_of_t_gate_are_those_of_one_pass_after_the_gate(boundary):
+@pytest.mark.parametrize("kind", ["2.1", "2.2"])
+def test_flops_of_t_gate_are_those_of_one_pass_after_the_gate(kind):
     """As they are counted while it runs."""
-    renderer, sampling = renderer_of(boundary), sampling_of(boundary)
+    renderer, sampling = renderer_of(kind), sampling_of(kind)
     prompt, engine = renderer.encode(PROMPT, NEGATIVE), renderer.use(RECIPES["t-gate"])
     with FlopCounterMode(display=False) as counter, sdpa_kernel(SDPBackend.MATH):  # the CPU's own is not counted
         renderer.denoise(prompt, sampling)
-    assert engine.dense_steps == (4 if boundary is None else 5)
+    assert engine.dense_steps == (4 if kind == "2.1" else 5)
     assert renderer.flops(prompt, sampling)[0] == counter.get_total_flops()
 
 
