@@ -19,6 +19,7 @@ from caching.recipe.recipe import RECIPES, Recipe, recipe
 from jobs.commands.export_vbench import DIMENSIONS, PROMPTS, VIDEOS
 from jobs.commands.plan import run
 from jobs.errors import DONE, BadInput
+from jobs.models.demos import DEMOS
 from jobs.options.batch import PlanOptions, RenderOptions
 from jobs.options.command_line import COMMANDS, parse
 from jobs.options.measure import ComparedOptions
@@ -29,11 +30,11 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
 READMES = [
     ROOT / "README.md",
-    *(ROOT / folder / "README.md" for folder in (*PACKAGES, "ray_configs", "jobs/demo/model")),
+    *(ROOT / folder / "README.md" for folder in (*PACKAGES, "ray_configs", "jobs/demo/model", "jobs/demo/model_wan")),
 ]
 SCRIPTS = sorted(path for path in (ROOT / "ray_configs").iterdir() if path.suffix in (".sh", ".yaml"))
 FILES = [*READMES, *SCRIPTS]
-PLANS = {path.stem: path for path in (ROOT / "jobs/demo/model/plans").iterdir()}
+PLANS = {path.stem: path for path in (DEMOS["demo"] / "plans").iterdir()}
 
 FENCED, INDENTED, SPAN = re.compile(r"^```.*?^```", re.M | re.S), re.compile(r"^ {4}.*$", re.M), re.compile("`([^`]+)`")
 COMMENT, CONTINUED, FOLDED = re.compile(r"^# ?", re.M), re.compile(r"\s*\\\n\s*"), r">-\n((?: {4}.*\n)+)"
@@ -137,7 +138,7 @@ def planned_here(command: str, folder: Path) -> PlanOptions:
         options,
         prompts=folder / "prompts.txt",
         out=str(folder / "videos"),
-        model=options.model if options.model == "demo" else str(folder / "model"),
+        model=options.model if options.model in DEMOS else str(folder / "model"),
         cache=replace(options.cache, plan=options.cache.plan and PLANS["auto-9"]),
         nodes=options.nodes or ("8xCPU=192,GPU=8" if several else None),
         address=None,
@@ -152,7 +153,7 @@ def test_methods_that_are_compared_exist(path, command):
             resolve_method(name, given.cache_for(name), PLANS, cross_attention=True)
 
 
-@pytest.mark.parametrize("path", [path for path in READMES if path.parent.name != "model"], ids=place)
+@pytest.mark.parametrize("path", [path for path in READMES if path.parent not in DEMOS.values()], ids=place)
 def test_options_that_a_sentence_names_exist(path):
     known = {option for kind, _ in COMMANDS.values() for option in option_names(kind)}
     named = {name for code in code_in(path) if code.startswith("--") for name in re.findall(r"--[a-z][a-z0-9-]*", code)}
