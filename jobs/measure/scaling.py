@@ -1,11 +1,12 @@
 """The same videos rendered by one rank and by several, in turns, and what they take."""
 
 import os
+import re
 import statistics
 import tempfile
 import time
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 Row = dict[str, str | float]
 STAGES = ("encode", "denoise", "decode", "write")
+NAME = re.compile(r"cfg(?P<alone>\d+)|(?:cfg(?P<cfg>\d+)x)?(?P<ulysses>\d+)x(?P<ring>\d+)")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -62,7 +64,11 @@ class LayoutTimes:
 
     @property
     def name(self) -> str:
-        return f"{self.layout.ulysses}x{self.layout.ring}"
+        """As `--layouts` has it."""
+        cfg, of_a_pass = f"cfg{self.layout.cfg}", f"{self.layout.ulysses}x{self.layout.ring}"
+        if self.layout.cfg == 1:
+            return of_a_pass
+        return cfg if self.layout.sequence_size == 1 else f"{cfg}x{of_a_pass}"
 
     @property
     def median_s(self) -> float:
@@ -88,9 +94,11 @@ class LayoutTimes:
 
 def compare_layouts(options: ScalingOptions, console: Console) -> list[Row]:
     """One row a layout. Raises BadInput before anything is started, InfrastructureError if ranks are lost."""
-    measured = [LayoutTimes(layout=layout) for layout in _layouts(options)]
-    for times in measured:  # Each has to be possible before the first begins.
-        make_plan(_render_options(options, times.layout, options.out))
+    for name in ("rounds", "num"):
+        check_count(name, getattr(options, name), MOST_MEASURED)
+    measured = [LayoutTimes(layout=layout) for layout in read_layouts(options.layouts)]
+    for times in measured:
+        _check(options, times)
     check_writable(options.out, "the directory of --out")
     with logging_to(options.out / "scaling.jsonl"), running_ray(options.address):  # what ranks fail with
         specs = [_spec(times.layout) for times in measured]
@@ -100,6 +108,16 @@ def compare_layouts(options: ScalingOptions, console: Console) -> list[Row]:
                 told = f"round {number + 1} of {options.rounds}, {times.name}: {times.median_s:.3g} s a video"
                 console.print(told, soft_wrap=True)
     return [_row(times, measured[0]) for times in measured]
+
+
+def _check(options: ScalingOptions, times: LayoutTimes) -> None:
+    """Raises BadInput for a layout that is not possible; each has to be, before the first begins."""
+    plan = make_plan(_render_options(options, replace(times.layout, cfg=1), options.out))
+    if times.layout.cfg > plan.least_passes:
+        raise BadInput(
+            f"layout {times.name} gives each of two passes its own ranks, and {plan.facts.name} renders these videos "
+            "with one pass a step, without guidance by a second one"
+        )
 
 
 def _play(options: ScalingOptions, times: LayoutTimes, spec: GangSpec) -> None:
@@ -127,14 +145,23 @@ def _row(times: LayoutTimes, first: LayoutTimes) -> Row:
     }
 
 
-def _layouts(options: ScalingOptions) -> list[Layout]:
-    for name in ("rounds", "num"):
-        check_count(name, getattr(options, name), MOST_MEASURED)
+def read_layouts(names: str) -> list[Layout]:
+    """Those of `--layouts`. Raises BadInput for what is none."""
     try:
-        degrees = [tuple(map(int, name.split("x"))) for name in options.layouts.split(",")]
-        return [Layout(ulysses=ulysses, ring=ring) for ulysses, ring in degrees]
+        return [_read_layout(name) for name in names.split(",")]
     except ValueError as error:
-        raise BadInput(f"--layouts takes ULYSSESxRING, separated by commas, not {options.layouts}") from error
+        raise BadInput(
+            f"--layouts takes ULYSSESxRING, cfg2xULYSSESxRING or cfg2, separated by commas, not {names}"
+        ) from error
+
+
+def _read_layout(name: str) -> Layout:
+    """ValueError for what is none."""
+    if (found := NAME.fullmatch(name.strip())) is None:
+        raise ValueError(name)
+    return Layout(
+        cfg=int(found["alone"] or found["cfg"] or 1), ulysses=int(found["ulysses"] or 1), ring=int(found["ring"] or 1)
+    )
 
 
 def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> RenderOptions:
@@ -144,6 +171,7 @@ def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> Rende
         model=options.model,
         method=options.method,
         video=options.video,
+        cfg=2 if layout.cfg == 2 else 1,
         ulysses=layout.ulysses,
         ring=layout.ring,
         limit=options.num + 1,

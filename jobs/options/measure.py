@@ -178,7 +178,7 @@ class ScalingOptions:
     """Render the same videos with several layouts, in turns, and compare what they take."""
 
     layouts: str = "1x1,2x1"
-    """Ulysses x Ring degrees, separated by commas; the others are compared with the first."""
+    """Ulysses x Ring, separated by commas, cfg2 or cfg2x2x1 with ranks for each pass; compared with the first."""
     rounds: int = 2
     """How often each layout has its turn."""
     num: int = 4

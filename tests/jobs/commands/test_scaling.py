@@ -5,6 +5,8 @@ import json
 import pytest
 
 from jobs.__main__ import main
+from jobs.measure.scaling import LayoutTimes, read_layouts
+from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 
@@ -30,6 +32,9 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
     ("options", "complaint"),
     [
         ("--layouts two", "--layouts takes ULYSSESxRING"),
+        ("--layouts cfg3", "--layouts takes ULYSSESxRING"),
+        ("--layouts cfg2x2", "--layouts takes ULYSSESxRING"),
+        ("--layouts 1x1,cfg2x2x1", "layout cfg2x2x1 gives each of two passes its own ranks"),
         ("--layouts 1x1,0x1", "--layouts takes ULYSSESxRING"),
         ("--layouts 3x1", "does not divide the model's 4 attention heads"),
         ("--rounds 0", "--rounds must be at least 1, not 0"),
@@ -40,3 +45,10 @@ def test_bad_input_is_one_sentence(options, complaint, tmp_path, capsys):
     assert main(["scaling", "--out", str(tmp_path / "out"), *options.split()]) == 2
     assert complaint in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
+
+
+def test_layouts_have_names():
+    """Guidance in parallel comes first, and may stand alone."""
+    layouts = read_layouts("2x1,cfg2,cfg2x1x3,cfg1x4x2")
+    assert layouts == [Layout(ulysses=2), Layout(cfg=2), Layout(cfg=2, ring=3), Layout(ulysses=4, ring=2)]
+    assert [LayoutTimes(layout=each).name for each in layouts] == ["2x1", "cfg2", "cfg2x1x3", "4x2"]
