@@ -11,7 +11,7 @@ from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 from jobs.console import under_way
 from jobs.errors import BadInput
 from jobs.measure.full_size import DTYPE, FULL_SIZE
-from jobs.models.family import MOST
+from jobs.models.family import MOST, Configs
 from jobs.models.registry import FAMILIES
 from jobs.options.measure import MemoryOptions
 from jobs.options.shared import Weights
@@ -137,7 +137,8 @@ def full_size_planner() -> MemoryPlanner:
     """Of HunyuanVideo."""
     models = full_size_models()
     configs: list[Any] = [models.transformers[0].config, models.vae.config]
-    numbers = FAMILIES["HunyuanVideoPipeline"].numbers(*(dict(config) for config in configs))
+    transformer, vae = map(dict, configs)
+    numbers = FAMILIES["HunyuanVideoPipeline"].numbers(Configs(transformer=transformer, vae=vae))
     return MemoryPlanner(models, numbers, DTYPE)
 
 

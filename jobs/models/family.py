@@ -5,7 +5,7 @@ and width of a video.
 """
 
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from math import lcm
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
@@ -58,10 +58,10 @@ class Configs:
     Where there are several transformers, it is that of the first.
     """
 
-    index: Json
-    transformer: Json
-    vae: Json
-    loop: Mapping[str, Json]
+    index: Json = field(default_factory=dict)
+    transformer: Json = field(default_factory=dict)
+    vae: Json = field(default_factory=dict)
+    loop: Mapping[str, Json] = field(default_factory=dict)
     """Of those in `Family.loop`, by their names."""
 
 

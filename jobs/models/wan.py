@@ -174,10 +174,11 @@ class Wan:
 
         from caching.models import adapter_for
 
-        device, time = pipeline._execution_device, level * pipeline.scheduler.config.num_train_timesteps
-        is_first = time >= _boundary(pipeline)
+        device = pipeline._execution_device
+        timestep = torch.tensor([level * pipeline.scheduler.config.num_train_timesteps], device=device)
+        is_first = float(timestep) >= _boundary(pipeline)
         transformer: WanTransformer3DModel = pipeline.transformer if is_first else pipeline.transformer_2
-        latents, timestep = latents.to(device=device, dtype=transformer.dtype), torch.tensor([time], device=device)
+        latents = latents.to(device=device, dtype=transformer.dtype)
         if self.levels_by_token(dict(pipeline.config)):
             timestep = timestep.repeat(1, adapter_for(transformer).unfold(latents).shape[1])
         velocities = [

@@ -12,6 +12,7 @@ import pytest
 
 from jobs.__main__ import COMMANDS, main, parse
 from jobs.errors import INFRASTRUCTURE, BadInput
+from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.options.batch import RenderOptions
 from jobs.options.measure import BenchmarkOptions
@@ -19,7 +20,7 @@ from jobs.request.gangs import gang_spec, gangs_to_ask_for
 from tests.jobs.conftest import complaint, render
 
 ROOT = Path(__file__).parents[2]
-HUNYUAN_VIDEO = HunyuanVideo().numbers({}, {})
+HUNYUAN_VIDEO = HunyuanVideo().numbers(Configs())
 
 
 def test_help_is_answered_without_anything_heavy():

@@ -11,6 +11,7 @@ from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import Video
 from jobs.measure.gpu.rows import CaseRow, Loop, Yardstick, add_flops, bare_row, loop_of, loop_run, make_row
 from jobs.measure.gpu.timing import Budget, Timing, matmul_flops_per_s
+from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
 from parallel.local_attention import Attention, obstacle
 
@@ -73,7 +74,7 @@ class GpuContest:
     def _expected_s(self, case: Case) -> float:
         """What a case will take at least, its sparse steps left out."""
         num_tokens = case.video.num_tokens + self.model.num_text_tokens
-        numbers = HunyuanVideo().numbers(self.model.config, {})
+        numbers = HunyuanVideo().numbers(Configs(transformer=self.model.config))
         guess = numbers.step_flops(num_tokens) / (EXPECTED_MFU * self.matmul_flops_per_s)
         dense_s = self.dense_s.get(case.video, guess)
         return sum(self.bench.fewest_steps(case)) * dense_s + COMPILATION_S * case.compiled

@@ -53,7 +53,7 @@ def test_the_files_and_the_loaded_pipeline_agree_on_the_tokens_of_a_size():
     pipeline = build_tiny_pipeline()
     family = family_of(pipeline)
     transformer, vae = dict(pipeline.transformer.config), dict(pipeline.vae.config)
-    numbers = family.numbers(Configs(index={}, transformer=transformer, vae=vae, loop={}))
+    numbers = family.numbers(Configs(transformer=transformer, vae=vae))
     _, channels, frames, height, width = family.latent_shape(pipeline, Sampling(seed=0, **SIZE, steps=8, guidance=6.0))
     side = numbers.patch
     assert channels == numbers.latent_channels

@@ -17,7 +17,18 @@ from tests.jobs.tiny_hunyuan_video_15 import SIZE, build_tiny_hunyuan_video_15, 
 PROMPT, NEGATIVE = 'a cat walks on a "sign"', 'blurry "grass"'
 SAMPLING = Sampling(seed=3, **SIZE, steps=8, guidance=6.0, negative_prompt=NEGATIVE)
 METHODS = {"taylorseer": {"interval": 3}, "resca": {"interval": 3, "clusters": 8}}
-GUIDERS = [{}, {"start": 0.25, "stop": 0.75}, {"guidance_rescale": 0.5}, {"enabled": False}, {"guidance_scale": 1.0}]
+GUIDERS = {
+    "guided": {},
+    "interval": {"start": 0.25, "stop": 0.75},
+    "rescaled": {"guidance_rescale": 0.5},
+    "distilled": {"enabled": False},
+    "scale-1": {"guidance_scale": 1.0},
+}
+
+
+def slow_but(names, quick):
+    """Of these names those that are not quick as slow tests."""
+    return [name if name in quick else pytest.param(name, marks=pytest.mark.slow) for name in names]
 
 
 def renderer_of(group=None, **guidance):
@@ -54,8 +65,9 @@ def plain(guidance, **prompt):
     return pipeline(**prompt, latents=noise(), **SIZE, num_inference_steps=steps, output_type="latent").frames
 
 
-@pytest.mark.parametrize("guidance", GUIDERS, ids=["guided", "interval", "rescaled", "distilled", "scale-1"])
-def test_full_is_the_plain_pipeline_to_the_bit(guidance):
+@pytest.mark.parametrize("name", slow_but(GUIDERS, ["interval", "distilled"]))
+def test_full_is_the_plain_pipeline_to_the_bit(name):
+    guidance = GUIDERS[name]
     scale = 1.0 if guidance.get("enabled") is False else guidance.get("guidance_scale", 6.0)
     renderer, sampling = renderer_of(**guidance), replace(SAMPLING, guidance=scale)
     prompt = encoded(renderer, sampling)
@@ -102,20 +114,16 @@ def test_the_scale_of_a_video_is_its_own():
     assert renderer.pipeline.guider.guidance_scale == 6.0 and renderer.pipeline.guider._step is None
 
 
-def test_every_recipe_runs_at_another_size_too_and_detaches():
+@pytest.mark.parametrize("name", slow_but(sorted(set(RECIPES) - {"full", "t-gate"}), METHODS))
+def test_every_recipe_runs_at_another_size_too_and_detaches(name):
     renderer, short = renderer_of(), replace(SAMPLING, steps=6)
-    prompt, full = encoded(renderer), None
-    before = renderer.denoise_without_engine(prompt, short, 6)
-    for name in ("full", *sorted(set(RECIPES) - {"t-gate"})):
-        renderer.use(RECIPES[name])
-        latents = renderer.denoise(prompt, short)
-        full = latents if full is None else full
-        assert ((latents - full).norm() / full.norm()) < 0.3, name
-        if name in METHODS:
-            other = replace(short, height=2 * short.height, num_frames=5)
-            assert renderer.denoise(prompt, other).isfinite().all(), name
+    prompt = encoded(renderer)
+    full = renderer.denoise_without_engine(prompt, short, 6)
+    renderer.use(RECIPES[name])
+    assert ((renderer.denoise(prompt, short) - full).norm() / full.norm()) < 0.3
+    assert renderer.denoise(prompt, replace(short, height=2 * short.height, num_frames=5)).isfinite().all()
     renderer.release()
-    assert torch.equal(renderer.denoise_without_engine(prompt, short, 6), before)
+    assert torch.equal(renderer.denoise_without_engine(prompt, short, 6), full)
 
 
 class Stopped(Exception):
@@ -130,8 +138,9 @@ def stop_after(steps):
     return on_progress
 
 
-@pytest.mark.parametrize(("name", "guidance"), [("full", {"stop": 0.5}), ("taylorseer", {}), ("resca", {})])
-def test_a_loop_that_was_stopped_goes_on_to_the_same_bits(tmp_path, name, guidance):
+@pytest.mark.parametrize("name", slow_but(["full", *METHODS], ["full", "resca"]))
+def test_a_loop_that_was_stopped_goes_on_to_the_same_bits(tmp_path, name):
+    guidance = {"stop": 0.5} if name == "full" else {}
     expected = latents_of(None, name, **guidance)
     for steps in (2, 5):
         checkpoints = Checkpoints(open_storage(tmp_path), str(steps), 1, "x")

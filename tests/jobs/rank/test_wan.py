@@ -72,7 +72,7 @@ def test_full_is_the_plain_pipeline_to_the_bit(kind):
     assert_close(frames, torch.from_numpy(plain(kind, "np")[0]), rtol=0, atol=0.51 / 255)
 
 
-@pytest.mark.parametrize("kind", ["2.1", "ti2v"])
+@pytest.mark.parametrize("kind", ["2.1", pytest.param("ti2v", marks=pytest.mark.slow)])
 def test_every_recipe_runs_at_another_size_too_and_detaches(kind):
     renderer, short = renderer_of(kind), replace(sampling_of(kind), steps=6)
     prompt, full = renderer.encode(PROMPT, NEGATIVE), None

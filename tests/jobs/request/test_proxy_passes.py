@@ -10,10 +10,11 @@ import torch
 from caching.engine import Engine
 from caching.flops import count_full_flops
 from caching.recipe.recipe import RECIPES, recipe
+from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.request.passes import count_passes, most_ranks_beside_passes, seconds_of_a_pass
 
-HUNYUAN_VIDEO = HunyuanVideo().numbers({}, {})
+HUNYUAN_VIDEO = HunyuanVideo().numbers(Configs())
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
 SMALL |= {"num_layers": 1, "num_single_layers": 1, "num_refiner_layers": 1}
 
