@@ -6,7 +6,7 @@ from dataclasses import dataclass
 
 from caching.recipe.recipe import Recipe
 from jobs.models.facts import ModelFacts
-from jobs.request.passes import count_passes, seconds_of_a_pass
+from jobs.request.proxy_passes import count_passes, seconds_of_a_pass
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
 

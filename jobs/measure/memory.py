@@ -1,21 +1,17 @@
 """What each rank holds of a full-size model, counted on the meta device: its weights, and what methods add to them."""
 
 from itertools import product
-from typing import Any, TypedDict
+from typing import TypedDict
 
-import diffusers
-import torch
 from rich.console import Console
-from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from jobs.console import under_way
 from jobs.errors import BadInput
-from jobs.measure.full_size import DTYPE, FULL_SIZE
-from jobs.models.family import MOST, Configs
-from jobs.models.registry import FAMILIES
+from jobs.measure.full_pipeline import check_pipeline, full_size_models, full_size_planner
+from jobs.measure.full_size import FULL_SIZE
+from jobs.models.family import MOST
 from jobs.options.measure import MemoryOptions
 from jobs.options.shared import Weights
-from jobs.rank.components import default_dtype
 from jobs.rank.load import called_alone
 from jobs.rank.memory import MemoryPlanner, Models, Setting
 from jobs.request.checks import check_count
@@ -29,14 +25,9 @@ NUM_RANKS = (1, 2, 4, 8)
 
 def count_ranks(model: str, weights: Weights) -> list[dict[str, int]]:
     """One row a number of ranks. Raises BadInput for a model whose pipeline cannot be rendered."""
-    _check_model(model)
-    models = full_size_models().in_fp8 if weights == FP8 else full_size_models()
-    return [make_row(models, num_ranks) for num_ranks in NUM_RANKS]
-
-
-def _check_model(model: str) -> None:
-    if model != "hunyuanvideo":
-        raise BadInput(f"model {model} has no pipeline here; known: hunyuanvideo")
+    check_pipeline(model)
+    models = full_size_models(model)
+    return [make_row(models.in_fp8 if weights == FP8 else models, num_ranks) for num_ranks in NUM_RANKS]
 
 
 def make_row(models: Models, num_ranks: int) -> dict[str, int]:
@@ -46,14 +37,13 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
     with it each rank holds `sharded_bytes`, the sum of the three columns before. `gathered_bytes` come on top while a
     block runs.
     """
-    (transformer,), text = models.transformers, models.text_encoders
-    whole = called_alone(transformer)
+    text, wholes = models.text_encoders, [(each, called_alone(each)) for each in models.transformers]
     split = {
-        "transformer_bytes": held_bytes(transformer, num_ranks, whole=whole),
+        "transformer_bytes": sum(held_bytes(each, num_ranks, whole=whole) for each, whole in wholes),
         "text_bytes": sum(held_bytes(each, num_ranks) for each in text),
         "vae_bytes": held_bytes(models.vae),
     }
-    others = held_bytes(transformer) + split["vae_bytes"]
+    others = sum(held_bytes(each) for each, _ in wholes) + split["vae_bytes"]
     return {
         "ranks": num_ranks,
         "rank_0_bytes": others + sum(held_bytes(each) for each in text),
@@ -61,7 +51,7 @@ def make_row(models: Models, num_ranks: int) -> dict[str, int]:
         **split,
         "sharded_bytes": sum(split.values()),
         "gathered_bytes": max(
-            gathered_bytes(transformer, num_ranks, whole=whole),
+            *(gathered_bytes(each, num_ranks, whole=whole) for each, whole in wholes),
             *(gathered_bytes(each, num_ranks) for each in text),
         ),
     }
@@ -83,17 +73,18 @@ class PeakRow(TypedDict):
 
 def count_peaks(options: MemoryOptions, console: Console) -> list[PeakRow]:
     """A method's rows on 1 rank and on 8, as they are and with what saves memory. Raises BadInput."""
-    _check_model(options.model)
+    check_pipeline(options.model)
     for name in ("height", "width", "num_frames", "steps"):
         check_count(name, getattr(options, name), MOST[name])
-    FULL_SIZE[options.model].grid(options.height, options.width, options.num_frames)
+    size = FULL_SIZE[options.model]
+    size.grid(options.height, options.width, options.num_frames)
     if not options.gpu_memory > 0:
         raise BadInput(f"--gpu-memory must be above 0 GiB, not {options.gpu_memory}")
-    gpu_bytes, planner = options.gpu_memory * 2**30, full_size_planner()
+    gpu_bytes, planner = options.gpu_memory * 2**30, full_size_planner(options.model)
     rows: list[PeakRow] = []
-    names = options.method_names()
+    names = options.method_names(cross_attention=size.cross_attention)
     for number, name in enumerate(names, start=1):
-        method = resolve_method(name, options.cache_for(name))
+        method = resolve_method(name, options.cache_for(name), cross_attention=size.cross_attention)
         with under_way(console, f"counting {method.name} ({number} of {len(names)})"):
             for layout, shard_weights, offload in product((Layout(), Layout(ulysses=8)), (False, True), (False, True)):
                 setting = Setting(
@@ -106,6 +97,7 @@ def count_peaks(options: MemoryOptions, console: Console) -> list[PeakRow]:
                     shard_weights=shard_weights,
                     offload=offload,
                     fp8=options.weights == FP8,
+                    num_passes=len(size.text_tokens),
                 )
                 if layout.world_size > 1 or not setting.shard_weights:
                     rows += _peak_rows(planner, setting, gpu_bytes)
@@ -131,40 +123,3 @@ def _peak_rows(planner: MemoryPlanner, setting: Setting, gpu_bytes: float) -> li
             "most_frames": planner.most_frames(setting, gpu_bytes),
         }
     ]
-
-
-def full_size_planner() -> MemoryPlanner:
-    """Of HunyuanVideo."""
-    models = full_size_models()
-    configs: list[Any] = [models.transformers[0].config, models.vae.config]
-    transformer, vae = map(dict, configs)
-    numbers = FAMILIES["HunyuanVideoPipeline"].numbers(Configs(transformer=transformer, vae=vae))
-    return MemoryPlanner(models, numbers, DTYPE)
-
-
-def full_size_models() -> Models:
-    """HunyuanVideo's models on the meta device, in the number format in which they are loaded."""
-    config = FULL_SIZE["hunyuanvideo"].config
-    with torch.device("meta"), default_dtype(DTYPE):
-        transformer = getattr(diffusers, config["_class_name"]).from_config(config)
-        text_encoders = [LlamaModel(_llama()), CLIPTextModel(_clip())]
-        vae = diffusers.AutoencoderKLHunyuanVideo()
-    text_tokens = FULL_SIZE["hunyuanvideo"].num_text_tokens
-    return Models(transformers=[transformer], text_encoders=text_encoders, vae=vae, text_tokens=text_tokens)
-
-
-def _llama() -> LlamaConfig:
-    """The language model of LLaVA-Llama-3-8B."""
-    return LlamaConfig(
-        vocab_size=128_320,
-        hidden_size=4096,
-        intermediate_size=14_336,
-        num_hidden_layers=32,
-        num_attention_heads=32,
-        num_key_value_heads=8,
-    )
-
-
-def _clip() -> CLIPTextConfig:
-    """The text model of CLIP ViT-L/14."""
-    return CLIPTextConfig(hidden_size=768, intermediate_size=3072, num_hidden_layers=12, num_attention_heads=12)

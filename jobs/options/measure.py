@@ -120,7 +120,7 @@ class MemoryOptions(ComparedOptions):
     """Count what each rank holds of a full-size model, without loading it: weights, and what methods add."""
 
     model: str = "hunyuanvideo"
-    """hunyuanvideo."""
+    """hunyuanvideo, hunyuanvideo-1.5, wan (2.1, 14B), wan2.2 (A14B) or wan2.2-ti2v (5B)."""
     methods: str = ""
     """Also the peak of methods (names or recipe files), separated by commas, or all."""
     height: int = 720

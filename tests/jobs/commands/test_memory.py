@@ -8,6 +8,8 @@ from pathlib import Path
 import pytest
 
 from jobs.__main__ import main
+from jobs.measure.full_pipeline import full_size_models
+from jobs.measure.memory import make_row
 from jobs.rank.load import load_pipeline
 from parallel.layout import Layout
 from tests.jobs.tiny_model import build_tiny_pipeline, save_tiny_pipeline
@@ -47,6 +49,24 @@ def test_weights_in_8_bits_take_little_more_than_half_split_or_whole(tmp_path):
 def test_a_model_without_a_pipeline_is_bad_input(capsys):
     assert main(["memory", "--model", "flux"]) == 2
     assert "model flux has no pipeline here; known: hunyuanvideo" in capsys.readouterr().err
+
+
+# Parameters of transformers and text encoders, as their authors give them.
+@pytest.mark.parametrize(
+    ("model", "transformer", "text"),
+    [
+        ("hunyuanvideo", 12.8e9, 7.6e9),
+        ("hunyuanvideo-1.5", 8.3e9, 7.3e9),
+        ("wan", 14.3e9, 5.7e9),
+        ("wan2.2", 2 * 14.3e9, 5.7e9),
+        ("wan2.2-ti2v", 5.0e9, 5.7e9),
+    ],
+)
+def test_full_size_models_are_as_large_as_published(model, transformer, text):
+    row = make_row(full_size_models(model), 1)
+    assert row["transformer_bytes"] == pytest.approx(2 * transformer, rel=0.02)
+    assert row["text_bytes"] == pytest.approx(2 * text, rel=0.05)
+    assert 0 < row["vae_bytes"] < 6e9
 
 
 @pytest.mark.timeout(200)

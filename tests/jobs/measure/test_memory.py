@@ -10,9 +10,9 @@ from caching.engine import Engine
 from caching.flops import groups_of
 from caching.peak import Allocations, steps_that_fill
 from caching.recipe.recipe import RECIPES, recipe
+from jobs.measure.full_pipeline import full_size_planner
 from jobs.measure.full_size import FULL_SIZE
 from jobs.measure.gpu.bench import TypicalClock
-from jobs.measure.memory import full_size_planner
 from jobs.rank.memory import GIB, Setting
 from parallel.layout import Layout
 from tests.caching.conftest import JOINT_RECIPES
@@ -55,7 +55,7 @@ def see_peak(name: str) -> int:
 
 @pytest.fixture(scope="module")
 def planner():
-    return full_size_planner()
+    return full_size_planner("hunyuanvideo")
 
 
 def setting(name: str, **changes: Any) -> Setting:

@@ -10,7 +10,8 @@ from torch.nn.utils import parametrize
 
 from caching.engine import Engine
 from caching.recipe.recipe import RECIPES, recipe
-from jobs.measure.memory import full_size_models, make_row
+from jobs.measure.full_pipeline import full_size_models
+from jobs.measure.memory import make_row
 from jobs.rank.load import load_pipeline
 from jobs.rank.memory import Models
 from jobs.rank.quantise import RowScales, compile_obstacle, quantise
@@ -152,7 +153,7 @@ def models_of(pipeline):
 
 
 def test_a_byte_a_weight_and_a_scale_a_row_at_full_size():
-    models = full_size_models()
+    models = full_size_models("hunyuanvideo")
     [whole], [quantised] = models.transformers, models.in_fp8.transformers
     kept = [part.parametrizations.weight for part in quantised.modules() if parametrize.is_parametrized(part)]
     saved = sum(scheme.original0.numel() - 2 * len(scheme.original0) for scheme in kept)

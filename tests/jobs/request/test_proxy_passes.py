@@ -6,13 +6,13 @@ from contextlib import nullcontext
 import diffusers
 import pytest
 import torch
+from jobs.request.proxy_passes import count_passes, most_ranks_beside_passes, seconds_of_a_pass
 
 from caching.engine import Engine
 from caching.flops import count_full_flops
 from caching.recipe.recipe import RECIPES, recipe
 from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
-from jobs.request.passes import count_passes, most_ranks_beside_passes, seconds_of_a_pass
 
 HUNYUAN_VIDEO = HunyuanVideo().numbers(Configs())
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
