@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from statistics import fmean
 from typing import TypedDict
 
 from rich.console import Console
@@ -11,7 +12,7 @@ from cluster.environment import ray_address
 from cluster.placement import living_nodes
 from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
-from jobs.driver.cost import CostModel, calibrate, estimate
+from jobs.driver.cost import CostModel, calibrate, estimate, loops_of
 from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.errors import DONE
@@ -21,7 +22,7 @@ from jobs.store.items import RenderItem
 
 
 class SizeRow(TypedDict):
-    """What is left of one size; `seconds` are those of one video, where that is known."""
+    """What is left of one size; `seconds` are those of one video, where that is known, the mean of all."""
 
     size: str
     steps: int
@@ -48,7 +49,7 @@ def run(options: PlanOptions) -> int:
         nodes=nodes,
     )
     gangs, on_gpus = num_gangs(options, spec, nodes), spec.num_gpus_per_rank > 0
-    model = calibrate(plan.facts, plan.items, plan.known.finished, method=plan.settings.method, on_gpus=on_gpus)
+    model = calibrate(loops_of(plan), plan.items, plan.known.finished, on_gpus=on_gpus)
     each = " and ".join(f"{amount:g} {name}" for name, amount in spec.rank.items() if amount)
     console.print(
         f"on {where}: {count(gangs, 'gang')} of {layout.words}, {each} a rank",
@@ -75,7 +76,7 @@ def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[SizeRow]:
             "steps": steps,
             "tokens": plan.num_tokens(items[0]),
             "videos": len(items),
-            "seconds": round(model.seconds(plan.facts, items[0], num_ranks), 2) if model else None,
+            "seconds": round(fmean(model.seconds(item, num_ranks) for item in items), 2) if model else None,
         }
         for (height, width, num_frames, steps), items in sorted(sizes.items(), key=lambda pair: -len(pair[1]))
     ]
@@ -87,7 +88,7 @@ def _print_estimate(
     if model is None:
         console.print("how long is not known: nothing of this batch is finished; render some with --limit 3 first")
         return
-    left = estimate(plan.facts, plan.todo, model, num_ranks=num_ranks, num_gangs=gangs)
+    left = estimate(plan.todo, model, num_ranks=num_ranks, num_gangs=gangs)
     unit = "GPU-hours" if on_gpus else "rank-hours"
     console.print(f"about {duration(left.wall_s)}, {left.gpu_hours:.2g} {unit} ({left.basis})", soft_wrap=True)
 

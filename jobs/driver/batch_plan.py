@@ -11,7 +11,7 @@ from jobs.models.facts import ModelFacts, read_facts
 from jobs.models.family import num_passes
 from jobs.options.batch import RenderOptions
 from jobs.request.checks import check_numbers, check_sizes, defaults_for
-from jobs.request.guidance import check_guided, guides_for, guides_of, sampling_of
+from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method
@@ -53,7 +53,12 @@ class Plan:
 
     def num_passes(self, item: RenderItem) -> int:
         """The passes of each step of an item."""
-        return num_passes(self.facts.family, sampling_of(item, guides_of(self.settings)))
+        return num_passes(self.facts.family, sampling_of(item, self.guides))
+
+    @cached_property
+    def guides(self) -> Guides:
+        """How items are guided that say nothing of it."""
+        return guides_of(self.settings)
 
     @property
     def least_passes(self) -> int:

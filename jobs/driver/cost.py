@@ -5,38 +5,61 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
 from caching.recipe.recipe import Recipe
+from jobs.driver.batch_plan import Plan
 from jobs.models.facts import ModelFacts
-from jobs.request.proxy_passes import count_passes, seconds_of_a_pass
+from jobs.request.proxy_passes import count_proxy_passes, seconds_of_a_proxy_pass
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
 
 LONG_S = 3600.0  # what takes longer is asked for
 
 
-def work(facts: ModelFacts, item: RenderItem) -> float:
-    """About the FLOPs of an item's denoising loop, were all its steps dense."""
-    return item.steps * facts.step_flops(facts.num_tokens(item.height, item.width, item.num_frames))
+@dataclass(frozen=True, kw_only=True)
+class Loops:
+    """The denoising loops of a batch: what decides how much work each is.
+
+    `num_passes` are those of each step of an item: 2 where a second one guides.
+    """
+
+    facts: ModelFacts
+    method: Recipe
+    num_passes: Callable[[RenderItem], int]
+
+    def work(self, item: RenderItem) -> float:
+        """About the FLOPs of an item's loop, were all its steps dense."""
+        num_tokens = self.facts.num_tokens(item.height, item.width, item.num_frames)
+        return item.steps * self.num_passes(item) * self.facts.step_flops(num_tokens)
+
+    def proxy_passes(self, item: RenderItem) -> int:
+        """How often an item's proxies are computed."""
+        return self.num_passes(item) * count_proxy_passes(self.method, item.steps)[1]
+
+
+def loops_of(plan: Plan) -> Loops:
+    """Those of a batch's items."""
+    return Loops(facts=plan.facts, method=plan.settings.method, num_passes=plan.num_passes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
     """Seconds of one rank for a unit of work and for a pixel of a frame, and what each video costs besides.
 
-    `pass_s` are the seconds of a pass of the method's proxies, of which ranks take off nothing.
+    `proxy_pass_s` are the seconds of a pass of the method's proxies, of which ranks take off nothing.
     """
 
-    method: Recipe
-    pass_s: float
+    loops: Loops
+    proxy_pass_s: float
     work_s: float
     pixel_s: float
     other_s: float
     num_videos: int
     devices: tuple[str, ...]
 
-    def seconds(self, facts: ModelFacts, item: RenderItem, num_ranks: int) -> float:
+    def seconds(self, item: RenderItem, num_ranks: int) -> float:
         """A video's time on a gang, as if more ranks were proportionally faster."""
-        passes_s = self.pass_s * count_passes(self.method, item.steps)[1]
-        return self.other_s + passes_s + (self.work_s * work(facts, item) + self.pixel_s * pixels(item)) / num_ranks
+        proxies_s = self.proxy_pass_s * self.loops.proxy_passes(item)
+        shared_s = self.work_s * self.loops.work(item) + self.pixel_s * pixels(item)
+        return self.other_s + proxies_s + shared_s / num_ranks
 
 
 def pixels(item: RenderItem) -> int:
@@ -45,7 +68,7 @@ def pixels(item: RenderItem) -> int:
 
 
 def calibrate(
-    facts: ModelFacts, items: Iterable[RenderItem], finished: dict[str, Done], *, method: Recipe, on_gpus: bool
+    loops: Loops, items: Iterable[RenderItem], finished: dict[str, Done], *, on_gpus: bool
 ) -> CostModel | None:
     """The model by the finished ones of the items; None if there are none. Medians, so that a slow one does not count.
 
@@ -55,18 +78,18 @@ def calibrate(
     if not pairs:
         return None
 
-    pass_s = _pass_s(facts, pairs, method) if on_gpus else 0.0
+    proxy_pass_s = _proxy_pass_s(loops, pairs) if on_gpus else 0.0
 
     def median(value: Callable[[RenderItem, Done], float]) -> float:
         return statistics.median(value(item, done) for item, done in pairs)
 
     def shared_s(item: RenderItem, done: Done) -> float:
-        return done.seconds["denoise"] - pass_s * count_passes(method, item.steps)[1]
+        return done.seconds["denoise"] - proxy_pass_s * loops.proxy_passes(item)
 
     return CostModel(
-        method=method,
-        pass_s=pass_s,
-        work_s=median(lambda item, done: shared_s(item, done) * done.world_size / work(facts, item)),
+        loops=loops,
+        proxy_pass_s=proxy_pass_s,
+        work_s=median(lambda item, done: shared_s(item, done) * done.world_size / loops.work(item)),
         pixel_s=median(
             lambda item, done: (done.seconds["decode"] + done.seconds["write"]) * done.world_size / pixels(item)
         ),
@@ -76,10 +99,11 @@ def calibrate(
     )
 
 
-def _pass_s(facts: ModelFacts, pairs: list[tuple[RenderItem, Done]], method: Recipe) -> float:
+def _proxy_pass_s(loops: Loops, pairs: list[tuple[RenderItem, Done]]) -> float:
     """What a pass of proxies is expected to take, but at most half of the loops that were seen."""
-    counted = [(count_passes(method, item.steps)[1], done.seconds["denoise"]) for item, done in pairs]
-    return min([seconds_of_a_pass(facts), *(seconds / 2 / passes for passes, seconds in counted if passes)])
+    counted = [(loops.proxy_passes(item), done.seconds["denoise"]) for item, done in pairs]
+    expected = seconds_of_a_proxy_pass(loops.facts)
+    return min([expected, *(seconds / 2 / passes for passes, seconds in counted if passes)])
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -92,11 +116,9 @@ class Estimate:
     basis: str
 
 
-def estimate(
-    facts: ModelFacts, items: list[RenderItem], model: CostModel, *, num_ranks: int, num_gangs: int
-) -> Estimate:
+def estimate(items: list[RenderItem], model: CostModel, *, num_ranks: int, num_gangs: int) -> Estimate:
     """For items that are handed out to equal gangs, the longest first."""
-    each = [model.seconds(facts, item, num_ranks) for item in items]
+    each = [model.seconds(item, num_ranks) for item in items]
     gang_s = sum(each)
     videos = "1 video" if model.num_videos == 1 else f"{model.num_videos} videos"
     return Estimate(

@@ -15,7 +15,7 @@ from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
-from jobs.driver.cost import LONG_S, calibrate, estimate, work
+from jobs.driver.cost import LONG_S, calibrate, estimate, loops_of
 from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
@@ -158,7 +158,7 @@ def _run_batch(
                 gangs=gangs_to_ask_for(options, spec),
                 workload=workload_of(plan, layout),
                 items=plan.todo,
-                cost_of=lambda item: work(plan.facts, item),
+                cost_of=loops_of(plan).work,
                 shape_of=_shape if options.video.compile else lambda item: None,
                 budgets=Budgets(item_failures=options.tries, gang_losses=options.lost_gangs),
                 on_event=note,
@@ -189,11 +189,11 @@ def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
     on_gpus = spec.num_gpus_per_rank > 0
-    model = calibrate(plan.facts, plan.items, plan.known.finished, method=plan.settings.method, on_gpus=on_gpus)
+    model = calibrate(loops_of(plan), plan.items, plan.known.finished, on_gpus=on_gpus)
     if model is None:
         return
     gangs = num_gangs(options, spec, cluster_nodes(options))
-    expected = estimate(plan.facts, plan.todo, model, num_ranks=spec.world_size, num_gangs=gangs)
+    expected = estimate(plan.todo, model, num_ranks=spec.world_size, num_gangs=gangs)
     sentence = f"about {duration(expected.wall_s)} for {count(len(plan.todo), 'video')} ({expected.basis})"
     console.print(sentence, soft_wrap=True)
     if expected.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):

@@ -11,7 +11,7 @@ from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
 from jobs.models.family import Numbers
 from jobs.options.batch import RenderOptions
-from jobs.request.proxy_passes import most_ranks_beside_passes
+from jobs.request.proxy_passes import most_ranks_beside_proxies
 from parallel.kernels import Choice
 from parallel.layout import Layout, choose
 
@@ -63,7 +63,7 @@ def gang_spec(
         raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
     most = _most_ranks(tokens, method)
     if device == "GPU":
-        most = int(max(1, min(most, most_ranks_beside_passes(method, model, tokens))))
+        most = int(max(1, min(most, most_ranks_beside_proxies(method, model, tokens))))
     slots = [int(node.get(device, 0)) for node in nodes]
     layout = _layout(options, _cfg(options, method, num_passes, slots), model.heads, most, slots)
     spec = replace(

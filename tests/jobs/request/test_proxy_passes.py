@@ -6,13 +6,13 @@ from contextlib import nullcontext
 import diffusers
 import pytest
 import torch
-from jobs.request.proxy_passes import count_passes, most_ranks_beside_passes, seconds_of_a_pass
 
 from caching.engine import Engine
 from caching.flops import count_full_flops
 from caching.recipe.recipe import RECIPES, recipe
 from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
+from jobs.request.proxy_passes import count_proxy_passes, most_ranks_beside_proxies, seconds_of_a_proxy_pass
 
 HUNYUAN_VIDEO = HunyuanVideo().numbers(Configs())
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
@@ -36,7 +36,7 @@ def test_they_are_those_of_a_generation(name, steps):
     with torch.no_grad():
         for _ in range(steps_run):
             engine.forward(torch.empty(1, 64, engine.adapter.patch_values, device=meta), **inputs)
-    assert count_passes(method, steps) == (parts["dense"], parts["proxies"])
+    assert count_proxy_passes(method, steps) == (parts["dense"], parts["proxies"])
 
 
 def test_what_a_dense_step_takes_is_about_what_is_counted():
@@ -47,7 +47,7 @@ def test_what_a_dense_step_takes_is_about_what_is_counted():
 
 
 def test_a_pass_takes_as_long_as_the_launches_of_all_blocks():
-    assert seconds_of_a_pass(HUNYUAN_VIDEO) == pytest.approx(0.04)
-    assert most_ranks_beside_passes(RECIPES["full"], HUNYUAN_VIDEO, 100) == float("inf")
-    few, many = (most_ranks_beside_passes(RECIPES["resca"], HUNYUAN_VIDEO, tokens) for tokens in (2048, 118_800))
+    assert seconds_of_a_proxy_pass(HUNYUAN_VIDEO) == pytest.approx(0.04)
+    assert most_ranks_beside_proxies(RECIPES["full"], HUNYUAN_VIDEO, 100) == float("inf")
+    few, many = (most_ranks_beside_proxies(RECIPES["resca"], HUNYUAN_VIDEO, tokens) for tokens in (2048, 118_800))
     assert 2 < few < 3 and many > 100
