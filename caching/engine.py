@@ -190,9 +190,11 @@ class Engine:
             raise ValueError("guidance in parallel needs calls of one pass each, on a rank's own tokens")
         patches = hidden_states if are_patches else adapter.unfold(hidden_states)
         velocity = self._velocity(attachment, self.group.shard(patches) if is_whole else patches, inputs)
-        if are_patches:
-            return velocity
-        return adapter.fold(self.group.gather(velocity), self.grid) if is_whole else column(adapter, velocity)
+        if is_whole:
+            return adapter.fold(self.group.gather(velocity), self.grid)
+        answer = velocity if are_patches else column(adapter, velocity)
+        assert self.group.num_parts == 1 or answer.data_ptr() == velocity.data_ptr()  # its values may come later
+        return answer
 
     def _is_whole(self, grid: Grid) -> bool:
         """Whether tokens on a grid are a whole video, and not a column of one rank's.
@@ -243,7 +245,8 @@ class Engine:
 def column(adapter: Adapter, patches: Tensor) -> Tensor:
     """Any tokens, as patches `[B, N, P]`, as a latent video of one a frame `[B, C, N pt, ph, pw]`.
 
-    In this form pipelines, which put channels beside the latents or ask for their size, take a part of a video.
+    In this form pipelines, which put channels beside the latents or ask for their size, take a part of a video. It is a
+    view of the patches where these have one frame.
     """
     return adapter.fold(patches, (patches.shape[1], 1, 1))
 

@@ -5,7 +5,7 @@ from functools import cache
 import pytest
 import torch
 
-from caching.engine import Engine
+from caching.engine import Engine, column
 from caching.recipe.recipe import RECIPES, recipe
 from parallel.layout import Layout
 from tests.caching.models.test_wan import GRID, make_pipeline
@@ -35,10 +35,10 @@ def sample(group, name, scale=5.0):
     pipeline.scheduler.set_timesteps(STEPS)
     engine.begin(GRID, pipeline.scheduler.sigmas[:-1].tolist())
     group.counter.clear()
-    patches = pipeline(
+    own = pipeline(
         prompt_embeds=prompt,
         negative_prompt_embeds=negative,
-        latents=group.shard(engine.adapter.unfold(noise)),
+        latents=column(engine.adapter, group.shard(engine.adapter.unfold(noise))),
         height=64,
         width=96,
         num_frames=9,
@@ -49,7 +49,7 @@ def sample(group, name, scale=5.0):
     )[0]
     sent = {row["step"]: row for row in group.counter.rows()}
     engine.detach()
-    return engine.adapter.fold(group.gather(patches), GRID), sent, engine.dense
+    return engine.adapter.fold(group.gather(engine.adapter.unfold(own)), GRID), sent, engine.dense
 
 
 @cache
