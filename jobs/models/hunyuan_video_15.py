@@ -243,8 +243,7 @@ def _exact_times(transformer: "nn.Module") -> Iterator[None]:
 
     The model itself rounds these to that of the timestep, which would have to be the model's.
     """
-    embedder: nn.Module = transformer.time_embed.timestep_embedder
-    dtype = transformer.dtype
+    embedder, dtype = transformer.get_submodule("time_embed.timestep_embedder"), transformer.dtype
     handle = embedder.register_forward_pre_hook(lambda _module, inputs: (inputs[0].to(dtype), *inputs[1:]))
     try:
         yield

@@ -73,13 +73,15 @@ def _transformer() -> HunyuanVideo15Transformer3DModel:
 
 
 def _vae() -> AutoencoderKLHunyuanVideo15:
+    channels: Any = (8, 8, 8, 8, 8)  # which diffusers declares as one
     return AutoencoderKLHunyuanVideo15(
-        latent_channels=4, block_out_channels=(8, 8, 8, 8, 8), layers_per_block=1, scaling_factor=0.8
+        latent_channels=4, block_out_channels=channels, layers_per_block=1, scaling_factor=0.8
     ).eval()
 
 
 def _text_encoder() -> Qwen2_5_VLTextModel:
-    config = Qwen2_5_VLTextConfig(
+    make: Any = Qwen2_5_VLTextConfig  # what it has of old is not declared
+    config = make(
         vocab_size=4 + len(WORDS),
         hidden_size=TEXT_WIDTH,
         intermediate_size=16,
