@@ -70,7 +70,7 @@ class WanDemo:
         num_frames=25,
         fps=12,
         steps=50,
-        guidance=3.0,
+        guidance=2.0,
         negative_prompt="",
         dtype="float32",
         prompt_template={"max_sequence_length": TEXT_TOKENS},

@@ -31,6 +31,7 @@ from jobs.models.registry import transformers_in
 
 # What diffusers' TaylorSeer caches by default, and the same in Wan, whose names its own patterns miss.
 ATTENTION = [r"(blocks|transformer_blocks|single_transformer_blocks)\.\d+\.attn\d?"]
+OF_CACHE_DIT = ("HunyuanVideoPipeline", "WanPipeline")  # whose own call it wraps
 Undo = Callable[[], None]
 Attach = Callable[[DiffusionPipeline, int], Undo]
 Learn = Callable[[DiffusionPipeline, int, Callable[[], Tensor]], None]
@@ -234,6 +235,6 @@ PEERS = [
     Peer(name="diffusers-seacache", attach=diffusers_cache(lambda _: SeaCacheConfig()), pipelines=("WanPipeline",)),
     Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
     Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster), takes_turns=False),
-    Peer(name="cache-dit-dbcache", attach=cache_dit(taylor=False), needs="cache_dit"),
-    Peer(name="cache-dit-dbcache-taylorseer", attach=cache_dit(taylor=True), needs="cache_dit"),
+    Peer(name="cache-dit-dbcache", attach=cache_dit(taylor=False), needs="cache_dit", pipelines=OF_CACHE_DIT),
+    Peer(name="cache-dit-dbcache-taylorseer", attach=cache_dit(taylor=True), needs="cache_dit", pipelines=OF_CACHE_DIT),
 ]
