@@ -118,10 +118,14 @@ def _wan_vae_16() -> nn.Module:
 WAN = Parts(pipeline="WanPipeline", vae=diffusers.AutoencoderKLWan, text_encoders=(_umt5,))
 PARTS = {
     "hunyuanvideo": Parts(
-        pipeline="HunyuanVideoPipeline", vae=diffusers.AutoencoderKLHunyuanVideo, text_encoders=(_llama, _clip)
+        pipeline="HunyuanVideoPipeline",
+        vae=lambda: diffusers.AutoencoderKLHunyuanVideo(),
+        text_encoders=(_llama, _clip),
     ),
     "hunyuanvideo-1.5": Parts(
-        pipeline="HunyuanVideo15Pipeline", vae=diffusers.AutoencoderKLHunyuanVideo15, text_encoders=(_qwen, _byt5)
+        pipeline="HunyuanVideo15Pipeline",
+        vae=lambda: diffusers.AutoencoderKLHunyuanVideo15(),
+        text_encoders=(_qwen, _byt5),
     ),
     "wan": WAN,
     "wan2.2": WAN,
