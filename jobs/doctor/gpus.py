@@ -13,9 +13,8 @@ from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
 from jobs.models.demos import DEMOS
 from jobs.models.facts import local_directory, read_facts
-from jobs.models.family import num_passes
 from jobs.options.batch import DoctorOptions, RenderOptions
-from jobs.request.guidance import sampling_by_default
+from jobs.request.guidance import num_passes, sampling_by_default
 from jobs.store.items import FP8
 from parallel.layout import Layout
 

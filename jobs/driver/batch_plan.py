@@ -8,10 +8,9 @@ from cluster.heap import uncollected
 from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
-from jobs.models.family import num_passes
 from jobs.options.batch import RenderOptions
 from jobs.request.checks import check_numbers, check_sizes, defaults_for
-from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, sampling_of
+from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import resolve_method

@@ -294,8 +294,3 @@ class Family(Protocol):
         All ranks decode; rank 0 gets the pieces, and the others have to run the iterator to its end, too.
         """
         ...
-
-
-def num_passes(family: Family, sampling: Sampling) -> int:
-    """Of each step."""
-    return 1 if family.negative_prompt(sampling) is None else 2

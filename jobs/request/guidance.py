@@ -6,7 +6,7 @@ from typing import Any
 
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts
-from jobs.models.family import GUIDES, Sampling
+from jobs.models.family import GUIDES, Family, Sampling
 from jobs.options.shared import VideoOptions
 from jobs.request.prompts import Item
 from jobs.store.items import BatchSettings, RenderItem
@@ -44,6 +44,11 @@ def sampling_of(item: Item | RenderItem, guides: Guides) -> Sampling:
 def sampling_by_default(facts: ModelFacts) -> Sampling:
     """What is sampled where nothing was said."""
     return Sampling(seed=0, **{name: getattr(facts.defaults, name) for name in SAMPLED - {"seed"}})
+
+
+def num_passes(family: Family, sampling: Sampling) -> int:
+    """Of each step."""
+    return 1 if family.negative_prompt(sampling) is None else 2
 
 
 def check_guided(lines: Iterable[Item], facts: ModelFacts, video: VideoOptions) -> None:
