@@ -184,6 +184,7 @@ class Engine:
         return self.generation
 
     def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
+        self._begun()
         adapter, are_patches = attachment.adapter, hidden_states.ndim == 3
         is_whole = not are_patches and self._is_whole(adapter.grid(hidden_states))
         if self.group.num_parts > 1 and (is_whole or self.batched > 1):

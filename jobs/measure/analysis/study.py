@@ -55,7 +55,9 @@ class Study:
     def trajectory(self, method: Recipe, prompt: int) -> Tensor:
         """The patches of the latents before each step `[T, N, P]`."""
         seen = self._watch(lambda each: each, lambda _, named: named["hidden_states"], method, prompt)
-        return torch.stack(seen)[:, 0].float()
+        adapter = self.judge.contest.renderer.use(method).adapter
+        patches = [each if each.ndim == 3 else adapter.unfold(each) for each in seen]
+        return torch.stack(patches)[:, 0].float()
 
     def _watch(
         self,
