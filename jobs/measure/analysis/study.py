@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from caching.models import adapter_for
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.measure.judge import Judge
 
@@ -55,7 +56,7 @@ class Study:
     def trajectory(self, method: Recipe, prompt: int) -> Tensor:
         """The patches of the latents before each step `[T, N, P]`."""
         seen = self._watch(lambda each: each, lambda _, named: named["hidden_states"], method, prompt)
-        adapter = self.judge.contest.renderer.use(method).adapter
+        adapter = adapter_for(self.judge.contest.renderer.transformers[0])
         patches = [each if each.ndim == 3 else adapter.unfold(each) for each in seen]
         return torch.stack(patches)[:, 0].float()
 
