@@ -2,13 +2,14 @@
 
 A dense step and the sparse steps after it are a stage. At output level no sparse step looks at the latents, so what a
 stage adds to them depends on the mean velocity alone: one row of weights a stage says all there is to say. The weights
-of a linear multistep solver (Adams-Bashforth) are the special case that needs no fit; those of `fit_weights` lead back
+of a linear multistep solver (Adams-Bashforth) are the special case that needs no fit; those that are fitted lead back
 to where full sampling would be, whatever has gone wrong before.
 
 Legend: B batch, N tokens, C channels, J dense steps so far.
 """
 
 from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from itertools import pairwise
 
 import torch
@@ -75,21 +76,40 @@ def solver_weights(nodes: list[float], times: list[float]) -> Row:
     return (*[0.0] * (len(nodes) - 2), -forward, 1 + forward)
 
 
-def fit_weights(velocities: list[list[Tensor]], wanted: list[Tensor], prior: Row) -> Row:
-    """The weights by which sums of dense velocities come nearest to the mean velocity that was wanted (least squares).
+@dataclass(frozen=True, kw_only=True)
+class Evidence:
+    """What videos say of the weights of one stage: the normal equations of their least squares fit around `prior`."""
 
-    Args:
-        velocities: for each video, its `J` dense velocities, of any one shape.
-        wanted: for each video, what would lead from where it is to where full sampling is at the end of the stage.
-        prior: weights to stay near to where that costs next to nothing, `J` of them.
-    """
-    size = len(prior)
-    gram, product = torch.zeros(size, size, dtype=torch.float64), torch.zeros(size, dtype=torch.float64)
-    for values, goal in zip(velocities, wanted, strict=True):
+    prior: Row
+    gram: Tensor  # [J, J], float64
+    product: Tensor  # [J], float64
+
+    @classmethod
+    def of(cls, values: list[Tensor], wanted: Tensor, prior: Row) -> "Evidence":
+        """Of one video.
+
+        Args:
+            values: its `J` dense velocities, of any one shape.
+            wanted: the mean velocity that would lead from where it is to where full sampling is at the stage's end.
+            prior: weights to stay near to where that costs next to nothing, `J` of them.
+        """
         rows = torch.stack([value.float().flatten() for value in values])
-        missing = goal.float().flatten() - torch.tensor(prior, device=rows.device) @ rows
-        gram += (rows @ rows.T).cpu().double()
-        product += (rows @ missing).cpu().double()
-    ridge = RIDGE * gram.diagonal().mean() * torch.eye(size, dtype=torch.float64)
-    change = torch.linalg.solve(gram + ridge, product)
-    return tuple((torch.tensor(prior, dtype=torch.float64) + change).tolist())
+        missing = wanted.float().flatten() - torch.tensor(prior, device=rows.device) @ rows
+        return cls(prior=prior, gram=(rows @ rows.T).cpu().double(), product=(rows @ missing).cpu().double())
+
+    @classmethod
+    def total(cls, videos: Sequence["Evidence"]) -> "Evidence":
+        """Of several videos together."""
+        gram, product = (sum(getattr(each, name) for each in videos) for name in ("gram", "product"))
+        return cls(prior=videos[0].prior, gram=gram, product=product)
+
+    def without(self, video: "Evidence") -> "Evidence":
+        """Of the others."""
+        return replace(self, gram=self.gram - video.gram, product=self.product - video.product)
+
+    @property
+    def weights(self) -> Row:
+        """The weights by which sums of dense velocities come nearest to what was wanted."""
+        ridge = RIDGE * self.gram.diagonal().mean() * torch.eye(len(self.prior), dtype=torch.float64)
+        change = torch.linalg.solve(self.gram + ridge, self.product)
+        return tuple((torch.tensor(self.prior, dtype=torch.float64) + change).tolist())

@@ -73,7 +73,9 @@ class Proxies:
                 f"shards; at most {self.shards.smallest * tokens.shards}"
             )
         self.context = Context(self.shards, tokens.context, site.device)
-        self.trajectory = Trajectory(smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history)
+        self.trajectory = Trajectory(
+            self.padded, self.valid, smoothing=tokens.smoothing, sketch=tokens.sketch, history=tokens.history
+        )
         self.evidence = torch.zeros(2, device=site.device)
         self.stage: Stage | None = None  # None before the second dense step
 
@@ -152,7 +154,7 @@ class Proxies:
     def _cluster(self) -> tuple[Tensor, Tensor]:
         """The medoids of each shard `[S, K / S]` and the cluster of each of its tokens `[S, n]`."""
         return k_medoids(
-            self.trajectory.vectors()[self.padded],
+            self.trajectory.vectors(),
             self.valid,
             self.clusters_per_shard,
             start=self.stage.medoids if self.stage else None,

@@ -14,35 +14,35 @@ from caching.predict.taylor import Derivatives, differentiate, extrapolate
 from caching.state_dict import StateDict
 
 
-def drift(derivatives: Derivatives, span: float) -> Derivatives:
-    """Carry a value and its derivatives over `span` along their own Taylor expansion."""
-    return [extrapolate(derivatives[order:], span) for order in range(len(derivatives))]
+def taylor_factors(span: float, order: int, *, implicit: bool) -> list[float]:
+    """What the derivatives, orders 1 to `order`, are multiplied by in a step of `span`.
 
-
-def implicit_step(value: Tensor, new: Derivatives, span: float) -> Tensor:
-    """The implicit Taylor update (Eq. S9): derivatives are those of the new point. Order 1 is backward Euler.
-
-    `x(t) = x(t+h) - h x'(t+h) + h^2/2 x''(t+h) - ...`, solved for `x(t+h)`.
+    The implicit update (Eq. S9) takes those of the new point, `x(t+h) = x(t) + h x'(t+h) - h^2/2 x''(t+h) + ...`, which
+    at order 1 is backward Euler; the explicit one those of the old point.
     """
-    return sum((new[m] * (-((-span) ** m) / factorial(m)) for m in range(1, len(new))), value)
+    sign = -1 if implicit else 1
+    return [sign ** (m - 1) * span**m / factorial(m) for m in range(1, order + 1)]
 
 
 @dataclass(kw_only=True)
 class ProxySimulation:
     """One stage of sparse steps after a dense one.
 
-    Each token keeps its own Taylor expansion; its proxy's true residuals correct it,
-    `F(d) <- own(F(d)) + gain * (F(p) - own(F(p)))`. For gain 1 and order 1 that is the paper's propagation. Every step
-    is linear, so what a cluster takes over is kept once, for its proxy, and added to the tokens' own expansions.
+    A token's residuals change as its proxy's do, `F^(m)(d) <- F^(m)(d) + F^(m)(p) - F^(m)(p, before)`, and move it by a
+    Taylor step. All of that is linear, so a token keeps the residuals of the dense step and only each proxy's changes
+    are kept, summed up; a token takes over `gain` times what that moves it by (1 in the paper). A proxy has the values
+    that were computed of it. At order 0 there are no residuals, and the value itself changes as the proxy's.
     """
 
     start: Derivatives  # of all local tokens at the dense step, each [B, N, C]
     start_time: float
+    index: Tensor  # of the proxies among the local tokens [K]
     proxy_of: Tensor  # of each token its proxy's place among them [N]
     gain: Tensor | float
     implicit: bool
     proxy: Derivatives  # of the proxies, as last computed, each [B, K, C]
-    deviation: Derivatives = field(default_factory=list)  # theirs from their own expansion, each [B, K, C]
+    change: Derivatives  # of the proxies' residuals since the dense step, each [B, K, C]; first what it moves tokens by
+    moved: list[float] = field(default_factory=list)  # what the tokens' own residuals were multiplied by up to `time`
     time: float = 0.0  # when proxies were computed last
     deviates: bool = False  # whether any have been computed
 
@@ -66,11 +66,13 @@ class ProxySimulation:
         return cls(
             start=derivatives,
             start_time=time,
+            index=proxies,
             proxy_of=proxy_of,
             gain=gain,
             implicit=implicit,
             proxy=proxy,
-            deviation=[torch.zeros_like(derivative) for derivative in proxy],
+            change=[torch.zeros_like(derivative) for derivative in proxy],
+            moved=[0.0] * (len(proxy) - 1),
             time=time,
         )
 
@@ -82,8 +84,14 @@ class ProxySimulation:
         """
         if truth is not None:
             self._update(time, truth)
-        own = extrapolate(self.start, time - self.start_time)
-        return own + self._of_tokens(time, self.gain) if self.deviates else own
+        if not self.deviates:
+            return extrapolate(self.start, time - self.start_time)
+        factors = self._factors(time)
+        value = self.start[0]
+        for derivative, before, now in zip(self.start[1:], self.moved, factors, strict=True):
+            value = torch.add(value, derivative, alpha=before + now)
+        value = value + self._of_tokens(time, self.gain)
+        return value.index_copy(1, self.index, extrapolate(self.proxy, time - self.time).to(value.dtype))
 
     def correction(self, time: float) -> Tensor:
         """What tokens take over from their proxies at gain 1, `[B, N, C]`."""
@@ -92,23 +100,39 @@ class ProxySimulation:
     @property
     def num_bytes(self) -> int:
         """Of what belongs to the proxies alone."""
-        return sum(tensor.nbytes for tensor in self.deviation)
+        return sum(tensor.nbytes for tensor in [*self.proxy, *self.change])
 
     def state_dict(self) -> StateDict:
         return {
-            **{"start": self.start, "start_time": self.start_time, "proxy_of": self.proxy_of, "gain": self.gain},
-            **{"implicit": self.implicit, "proxy": self.proxy, "deviation": self.deviation, "time": self.time},
-            "deviates": self.deviates,
+            **{"start": self.start, "start_time": self.start_time, "index": self.index, "proxy_of": self.proxy_of},
+            **{"gain": self.gain, "implicit": self.implicit, "proxy": self.proxy, "change": self.change},
+            **{"moved": self.moved, "time": self.time, "deviates": self.deviates},
         }
 
+    def _factors(self, time: float) -> list[float]:
+        """Of a step from the proxies' last computation."""
+        return taylor_factors(time - self.time, len(self.start) - 1, implicit=self.implicit)
+
     def _of_tokens(self, time: float, gain: Tensor | float) -> Tensor:
-        return (gain * extrapolate(self.deviation, time - self.time))[:, self.proxy_of]
+        return (gain * self._moved_by(time))[:, self.proxy_of]
+
+    def _moved_by(self, time: float) -> Tensor:
+        """By how much the proxies' changes have moved their tokens at `time`, `[B, K, C]`."""
+        moved, *residuals = self.change
+        for residual, factor in zip(residuals, self._factors(time), strict=True):
+            moved = torch.add(moved, residual, alpha=factor)
+        return moved
 
     def _update(self, time: float, truth: Tensor) -> None:
-        span = time - self.time
-        known, expected = drift(self.deviation, span), drift(self.proxy, span)
-        self.proxy = differentiate(truth, self.proxy, span, len(self.proxy) - 1)
-        deviation = [old + true - guess for old, true, guess in zip(known, self.proxy, expected, strict=True)]
-        if len(deviation) > 1:
-            deviation[0] = implicit_step(self.deviation[0], deviation, span) if self.implicit else known[0]
-        self.deviation, self.time, self.deviates = deviation, time, True
+        """Take the proxies' values at `time`; an implicit step uses the residuals that they have there."""
+        span, before = time - self.time, self.proxy
+        self.proxy = differentiate(truth, before, span, len(before) - 1)
+        residuals = [old + new - last for old, new, last in zip(self.change, self.proxy, before, strict=True)][1:]
+        explicit = self._moved_by(time)
+        self.change = [self.change[0], *residuals]
+        if len(before) == 1:
+            self.change = [truth - self.start[0][:, self.index]]
+        else:
+            self.change[0] = self._moved_by(time) if self.implicit else explicit
+        self.moved = [sum(pair) for pair in zip(self.moved, self._factors(time), strict=True)]
+        self.time, self.deviates = time, True

@@ -66,8 +66,8 @@ class Taylor(PredictorSettings):
 class ProxyTaylor(PredictorSettings):
     """ResCa's proxy-driven simulation (PDDS): a Taylor expansion corrected by the proxies' true residuals.
 
-    `gain` scales what a proxy teaches its cluster; `None` fits it at each dense step, to what the proxies would have
-    said there.
+    `gain` scales what a proxy teaches its cluster, 1 in the paper; `None` fits it at each dense step, to what the
+    proxies would have said there.
     """
 
     kind: Literal["proxy_taylor"] = "proxy_taylor"
@@ -80,6 +80,8 @@ class ProxyTaylor(PredictorSettings):
     def __post_init__(self) -> None:
         if not 0 <= self.order <= 2:
             raise ValueError(f"order must be between 0 and 2, not {self.order}")
+        if self.order == 2 and self.gain != 1:
+            raise ValueError("order 2 needs gain 1: a token's own residuals of order 2 stand still without its proxy's")
 
     @property
     def options(self) -> Mapping[str, str]:
@@ -253,7 +255,12 @@ RECIPES: dict[str, Recipe] = {
     "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
     "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
     "adaptive": Recipe(name="adaptive", schedule=ErrorEstimate(), predictor=Taylor(order=1, correction=0.5)),
-    "resca": Recipe(name="resca", tokens=TrajectoryMedoids(), predictor=ProxyTaylor(order=1)),
+    "resca": Recipe(
+        name="resca",
+        tokens=TrajectoryMedoids(clusters=32, every=1),
+        predictor=ProxyTaylor(order=1, axis="step", gain=1.0),
+        feature="stack",
+    ),
 }
 
 

@@ -13,7 +13,8 @@ from jobs.request.checks import check_numbers, check_sizes, defaults_for
 from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
-from jobs.request.recipes import resolve_method
+from jobs.request.recipes import recipe_file, resolve_method
+from jobs.request.tuned import circumstances, compare, read_tuned
 from jobs.store.items import FP8, BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
 from jobs.store.open import open_storage
@@ -80,6 +81,7 @@ def make_plan(options: RenderOptions) -> Plan:
     lines = read_items(options.prompts, defaults_for(facts, options.video))
     check_sizes(lines[: options.limit], facts, options, settings.method)
     check_guided(lines[: options.limit], facts, options.video)
+    untried = _untried(options, facts, settings, lines[: options.limit])
     batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in _not_forgotten(lines, options, storage)]
     items = batch[: options.limit]
     check_names(items)
@@ -107,7 +109,19 @@ def make_plan(options: RenderOptions) -> Plan:
         check_encoder()
     todo = {item.id for item in plan.todo}
     left = [line for line in lines if line.id in todo]
-    return replace(plan, notices=notices(left, options.prompts, facts, fp8=settings.weights == FP8))
+    told = notices(left, options.prompts, facts, fp8=settings.weights == FP8)
+    return replace(plan, notices=[*untried, *told] if left else told)
+
+
+def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings, lines: list[Item]) -> list[str]:
+    """Where a tuned method is asked for what it was not tried on. Raises BadInput for what it was not made for."""
+    file = recipe_file(options.method, options.cache, facts.plans)
+    tuned = read_tuned(file) if file else None
+    if tuned is None:
+        return []
+    now = circumstances(facts, lines, guides_of(settings), settings.dtype)
+    difference = compare(tuned, options.method if options.cache.plan is None else str(file), now)
+    return [difference] if difference else []
 
 
 def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:

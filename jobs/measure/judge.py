@@ -1,5 +1,6 @@
 """Full sampling of a few prompts, and how near a method comes to it."""
 
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 
 import torch
@@ -30,13 +31,15 @@ class Judge:
 
     contest: Contest
     items: list[Item]
+    track: Callable[[list[Item]], Iterable[Item]] = iter
+    """Sees the items that are sampled in full, one by one."""
     prompts: list[Prompt] = field(default_factory=list)
     trajectories: list[Tensor] = field(default_factory=list)
     dense_steps: int = 0
 
     def __post_init__(self) -> None:
         self.prompts = [self.contest.encode(item) for item in self.items]
-        for item, prompt in zip(self.items, self.prompts, strict=True):
+        for item, prompt in zip(self.track(self.items), self.prompts, strict=True):
             self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
             self.dense_steps += item.steps
 
@@ -60,19 +63,33 @@ class Judge:
 
     def video_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's decoded video."""
-        decode = self.contest.renderer.decode
-        pairs = zip(self.sample(method), self.references, strict=True)
-        return [psnr_db(decode(mine), decode(full.to(mine.device))) for mine, full in pairs]
+        return self.decoded_db(self.sample(method))
+
+    def decoded_db(self, latents: list[Tensor]) -> list[float]:
+        """PSNR of each prompt's video, decoded from these latents."""
+        decode, device = self.contest.renderer.decode, self.contest.renderer.device
+        pairs = zip(latents, self.references, strict=True)
+        return [psnr_db(decode(mine.to(device)), decode(full.to(device))) for mine, full in pairs]
 
 
-def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) -> list[Item]:
-    """The prompts to measure on: the user's, or for the demo model some of its training captions."""
-    check_count("num", options.num, MOST_MEASURED)
+def calibration_items(
+    options: TuneOptions | AnalyzeOptions, facts: ModelFacts, number: int, held_out: int = 0
+) -> list[Item]:
+    """The prompts to measure on: the user's, or for a demo model some of its training captions.
+
+    Behind them are `held_out` others, for the demo models of captions that training never saw. There may be fewer in
+    all.
+    """
+    check_count("num", number, MOST_MEASURED)
+    check_count("held-out", held_out, MOST_MEASURED, least=0)
     defaults = defaults_for(facts, options.video)
     if options.prompts is not None:
-        items = read_items(options.prompts, defaults)[: options.num]
+        items = read_items(options.prompts, defaults)[: number + held_out]
     elif options.model in DEMOS:
-        items = drawn_items(options.num, defaults, first_seed=FIRST_SEED, held_out=False)
+        items = [
+            *drawn_items(number, defaults, first_seed=FIRST_SEED, held_out=False),
+            *drawn_items(held_out, defaults, first_seed=FIRST_SEED + MOST_MEASURED, held_out=True),
+        ]
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
     for item in items:

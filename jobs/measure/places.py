@@ -26,25 +26,27 @@ def spread(times: list[float], budget: int, bend: float) -> Steps:
     return tuple(places)
 
 
-def improve(places: Steps, num_steps: int, score: Callable[[Steps], float], *, max_scores: int) -> tuple[Steps, float]:
-    """Move one dense step at a time while the score rises, by ever smaller strides.
+def improve(
+    start: Steps, num_steps: int, is_better: Callable[[Steps, Steps], bool], may_ask: Callable[[], bool]
+) -> Steps:
+    """Move one dense step at a time as long as that is better, by ever smaller strides.
 
-    Asks for at most `max_scores` scores; returns the best schedule with its own.
+    Args:
+        is_better: whether the first schedule is to be preferred to the second.
+        may_ask: whether one more may be compared.
     """
-    best, best_score = places, score(places)
-    asked = 1
+    best = start
     for stride in (3, 2, 1):
         moved = True
         while moved:
             moved = False
             for candidate in moves(best, num_steps, stride):
-                if asked >= max_scores:
-                    return best, best_score
-                asked += 1
-                if (found := score(candidate)) > best_score:
-                    best, best_score, moved = candidate, found, True
+                if not may_ask():
+                    return best
+                if is_better(candidate, best):
+                    best, moved = candidate, True
                     break
-    return best, best_score
+    return best
 
 
 def moves(places: Steps, num_steps: int, stride: int) -> Iterator[Steps]:

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from caching.predict.multistep import Row, combine, fit_weights, solver_weights
+from caching.predict.multistep import Evidence, Row, combine, solver_weights
 from jobs.measure.judge import Judge, latent_psnr_db
 from jobs.measure.places import Steps
 from jobs.rank.solver import Solver
@@ -34,47 +34,55 @@ class Rollouts:
         self.numbers = range(len(judge.items)) if only is None else only
         self.levels = [*judge.contest.renderer.noise_levels(self.steps), 0.0]
         self.solver = judge.contest.renderer.solver(self.steps)
-        self.known: dict[Steps, list[Tensor]] = {}
+        self.known: dict[tuple[bool, Steps], list[Tensor]] = {}
 
-    def fit(self, places: Steps) -> Rollout:
-        """The sampling with these dense steps; `places` begin with 0."""
+    def fit(self, places: Steps, *, crossed: bool = False) -> Rollout:
+        """The sampling with these dense steps; `places` begin with 0.
+
+        Where it is `crossed`, each prompt is sampled in every stage with weights that were fitted to the others: that
+        is how well the places serve unseen prompts. It takes two prompts or more.
+        """
         weights: list[Row] = []
         latents = self._full_at(0)
         velocities: list[list[Tensor]] = [[] for _ in latents]
         solvers = [self.solver.fork() for _ in latents]
         for number, (begin, end) in enumerate(pairwise((*places, self.steps)), 1):
-            for values, new in zip(velocities, self._velocities(places[:number], latents), strict=True):
+            news = self._velocities(places[:number], latents, crossed)
+            for values, new in zip(velocities, news, strict=True):
                 values.append(new)
-            wanted = [
-                _wanted(solver, now, goal, end)
-                for solver, now, goal in zip(solvers, latents, self._full_at(end), strict=True)
-            ]
             prior = solver_weights([self.levels[node] for node in places[:number]], self.levels[begin : end + 1])
-            weights.append(fit_weights(velocities, wanted, prior))
+            evidence = [
+                Evidence.of(values, _wanted(solver, now, goal, end), prior)
+                for values, solver, now, goal in zip(velocities, solvers, latents, self._full_at(end), strict=True)
+            ]
+            total = Evidence.total(evidence)
+            weights.append(total.weights)
+            rows = [total.without(own).weights if crossed else total.weights for own in evidence]
             latents = [
-                solver.advance(now, combine(weights[-1], values), to=end)
-                for solver, now, values in zip(solvers, latents, velocities, strict=True)
+                solver.advance(now, combine(row, values), to=end)
+                for solver, now, row, values in zip(solvers, latents, rows, velocities, strict=True)
             ]
         return Rollout(latents=latents, weights=tuple(weights))
 
-    def latent_db(self, places: Steps) -> list[float]:
+    def latent_db(self, places: Steps, *, crossed: bool = False) -> list[float]:
         """PSNR of each prompt's final latents."""
-        pairs = zip(self.fit(places).latents, self._full_at(self.steps), strict=True)
+        pairs = zip(self.fit(places, crossed=crossed).latents, self._full_at(self.steps), strict=True)
         return [latent_psnr_db(mine, full) for mine, full in pairs]
 
     def _full_at(self, step: int) -> list[Tensor]:
         """Where full sampling is before a step, or at the end."""
         return [self.judge.trajectories[number][step : step + 1] for number in self.numbers]
 
-    def _velocities(self, places: Steps, latents: list[Tensor]) -> list[Tensor]:
+    def _velocities(self, places: Steps, latents: list[Tensor], crossed: bool) -> list[Tensor]:
         """What the model says at the last of these places, to which the ones before it have led."""
-        if places not in self.known:
+        road = (crossed, places)
+        if road not in self.known:
             pairs = zip(self.numbers, latents, strict=True)
-            self.known[places] = [self._velocity(number, now, places[-1]) for number, now in pairs]
+            self.known[road] = [self._velocity(number, now, places[-1]) for number, now in pairs]
             while len(self.known) * len(latents) > MAX_KNOWN and len(self.known) > 1:
                 del self.known[next(iter(self.known))]
-        self.known[places] = self.known.pop(places)  # what was used last goes last
-        return self.known[places]
+        self.known[road] = self.known.pop(road)  # what was used last goes last
+        return self.known[road]
 
     def _velocity(self, number: int, latents: Tensor, step: int) -> Tensor:
         contest, self.judge.dense_steps = self.judge.contest, self.judge.dense_steps + 1

@@ -1,26 +1,19 @@
 """The search for the places of dense steps, with weights fitted to them."""
 
 import statistics
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
+from math import sqrt
 
 from caching.predict.multistep import Row
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.judge import Judge
 from jobs.measure.places import Steps, improve, spread
 from jobs.measure.rollout import Rollouts
 
-BENDS = (0.0, 0.15, 0.25)
-
-
-MARGIN_DB = 0.3  # calibration prompts flatter what was chosen on them
-
-
-HARD_PART = 6  # of so many prompts the hardest one decides where dense steps stand,
-
-
-MIN_HARD = 4  # but no fewer than these do
+BENDS = (0.15, 0.25)
+MOST_PER_DENSE_STEP = 4  # schedules that are tried, for each dense step that there is to place
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,77 +32,80 @@ class Candidate:
 
 
 class Search:
-    """The search itself; `say` is told of each stage's result.
+    """Dense steps begin at even distances, and move only where that serves prompts that weights were not fitted to.
 
-    Places are chosen on the hardest prompts, those with the least fidelity at first: what is missed there early on
-    grows step by step, while the others come out well with any sensible places. Weights are fitted to all prompts.
+    What overfits is the choice of places, not the weights: with few prompts there always are places that happen to suit
+    them. So each schedule is judged by cross-validation, every prompt sampled with the weights of the others, and one
+    schedule is better than another only if it gains more than chance on average and loses nothing on the worst prompt.
+
+    Args:
+        say: told of what was found.
+        until: when to stop looking, by `time.monotonic`.
     """
 
-    def __init__(self, judge: Judge, say: Callable[[str], None]) -> None:
-        self.judge, self.say, self.rollouts = judge, say, Rollouts(judge)
-        self.steps = judge.items[0].steps
-        self.scores: dict[Steps, float] = {}
-        count = max(MIN_HARD, len(judge.items) // HARD_PART)
-        self.hard = Rollouts(judge, self._by_difficulty()[:count]) if count < len(judge.items) else self.rollouts
+    def __init__(self, rollouts: Rollouts, say: Callable[[str], None], *, until: float = float("inf")) -> None:
+        self.rollouts, self.say, self.until = rollouts, say, until
+        self.levels, self.steps = rollouts.levels[:-1], rollouts.steps
+        self.known: dict[Steps, list[float]] = {}
 
-    def _by_difficulty(self) -> list[int]:
-        """The prompts' numbers, hardest first."""
-        fidelity = self.rollouts.latent_db(spread(self.rollouts.levels[:-1], max(2, self.steps // 6), BENDS[1]))
-        return sorted(range(len(fidelity)), key=fidelity.__getitem__)
+    def even(self, budget: int) -> Steps:
+        """As many dense steps at even distances."""
+        return spread(self.levels, budget, 0.0)
 
     def at(self, budget: int) -> Candidate:
         """The best schedule with `budget` dense steps."""
-        return self._improved(self._guess(budget))
+        start, asked = self.even(budget), len(self.known)
+        self.say(f"{self._described(start)}, at even distances")
 
-    def reaching(self, target_db: float) -> Candidate:
-        """The fewest dense steps whose videos reach `target_db` on average."""
-        base = self._guess(max(2, self.steps // 6))
-        videos = statistics.mean(self.judge.video_db(self._candidate(base).recipe))
-        wanted = target_db + statistics.mean(self.rollouts.latent_db(base)) - videos + MARGIN_DB
-        low, high = (1, len(base)) if videos >= target_db else (len(base), self.steps)
-        while high - low > 1:
-            middle = (low + high) // 2
-            score = statistics.mean(self.rollouts.latent_db(self._guess(middle)))
-            low, high = (low, middle) if score >= wanted else (middle, high)
-        best = self.at(high)
-        while len(best.places) > 2:
-            fewer = self.at(len(best.places) - 1)
-            if statistics.mean(self.rollouts.latent_db(fewer.places)) < wanted:
-                break
-            best = fewer
-        while statistics.mean(self.judge.video_db(best.recipe)) < target_db and len(best.places) < self.steps:
-            best = self.at(len(best.places) + 1)
-        return best
+        def may_ask() -> bool:
+            return len(self.known) - asked < MOST_PER_DENSE_STEP * budget and time.monotonic() < self.until
 
-    def _guess(self, budget: int) -> Steps:
-        """The best of a few schedules."""
-        best = max(guesses(self.rollouts.levels[:-1], budget), key=self._score)
-        self.say(f"{_described(best)}: {self._score(best):.2f} dB of latents, before the search")
-        return best
+        for guess in guesses(self.levels, budget):
+            if may_ask() and self.is_better(guess, start):
+                start = guess
+        places = improve(start, self.steps, self.is_better, may_ask)
+        self.say(f"{self._described(places)}, found")
+        return self.fitted(places)
 
-    def _improved(self, start: Steps) -> Candidate:
-        places, score = improve(start, self.steps, self._score, max_scores=12 * len(start))
-        self.say(f"{_described(places)}: {score:.2f} dB of latents")
-        return self._candidate(places)
-
-    def _candidate(self, places: Steps) -> Candidate:
+    def fitted(self, places: Steps) -> Candidate:
+        """With weights that are fitted to all prompts."""
         return Candidate(places=places, weights=self.rollouts.fit(places).weights, steps=self.steps)
 
-    def _score(self, places: Steps) -> float:
-        """Mean and worst count alike: a mean can hide a prompt that went wrong."""
-        if places not in self.scores:
-            values = self.hard.latent_db(places)
-            self.scores[places] = (statistics.mean(values) + min(values)) / 2
-        return self.scores[places]
+    def fewest(self, enough_db: float) -> int:
+        """The fewest dense steps at even distances with so much fidelity of latents on average, or all."""
+        low, high = 1, self.steps
+        while high - low > 1:
+            middle = (low + high) // 2
+            low, high = (
+                (low, middle) if statistics.mean(self.unseen_db(self.even(middle))) >= enough_db else (middle, high)
+            )
+        return high
+
+    def unseen_db(self, places: Steps) -> list[float]:
+        """Fidelity of each prompt's latents, by weights that were fitted to the others."""
+        if places not in self.known:
+            self.known[places] = self.rollouts.latent_db(places, crossed=True)
+        return self.known[places]
+
+    def is_better(self, new: Steps, old: Steps) -> bool:
+        """Whether prompts gain by more than a standard error on average, and the worst one loses nothing."""
+        after, before = self.unseen_db(new), self.unseen_db(old)
+        gains = [now - then for now, then in zip(after, before, strict=True)]
+        chance = statistics.stdev(gains) / sqrt(len(gains))
+        return statistics.mean(gains) > chance and min(after) >= min(before)
+
+    def _described(self, places: Steps) -> str:
+        fidelity = self.unseen_db(places)
+        return (
+            f"{len(places)} dense steps at {', '.join(map(str, places))}: {statistics.mean(fidelity):.2f} dB of "
+            f"latents on unseen prompts, worst {min(fidelity):.2f}"
+        )
 
 
 def guesses(times: list[float], budget: int) -> Iterator[Steps]:
-    """Schedules to begin a search with: even ones, and some with a second dense step early on."""
-    for bend in BENDS:
-        yield spread(times, budget, bend)
+    """Schedules that may be better than an even one: denser where noise falls fast, or with a second one early on."""
+    for bend in (0.0, *BENDS):
+        if bend:
+            yield spread(times, budget, bend)
         if budget > 2 and (wide := spread(times, budget - 1, bend))[1] > 1:
             yield (0, wide[1] // 2, *wide[1:])
-
-
-def _described(places: Steps) -> str:
-    return f"{len(places)} dense steps at {', '.join(map(str, places))}"

@@ -1,47 +1,137 @@
 """The fewest dense steps that reach a fidelity, or the best places for a number of them, found by measuring.
 
-Candidates are sampled to their end and compared on latents, without decoding; what is promised is checked on videos.
+Weights are fitted to one half of the prompts, places are chosen by cross-validation on it, and what is promised is
+measured on the other half.
 """
 
 import math
 import statistics
+import time
+from collections.abc import Iterator
 from dataclasses import asdict
 
 import yaml
 from rich.console import Console
+from rich.progress import track
 
+from caching.recipe.recipe import Multistep, Recipe
+from jobs.console import count, duration
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest
+from jobs.measure.held_out import HeldOut, auto_at
 from jobs.measure.judge import Judge, calibration_items
-from jobs.measure.search import Candidate, Search
+from jobs.measure.rollout import Rollouts
+from jobs.measure.search import MOST_PER_DENSE_STEP, Candidate, Search
 from jobs.models.directory import transformers_of
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
+from jobs.request.prompts import Item
+from jobs.request.tuned import BLOCK, Tuned, circumstances
 from jobs.store.files import check_file, write_text
+
+TYPICAL = 16  # prompts to fit to, and as many to promise by
+LEAST = 2
+SAMPLING_PART = 0.6  # of the time that is given goes to full sampling
+STILL_GAINS_DB = 0.3
 
 
 def tune(options: TuneOptions, console: Console) -> None:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
-    target = _target(options)
+    target, began = _target(options), time.monotonic()
     check_file(options.out, "--out")
     facts = read_facts(options.model, variant=options.video.variant)
     if len(transformers_of(facts.directory, facts.family)) > 1:
         raise BadInput(f"resca tune fits weights of one transformer, and {facts.name} has two that take turns")
-    items = calibration_items(options, facts)
-    if options.budget_dense and options.budget_dense > items[0].steps:
-        raise BadInput(f"--budget-dense {options.budget_dense} is more than the {items[0].steps} steps of a video")
-    with console.status("sampling the calibration prompts in full"):
-        judge = Judge(Contest(facts, options.video), items)
-    search = Search(judge, lambda line: console.print(line, soft_wrap=True))
-    found = search.at(options.budget_dense) if options.budget_dense else search.reaching(target)
-    measured = judge.video_db(found.recipe)
-    _write(options, found, measured)
+    items = calibration_items(options, facts, *_wanted(options))
+    steps = items[0].steps
+    if options.budget_dense and options.budget_dense > steps:
+        raise BadInput(f"--budget-dense {options.budget_dense} is more than the {steps} steps of a video")
+    with console.status("loading the model"):
+        contest = Contest(facts, options.video)
+        step_s = _seconds_of_a_step(contest, items[0])
+    fitted_to, held_out = _split(items, options, step_s)
+    _announce(console, options, [*fitted_to, *held_out], len(fitted_to), step_s)
+    judge, held = _judges(contest, fitted_to, held_out, console)
+    until = began + 60 * options.minutes if options.minutes else math.inf
+    search = Search(Rollouts(judge), lambda line: console.print(line, soft_wrap=True), until=until)
+    tuning = Tuning(search, judge, HeldOut(held), console)
+    method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
+    tuning.say_whether_more_prompts_would_help(method)
+    tuned = Tuned(
+        **dict(circumstances(facts, [*fitted_to, *held_out], dict(contest.guides), options.video.dtype)),
+        calibrated_on=len(fitted_to),
+        promise=tuning.held.promise(method),
+        auto=tuning.held.promise(tuning.auto(tuning.num_dense(method))),
+    )
+    _write(options, method, tuned)
+    spent = f"{judge.dense_steps + held.dense_steps} dense steps in {duration(time.monotonic() - began)}"
     console.print(
-        f"{len(found.places)} dense steps of {found.steps}: {statistics.mean(measured):.2f} dB, worst "
-        f"{min(measured):.2f} dB, on {len(items)} calibration prompts; spent {judge.dense_steps} dense steps; "
-        f"recipe: {options.out}",
+        f"{tuning.num_dense(method)} dense steps of {steps}: {tuned.promise}; spent {spent}; recipe: {options.out}",
         soft_wrap=True,
     )
+
+
+class Tuning:
+    """Searches, and takes only what holds on prompts that are held out."""
+
+    def __init__(self, search: Search, judge: Judge, held: HeldOut, console: Console) -> None:
+        self.search, self.judge, self.held, self.console = search, judge, held, console
+
+    def at(self, budget: int) -> Recipe:
+        """The best method with `budget` dense steps, on held-out prompts never worse than `auto`."""
+        auto = self.auto(budget)
+        for candidate in self._candidates(budget):
+            method = candidate.recipe
+            if not self.held.is_worse(method, auto):
+                return method
+            self._say(
+                f"dense steps at {', '.join(map(str, candidate.places))} are left: {self.held.promise(method)}, where "
+                f"untuned auto has {self.held.promise(auto)}"
+            )
+        return auto
+
+    def reaching(self, target_db: float) -> Recipe:
+        """The one with the fewest dense steps whose held-out videos reach `target_db` on average."""
+        number = self.search.fewest(self._latents_for(target_db))
+        method = self.at(max(2, number))
+        while statistics.mean(self.held.video_db(method)) < target_db and self.num_dense(method) < self.search.steps:
+            method = self.at(self.num_dense(method) + 1)
+        return method
+
+    def auto(self, budget: int) -> Recipe:
+        """Untuned, with as many dense steps."""
+        return auto_at(self.search.even(budget), self.search.steps)
+
+    def num_dense(self, method: Recipe) -> int:
+        """The dense steps of a video."""
+        return sum(method.dense_plan(self.search.steps))
+
+    def say_whether_more_prompts_would_help(self, method: Recipe) -> None:
+        """By what the second half of the prompts has gained on those held out."""
+        number = len(self.judge.items)
+        if number < 2 * LEAST or not isinstance(method.predictor, Multistep):
+            return
+        places = tuple(step for step, dense in enumerate(method.dense_plan(self.search.steps)) if dense)
+        weights = Rollouts(self.judge, range(number // 2)).fit(places).weights
+        half = Candidate(places=places, weights=weights, steps=self.search.steps).recipe
+        gain = statistics.mean(self.held.video_db(method)) - statistics.mean(self.held.video_db(half))
+        verdict = "more prompts would still gain" if gain > STILL_GAINS_DB else "more prompts would hardly change it"
+        self._say(f"weights fitted to {number} prompts instead of {number // 2} gain {gain:.2f} dB: {verdict}")
+
+    def _candidates(self, budget: int) -> Iterator[Candidate]:
+        found = self.search.at(budget)
+        yield found
+        if found.places != (even := self.search.even(budget)):
+            yield self.search.fitted(even)
+
+    def _latents_for(self, target_db: float) -> float:
+        """The fidelity of latents that goes with one of videos, by what both are with a typical number of steps."""
+        base = self.search.even(max(2, self.search.steps // 6))
+        videos = statistics.mean(self.judge.decoded_db(self.search.rollouts.fit(base, crossed=True).latents))
+        return target_db + statistics.mean(self.search.unseen_db(base)) - videos
+
+    def _say(self, line: str) -> None:
+        self.console.print(line, soft_wrap=True)
 
 
 def _target(options: TuneOptions) -> float:
@@ -61,14 +151,70 @@ def _target(options: TuneOptions) -> float:
     return target
 
 
-def _write(options: TuneOptions, found: Candidate, measured: list[float]) -> None:
-    """A recipe file; what it is worth stands above it, as comments."""
-    heading = (
-        f"# tuned on {len(measured)} prompts with model {options.model}: "
-        f"mean {statistics.mean(measured):.2f} dB, worst {min(measured):.2f} dB of PSNR against full sampling\n"
+def _wanted(options: TuneOptions) -> tuple[int, int]:
+    """Prompts to fit to, and prompts to promise by."""
+    number = TYPICAL if options.num is None else options.num
+    return number, number if options.held_out is None else options.held_out
+
+
+def _seconds_of_a_step(contest: Contest, item: Item) -> float:
+    """Of a dense one, all its passes together; the first pays what the first one pays."""
+    prompt, sampling = contest.encode(item), contest.sampling(item)
+    latents, seconds = contest.renderer.noise(sampling), 0.0
+    for _ in range(2):
+        started = time.monotonic()
+        contest.renderer.velocity(latents, 1.0, prompt, sampling).cpu()
+        seconds = time.monotonic() - started
+    return seconds
+
+
+def _split(items: list[Item], options: TuneOptions, step_s: float) -> tuple[list[Item], list[Item]]:
+    """Prompts to fit to and prompts to promise by: as many as there are, or as there is time for."""
+    (number, held_out), most = _wanted(options), len(items)
+    if options.minutes and options.num is None:
+        most = min(most, int(SAMPLING_PART * 60 * options.minutes / (items[0].steps * step_s)))
+    if number + held_out > most:
+        number, held_out = most * number // (number + held_out), most - most * number // (number + held_out)
+    number, held_out = max(number, LEAST), max(held_out, LEAST)
+    if number + held_out > len(items):
+        raise BadInput(
+            f"{count(len(items), 'prompt')} cannot be parted: {LEAST} at least to fit to, and {LEAST} to see how well "
+            "that holds"
+        )
+    return items[:number], items[len(items) - held_out :]
+
+
+def _announce(console: Console, options: TuneOptions, items: list[Item], num_fitted: int, step_s: float) -> None:
+    """What will be spent, before it is."""
+    budget = options.budget_dense or max(2, items[0].steps // 6)
+    full = sum(item.steps for item in items)
+    search = num_fitted * budget * (2 + MOST_PER_DENSE_STEP * budget // 2) + 4 * (len(items) - num_fitted) * budget
+    limit = f", cut off after {options.minutes:g} min" if options.minutes else ""
+    console.print(
+        f"{num_fitted} prompts to fit to and {len(items) - num_fitted} held out: {full} dense steps of full sampling, "
+        f"then at most about {search} of the search, of {step_s:.2g} s each: {duration(full * step_s)} and "
+        f"{duration(search * step_s)}{limit}",
+        soft_wrap=True,
     )
-    settings = asdict(found.recipe)
-    settings["schedule"]["dense"] = list(found.places)
-    settings["predictor"]["weights"] = [[round(weight, 6) for weight in row] for row in found.weights]
+
+
+def _judges(contest: Contest, fitted_to: list[Item], held_out: list[Item], console: Console) -> tuple[Judge, Judge]:
+    """Both with full samplings of their prompts."""
+    sampled = iter(track([*fitted_to, *held_out], "sampling in full", console=console))
+    judges = [
+        Judge(contest, items, track=lambda mine: (next(sampled) for _ in mine)) for items in (fitted_to, held_out)
+    ]
+    next(sampled, None)  # the bar is full
+    return judges[0], judges[1]
+
+
+def _write(options: TuneOptions, method: Recipe, tuned: Tuned) -> None:
+    """A recipe file, with what it was made for and is worth."""
+    settings = asdict(method)
+    settings["schedule"]["dense"] = list(settings["schedule"]["dense"])
+    if isinstance(method.predictor, Multistep):
+        settings["predictor"]["weights"] = [[round(weight, 6) for weight in row] for row in method.predictor.weights]
+    heading = f"# tuned on {tuned.calibrated_on} prompts with model {options.model}: {tuned.promise}\n"
+    text = yaml.safe_dump({**settings, BLOCK: tuned.model_dump()}, sort_keys=False, default_flow_style=None, width=110)
     options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, heading + yaml.safe_dump(settings, sort_keys=False, default_flow_style=None, width=110))
+    write_text(options.out, heading + text)

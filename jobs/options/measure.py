@@ -7,7 +7,7 @@ from typing import Literal
 import tyro
 
 from jobs.errors import BadInput
-from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions, Weights
+from jobs.options.shared import Count, File, MethodOptions, Number, Text, VideoOptions, Weights
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -149,8 +149,12 @@ class TuneOptions:
     """Or: the number of dense steps to make the most of."""
     prompts: File = None
     """Prompts to measure on, typical of what will be rendered; the demo model brings its own."""
-    num: int = 4
-    """How many of them."""
+    num: Count = None
+    """How many of them to fit to; by default 16, or as many as --minutes allow."""
+    held_out: Count = None
+    """How many more to measure on what the result is worth, which nothing is fitted to; by default as many."""
+    minutes: Number = None
+    """End the search after so many minutes."""
     model: str = "demo"
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)

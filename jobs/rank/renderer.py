@@ -126,7 +126,7 @@ class Renderer:
         way, and gone on from if there is one. BadInput if what the scheduler keeps is not known, or if the latents are
         not finite.
         """
-        engine, noise = self._engine_in_use(), self._noise(sampling)
+        engine, noise = self._engine_in_use(), self.noise(sampling)
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
         if checkpoints is not None:
             check_solver(self.pipeline.scheduler)
@@ -149,14 +149,14 @@ class Renderer:
     def denoise_without_engine(self, prompt: Prompt, sampling: Sampling, steps: int) -> Tensor:
         """The same by the pipeline as it stands, with whatever a peer has put on it; one process only."""
         with _answers_in_float32(self.transformers), self._in_turns():
-            latents = self.family.sample(self.pipeline, self._noise(sampling), prompt, sampling, steps=steps)
+            latents = self.family.sample(self.pipeline, self.noise(sampling), prompt, sampling, steps=steps)
         check_finite(latents, "the latents are", self.dtype)
         return latents
 
     @torch.inference_mode()
     def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
         """Latents before each step of full sampling and at its end `[T + 1, C, F, H, W]`, in host memory."""
-        pipeline, latents = self.release(), [self._noise(sampling)]
+        pipeline, latents = self.release(), [self.noise(sampling)]
         with _answers_in_float32(self.transformers), self._in_turns():
             self.family.sample(
                 pipeline,
@@ -194,7 +194,8 @@ class Renderer:
             raise RuntimeError("call use() with the recipe to sample with first")
         return self.engine
 
-    def _noise(self, sampling: Sampling) -> Tensor:
+    def noise(self, sampling: Sampling) -> Tensor:
+        """What sampling begins with, by its seed `[1, C, F, H, W]`."""
         generator = torch.Generator().manual_seed(sampling.seed)
         noise = torch.randn(self.family.latent_shape(self.pipeline, sampling), generator=generator)
         return noise.to(self.device)

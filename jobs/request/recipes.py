@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
+from jobs.request.tuned import BLOCK
 from jobs.store.documents import first_problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -55,10 +56,21 @@ def _find(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Recip
     return read_recipe(Path(name))
 
 
+def recipe_file(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Path | None:
+    """Where `resolve_method` finds the recipe; None for one that the package brings."""
+    return options.plan or plans.get(name) or (Path(name) if name.endswith(SUFFIXES) else None)
+
+
 def read_recipe(path: Path) -> Recipe:
-    """The recipe in a YAML or JSON file: what `Recipe.describe` gives, or less of it. Raises BadInput."""
+    """The recipe in a YAML or JSON file: what `Recipe.describe` gives, or less of it. Raises BadInput.
+
+    What `resca tune` says of it there, beside it, is no part of it.
+    """
     try:
-        return TypeAdapter(Recipe).validate_python(yaml.safe_load(path.read_text(encoding="utf-8")))
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        if isinstance(said, dict):
+            said.pop(BLOCK, None)
+        return TypeAdapter(Recipe).validate_python(said)
     except OSError as error:
         raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:

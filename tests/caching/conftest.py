@@ -4,10 +4,11 @@ import pytest
 import torch
 from diffusers import HunyuanVideoTransformer3DModel
 
-from caching.recipe.recipe import RECIPES
+from caching.recipe.recipe import RECIPES, recipe
 
 GRID = (4, 4, 6)
 JOINT_RECIPES = sorted(name for name, method in RECIPES.items() if not method.needs_cross_attention)
+SMALL_RECIPES = RECIPES | {"resca": recipe("resca", clusters=16)}  # for models of few tokens
 
 
 def make_transformer(seed: int = 0) -> HunyuanVideoTransformer3DModel:

@@ -11,7 +11,7 @@ from caching.engine import Engine
 from caching.recipe.recipe import RECIPES, Feature, ProxyTaylor, Recipe, recipe
 from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
-from tests.caching.conftest import GRID, JOINT_RECIPES
+from tests.caching.conftest import GRID, JOINT_RECIPES, SMALL_RECIPES
 
 TIMES = [0.9, 0.7, 0.55, 0.4, 0.3, 0.2, 0.1]
 SECOND = Places(dense=(0, 1))  # proxies begin after the second dense step
@@ -33,7 +33,7 @@ def run(engine, sample, inputs, times=TIMES):
 
 def with_interval(name, every):
     """A recipe with a dense step in `every`."""
-    return replace(RECIPES[name], schedule=Interval(every=every))
+    return replace(SMALL_RECIPES[name], schedule=Interval(every=every))
 
 
 def test_a_dense_step_equals_the_model_without_padding(transformer, sample, inputs):
@@ -161,8 +161,7 @@ def test_patches_and_latent_videos_give_the_same_velocity(transformer, sample, i
 
 @pytest.mark.parametrize("name", JOINT_RECIPES)
 def test_a_generation_of_another_size_leaves_no_trace(transformer, sample, inputs, name):
-    method = recipe("resca", clusters=8) if name == "resca" else RECIPES[name]
-    engine = Engine(transformer, replace(method, schedule=Interval(every=3)))
+    engine = Engine(transformer, with_interval(name, 3))
     expected = run(engine, sample, inputs)
     engine.begin((2, 4, 6), TIMES)
     with torch.no_grad():

@@ -57,12 +57,13 @@ def test_clusters_are_nearly_as_tight_as_those_of_fasterpam_on_the_full_matrix()
     generator = torch.Generator().manual_seed(0)
     centres = torch.randn(40, 64, generator=generator)
     base = centres[torch.randint(40, (2000,), generator=generator)]
-    trajectory = Trajectory(sketch=None)
+    everyone = torch.ones(1, 2000, dtype=torch.bool)
+    trajectory = Trajectory(torch.arange(2000)[None], everyone, sketch=None)
     for _ in range(4):
         base = base + 0.5 * torch.randn(2000, 64, generator=generator)
         trajectory.observe(base)
-    vectors = trajectory.vectors()
+    [vectors] = trajectory.vectors()
     distances = (1 - vectors @ vectors.T).clamp_min(0).double().numpy()
     best = min(kmedoids.fasterpam(distances, 16, random_state=seed).loss for seed in range(3))
-    medoids, _ = k_medoids(vectors[None], torch.ones(1, 2000, dtype=torch.bool), 16)
+    medoids, _ = k_medoids(vectors[None], everyone, 16)
     assert distances[:, medoids[0].numpy()].min(1).sum() < 1.05 * best

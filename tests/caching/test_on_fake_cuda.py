@@ -18,7 +18,7 @@ WAITS = {
 }
 # What may come from the host in a step, and why.
 COPIES = {
-    "caching.proxies.trajectory._projection": "once a video: the same random matrix on every device",
+    "caching.proxies.trajectory._random": "once a video: the same random matrix on every device",
 }
 # What is computed in float32 where the model is in bfloat16, and why.
 FLOAT32 = {

@@ -31,7 +31,7 @@ def analyse(options: AnalyzeOptions, console: Console) -> None:
     if unknown := [name for name in names if name not in ANALYSES]:
         raise BadInput(f"unknown analysis {unknown[0]!r}; known: {', '.join(ANALYSES)}")
     facts = read_facts(options.model, variant=options.video.variant)
-    items = calibration_items(options, facts)
+    items = calibration_items(options, facts, options.num)
     check_writable(options.out, "the directory of --out")
     with console.status("sampling the prompts in full"):
         study = Study(Judge(Contest(facts, options.video), items))

@@ -18,12 +18,12 @@ def clusters_of(features: Tensor, step: int, clustering: str) -> Tensor:
     """The cluster of each token `[N]` at a dense step, from features `[T, N, D]` of the dense steps up to it."""
     if clustering == "none":
         return torch.zeros(features.shape[1], dtype=torch.long)
-    trajectory = Trajectory(sketch=None, history=1 if clustering == "features" else 64)
+    everyone = torch.arange(features.shape[1], device=features.device)[None]
+    valid = torch.ones_like(everyone, dtype=torch.bool)
+    trajectory = Trajectory(everyone, valid, sketch=None, history=1 if clustering == "features" else 64)
     for dense in range(0, step + 1, INTERVAL):
         trajectory.observe(features[dense])
-    vectors = trajectory.vectors()[None]
-    everyone = torch.ones(vectors.shape[:2], dtype=torch.bool, device=vectors.device)
-    return k_medoids(vectors, everyone, min(NUM_CLUSTERS, vectors.shape[1]))[1][0]
+    return k_medoids(trajectory.vectors(), valid, min(NUM_CLUSTERS, features.shape[1]))[1][0]
 
 
 def distances_within(values: Tensor, clusters: Tensor) -> Tensor:

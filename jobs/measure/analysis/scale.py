@@ -50,12 +50,16 @@ def fit_exponent(points: list[tuple[float, float]]) -> float:
 
 def cluster(features: torch.Tensor, settings: TrajectoryMedoids) -> torch.Tensor:
     """What one process does for all shards at the dense steps of a video: sketch, accumulate, cluster."""
-    trajectory = Trajectory(smoothing=settings.smoothing, sketch=settings.sketch, history=settings.history)
+    index = torch.arange(len(features)).view(settings.shards, -1)
+    valid = torch.ones_like(index, dtype=torch.bool)
+    trajectory = Trajectory(
+        index, valid, smoothing=settings.smoothing, sketch=settings.sketch, history=settings.history
+    )
     for _ in range(settings.history):
         trajectory.observe(features)
-    vectors = trajectory.vectors().unflatten(0, (settings.shards, -1))
-    valid = torch.ones(vectors.shape[:2], dtype=torch.bool)
-    return k_medoids(vectors, valid, settings.clusters // settings.shards, num_iterations=FIRST_ITERATIONS)[0]
+    return k_medoids(
+        trajectory.vectors(), valid, settings.clusters // settings.shards, num_iterations=FIRST_ITERATIONS
+    )[0]
 
 
 def _measure(tokens: int) -> Clustering:

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, TypedDict
 
 import torch
 
-from caching.proxies.simulation import drift, implicit_step
+from caching.proxies.simulation import taylor_factors
 from jobs.measure.analysis.study import Analysis, Study
 
 if TYPE_CHECKING:
@@ -23,14 +23,13 @@ class Gains(TypedDict):
 
 def explicit_gain(z: float) -> float:
     """What one explicit step of order 1 makes of `y' = lambda y`, `y = 1`, by the code that renders."""
-    one = torch.ones(1, dtype=torch.float64)
-    return float(drift([one, z * one], 1.0)[0])
+    [weight] = taylor_factors(1.0, 1, implicit=False)
+    return 1 + weight * z
 
 
 def implicit_gain(z: float) -> float:
     """The same by the implicit update: it is linear in the new derivative, and solved for the new value."""
-    one, zero = torch.ones(1, dtype=torch.float64), torch.zeros(1, dtype=torch.float64)
-    weight = float(implicit_step(zero, [zero, one], 1.0))
+    [weight] = taylor_factors(1.0, 1, implicit=True)
     return 1 / (1 - weight * z)
 
 

@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from caching.engine import Engine
-from caching.predict.multistep import fit_weights, solver_weights
+from caching.predict.multistep import Evidence, solver_weights
 from caching.recipe.recipe import RECIPES, Multistep, Recipe, Taylor
 from caching.recipe.schedule import Interval, Places
 from tests.caching.test_engine import TIMES, run
@@ -30,12 +30,14 @@ def test_weights_are_found_again():
     velocities = [[torch.randn(2, 5, 3) for _ in range(3)] for _ in range(2)]
     true = (0.3, -1.0, 1.6)
     wanted = [sum(weight * value for weight, value in zip(true, values, strict=True)) for values in velocities]
-    assert fit_weights(velocities, wanted, (0.0, 0.0, 1.0)) == pytest.approx(true, abs=1e-3)
+    videos = [Evidence.of(values, goal, (0.0, 0.0, 1.0)) for values, goal in zip(velocities, wanted, strict=True)]
+    assert Evidence.total(videos).weights == pytest.approx(true, abs=1e-3)
+    assert Evidence.total(videos).without(videos[0]).weights == pytest.approx(videos[1].weights)
 
 
 def test_where_the_data_say_nothing_weights_stay_what_they_were():
     same = torch.randn(4, 3)
-    assert fit_weights([[same, same]], [same], (-0.5, 1.5)) == pytest.approx((-0.5, 1.5), abs=1e-6)
+    assert Evidence.of([same, same], same, (-0.5, 1.5)).weights == pytest.approx((-0.5, 1.5), abs=1e-6)
 
 
 def fitted(weights, places, **others):

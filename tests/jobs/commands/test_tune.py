@@ -6,14 +6,9 @@ import pytest
 
 from caching.recipe.schedule import Places
 from jobs.__main__ import main
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
-from jobs.measure.places import spread
-from jobs.measure.search import BENDS, Search
-from jobs.models.facts import read_facts
-from jobs.options.measure import TuneOptions
-from jobs.options.shared import MethodOptions, VideoOptions
+from jobs.options.shared import MethodOptions
 from jobs.request.recipes import resolve_method
+from jobs.request.tuned import read_tuned
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -28,7 +23,7 @@ def tiny_model(tmp_path_factory):
 @pytest.fixture
 def prompts(tmp_path):
     file = tmp_path / "prompts.txt"
-    file.write_text("a cat walks on grass\ngrass\na cat\n")
+    file.write_text("a cat walks on grass\ngrass\na cat\nwalks\n")
     return file
 
 
@@ -45,6 +40,9 @@ def test_a_budget_is_spent_on_better_places_than_even_ones(tiny_model, prompts, 
     assert isinstance(method.schedule, Places)
     assert (len(method.schedule.dense), method.schedule.steps) == (3, STEPS)
     assert plan.read_text().startswith("# tuned on 2 prompts")
+    tuned = read_tuned(plan)
+    assert tuned and (tuned.calibrated_on, tuned.promise.prompts, tuned.steps) == (2, 2, STEPS)
+    assert tuned.promise.worst_db >= tuned.auto.worst_db and tuned.promise.mean_db >= tuned.auto.mean_db
 
     table = tmp_path / "rows.json"
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
@@ -58,20 +56,24 @@ def test_a_budget_is_spent_on_better_places_than_even_ones(tiny_model, prompts, 
 def test_a_target_is_reached(tiny_model, prompts, tmp_path, capsys):
     plan = tmp_path / "plan.yaml"
     assert tune(prompts, tiny_model, "--target", "psnr=35", "--out", plan) == 0
-    mean = float(plan.read_text().split("mean ")[1].split(" dB")[0])
-    dense = resolve_method("auto", MethodOptions(plan=plan)).schedule.dense
-    assert mean >= 35 or len(dense) == STEPS
-    assert f"{len(dense)} dense steps of {STEPS}" in capsys.readouterr().out.replace("\n", " ")
+    dense, tuned = resolve_method("auto", MethodOptions(plan=plan)).schedule.dense, read_tuned(plan)
+    assert tuned and (tuned.promise.mean_db >= 35 or len(dense) == STEPS)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert f"{len(dense)} dense steps of {STEPS}: {tuned.promise}" in told
+    assert "2 prompts to fit to and 2 held out: 32 dense steps of full sampling" in told
 
 
-def test_places_are_chosen_on_the_hardest_prompts(tiny_model, prompts, monkeypatch):
-    monkeypatch.setattr("jobs.measure.search.MIN_HARD", 1)
-    video = VideoOptions(steps=STEPS, **SIZE)
-    facts = read_facts(str(tiny_model))
-    items = calibration_items(TuneOptions(prompts=prompts, model=str(tiny_model), num=3, video=video), facts)
-    search = Search(Judge(Contest(facts, video), items), print)
-    fidelity = search.rollouts.latent_db(spread(search.rollouts.levels[:-1], 2, BENDS[1]))
-    assert [fidelity[number] for number in search.hard.numbers] == [min(fidelity)]
+def test_a_plan_is_not_rendered_with_other_steps(tiny_model, prompts, tmp_path, capsys):
+    plan = tmp_path / "plan.yaml"
+    assert tune(prompts, tiny_model, "--budget-dense", 2, "--out", plan) == 0
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    batch = [str(prompts), "--model", str(tiny_model), "--out", str(tmp_path / "out"), "--plan", str(plan)]
+    batch += ["--method", "auto"]
+    capsys.readouterr()
+    assert main(["plan", *batch, *size, "--steps", str(STEPS + 1)]) == 2
+    assert f"chosen for {STEPS} steps, not {STEPS + 1}" in capsys.readouterr().err
+    assert main(["plan", *batch, *size, "--steps", str(STEPS), "--height", "48"]) == 0
+    assert "what it promises was not tried there" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 import pytest
 import torch
 
+from caching.predict.multistep import Evidence
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
 from jobs.measure.contest import Contest
@@ -29,7 +30,7 @@ def judge(request, tmp_path_factory):
     (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
     video = VideoOptions(steps=STEPS, **size)
     options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
-    return Judge(Contest(facts, video), calibration_items(options, facts))
+    return Judge(Contest(facts, video), calibration_items(options, facts, 2))
 
 
 def test_with_all_steps_dense_it_ends_where_full_sampling_does(judge):
@@ -46,8 +47,17 @@ def test_a_recipe_renders_what_was_fitted(judge):
 def test_fitted_weights_come_nearer_than_those_of_the_solver(judge, monkeypatch):
     places = (0, 2, 5, 8)
     fitted = Rollouts(judge).latent_db(places)
-    monkeypatch.setattr("jobs.measure.rollout.fit_weights", lambda velocities, wanted, prior: prior)
+    monkeypatch.setattr(Evidence, "weights", property(lambda evidence: evidence.prior))
     assert sum(fitted) > sum(Rollouts(judge).latent_db(places))
+
+
+def test_crossed_prompts_are_sampled_by_the_weights_of_the_others(judge):
+    rollouts, places = Rollouts(judge), (0, 2, 5, 8)
+    of_the_second = Multistep(weights=Rollouts(judge, only=[1]).fit((0,)).weights)
+    method = Recipe(name="x", schedule=Places(dense=(0,)), predictor=of_the_second)
+    crossed = rollouts.fit((0,), crossed=True).latents[0]
+    torch.testing.assert_close(crossed, judge.sample(method)[0].cpu(), rtol=1e-3, atol=1e-4)
+    assert sum(rollouts.latent_db(places)) > sum(rollouts.latent_db(places, crossed=True))
 
 
 def test_a_common_beginning_is_sampled_once(judge, monkeypatch):
