@@ -11,7 +11,7 @@ timed = @begin=$$(date +%s); $(2) && echo "$(1): $$(($$(date +%s) - begin)) s"
 .PHONY: demo test tests test-slow soak scale lint types constraints clean
 
 demo: $(VENV)/installed
-	$(BIN)/resca render jobs/demo/prompts.txt --out out/demo --method resca --ulysses 2
+	$(BIN)/resca render jobs/demo/prompts.jsonl --out out/demo --ulysses 2
 
 # Type checks beside the tests, which wait a third of their time.
 test: lint

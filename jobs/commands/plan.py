@@ -22,9 +22,10 @@ from jobs.store.items import RenderItem
 
 
 class SizeRow(TypedDict):
-    """What is left of one size; `seconds` are those of one video, where that is known, the mean of all."""
+    """What is left of one size and method; `seconds` are those of one video, where that is known, the mean of all."""
 
     size: str
+    method: str
     steps: int
     tokens: int
     videos: int
@@ -35,7 +36,7 @@ def run(options: PlanOptions) -> int:
     """Print the plan. Raises BadInput for what `render` would refuse, InfrastructureError if no cluster answers."""
     plan, console = make_plan(options), make_console()
     known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
-    headline = f"{count(len(plan.items), 'video')} with {plan.facts.name}, method {options.method}: {known}"
+    headline = f"{count(len(plan.items), 'video')} with {plan.facts.name}, {plan.method_words}: {known}"
     console.print("\n".join([headline, *plan.notices]), soft_wrap=True)
     if not plan.todo:
         return DONE
@@ -43,8 +44,8 @@ def run(options: PlanOptions) -> int:
     layout, spec = gang_spec(
         options,
         model=plan.facts,
-        tokens=min(map(plan.num_tokens, plan.todo)),
-        method=plan.settings.method,
+        tokens=plan.least_tokens,
+        methods=plan.methods,
         num_passes=plan.least_passes,
         nodes=nodes,
     )
@@ -66,19 +67,21 @@ def run(options: PlanOptions) -> int:
 
 
 def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[SizeRow]:
-    """One row a size, the commonest first."""
-    sizes: dict[tuple[int, int, int, int], list[RenderItem]] = defaultdict(list)
+    """One row a size and method, the commonest first."""
+    sizes: dict[tuple[str, str, int], list[RenderItem]] = defaultdict(list)
     for item in plan.todo:
-        sizes[item.height, item.width, item.num_frames, item.steps].append(item)
+        size, method = f"{item.height}x{item.width}x{item.num_frames}", plan.method_of(item).name
+        sizes[size, method, item.steps].append(item)
     return [
         {
-            "size": f"{height}x{width}x{num_frames}",
+            "size": size,
+            "method": method,
             "steps": steps,
             "tokens": plan.num_tokens(items[0]),
             "videos": len(items),
             "seconds": round(fmean(model.seconds(item, num_ranks) for item in items), 2) if model else None,
         }
-        for (height, width, num_frames, steps), items in sorted(sizes.items(), key=lambda pair: -len(pair[1]))
+        for (size, method, steps), items in sorted(sizes.items(), key=lambda pair: -len(pair[1]))
     ]
 
 

@@ -40,7 +40,7 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
     counts = state.counts()
     total = max(begun["total"], len(state.items))
     each = ", ".join(f"{counts[status]} {status}" for status in ("done", "running", "retrying", "waiting", "failed"))
-    how = f"with {begun.get('model', 'an unknown model')}, method {begun.get('method', 'unknown')}"
+    how = f"with {begun.get('model', 'an unknown model')}, {_methods(begun.get('method', 'unknown'))}"
     console.print(f"{count(total, 'video')} {how}: {each}", soft_wrap=True)
     if state.num_damaged:
         console.print(f"{count(state.num_damaged, 'damaged line')} in the ledger, left out")
@@ -55,6 +55,10 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
     left = Counter(item.error for item in state.items.values() if item.status == "waiting" and item.line["e"] == "left")
     for error, number in left.most_common(MOST_LINES):
         console.print(f"  left waiting, {count(number, 'video')}: {error}", soft_wrap=True)
+
+
+def _methods(names: str) -> str:
+    return f"{'methods' if ', ' in names else 'method'} {names}"
 
 
 def _driver(state: BatchState, holder: Holder | None) -> str:

@@ -1,6 +1,7 @@
 """Join frames of rendered videos into one picture, a row a video.
 
-python -m jobs.demo.strip --videos out/demo/videos --picture jobs/demo/frames.png
+resca render jobs/demo/prompts.txt --out out/frames
+python -m jobs.demo.strip --videos out/frames/videos --picture jobs/demo/frames.png
 """
 
 from dataclasses import dataclass

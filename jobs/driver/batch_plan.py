@@ -1,9 +1,11 @@
 """A checked batch: what is asked for, what is there already, and what is left to render."""
 
+from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 
+from caching.recipe.recipe import Recipe
 from cluster.heap import uncollected
 from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
@@ -13,7 +15,7 @@ from jobs.request.checks import check_numbers, check_sizes, defaults_for
 from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
-from jobs.request.recipes import recipe_file, resolve_method
+from jobs.request.recipes import methods_of, recipe_file, resolve_method
 from jobs.request.tuned import circumstances, compare, read_tuned
 from jobs.store.items import FP8, BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
@@ -47,6 +49,20 @@ class Plan:
         known = self.known
         return [item for item in self.items if item.id not in known.finished and item.id not in known.given_up]
 
+    @cached_property
+    def method_names(self) -> list[str]:
+        """The methods of the items, each once: as was asked, and where lines name their own, those."""
+        return list(dict.fromkeys(item.method or self.options.method for item in self.items))
+
+    @property
+    def method_words(self) -> str:
+        """As a sentence names them."""
+        return f"{'methods' if len(self.method_names) > 1 else 'method'} {', '.join(self.method_names)}"
+
+    def method_of(self, item: RenderItem) -> Recipe:
+        """What an item is rendered by."""
+        return self.settings.recipe(item.method)
+
     def num_tokens(self, item: RenderItem) -> int:
         """The latent tokens of an item."""
         return self.facts.num_tokens(item.height, item.width, item.num_frames)
@@ -65,6 +81,24 @@ class Plan:
         """The fewest that a step of any video to render has."""
         return min(map(self.num_passes, self.todo), default=1)
 
+    @property
+    def least_tokens(self) -> int:
+        """Those of the smallest video to render."""
+        return min(map(self.num_tokens, self.todo))
+
+    @property
+    def todo_by_method(self) -> list[list[RenderItem]]:
+        """The items to render, those of each method together."""
+        by_method: defaultdict[str | None, list[RenderItem]] = defaultdict(list)
+        for item in self.todo:
+            by_method[item.method].append(item)
+        return list(by_method.values())
+
+    @property
+    def methods(self) -> list[Recipe]:
+        """Those of the videos to render."""
+        return [self.method_of(items[0]) for items in self.todo_by_method]
+
 
 @uncollected()
 def make_plan(options: RenderOptions) -> Plan:
@@ -77,12 +111,13 @@ def make_plan(options: RenderOptions) -> Plan:
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
     storage = open_storage(options.out)
-    settings = _settings(options, facts, storage)
     lines = read_items(options.prompts, defaults_for(facts, options.video))
-    check_sizes(lines[: options.limit], facts, options, settings.method)
+    lines_of_batch = _not_forgotten(lines, options, storage)
+    settings = _settings(options, facts, storage, lines_of_batch)
+    check_sizes(lines[: options.limit], facts, options, settings)
     check_guided(lines[: options.limit], facts, options.video)
     untried = _untried(options, facts, settings, lines[: options.limit])
-    batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in _not_forgotten(lines, options, storage)]
+    batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines_of_batch]
     items = batch[: options.limit]
     check_names(items)
     known_of_batch = _as_asked(options, _survey(options, facts, storage, settings, batch))
@@ -115,13 +150,14 @@ def make_plan(options: RenderOptions) -> Plan:
 
 def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings, lines: list[Item]) -> list[str]:
     """Where a tuned method is asked for what it was not tried on. Raises BadInput for what it was not made for."""
-    file = recipe_file(options.method, options.cache, facts.plans)
-    tuned = read_tuned(file) if file else None
-    if tuned is None:
-        return []
-    now = circumstances(facts, lines, guides_of(settings), settings.dtype)
-    difference = compare(tuned, options.method if options.cache.plan is None else str(file), now)
-    return [difference] if difference else []
+    told = []
+    for own in dict.fromkeys(line.method for line in lines):
+        file = facts.plans.get(own) if own else recipe_file(options.method, options.cache, facts.plans)
+        if file and (tuned := read_tuned(file)):
+            asked = [line for line in lines if line.method == own]
+            now = circumstances(facts, asked, guides_of(settings), settings.dtype)
+            told.append(compare(tuned, own or file.stem, now))
+    return [each for each in told if each]
 
 
 def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:
@@ -158,17 +194,19 @@ def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts) -> lis
     return [each for each in then if each != settings]
 
 
-def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage) -> BatchSettings:
+def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines: list[Item]) -> BatchSettings:
     """What is asked of all videos, with the model's own defaults where nothing was said. Raises BadInput."""
     video = options.video
     dtype = facts.dtype if video.dtype == "auto" else video.dtype
+    cross = facts.family.cross_attention
     return BatchSettings(
         model=facts.source,
         revision=facts.revision,
         variant=facts.variant,
         attention=None if options.attention == AUTO else options.attention,
         weights=FP8 if options.weights == FP8 else None,
-        method=resolve_method(options.method, options.cache, facts.plans, cross_attention=facts.family.cross_attention),
+        method=resolve_method(options.method, options.cache, facts.plans, cross_attention=cross),
+        methods=methods_of(lines, facts.plans, cross_attention=cross),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
         fps=video.fps or facts.defaults.fps,

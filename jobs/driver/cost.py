@@ -1,7 +1,8 @@
 """What a video will take, from what earlier ones took: a cost model fitted to the sidecars of the same directory."""
 
 import statistics
-from collections.abc import Callable, Iterable
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from caching.recipe.recipe import Recipe
@@ -22,34 +23,38 @@ class Loops:
     """
 
     facts: ModelFacts
-    method: Recipe
+    method_of: Callable[[RenderItem], Recipe]
     num_passes: Callable[[RenderItem], int]
 
     def work(self, item: RenderItem) -> float:
-        """About the FLOPs of an item's loop, were all its steps dense."""
+        """About the FLOPs of the dense steps of an item's loop."""
         num_tokens = self.facts.num_tokens(item.height, item.width, item.num_frames)
-        return item.steps * self.num_passes(item) * self.facts.step_flops(num_tokens)
+        num_dense, _ = count_proxy_passes(self.method_of(item), item.steps)
+        return num_dense * self.num_passes(item) * self.facts.step_flops(num_tokens)
 
     def proxy_passes(self, item: RenderItem) -> int:
         """How often an item's proxies are computed."""
-        return self.num_passes(item) * count_proxy_passes(self.method, item.steps)[1]
+        _, num_proxied = count_proxy_passes(self.method_of(item), item.steps)
+        return self.num_passes(item) * num_proxied
 
 
 def loops_of(plan: Plan) -> Loops:
     """Those of a batch's items."""
-    return Loops(facts=plan.facts, method=plan.settings.method, num_passes=plan.num_passes)
+    return Loops(facts=plan.facts, method_of=plan.method_of, num_passes=plan.num_passes)
 
 
 @dataclass(frozen=True, kw_only=True)
 class CostModel:
     """Seconds of one rank for a unit of work and for a pixel of a frame, and what each video costs besides.
 
-    `proxy_pass_s` are the seconds of a pass of the method's proxies, of which ranks take off nothing.
+    `work_s` are by the method that items name as their own, `any_work_s` those of one of which no video is finished.
+    `proxy_pass_s` are the seconds of a pass of proxies, of which ranks take off nothing.
     """
 
     loops: Loops
     proxy_pass_s: float
-    work_s: float
+    work_s: Mapping[str | None, float]
+    any_work_s: float
     pixel_s: float
     other_s: float
     num_videos: int
@@ -58,7 +63,8 @@ class CostModel:
     def seconds(self, item: RenderItem, num_ranks: int) -> float:
         """A video's time on a gang, as if more ranks were proportionally faster."""
         proxies_s = self.proxy_pass_s * self.loops.proxy_passes(item)
-        shared_s = self.work_s * self.loops.work(item) + self.pixel_s * pixels(item)
+        work_s = self.work_s.get(item.method, self.any_work_s)
+        shared_s = work_s * self.loops.work(item) + self.pixel_s * pixels(item)
         return self.other_s + proxies_s + shared_s / num_ranks
 
 
@@ -72,7 +78,7 @@ def calibrate(
 ) -> CostModel | None:
     """The model by the finished ones of the items; None if there are none. Medians, so that a slow one does not count.
 
-    They were rendered by the same method, as their fingerprints are those of the items.
+    They were rendered by the methods of the items, as their fingerprints are the same.
     """
     pairs = [(item, finished[item.id]) for item in items if item.id in finished]
     if not pairs:
@@ -83,13 +89,18 @@ def calibrate(
     def median(value: Callable[[RenderItem, Done], float]) -> float:
         return statistics.median(value(item, done) for item, done in pairs)
 
-    def shared_s(item: RenderItem, done: Done) -> float:
-        return done.seconds["denoise"] - proxy_pass_s * loops.proxy_passes(item)
+    def work_s(item: RenderItem, done: Done) -> float:
+        shared_s = done.seconds["denoise"] - proxy_pass_s * loops.proxy_passes(item)
+        return shared_s * done.world_size / loops.work(item)
 
+    by_method: defaultdict[str | None, list[float]] = defaultdict(list)
+    for item, done in pairs:
+        by_method[item.method].append(work_s(item, done))
     return CostModel(
         loops=loops,
         proxy_pass_s=proxy_pass_s,
-        work_s=median(lambda item, done: shared_s(item, done) * done.world_size / loops.work(item)),
+        work_s={name: statistics.median(each) for name, each in by_method.items()},
+        any_work_s=median(work_s),
         pixel_s=median(
             lambda item, done: (done.seconds["decode"] + done.seconds["write"]) * done.world_size / pixels(item)
         ),

@@ -44,8 +44,8 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
         layout, spec = gang_spec(
             options,
             model=plan.facts,
-            tokens=min(map(plan.num_tokens, plan.todo)),
-            method=plan.settings.method,
+            tokens=plan.least_tokens,
+            methods=plan.methods,
             num_passes=plan.least_passes,
         )
         if "auto" in (options.cfg, options.ulysses, options.ring):
@@ -159,7 +159,7 @@ def _run_batch(
                 workload=workload_of(plan, layout),
                 items=plan.todo,
                 cost_of=loops_of(plan).work,
-                shape_of=_shape if options.video.compile else lambda item: None,
+                shape_of=_compiled_for if options.video.compile else lambda item: None,
                 budgets=Budgets(item_failures=options.tries, gang_losses=options.lost_gangs),
                 on_event=note,
                 on_tick=tick,
@@ -177,7 +177,7 @@ def _begin(recorder: Recorder, plan: Plan) -> None:
     recorder.begin(
         total=len(plan.batch),
         todo=len(plan.todo),
-        method=plan.options.method,
+        method=", ".join(plan.method_names),
         model=plan.facts.name,
         gangs=plan.options.gangs,
         retry=plan.options.retry or None,
@@ -206,8 +206,8 @@ def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
         raise BadInput("not started")
 
 
-def _shape(item: RenderItem) -> tuple[int, int, int]:
-    return item.height, item.width, item.num_frames
+def _compiled_for(item: RenderItem) -> tuple[int, int, int, str | None]:
+    return item.height, item.width, item.num_frames, item.method
 
 
 def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:

@@ -48,7 +48,7 @@ class Recorder:
     def __init__(
         self, storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], known: Known, title: str
     ) -> None:
-        self._storage, self._method = storage, settings.method.name
+        self._storage, self._settings = storage, settings
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
@@ -199,8 +199,9 @@ class Recorder:
 
     def _show(self, item: RenderItem, **facts: Unpack[Shown]) -> None:
         self._not_shown.pop(item.id, None)
-        shown = item.model_dump(exclude={"export_as", "guidance", "negative_prompt"})
-        self._gallery.update(self._index[item.id], Entry(**shown, method=self._method, **facts))
+        method = self._settings.recipe(item.method).name
+        shown = item.model_dump(exclude={"method", "export_as", "guidance", "negative_prompt"})
+        self._gallery.update(self._index[item.id], Entry(**shown, method=method, **facts))
 
 
 def _known_as(item: RenderItem, known: Known) -> Shown:

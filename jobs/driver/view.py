@@ -145,9 +145,11 @@ def failed_row(item: RenderItem, method: str, error: str | None, status: str) ->
 def print_table(console: Console, rows: Sequence[VideoRow], place: str) -> None:
     """The table at the end, of a big batch only what failed and the first ones; and where the files are."""
     shown = sorted(rows, key=lambda row: row["video"] is not None)[:LONGEST_TABLE] if is_big(rows) else rows
-    table = Table("video", "status", "dense/sparse", "seconds", "FLOPs ratio")
+    has_several = len({row["method"] for row in rows}) > 1
+    table = Table("video", *(["method"] if has_several else []), "status", "dense/sparse", "seconds", "FLOPs ratio")
     for row in shown:
-        table.add_row(*_cells(row))
+        video, *others = _cells(row)
+        table.add_row(video, *([row["method"]] if has_several else []), *others)
     console.print(table)
     if is_big(rows):
         statuses = Counter(row["status"] for row in rows)

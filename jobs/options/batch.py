@@ -25,8 +25,8 @@ class RenderOptions:
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id (owner/name[@revision])."""
     trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run the Python files that the model's directory brings along, if it needs them; they can do anything you can."""
-    method: str = "resca"
-    """A method (steps, fora, duca, teacache, taylorseer, auto, resca ...; full for none) or a file with a recipe."""
+    method: str = "auto"
+    """A method (auto, resca, taylorseer, teacache, fora, steps ...; full for none) or a file with a recipe."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
     cfg: Literal[1, 2, "auto"] = 1

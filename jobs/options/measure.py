@@ -187,7 +187,7 @@ class ScalingOptions:
     """How often each layout has its turn."""
     num: int = 4
     """Videos of a turn, after one that does not count."""
-    method: str = "resca"
+    method: str = "auto"
     """A method, or a file with a recipe."""
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the demo's."""
@@ -212,7 +212,7 @@ class OverheadOptions:
     """How often each way has its turn."""
     num_frames: int = 33
     """Frames of each video; decides, with the method, how long one takes."""
-    method: str = "resca"
+    method: str = "auto"
     """A method, or a file with a recipe."""
     cpus_per_rank: Count = None
     """Cores of the rank in both ways; by default all, and nothing is left for Ray's own processes."""

@@ -73,8 +73,7 @@ class Renderer:
 
         `group` may be another of the same ranks, which attends by another kernel.
         """
-        if self.engine is not None:
-            self.engine.detach()
+        self.release()  # What cannot be made leaves none.
         compiler = "inductor" if self.compiled else None
         self.engine = Engine(
             self.transformers, method, group or self.group, compiler=compiler, timed=timed, device=self.device

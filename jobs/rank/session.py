@@ -13,6 +13,7 @@ from typing import Literal
 
 import torch
 
+from caching.recipe.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.errors import BadInput
 from jobs.machine import device_name
@@ -183,6 +184,7 @@ class RenderSession:
         self.progress = 0.0
         self.beats += 1
         clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
+        self._use(self.settings.recipe(item.method))
         with clock.stage("encode"):
             prompt = self._encode(item)
         self.beats += 1
@@ -191,6 +193,11 @@ class RenderSession:
         if checkpoints and checkpoints.resumed_step:
             logger.info("resumed", extra={"facts": {"step": checkpoints.resumed_step}})
         return Rendered(item=item, prompt=prompt, latents=latents, seconds=clock.seconds)
+
+    def _use(self, method: Recipe) -> None:
+        """Sample by this method from now on; nothing is done where it is that of the last video."""
+        if self.renderer.engine is None or self.renderer.engine.recipe != method:
+            self.engine = self.renderer.use(method)
 
     def _step(self, part: float) -> None:
         self.progress = part

@@ -13,6 +13,7 @@ from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
 from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
+from jobs.store.items import BatchSettings
 
 # Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
 MOST_OF_OPTIONS = {
@@ -74,12 +75,13 @@ def _check_counts(options: RenderOptions | VideoOptions, most: Mapping[str, int]
             check_count(name, value, most[name])
 
 
-def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, method: Recipe) -> None:
-    """Raises BadInput, naming the line, for a video that the model, the layout or the method cannot do."""
+def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, settings: BatchSettings) -> None:
+    """Raises BadInput, naming the line, for a video that the model, the layout or its method cannot do."""
     layout = layout_as_given(options)
 
     @cache
-    def check(height: int, width: int, num_frames: int, steps: int) -> None:
+    def check(height: int, width: int, num_frames: int, steps: int, name: str | None) -> None:
+        method = settings.recipe(name)
         facts.check_size(height, width, num_frames)
         num_tokens = facts.num_tokens(height, width, num_frames)
         layout.check(heads=facts.heads, tokens=num_tokens)
@@ -88,7 +90,7 @@ def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, me
 
     for line in lines:
         try:
-            check(line.height, line.width, line.num_frames, line.steps)
+            check(line.height, line.width, line.num_frames, line.steps, line.method)
         except ValueError as error:
             raise BadInput(f"{line.where}: {error}") from error
 

@@ -1,7 +1,7 @@
 """What a gang is made of: how its ranks share a video, and what each of them gets."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from typing import Literal
 
@@ -48,24 +48,26 @@ def gang_spec(
     *,
     model: Numbers,
     tokens: int,
-    method: Recipe,
+    methods: Collection[Recipe],
     num_passes: int = 1,
     nodes: Sequence[Node] | None = None,
 ) -> tuple[Layout, GangSpec]:
     """The layout, and what each rank gets: a GPU if the cluster has any, and the CPUs asked for, or an equal share.
 
-    `tokens` are those of the smallest video, `num_passes` the fewest that a step of any has. `nodes` are the resources
-    of each node, by default as `cluster_nodes` says. Raises BadInput if that is too little.
+    `tokens` are those of the smallest video, `methods` those of all videos, `num_passes` the fewest that a step of any
+    has. `nodes` are the resources of each node, by default as `cluster_nodes` says. Raises BadInput if that is too
+    little.
     """
     nodes = nodes or cluster_nodes(options)
     device = "GPU" if _have_gpus(nodes) else "CPU"
     if device == "CPU" and not choice_as_given(options).on_cpu:
         raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
-    most = _most_ranks(tokens, method)
+    most = min(_most_ranks(tokens, method) for method in methods)
     if device == "GPU":
-        most = int(max(1, min(most, most_ranks_beside_proxies(method, model, tokens))))
+        beside_proxies = min(most_ranks_beside_proxies(method, model, tokens) for method in methods)
+        most = int(max(1, min(most, beside_proxies)))
     slots = [int(node.get(device, 0)) for node in nodes]
-    layout = _layout(options, _cfg(options, method, num_passes, slots), model.heads, most, slots)
+    layout = _layout(options, _cfg(options, methods, num_passes, slots), model.heads, most, slots)
     spec = replace(
         smallest_spec(layout, nodes),
         start_timeout_s=options.start_timeout,
@@ -134,14 +136,15 @@ def _have_gpus(nodes: Sequence[Node]) -> bool:
     return any(node.get("GPU", 0) for node in nodes)
 
 
-def _cfg(options: RenderOptions, method: Recipe, num_passes: int, slots: list[int]) -> int:
+def _cfg(options: RenderOptions, methods: Collection[Recipe], num_passes: int, slots: list[int]) -> int:
     """Of automatic degrees the first: nothing else halves a video's time for so little that is sent.
 
     The last, where sparse steps have one pass, which both parts of the ranks would compute.
     """
     if options.cfg != "auto":
         return options.cfg
-    if method.one_pass_when_sparse and "auto" in (options.ulysses, options.ring, options.gangs):
+    has_one_pass = any(method.one_pass_when_sparse for method in methods)
+    if has_one_pass and "auto" in (options.ulysses, options.ring, options.gangs):
         return 1
     ranks = (_given(options.ulysses) or 1) * (_given(options.ring) or 1) * _least_gangs(options)
     return num_passes if sum(slots) >= num_passes * ranks else 1

@@ -24,6 +24,7 @@ def _seen(text: str) -> str:
 Prompt = Annotated[
     str, StringConstraints(strip_whitespace=True, min_length=1, pattern=r"^[^\x00]*$"), AfterValidator(_seen)
 ]
+MethodName = Annotated[str, StringConstraints(strip_whitespace=True, min_length=1)]
 NegativePrompt = Annotated[str, StringConstraints(strip_whitespace=True, pattern=r"^[^\x00]*$")]
 MOST_LINES = 20
 
@@ -46,8 +47,8 @@ class Defaults:
 class Item(BaseModel):
     """One video to render: its line, with the defaults filled in.
 
-    `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it instead of by
-    its prompt; `where` names the file and line.
+    `method`, `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it
+    instead of by its prompt; `where` names the file and line.
     """
 
     model_config = ConfigDict(strict=True, frozen=True)
@@ -59,6 +60,7 @@ class Item(BaseModel):
     width: Width
     num_frames: NumFrames
     steps: Steps
+    method: MethodName | None = None
     guidance: Scale | None = None
     negative_prompt: NegativePrompt | None = None
     export_as: Prompt | None = None

@@ -34,6 +34,8 @@ def count_proxy_passes(method: Recipe, num_steps: int) -> tuple[int, int]:
 
 def most_ranks_beside_proxies(method: Recipe, model: Numbers, tokens: int) -> float:
     """As many ranks as leave dense steps at least as long as the passes, which more of them do not make faster."""
+    if not isinstance(method.tokens, TrajectoryMedoids):
+        return float("inf")
     num_dense, num_proxied = count_proxy_passes(method, TYPICAL_STEPS)
     if not num_proxied:
         return float("inf")

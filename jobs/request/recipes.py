@@ -1,6 +1,6 @@
 """Methods by name or from a file, with what the command line says on top."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from types import MappingProxyType
 
@@ -10,6 +10,7 @@ from pydantic import TypeAdapter, ValidationError
 from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
+from jobs.request.prompts import Item
 from jobs.request.tuned import BLOCK
 from jobs.store.documents import first_problem
 
@@ -36,6 +37,24 @@ def resolve_method(
             "and to the text at once"
         )
     return method
+
+
+def methods_of(lines: Iterable[Item], plans: Mapping[str, Path], *, cross_attention: bool = False) -> dict[str, Recipe]:
+    """The methods that lines of a prompt file name as their own, with their default options.
+
+    Raises BadInput, naming the line, for one that there is not, and for a file.
+    """
+    methods: dict[str, Recipe] = {}
+    for line in lines:
+        if line.method is None or line.method in methods:
+            continue
+        if line.method.endswith(SUFFIXES):
+            raise BadInput(f"{line.where}: method {line.method!r} is a file, which only --method takes; name a method")
+        try:
+            methods[line.method] = resolve_method(line.method, MethodOptions(), plans, cross_attention=cross_attention)
+        except BadInput as error:
+            raise BadInput(f"{line.where}: {error}") from error
+    return methods
 
 
 def _find(name: str, options: MethodOptions, plans: Mapping[str, Path]) -> Recipe:

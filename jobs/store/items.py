@@ -33,8 +33,8 @@ FP8 = "fp8"  # how weights are kept where they are not in the model's number for
 class RenderItem(BaseModel):
     """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang.
 
-    `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export calls it instead of by
-    its prompt.
+    `method`, by its name, `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export
+    calls it instead of by its prompt.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -46,6 +46,7 @@ class RenderItem(BaseModel):
     width: int
     num_frames: int
     steps: int
+    method: str | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
     export_as: str | None = None
@@ -79,6 +80,8 @@ class BatchSettings(BaseModel):
     model: str
     revision: str
     method: Recipe
+    methods: dict[str, Recipe] = {}
+    """Those that items name as their own."""
     dtype: str
     vae_dtype: str | None = None
     """Of the VAE, where it is not `dtype`."""
@@ -94,9 +97,13 @@ class BatchSettings(BaseModel):
     out: str
     save_latents: bool
 
+    def recipe(self, name: str | None) -> Recipe:
+        """That of items which name this method as their own; of those that name none, the batch's."""
+        return self.method if name is None else self.methods[name]
+
     def asked(self, item: RenderItem) -> dict[str, Any]:
-        """All that is asked of an item: its own, and what the batch has in common."""
-        return {**self._described, **item.model_dump(exclude_none=True)}
+        """All that is asked of an item: its own, and what the batch has in common; of the method all of its recipe."""
+        return {**self._common, **item.model_dump(exclude_none=True), "method": self._described[item.method]}
 
     def deciding(self, item: RenderItem) -> dict[str, object]:
         """What decides an item's pixels; what is None was not asked, and earlier versions do not name it."""
@@ -108,8 +115,12 @@ class BatchSettings(BaseModel):
         return hashlib.sha256(json.dumps(self.deciding(item), sort_keys=True).encode()).hexdigest()
 
     @cached_property
-    def _described(self) -> dict[str, object]:
-        return {**self.model_dump(exclude={"method"}), "method": self.method.describe()}
+    def _common(self) -> dict[str, object]:
+        return self.model_dump(exclude={"method", "methods"})
+
+    @cached_property
+    def _described(self) -> dict[str | None, dict[str, object]]:
+        return {name: self.recipe(name).describe() for name in (None, *self.methods)}
 
 
 class Seconds(BaseModel):

@@ -201,6 +201,8 @@ def difference(storage: Storage, settings: BatchSettings, item: RenderItem, ther
         return "settings that are not known any more"
     old, new = flat({key: before[key] for key in DECIDING if key in before}), flat(settings.deciding(item))
     names = [name for name in {**old, **new} if old.get(name) != new.get(name)]
+    if "method.name" in names:  # What else differs of the method goes without saying.
+        names = [name for name in names if name == "method.name" or not name.startswith("method.")]
     return ", ".join(f"{name} {_short(old.get(name))} -> {_short(new.get(name))}" for name in names)
 
 

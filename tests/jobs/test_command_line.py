@@ -62,6 +62,12 @@ PROMPT_FILES = {
     "field.jsonl": ('{"prompt": "a", "colour": 1}\n', "field.jsonl, line 1: unknown field 'colour'"),
     "twice.jsonl": ('{"prompt": "a", "id": "x"}\n{"prompt": "b", "id": "x"}\n', "line 2: duplicate id 'x'"),
     "escape.jsonl": ('{"prompt": "a", "id": "../x"}\n', "id '../x' is not safe in a file name"),
+    "method.jsonl": (
+        '"a"\n{"prompt": "b", "method": "rescue"}\n',
+        "method.jsonl, line 2: unknown method 'rescue'; known",
+    ),
+    "file.csv": ("prompt,method\na,mine.yaml\n", "file.csv, line 2: method 'mine.yaml' is a file, which only --method"),
+    "cross.csv": ("prompt,method\na,t-gate\n", "cross.csv, line 2: t-gate caches cross-attention, which this model"),
     "size.jsonl": ('{"prompt": "a", "height": 60}\n', "line 1: height 60, width 64"),
 }
 
@@ -85,8 +91,8 @@ def test_bad_prompt_file(place, capsys, name):
             "unknown method 'rescue'; known: full, steps, fora",
         ),
         ("good.txt --method full --clusters 8", "method 'full' has no option 'clusters'"),
-        ("good.txt --clusters 9", "clusters must be a multiple"),
-        ("good.txt --clusters 64", "64 clusters are too many for a video of 32 tokens"),
+        ("good.txt --method resca --clusters 9", "clusters must be a multiple"),
+        ("good.txt --method resca --clusters 64", "64 clusters are too many for a video of 32 tokens"),
         ("good.txt --method resca --ring 16", "runs on at most 8 ranks a gang, not on 16; a recipe file may say"),
         ("good.txt --ulysses many", "--ulysses"),
         ("good.txt --ulysses 0", "--ulysses must be at least 1"),
@@ -123,6 +129,12 @@ def test_bad_prompt_file(place, capsys, name):
 )
 def test_bad_option(place, capsys, arguments, what):
     assert what in complaint(capsys, *arguments.split())
+
+
+def test_what_a_lines_own_method_cannot_do_is_named_with_its_line(place, capsys):
+    (place / "p.csv").write_text("prompt,method\na,\nb,full\nc,resca\n")
+    told = complaint(capsys, "p.csv", "--ring", "16")
+    assert "p.csv, line 4: method resca runs on at most 8 ranks a gang, not on 16" in told
 
 
 def test_a_current_directory_that_is_no_text_or_gone_is_one_sentence(place, monkeypatch, capsys):
@@ -164,10 +176,11 @@ def test_every_command_has_its_module():
 def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     from caching.recipe.recipe import RECIPES
 
-    def chosen(method="full", tokens=20_400, num_passes=1, cfgs=None, **options):
+    def chosen(methods="full", tokens=20_400, num_passes=1, cfgs=None, **options):
         given = RenderOptions(prompts=Path("p.txt"), out="out", **options)
         nodes = [{"CPU": 64, "GPU": 8}] * 2
-        facts = {"model": HUNYUAN_VIDEO, "tokens": tokens, "method": RECIPES[method], "num_passes": num_passes}
+        facts = {"model": HUNYUAN_VIDEO, "tokens": tokens, "num_passes": num_passes}
+        facts["methods"] = [RECIPES[name] for name in methods.split()]
         layout, spec = gang_spec(given, nodes=nodes, **facts)
         assert (spec.world_size, spec.together) == (layout.world_size, layout.ulysses)
         assert layout.cfg == (cfgs or (1 if options.get("cfg") is None else num_passes))
@@ -183,10 +196,15 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     assert chosen("resca", ulysses="auto", tokens=2048) == (2, 1, 32)
     assert chosen("auto", ulysses="auto", tokens=2048) == (8, 1, 8)
     assert chosen("resca", ulysses=8, tokens=2048) == (8, 1, 8)
+    # What the most restrictive of several methods leaves.
+    assert chosen("full resca", ulysses="auto", ring="auto") == chosen("resca full", ulysses="auto", ring="auto")
+    assert chosen("full resca", ulysses="auto", ring="auto") == (8, 1, 8)
+    assert chosen("auto resca", ulysses="auto", tokens=2048) == (2, 1, 32)
     assert chosen(cfg="auto", ulysses="auto", ring="auto", num_passes=2) == (8, 1, 8)
     assert chosen(cfg="auto", ulysses="auto", ring="auto") == (8, 2, 8)
     assert chosen(cfg="auto", ulysses="auto", gangs=4, num_passes=2) == (2, 1, 8)
     assert chosen("t-gate", cfg="auto", ulysses="auto", num_passes=2, cfgs=1) == (8, 1, 8)  # one pass after the gate
+    assert chosen("full t-gate", cfg="auto", ulysses="auto", num_passes=2, cfgs=1) == (8, 1, 8)
     assert chosen("t-gate", cfg="auto", ulysses=4, num_passes=2, cfgs=2) == (4, 1, 16)
     with pytest.raises(BadInput, match="room for 16 ranks"):
         chosen(ulysses=4, ring=8)
@@ -199,7 +217,7 @@ def test_ranks_get_variables_and_timeouts_as_given(place):
 
     words = ["--env", "NCCL_IB_HCA=mlx5", "--env", "A=b=c", "--env", "EMPTY=", "--start-timeout", "1200"]
     given = parse(["render", "good.txt", "--out", "out", *words, "--deadline", "60"])
-    _, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=32, method=RECIPES["full"], nodes=[{"CPU": 2}])
+    _, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=32, methods=[RECIPES["full"]], nodes=[{"CPU": 2}])
     assert spec.env == {"NCCL_IB_HCA": "mlx5", "A": "b=c", "EMPTY": ""}
     assert (spec.start_timeout_s, spec.collective_timeout_s) == (1200, 60)
 
@@ -208,14 +226,14 @@ def test_nodes_that_are_to_come_count_as_if_they_were_there():
     from caching.recipe.recipe import RECIPES
 
     given = RenderOptions(prompts=Path("p.txt"), out="out", nodes="3xCPU=96,GPU=8", ulysses=4, gangs="auto")
-    layout, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
+    layout, spec = gang_spec(given, model=HUNYUAN_VIDEO, tokens=20_400, methods=[RECIPES["full"]])
     assert (layout.ulysses, spec.num_gpus_per_rank, spec.num_cpus_per_rank) == (4, 1, 12)
     assert gangs_to_ask_for(given, spec) == 6
     assert gangs_to_ask_for(replace(given, nodes=None), spec) is None
-    _, spec = gang_spec(replace(given, cpus_per_rank=5), model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
+    _, spec = gang_spec(replace(given, cpus_per_rank=5), model=HUNYUAN_VIDEO, tokens=20_400, methods=[RECIPES["full"]])
     assert spec.num_cpus_per_rank == 5
     with pytest.raises(BadInput, match="asked for 312 CPUs"):
-        gang_spec(replace(given, cpus_per_rank=13), model=HUNYUAN_VIDEO, tokens=20_400, method=RECIPES["full"])
+        gang_spec(replace(given, cpus_per_rank=13), model=HUNYUAN_VIDEO, tokens=20_400, methods=[RECIPES["full"]])
 
 
 @pytest.mark.timeout(120)

@@ -90,7 +90,20 @@ def test_other_settings_are_refused_by_name_unless_they_are_to_replace(place, ca
     sentence = complaint(capsys, "good.txt", "--steps", "10", "--interval", "4")
     assert "0000-a-red-ball-s0.mp4" in sentence and "and so were 1 more" in sentence
     assert "steps 12 -> 10" in sentence and "method.schedule.every 6 -> 4" in sentence
+    assert '(method.name "auto" -> "resca"), and so' in complaint(capsys, "good.txt", "--method", "resca")
     assert len(make_plan(replace(options, video=VideoOptions(steps=10), replace=True)).todo) == 2
+
+
+def test_a_line_that_names_the_method_of_its_finished_video_leaves_it_finished(place, capsys):
+    options = parse(["render", "good.txt", "--out", "out", "--model", "model", "--method", "full"])
+    assert isinstance(options, RenderOptions)
+    finish_everything(options)
+    lines = ['{"prompt": "a red ball", "method": "full"}', '{"prompt": "a blue cube"}']
+    (place / "p.jsonl").write_text("\n".join(lines))
+    named = replace(options, prompts=Path("p.jsonl"))
+    assert not make_plan(named).todo
+    sentence = complaint(capsys, "p.jsonl", "--method", "auto")
+    assert "videos/0001-a-blue-cube-s1.mp4" in sentence and '(method.name "full" -> "auto"); choose' in sentence
 
 
 def test_limit_takes_the_first_prompts_and_leaves_their_seeds(place):

@@ -19,12 +19,16 @@ def facts(tmp_path):
 
 def loops(facts, method="full"):
     """Of items that are guided by a second pass where they have a negative prompt."""
-    return Loops(facts=facts, method=RECIPES[method], num_passes=lambda item: 2 if item.negative_prompt else 1)
+    return Loops(
+        facts=facts,
+        method_of=lambda item: RECIPES[item.method or method],
+        num_passes=lambda item: 2 if item.negative_prompt else 1,
+    )
 
 
 def done(one, denoise_s: float, ranks: int = 1) -> Done:
     """16x16 pixels of 5 frames: 0.3 s of decoding and 0.1 s of writing; 0.1 s of encoding."""
-    known = Done.of_sidecar(sidecar_of(settings("out"), one), one.name)
+    known = Done.of_sidecar(sidecar_of(settings("out", methods=RECIPES), one), one.name)
     return replace(known, seconds={**known.seconds, "denoise": denoise_s}, world_size=ranks)
 
 
@@ -76,6 +80,19 @@ def test_passes_that_were_faster_than_expected_are_half_of_what_was_seen(facts):
     model = calibrate(loops(facts, "resca"), [one], {one.id: done(one, 0.1)}, on_gpus=True)
     assert model is not None and model.seconds(one, 1) == pytest.approx(0.1 + 0.1 + 0.4)
     assert model.seconds(one, 1000) == pytest.approx(0.1 + 0.05, rel=0.01)
+
+
+def test_each_method_takes_what_its_own_videos_took_and_a_new_one_what_all_did_for_their_dense_steps(facts):
+    full, other, auto, new = (
+        item(id=str(n), steps=50, method=name) for n, name in enumerate((*["full"] * 2, "auto", "fora"))
+    )
+    finished = {full.id: done(full, 10.0), auto.id: done(auto, 3.6)}
+    model = calibrate(loops(facts), [full, other, auto, new], finished, on_gpus=False)
+    assert model is not None
+    assert model.seconds(other, 1) == pytest.approx(0.1 + 10.0 + 0.4)
+    assert model.seconds(auto, 1) == pytest.approx(0.1 + 3.6 + 0.4)
+    a_dense_step = (10.0 / 50 + 3.6 / 9) / 2
+    assert model.seconds(new, 1) == pytest.approx(0.1 + 9 * a_dense_step + 0.4)
 
 
 @pytest.mark.parametrize("on_gpus", [True, False])

@@ -5,6 +5,7 @@ from pathlib import Path
 
 import pytest
 
+from caching.recipe.recipe import RECIPES
 from cluster.events import GangEvent, ItemDone, ItemFailed, ItemRunning
 from cluster.failure import FailureKind
 from cluster.job import Job
@@ -35,10 +36,14 @@ def how_it_ended(directory: Path) -> str:
 
 
 def statuses(directory: Path) -> list[str]:
+    return shown(directory, "status")
+
+
+def shown(directory: Path, field: str) -> list[str]:
     """Of the gallery's videos."""
     head, _, rows = (directory / "gallery" / "0000.js").read_text().partition(", [\n")
     names = json.loads(head.removeprefix("gallery.chunk("))["fields"]
-    return [json.loads(row)[names.index("status")] for row in rows.removesuffix("\n]);\n").split(",\n")]
+    return [json.loads(row)[names.index(field)] for row in rows.removesuffix("\n]);\n").split(",\n")]
 
 
 def test_a_batch_that_is_stopped_shows_no_video_as_running(tmp_path):
@@ -74,6 +79,14 @@ def test_a_batch_whose_videos_are_there_or_given_up_is_done(tmp_path):
     recorder.note(ItemFailed(kind="item_failed", job=job, error="no", failure=FailureKind.ITEM))
     recorder.close("done")
     assert how_it_ended(tmp_path) == "done" and statuses(tmp_path) == ["done", "failed"]
+
+
+def test_the_gallery_shows_each_video_with_its_method(tmp_path):
+    items, batch = (item(), item(id="0001", method="auto")), settings(tmp_path, methods={"auto": RECIPES["auto"]})
+    storage = open_storage(tmp_path)
+    recorder = Recorder(storage, batch, items, survey(storage, batch, items), title="demo")
+    recorder.close("done")
+    assert shown(tmp_path, "method") == ["full", "auto"]
 
 
 def test_a_video_that_replaces_another_one_removes_it_once_it_is_there(tmp_path):

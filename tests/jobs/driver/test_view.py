@@ -87,6 +87,15 @@ def test_table_has_steps_seconds_and_ratio_and_says_where_the_files_are(tmp_path
         assert part in text
 
 
+def test_the_table_names_methods_where_there_are_several(tmp_path):
+    done, failed = rows_of(tmp_path, publish(settings(tmp_path), item()))
+    for rows, names in (([done, failed], []), ([done, {**failed, "method": "auto"}], ["method", "full", "auto"])):
+        console = plain()
+        print_table(console, rows, str(tmp_path))
+        table = console.file.getvalue().rpartition("videos: ")[0]  # type: ignore[attr-defined]
+        assert [name for name in ("method", "full", "auto") if f" {name} " in table] == names
+
+
 def test_any_rows_print_as_a_table_without_what_is_nested():
     console = plain()
     print_rows(console, [{"method": "full", "seconds": 1.23456, "psnr_db": None, "recipe": {"name": "full"}}])

@@ -89,10 +89,10 @@ def test_a_later_limit_makes_a_batch_forget_nothing(out, tmp_path, capsys):
     assert main(RENDER) == 0
     leave_debris(out)
     assert main([*RENDER, "--limit", "1"]) == 0
-    assert "1 video with model, method resca, 1 finished before" in capsys.readouterr().out
+    assert "1 video with model, method auto, 1 finished before" in capsys.readouterr().out
     assert [json.loads(line)["id"] for line in (out / "prompts.jsonl").read_text().splitlines()] == ["0000", "0001"]
     assert main(["status", "out"]) == 0
-    assert "2 videos with model, method resca: 2 done, 0 running" in capsys.readouterr().out
+    assert "2 videos with model, method auto: 2 done, 0 running" in capsys.readouterr().out
     assert len(make_plan(recall(open_storage(out), tmp_path)).items) == 2
     assert (out / "gallery" / "0000.js").read_text().count('"done"') == 2
 
@@ -149,6 +149,23 @@ def test_retry_needs_no_recipe_file_but_its_own(out, tmp_path):
     again = make_plan(recall(plan.storage, tmp_path / "copy"))
     before, after = ([each.settings.fingerprint(item) for item in each.items] for each in (plan, again))
     assert after == before
+
+
+def test_methods_of_lines_are_told_and_remembered(out, tmp_path, capsys):
+    (tmp_path / "p.jsonl").write_text('{"prompt": "red", "method": "full"}\n"green"\n')
+    asked = ["p.jsonl", "--out", "other", "--model", "model"]
+    assert main(["plan", *asked]) == 0
+    told = capsys.readouterr().out
+    assert "2 videos with model, methods full, auto: 0 finished" in told and told.count("64x64x5") == 2
+    plan = make_plan(RenderOptions(prompts=tmp_path / "p.jsonl", out="other", model="model"))
+    for item in plan.items:
+        publish(plan.settings, item)
+    assert main(["render", *asked]) == main(["status", "other"]) == 0
+    told = capsys.readouterr().out
+    assert "methods full, auto, 2 finished before" in told and "methods full, auto: 2 done" in told
+    again = make_plan(recall(plan.storage, tmp_path))
+    assert [again.method_of(item).name for item in again.items] == ["full", "auto"]
+    assert list(again.known.finished) == ["0000", "0001"]
 
 
 def test_variables_of_the_ranks_are_of_one_run_and_never_written_down(out, tmp_path, monkeypatch):

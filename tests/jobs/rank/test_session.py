@@ -52,7 +52,9 @@ OPTIONS = ("--method", "resca", "--interval", "3", "--clusters", "8", "--fps", "
 
 def two_prompts(folder):
     prompts = folder / "prompts.jsonl"
-    prompts.write_text('{"prompt": "a cat walks on grass", "id": "cat"}\n{"prompt": "grass", "seed": 5}\n')
+    prompts.write_text(
+        '{"prompt": "a cat walks on grass", "id": "cat"}\n{"prompt": "grass", "seed": 5, "method": "full"}\n'
+    )
     return prompts
 
 
@@ -67,7 +69,13 @@ def test_a_pipeline_of_other_sizes_renders(tiny_model, tmp_path):
     facts = probe(videos / "0001-grass-s5.mp4")
     assert (facts.num_frames, facts.width, facts.height, facts.codec) == (13, 48, 32, "h264")
     check_sidecar(json.loads((videos / "cat-a-cat-walks-on-grass-s0.json").read_text()))
-    assert [row["dense_steps"] for row in json.loads(table.read_text())] == [3, 3]
+    assert [row["dense_steps"] for row in json.loads(table.read_text())] == [3, 8]
+    in_full = json.loads((videos / "0001-grass-s5.json").read_text())
+    assert (in_full["method"]["name"], in_full["sparse_steps"], in_full["flops"] / in_full["flops_full"]) == (
+        "full",
+        0,
+        1,
+    )
     latents = load_file(videos / "0001-grass-s5.safetensors")["latents"]
     assert latents.shape == (1, 16, 4, 4, 6) and torch.isfinite(latents).all()
 
@@ -157,6 +165,25 @@ def test_weights_in_8_bits_are_loaded_and_stand_in_the_sidecar(tiny_model, tmp_p
     session = session_of(tiny_model, tmp_path, weights="fp8")
     kept = [part for part in session.renderer.pipeline.transformer.modules() if is_parametrized(part, "weight")]
     assert kept and session.run(item(**SIZE), 1)["weights"] == "fp8"
+
+
+def test_each_video_is_sampled_by_its_own_method(tiny_model, tmp_path):
+    """The recipe is changed for the second and back for the third; the last two are of one."""
+    methods = {name: recipe(name, interval=3) for name in ("auto", "fora")}
+    session = session_of(tiny_model, tmp_path, methods=methods, save_latents=True)
+    names = [None, "auto", None, "fora", "fora"]
+    items = [item(id=str(number), steps=8, method=name, **SIZE) for number, name in enumerate(names)]
+    runs = [(session.run(one, 1), session.engine) for one in items]
+    sidecars, engines = zip(*runs, strict=True)
+    assert engines[3] is engines[4] and len(set(engines)) == 4
+    assert [each["method"]["name"] for each in sidecars] == ["full", "auto", "full", "fora", "fora"]
+    assert [each["dense_steps"] for each in sidecars] == [8, 3, 8, 3, 3] and session.engine.recipe == methods["fora"]
+    whole, auto, again, fora, twice = (load_file(tmp_path / "out" / one.latents)["latents"] for one in items)
+    assert torch.equal(whole, again) and torch.equal(fora, twice)
+    alone = session_of(tiny_model, tmp_path / "alone", method=methods["auto"], save_latents=True)
+    alone.run(item(steps=8, **SIZE), 1)
+    assert torch.equal(load_file(tmp_path / "alone" / "out" / item().latents)["latents"], auto)
+    assert not torch.equal(whole, auto) and not torch.equal(auto, fora)
 
 
 def session_of(model, folder, **changes):

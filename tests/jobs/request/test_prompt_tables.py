@@ -33,6 +33,11 @@ def test_tables_are_read_as_pandas_and_spreadsheets_write_them(tmp_path, name, t
     assert (item.prompt, item.seed, item.id) == ("a red, round ball", 7, "0000")
 
 
+def test_a_column_may_name_methods(tmp_path):
+    items = read_items(write(tmp_path, "p.csv", "prompt,Method\na,full\nb,\n"), DEFAULTS)
+    assert [item.method for item in items] == ["full", None]
+
+
 def test_one_column_of_a_tsv_may_hold_commas_and_semicolons(tmp_path):
     text = "prompt\na red, round; ball\n"
     assert read_items(write(tmp_path, "p.tsv", text), DEFAULTS)[0].prompt == "a red, round; ball"
@@ -81,6 +86,12 @@ def test_openai_batch_request_is_an_item(tmp_path):
     [item] = read_items(write(tmp_path, "p.jsonl", request(body)), DEFAULTS)
     assert (item.id, item.prompt, item.seed) == ("request-1", "a red ball", 3)
     assert (item.width, item.height, item.num_frames, item.steps) == (1280, 720, 4 * DEFAULTS.fps + 1, 50)
+
+
+def test_openai_batch_request_is_posted_by_one_method_and_rendered_by_another(tmp_path):
+    text = request('{"prompt": "a"}') + '{"method": "POST", "body": {"prompt": "b", "method": "full"}}\n'
+    first, second = read_items(write(tmp_path, "p.jsonl", text), DEFAULTS)
+    assert (first.method, second.method) == (None, "full")
 
 
 def test_openai_batch_request_takes_defaults_and_own_fields(tmp_path):

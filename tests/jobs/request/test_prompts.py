@@ -171,6 +171,8 @@ def test_bytes_of_no_text_are_named_by_their_line(tmp_path):
         ('{"prompt": "a", "seed": 1.5}', "seed 1.5"),
         ('{"prompt": "a", "seed": 1e300}', "seed 1e+300"),
         ('{"prompt": "a", "id": true}', "id True"),
+        ('{"prompt": "a", "method": ""}', "method ''"),
+        ('{"prompt": "a", "method": 9}', "method 9"),
         ('{"prompt": "a", "export_as": " "}', "export_as ' '"),
         ('{"prompt": "a", "export_as": "b\\u0000"}', "export_as 'b\\x00' has a NUL character"),
         ('{"prompt": "a", "seed": ' + "9" * 5000 + "}", "not valid JSON"),
@@ -243,6 +245,13 @@ def test_vbench_full_info_is_read_by_its_prompts(tmp_path):
 def test_export_as_names_a_video_for_an_export(tmp_path):
     text = "prompt,export_as\na long rewritten prompt,a cat\na dog,\n"
     assert [item.export_as for item in read_items(write(tmp_path, "p.csv", text), DEFAULTS)] == ["a cat", None]
+
+
+def test_a_line_may_name_its_own_method(tmp_path):
+    text = '{"prompt": "a", "method": " full "}\n{"prompt": "a", "method": "auto-9"}\n"a"\n'
+    items = read_items(write(tmp_path, "p.jsonl", text), DEFAULTS)
+    assert [item.method for item in items] == ["full", "auto-9", None]
+    assert [(item.id, item.seed) for item in items] == [("0000", 100), ("0001", 101), ("0002", 102)]
 
 
 def test_suffix_may_be_in_capitals(tmp_path):

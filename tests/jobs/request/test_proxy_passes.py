@@ -9,7 +9,8 @@ import torch
 
 from caching.engine import Engine
 from caching.flops import count_full_flops
-from caching.recipe.recipe import RECIPES, recipe
+from caching.recipe.recipe import RECIPES, Recipe, recipe
+from caching.recipe.schedule import Places
 from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.request.proxy_passes import count_proxy_passes, most_ranks_beside_proxies, seconds_of_a_proxy_pass
@@ -49,5 +50,7 @@ def test_what_a_dense_step_takes_is_about_what_is_counted():
 def test_a_pass_takes_as_long_as_the_launches_of_all_blocks():
     assert seconds_of_a_proxy_pass(HUNYUAN_VIDEO) == pytest.approx(0.04)
     assert most_ranks_beside_proxies(RECIPES["full"], HUNYUAN_VIDEO, 100) == float("inf")
+    tuned = Recipe(name="tuned", schedule=Places(dense=(0, 4), steps=12))
+    assert most_ranks_beside_proxies(tuned, HUNYUAN_VIDEO, 100) == float("inf")
     few, many = (most_ranks_beside_proxies(RECIPES["resca"], HUNYUAN_VIDEO, tokens) for tokens in (2048, 118_800))
     assert 2 < few < 3 and many > 100

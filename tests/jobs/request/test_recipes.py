@@ -9,7 +9,8 @@ from caching.recipe.recipe import RECIPES, Multistep, recipe
 from caching.recipe.schedule import Places
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
-from jobs.request.recipes import read_recipe, resolve_method
+from jobs.request.prompts import Item
+from jobs.request.recipes import methods_of, read_recipe, resolve_method
 
 
 @pytest.mark.parametrize("name", sorted(RECIPES))
@@ -94,6 +95,18 @@ predictor: {kind: multistep, weights: [[1], [-0.5, 1.5]]}
     assert quick.schedule == Places(dense=(0, 4)) and quick.predictor == Multistep(weights=((1.0,), (-0.5, 1.5)))
     with pytest.raises(BadInput, match="unknown method 'quick'"):
         resolve_method("quick", MethodOptions())
+
+
+def test_lines_name_methods_and_plans_each_resolved_once(tmp_path):
+    (tmp_path / "quick.yaml").write_text("name: quick\nschedule: {kind: places, dense: [0, 4]}\n")
+    lines = [
+        Item(id=str(number), prompt="a", seed=0, height=16, width=16, num_frames=5, steps=8, method=name, where="p")
+        for number, name in enumerate(("quick", None, "full", "quick"))
+    ]
+    methods = methods_of(lines, {"quick": tmp_path / "quick.yaml"})
+    assert methods == {"quick": read_recipe(tmp_path / "quick.yaml"), "full": RECIPES["full"]}
+    with pytest.raises(BadInput, match="p: unknown method 'quick'"):
+        methods_of(lines, {})
 
 
 def test_places_refuse_another_number_of_steps():

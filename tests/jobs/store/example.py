@@ -29,8 +29,8 @@ def item(**changes: Any) -> RenderItem:
 
 def sidecar_of(batch: BatchSettings, item: RenderItem, digest: str = "0" * 64, num_bytes: int = 1) -> Sidecar:
     return Sidecar(
-        version=SIDECAR_VERSION, **item.model_dump(exclude_none=True),
-        **batch.model_dump(include={"model", "revision", "fps", "dtype", "guidance"}), method=batch.method.describe(),
+        version=SIDECAR_VERSION,
+        **{name: value for name, value in batch.asked(item).items() if name in Sidecar.model_fields},
         dense_steps=4, sparse_steps=0, flops=8.0, flops_full=8.0, versions={}, sha256=digest, bytes=num_bytes,
         seconds=Seconds(encode=0.1, denoise=2, decode=0.3, write=0.1), device="cpu",
         layout=World(ulysses=1, ring=1, world_size=1), fingerprint=batch.fingerprint(item),

@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from caching.recipe.recipe import RECIPES
+from caching.recipe.recipe import RECIPES, recipe
 from jobs.errors import BadInput
 from jobs.store.files import check_writable
 from jobs.store.items import SIDECAR_VERSION, BatchSettings, RenderItem, Sidecar, check_names, slug, video_name
@@ -67,6 +67,16 @@ def test_weights_decide_where_they_are_in_8_bits_and_videos_of_older_versions_na
     assert settings(tmp_path, weights="fp8").fingerprint(item()) != one.fingerprint(item())
 
 
+def test_an_items_own_method_decides_by_its_recipe_and_that_of_others_by_none(tmp_path):
+    batch = settings(tmp_path, methods={"resca": RECIPES["resca"], "auto": RECIPES["auto"]})
+    assert batch.fingerprint(item()) == settings(tmp_path).fingerprint(item())
+    by_resca = settings(tmp_path, method=RECIPES["resca"])
+    assert batch.deciding(item(method="resca")) == by_resca.deciding(item())
+    assert batch.fingerprint(item(method="resca")) == by_resca.fingerprint(item())
+    other = settings(tmp_path, methods={"resca": recipe("resca", interval=4)})
+    assert other.fingerprint(item(method="resca")) != batch.fingerprint(item(method="resca"))
+
+
 def test_output_below_a_file_is_refused_and_nothing_is_made(tmp_path):
     (tmp_path / "file").write_text("x")
     with pytest.raises(BadInput, match="not a directory"):
@@ -82,8 +92,9 @@ def test_a_sidecar_of_the_first_version_is_read_and_its_fingerprint_is_still_tha
     sidecar = Sidecar.model_validate_json(OLD.read_text())
     assert (sidecar.version, sidecar.id, sidecar.dense_steps, sidecar.sparse_steps) == (1, "done", 6, 10)
     asked = sidecar.model_dump()
-    batch = BatchSettings(**{name: asked.get(name, "") for name in BatchSettings.model_fields} | {"save_latents": True})
-    one = RenderItem(**{name: asked[name] for name in RenderItem.model_fields})
+    of_batch = {name: asked.get(name, "") for name in BatchSettings.model_fields if name != "methods"}
+    batch = BatchSettings(**of_batch | {"save_latents": True})
+    one = RenderItem(**{name: asked[name] for name in RenderItem.model_fields if name != "method"})
     assert batch.fingerprint(one) == sidecar.fingerprint
 
 

@@ -61,7 +61,7 @@ def words(model: Path, out: Path | str, steps: int, folder: Path) -> list[str]:
     """What to ask `resca render` for: four videos of the tiny model. The prompt file is put in the folder."""
     prompts = folder / "prompts.txt"
     prompts.write_text("\n".join(PROMPTS))
-    asked = [prompts, "--out", out, "--model", model, "--steps", steps, *SETTINGS, "--clusters", 8]
+    asked = [prompts, "--out", out, "--model", model, "--steps", steps, *SETTINGS, "--method", "resca", "--clusters", 8]
     return [str(word) for word in asked]
 
 

@@ -36,7 +36,8 @@ def main(scale: Scale) -> int:
         place = Path(folder)
         model, prompts = save_tiny_pipeline(place / "model"), place / "prompts.txt"
         prompts.write_text("".join(f"a cat walks on grass number {number}\n" for number in range(scale.prompts)))
-        words = [prompts, "--out", place / "out", "--model", model, "--steps", 20, *SETTINGS, "--clusters", 8]
+        words = [prompts, "--out", place / "out", "--model", model, "--steps", 20, *SETTINGS]
+        words += ["--method", "resca", "--clusters", 8]
         figures: dict[str, Any] = {"prompts": scale.prompts}
         figures["plan_s"], figures["plan_mib"] = _timed(Driver("plan", *words, log=place / "plan.log"))
         figures |= _dispatch(Driver("render", *words, log=place / "render.log"), place / "out")

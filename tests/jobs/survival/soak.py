@@ -88,7 +88,8 @@ def _cluster(soak: Soak) -> Cluster:
 
 def _driver(soak: Soak, model: Path, place: Path, out: str, address: str, number: int = 0) -> Driver:
     words: list[Any] = [place / "prompts.txt", "--out", place / out, "--model", model, "--steps", soak.steps, *SETTINGS]
-    words += ["--clusters", 8, "--gangs", "auto", "--address", address, "--heartbeat", 8, "--checkpoint-every", 10]
+    words += ["--method", "resca", "--clusters", 8, "--gangs", "auto", "--address", address]
+    words += ["--heartbeat", 8, "--checkpoint-every", 10]
     # Chaos is not the videos' fault, however often it strikes.
     return Driver("render", *words, "--lost-gangs", 1000, "--tries", 3, log=place / f"{out}-{number}.log")
 

@@ -65,6 +65,7 @@ function fillCard(card, item) {
   card.node.dataset.status = item.status;
   card.id.textContent = item.id;
   card.id.setAttribute("aria-label", `Details of ${item.id}`);
+  card.method.textContent = item.method;
   card.status.textContent = item.status;
   card.prompt.textContent = card.prompt.title = item.prompt;
   card.facts.replaceChildren(...facts(item).map((fact) => element("span", { textContent: fact })));

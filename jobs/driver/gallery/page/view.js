@@ -112,13 +112,21 @@ function showGrid(items) {
     cards.delete(id);
   }
   let next = grid.firstElementChild;
-  for (const item of items) {
+  for (const [number, item] of items.entries()) {
     if (!cards.has(item.id)) cards.set(item.id, makeCard());
     const card = cards.get(item.id);
     fillCard(card, item);
+    card.node.classList.toggle("begins-row", beginsRow(items, number));
     if (card.node === next) next = next.nextElementSibling;
     else place(card.node, next);
   }
+}
+
+// Videos of one prompt and seed, as by several methods, stand beside each other, in rows of their own.
+function beginsRow(items, number) {
+  const named = (place) => `${items[place]?.seed} ${items[place]?.prompt}`;
+  const isAsBefore = (place) => named(place) === named(place - 1);
+  return !isAsBefore(number) && (isAsBefore(number + 1) || isAsBefore(number - 1));
 }
 
 function place(node, next) {

@@ -76,7 +76,25 @@ def test_choices_are_only_offered_where_there_are_several(batch, page):
     page.goto(batch.url)
     expect(page.locator(".card")).to_have_count(2)
     expect(page.get_by_label("Method")).to_be_hidden()
+    expect(page.locator(".card .method").first).to_be_hidden()
     expect(page.get_by_label("Size")).to_be_hidden()
+
+
+def test_videos_of_one_prompt_and_seed_stand_beside_each_other_with_their_methods(batch, page):
+    page.set_viewport_size({"width": 1280, "height": 800})
+    alone = [done(name, prompt=name) for name in "ab"]
+    of_one = [
+        done(f"{seed}-{method}", prompt="a kite", seed=seed, method=method) for seed in (1, 2) for method in "xyz"
+    ]
+    batch.show(*alone, *of_one, done("c", prompt="c"))
+    page.goto(batch.url)
+    expect(page.locator(".card .method").nth(3)).to_have_text("y")
+    tops = [card.bounding_box()["y"] for card in page.locator(".card").all()]
+    rows = [tops.index(top) for top in tops]
+    assert rows == [0, 0, 2, 2, 2, 5, 5, 5, 8]
+    page.get_by_label("Method").select_option("y")
+    expect(page.locator(".card")).to_have_count(2)
+    assert len({card.bounding_box()["y"] for card in page.locator(".card").all()}) == 1
 
 
 def test_details_open_by_keyboard_and_lead_to_the_next_video(batch, page):
