@@ -7,7 +7,7 @@ from torch import Tensor
 
 from caching.recipe.recipe import Recipe
 from caching.site import Timed, untimed
-from jobs.demo.items import drawn_items
+from jobs.demo.items import CALIBRATION_SEED, drawn_items
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.fidelity import psnr_db
@@ -17,8 +17,6 @@ from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
-
-FIRST_SEED = 500_000
 
 
 @dataclass
@@ -72,7 +70,7 @@ def calibration_items(options: TuneOptions | AnalyzeOptions, facts: ModelFacts) 
     if options.prompts is not None:
         items = read_items(options.prompts, defaults)[: options.num]
     elif options.model in DEMOS:
-        items = drawn_items(options.num, defaults, first_seed=FIRST_SEED, held_out=False)
+        items = drawn_items(options.num, defaults, first_seed=CALIBRATION_SEED, held_out=False)
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
     for item in items:
