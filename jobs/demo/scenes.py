@@ -25,7 +25,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SIZES = {"small": 0.19, "large": 0.28}  # half the height of the shape, in frame heights
 BACKGROUNDS = ("plain", "gradient", "checkered")
 HOLD_OUT_EVERY = 5
-PAN = 0.25  # of the frame, that a panning background moves along either side
+PAN = 0.3  # of the frame, that a panning background moves along either side
 
 
 @dataclass(frozen=True, kw_only=True)
