@@ -3,6 +3,7 @@
 Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,13 @@ from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
 from jobs.demo.tokenizer import SPECIAL_TOKENS, build_tokenizer
-from jobs.demo.trainee import LATENT_CHANNELS, Stage
+from jobs.demo.trainee import LATENT_CHANNELS, Design, Stage
 from jobs.models.demos import DEMOS
 from jobs.models.family import GenerationDefaults
 
 TEXT_WIDTH = 64
 TEMPLATE = {"template": "{}", "crop_start": 0}
-SHIFT = 7.0
+SHIPPED = Design(heads=4, head_width=48, blocks=(2, 6), shift=7.0, side=128, num_frames=41)
 
 
 def build_vae() -> AutoencoderKLHunyuanVideo:
@@ -41,21 +42,22 @@ def build_vae() -> AutoencoderKLHunyuanVideo:
     )
 
 
-def build_transformer() -> HunyuanVideoTransformer3DModel:
-    """The denoiser: 2 double-stream and 6 single-stream blocks of width 192 (4 heads x 48)."""
+def build_transformer(design: Design = SHIPPED) -> HunyuanVideoTransformer3DModel:
+    """The denoiser; shipped, 2 double-stream and 6 single-stream blocks of width 192 (4 heads x 48)."""
+    double, single = design.blocks
     return HunyuanVideoTransformer3DModel(
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
-        num_attention_heads=4,
-        attention_head_dim=48,
-        num_layers=2,
-        num_single_layers=6,
+        num_attention_heads=design.heads,
+        attention_head_dim=design.head_width,
+        num_layers=double,
+        num_single_layers=single,
         num_refiner_layers=1,
         guidance_embeds=False,
         text_embed_dim=TEXT_WIDTH,
         pooled_projection_dim=TEXT_WIDTH,
         patch_size=4,
-        rope_axes_dim=(16, 16, 16),
+        rope_axes_dim=design.rope,
     )
 
 
@@ -78,7 +80,11 @@ def build_text_encoders(num_words: int, seed: int = 0) -> tuple[LlamaModel, CLIP
 
 
 def build_pipeline(
-    words: list[str], vae: AutoencoderKLHunyuanVideo, transformer: HunyuanVideoTransformer3DModel
+    words: list[str],
+    vae: AutoencoderKLHunyuanVideo,
+    transformer: HunyuanVideoTransformer3DModel,
+    *,
+    shift: float = SHIPPED.shift,
 ) -> HunyuanVideoPipeline:
     """Join a VAE and a transformer with text encoders, tokenizers and HunyuanVideo's scheduler."""
     llama, clip = build_text_encoders(len(words) + len(SPECIAL_TOKENS))
@@ -87,20 +93,18 @@ def build_pipeline(
         tokenizer=build_tokenizer(words, 256),
         transformer=transformer,
         vae=vae,
-        scheduler=FlowMatchEulerDiscreteScheduler(shift=SHIFT),
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=shift),
         text_encoder_2=clip,
         tokenizer_2=build_tokenizer(words, 77),
     )
 
 
+@dataclass(frozen=True)
 class HunyuanVideoDemo:
     """The `Trainee` of `--model demo`."""
 
+    design: Design = SHIPPED
     directory = DEMOS["demo"]
-    defaults = GenerationDefaults(
-        height=128, width=128, num_frames=41, fps=12, steps=50, guidance=6.0, dtype="float32", prompt_template=TEMPLATE
-    )
-    shift = SHIFT
     caption_drop = 0.0
     # Whole scenes, because group norms see the statistics of the view: first small and short ones, then as long as a
     # tile of the VAE, last of the size that is rendered.
@@ -110,6 +114,19 @@ class HunyuanVideoDemo:
         Stage(steps=70, batch=2, frames=17, side=128, learning_rate=3e-4),
     )
 
+    @property
+    def defaults(self) -> GenerationDefaults:
+        return GenerationDefaults(
+            height=self.design.side,
+            width=self.design.side,
+            num_frames=self.design.num_frames,
+            fps=12,
+            steps=50,
+            guidance=6.0,
+            dtype="float32",
+            prompt_template=TEMPLATE,
+        )
+
     def build_vae(self) -> AutoencoderKLHunyuanVideo:
         return build_vae()
 
@@ -117,7 +134,7 @@ class HunyuanVideoDemo:
         return AutoencoderKLHunyuanVideo.from_pretrained(directory)
 
     def build_transformer(self) -> HunyuanVideoTransformer3DModel:
-        return build_transformer()
+        return build_transformer(self.design)
 
     def load_transformer(self, directory: Path) -> HunyuanVideoTransformer3DModel:
         return HunyuanVideoTransformer3DModel.from_pretrained(directory)
@@ -125,7 +142,7 @@ class HunyuanVideoDemo:
     def build_pipeline(
         self, words: list[str], vae: AutoencoderKLHunyuanVideo, transformer: HunyuanVideoTransformer3DModel
     ) -> HunyuanVideoPipeline:
-        return build_pipeline(words, vae, transformer)
+        return build_pipeline(words, vae, transformer, shift=self.design.shift)
 
     def scale(self, vae: AutoencoderKLHunyuanVideo, latents: Tensor) -> Tensor:
         vae.register_to_config(scaling_factor=float(1 / latents.float().std()), _name_or_path="")

@@ -25,6 +25,7 @@ DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SIZES = {"small": 0.19, "large": 0.28}  # half the height of the shape, in frame heights
 BACKGROUNDS = ("plain", "gradient", "checkered")
 HOLD_OUT_EVERY = 5
+PAN = 0.3  # of the frame, that a panning background moves along either side
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -81,16 +82,19 @@ def sample_scenes(count: int, seed: int, *, held_out: bool) -> list[Scene]:
     return [random.choice(scenes) for _ in range(count)]
 
 
-def draw(scene: Scene, seed: int, *, num_frames: int = 41, height: int = 128, width: int = 128) -> Tensor:
-    """Draw a scene as `[F, H, W, C]`; the seed places the shape and tints the background."""
+def draw(
+    scene: Scene, seed: int, *, num_frames: int = 41, height: int = 128, width: int = 128, panning: bool = False
+) -> Tensor:
+    """Draw a scene as `[F, H, W, C]`; the seed places the shape and tints the background, which may move, too."""
     random = Random(seed)
     background = _draw_background(scene.background, random, height, width)
     colour = torch.tensor(COLOURS[scene.colour])
     half = SIZES[scene.size] * height
     frames = []
-    for x, y in _path(scene, random, half, num_frames, height, width):
+    for frame, (x, y) in enumerate(_path(scene, random, half, num_frames, height, width)):
         alpha = shape_mask(scene.shape, x, y, half, height, width)[..., None]
-        frames.append(alpha * colour + (1 - alpha) * background)
+        behind = _panned(background, scene.direction, frame / max(num_frames - 1, 1)) if panning else background
+        frames.append(alpha * colour + (1 - alpha) * behind)
     return torch.stack(frames)
 
 
@@ -145,3 +149,9 @@ def _draw_background(kind: str, random: Random, height: int, width: int) -> Tens
     else:
         raise ValueError(f"unknown background {kind!r}; known: {', '.join(BACKGROUNDS)}")
     return level + pattern[..., None] + tint
+
+
+def _panned(background: Tensor, direction: str, progress: float) -> Tensor:
+    """A background `[H, W, C]` at `progress` (0..1) of its way: along the diagonal, against the shape, and around."""
+    distance = -sum(DIRECTIONS[direction]) * PAN * progress
+    return background.roll([round(distance * side) for side in background.shape[:2]], (0, 1))

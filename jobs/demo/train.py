@@ -1,12 +1,15 @@
 """Train a demo model from nothing and save it as a diffusers pipeline.
 
 python -m jobs.demo.train --model demo-wan --out out/demo-wan
+
+Others than the shipped ones, on a shipped VAE:
+python -m jobs.demo.train --vae jobs/demo/model --design.heads 3 --design.blocks 2 4 --design.side 96 --out out/other
 """
 
 import json
 import platform
 import time
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -15,38 +18,45 @@ import tyro
 from diffusers import DiffusionPipeline, ModelMixin
 
 from jobs.demo.hunyuan_video import HunyuanVideoDemo
+from jobs.demo.items import write_prompts
 from jobs.demo.scenes import Scene, sample_scenes, scene_of, vocabulary
 from jobs.demo.train_transformer import Course, Dataset, encode_videos, train_transformer
 from jobs.demo.train_vae import train_vae
-from jobs.demo.trainee import Trainee, VideoVae
+from jobs.demo.trainee import Changes, Trainee, VideoVae
 from jobs.demo.wan import WanDemo
 from jobs.models.family import GenerationDefaults
 
-TRAINEES: dict[str, Trainee[Any, Any, Any]] = {"demo": HunyuanVideoDemo(), "demo-wan": WanDemo()}
+TRAINEES: dict[str, HunyuanVideoDemo | WanDemo] = {"demo": HunyuanVideoDemo(), "demo-wan": WanDemo()}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
-    """What the shipped weights were trained with."""
+    """What the shipped weights were trained with, and what other models differ in."""
 
     model: Literal["demo", "demo-wan"] = "demo"
     """Which of the two."""
     out: Path | None = None
-    """Where the pipeline is written; by default over the shipped one."""
+    """Where the pipeline is written, and prompts for it beside it; by default over the shipped one."""
     work: Path = Path("out/training")
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
     """Training videos, drawn and encoded once."""
+    panning: bool = False
+    """Behind the shapes backgrounds move, too."""
+    design: Changes = field(default_factory=Changes)
     course: Course = field(default_factory=lambda: Course(steps=6000))
     start: Path | None = None
     """A pipeline whose transformer is trained further."""
+    vae: Path | None = None
+    """A pipeline whose VAE is taken instead of training one."""
     seed: int = 0
     device: str = "cuda" if torch.cuda.is_available() else "cpu"
 
     @property
     def trainee(self) -> Trainee[Any, Any, Any]:
-        """The model as its training sees it."""
-        return TRAINEES[self.model]
+        """The model as its training sees it. Raises ValueError for a design that does not fit."""
+        shipped = TRAINEES[self.model]
+        return replace(shipped, design=self.design.of(shipped.design))
 
 
 def main(training: Training) -> None:
@@ -63,6 +73,8 @@ def main(training: Training) -> None:
     )
     pipeline.transformer = transformer
     save(pipeline, training.out or trainee.directory, trainee.defaults)
+    if training.out:
+        write_prompts(training.out)
     report = {
         **{key: str(value) for key, value in asdict(training).items()},
         "final_loss": sum(losses[-100:]) / len(losses[-100:]),
@@ -98,7 +110,9 @@ def _dataset(
 
 def _vae(training: Training, device: torch.device) -> VideoVae:
     stage = training.work / "vae"
-    if not stage.exists():
+    if training.vae:
+        stage = training.vae / "vae"
+    elif not stage.exists():
         new = training.trainee.build_vae()
         vae, error = train_vae(new, training.trainee.stages, device=device, seed=training.seed)
         print(f"vae: L1 error {error:.4f}")
@@ -117,12 +131,11 @@ def _transformer(training: Training) -> ModelMixin:
 
 
 def _latents(training: Training, vae: VideoVae, scenes: list[Scene], device: torch.device) -> torch.Tensor:
-    stage = training.work / f"latents-{training.videos}-{training.seed}.pt"
+    design = training.trainee.design
+    size = f"{design.side}x{design.num_frames}" + ("-panning" if training.panning else "")
+    stage = training.work / f"latents-{training.videos}-{training.seed}-{size}.pt"
     if not stage.exists():
-        defaults = training.trainee.defaults
-        latents = encode_videos(
-            vae, scenes, training.seed, num_frames=defaults.num_frames, side=defaults.height, device=device
-        )
+        latents = encode_videos(vae, scenes, training.seed, design=design, panning=training.panning, device=device)
         torch.save(latents, stage)
     return torch.load(stage, weights_only=True)
 

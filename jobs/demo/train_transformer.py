@@ -17,7 +17,7 @@ from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.demo.scenes import Scene, draw
-from jobs.demo.trainee import Trainee, Transformer, VideoVae
+from jobs.demo.trainee import Design, Trainee, Transformer, VideoVae
 
 EMA_DECAY = 0.998
 BLOCKS = ("blocks.", "transformer_blocks.", "single_transformer_blocks.")
@@ -42,16 +42,15 @@ class Course:
 
 @torch.no_grad()
 def encode_videos(
-    vae: VideoVae, scenes: list[Scene], seed: int, *, num_frames: int, side: int, device: torch.device
+    vae: VideoVae, scenes: list[Scene], seed: int, *, design: Design, panning: bool, device: torch.device
 ) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
+    size = {"num_frames": design.num_frames, "height": design.side, "width": design.side}
     vae = copy.deepcopy(vae)
     nn.Module.to(vae, torch.bfloat16)  # diffusers wraps `to` such that type checkers take it for a function
     for index, scene in enumerate(scenes):
-        video = (
-            draw(scene, seed + index, num_frames=num_frames, height=side, width=side).permute(3, 0, 1, 2)[None] * 2 - 1
-        )
+        video = draw(scene, seed + index, **size, panning=panning).permute(3, 0, 1, 2)[None] * 2 - 1
         latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())
         if index % 200 == 0:
             print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)
@@ -114,7 +113,10 @@ def train_transformer(
         stills = step < course.still_part * course.steps
         stills &= torch.rand((), generator=generator).item() >= course.videos_among_stills
         clean, *text = data.stills(course.still_batch, generator) if stills else data.videos(course.batch, generator)
-        noise, sigma = torch.randn(clean.shape, generator=generator), sample_sigma(len(clean), trainee.shift, generator)
+        noise, sigma = (
+            torch.randn(clean.shape, generator=generator),
+            sample_sigma(len(clean), trainee.design.shift, generator),
+        )
         inputs = [tensor.to(device) for tensor in (clean, noise, sigma, *text)]
         with torch.autocast(device.type, torch.bfloat16), attention_of(stills, device):
             loss = step_loss(*inputs)

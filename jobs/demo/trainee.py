@@ -3,7 +3,7 @@
 Legend: B batch, C latent channels, F H W latent frames, height and width.
 """
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Protocol, TypeVar
 
@@ -14,6 +14,57 @@ from jobs.models.family import GenerationDefaults
 
 LATENT_CHANNELS = 8  # of each demo model: 4x4 pixels and 4 frames to one latent
 VideoVae = AutoencoderKLHunyuanVideo | AutoencoderKLWan
+
+
+@dataclass(frozen=True, kw_only=True)
+class Design:
+    """How large a transformer and its videos are. Raises ValueError for what does not fit together."""
+
+    heads: int
+    head_width: int
+    blocks: tuple[int, ...]
+    """Of each kind, in order."""
+    shift: float
+    """Of the scheduler's noise levels."""
+    side: int
+    """Height and width of a video in pixels."""
+    num_frames: int
+
+    def __post_init__(self) -> None:
+        if self.side % 16:
+            raise ValueError(f"side {self.side} must be a multiple of 16, as tokens are 16x16 pixels")
+        if self.num_frames % 4 != 1:
+            raise ValueError(f"num_frames {self.num_frames} must be a multiple of 4 plus 1, for the VAE")
+        if self.head_width % 2:
+            raise ValueError(f"head_width {self.head_width} must be even, for rotary positions")
+
+    @property
+    def rope(self) -> tuple[int, int, int]:
+        """The part of a head's width that turns with the place along (time, height, width)."""
+        third = 2 * (self.head_width // 6)
+        return self.head_width - 2 * third, third, third
+
+
+@dataclass(frozen=True, kw_only=True)
+class Changes:
+    """What of a design is other than in the shipped model."""
+
+    heads: int | None = None
+    head_width: int | None = None
+    blocks: tuple[int, ...] | None = None
+    """Double- and single-stream blocks of `demo`; the blocks of `demo-wan`."""
+    shift: float | None = None
+    """Of the scheduler's noise levels."""
+    side: int | None = None
+    """Height and width of a video in pixels."""
+    num_frames: int | None = None
+
+    def of(self, shipped: Design) -> Design:
+        """Raises ValueError for what does not fit."""
+        design = replace(shipped, **{name: value for name, value in vars(self).items() if value is not None})
+        if len(design.blocks) != len(shipped.blocks):
+            raise ValueError(f"blocks {design.blocks}: this model has {len(shipped.blocks)} kinds of them")
+        return design
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -39,17 +90,19 @@ class Trainee(Protocol[Vae, Transformer, Pipeline]):
     directory: Path
     """Where the shipped model is."""
 
-    defaults: GenerationDefaults
-    """What its videos are like."""
-
-    shift: float
-    """Of its scheduler's noise levels."""
-
     caption_drop: float
     """The part of the training that sees an empty caption, without which there is nothing to guide away from."""
 
     stages: tuple[Stage, ...]
     """Of the VAE's training."""
+
+    @property
+    def design(self) -> Design: ...
+
+    @property
+    def defaults(self) -> GenerationDefaults:
+        """What its videos are like."""
+        ...
 
     def build_vae(self) -> Vae: ...
 

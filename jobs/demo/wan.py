@@ -3,6 +3,7 @@
 Legend: B batch, C latent channels, F H W latent frames, height and width, L text tokens, D text width.
 """
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -12,13 +13,13 @@ from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
 from jobs.demo.tokenizer import SPECIAL_TOKENS, build_tokenizer
-from jobs.demo.trainee import LATENT_CHANNELS, Stage
+from jobs.demo.trainee import LATENT_CHANNELS, Design, Stage
 from jobs.models.demos import DEMOS
 from jobs.models.family import GenerationDefaults
 
 TEXT_WIDTH = 64
 TEXT_TOKENS = 32  # captions have 11, and the padding is attended to
-SHIFT = 5.0
+SHIPPED = Design(heads=4, head_width=48, blocks=(6,), shift=5.0, side=96, num_frames=25)
 
 
 def build_vae() -> AutoencoderKLWan:
@@ -36,18 +37,19 @@ def build_vae() -> AutoencoderKLWan:
     )
 
 
-def build_transformer() -> WanTransformer3DModel:
-    """The denoiser: 6 blocks of width 192 (4 heads x 48), each with cross-attention."""
+def build_transformer(design: Design = SHIPPED) -> WanTransformer3DModel:
+    """The denoiser; shipped, 6 blocks of width 192 (4 heads x 48), each with cross-attention."""
+    (num_layers,) = design.blocks
     return WanTransformer3DModel(
         patch_size=(1, 4, 4),
-        num_attention_heads=4,
-        attention_head_dim=48,
+        num_attention_heads=design.heads,
+        attention_head_dim=design.head_width,
         in_channels=LATENT_CHANNELS,
         out_channels=LATENT_CHANNELS,
         text_dim=TEXT_WIDTH,
         freq_dim=256,
-        ffn_dim=768,
-        num_layers=6,
+        ffn_dim=4 * design.heads * design.head_width,
+        num_layers=num_layers,
     )
 
 
@@ -60,22 +62,12 @@ def build_text_encoder(num_words: int, seed: int = 0) -> UMT5EncoderModel:
     return UMT5EncoderModel(config).eval()
 
 
+@dataclass(frozen=True)
 class WanDemo:
     """The `Trainee` of `--model demo-wan`."""
 
+    design: Design = SHIPPED
     directory = DEMOS["demo-wan"]
-    defaults = GenerationDefaults(
-        height=96,
-        width=96,
-        num_frames=25,
-        fps=12,
-        steps=50,
-        guidance=2.0,
-        negative_prompt="",
-        dtype="float32",
-        prompt_template={"max_sequence_length": TEXT_TOKENS},
-    )
-    shift = SHIFT
     caption_drop = 0.15
     # Norms look at one place at a time, so small scenes do at first; but a frame sees all before it, so that the last
     # ones must be as long as what is rendered.
@@ -86,6 +78,20 @@ class WanDemo:
         Stage(steps=60, batch=1, frames=25, side=96, learning_rate=3e-4),
     )
 
+    @property
+    def defaults(self) -> GenerationDefaults:
+        return GenerationDefaults(
+            height=self.design.side,
+            width=self.design.side,
+            num_frames=self.design.num_frames,
+            fps=12,
+            steps=50,
+            guidance=2.0,
+            negative_prompt="",
+            dtype="float32",
+            prompt_template={"max_sequence_length": TEXT_TOKENS},
+        )
+
     def build_vae(self) -> AutoencoderKLWan:
         return build_vae()
 
@@ -93,7 +99,7 @@ class WanDemo:
         return AutoencoderKLWan.from_pretrained(directory)
 
     def build_transformer(self) -> WanTransformer3DModel:
-        return build_transformer()
+        return build_transformer(self.design)
 
     def load_transformer(self, directory: Path) -> WanTransformer3DModel:
         return WanTransformer3DModel.from_pretrained(directory)
@@ -107,7 +113,7 @@ class WanDemo:
             text_encoder=build_text_encoder(len(words) + len(SPECIAL_TOKENS)),
             vae=vae,
             scheduler=UniPCMultistepScheduler(
-                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=SHIFT
+                prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=self.design.shift
             ),
             transformer=transformer,
         )

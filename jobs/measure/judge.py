@@ -8,7 +8,7 @@ from torch import Tensor
 
 from caching.recipe.recipe import Recipe
 from caching.site import Timed, untimed
-from jobs.demo.items import drawn_items
+from jobs.demo.items import CALIBRATION_SEED, drawn_items
 from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.fidelity import psnr_db
@@ -18,8 +18,6 @@ from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.renderer import Prompt
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
-
-FIRST_SEED = 500_000
 
 
 @dataclass
@@ -87,8 +85,8 @@ def calibration_items(
         items = read_items(options.prompts, defaults)[: number + held_out]
     elif options.model in DEMOS:
         items = [
-            *drawn_items(number, defaults, first_seed=FIRST_SEED, held_out=False),
-            *drawn_items(held_out, defaults, first_seed=FIRST_SEED + MOST_MEASURED, held_out=True),
+            *drawn_items(number, defaults, first_seed=CALIBRATION_SEED, held_out=False),
+            *drawn_items(held_out, defaults, first_seed=CALIBRATION_SEED + MOST_MEASURED, held_out=True),
         ]
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")

@@ -3,11 +3,13 @@
 import json
 import shutil
 from collections import Counter
+from dataclasses import replace
 
 import pytest
 import torch
 
 from caching.recipe.recipe import recipe
+from jobs.demo.items import write_prompts
 from jobs.demo.oracle import look
 from jobs.demo.scenes import (
     BACKGROUNDS,
@@ -23,10 +25,13 @@ from jobs.demo.scenes import (
 )
 from jobs.demo.train import Training, main
 from jobs.demo.train_transformer import Course, Dataset
+from jobs.demo.trainee import Changes
 from jobs.models.demos import DEMOS
 from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer, Sampling
+from jobs.request.guidance import sampling_by_default
+from jobs.request.prompts import Defaults, read_items
 
 
 def test_the_oracle_sees_what_is_drawn():
@@ -40,6 +45,22 @@ def test_the_oracle_sees_through_noise():
         video = draw(scene, number, num_frames=9)
         noisy = video + 0.05 * torch.randn(video.shape, generator=torch.Generator().manual_seed(number))
         assert look(noisy.clamp(0, 1)).matches(scene)
+
+
+def test_the_oracle_sees_what_moves_before_a_panning_background():
+    for number, scene in enumerate(sample_scenes(24, 7, held_out=True)):
+        assert look(draw(scene, number, num_frames=9, panning=True)).matches(scene), scene
+
+
+@pytest.mark.parametrize("background", BACKGROUNDS)
+def test_panning_moves_the_background_alone_and_not_a_plain_one(background):
+    scene = Scene(shape="circle", colour="red", direction="left", size="small", background=background)
+    still, panned = (draw(scene, 0, num_frames=9, panning=panning) for panning in (False, True))
+    assert torch.equal(still[0], panned[0])
+    changed = (still != panned).any(-1)[-1]
+    shape = (still[-1] == torch.tensor(COLOURS["red"])).all(-1)
+    assert shape.any() and not changed[shape].any()
+    assert changed.any() == (background != "plain")
 
 
 def test_the_oracle_is_not_fooled():
@@ -103,6 +124,59 @@ def test_a_part_of_the_captions_is_dropped():
         assert (seen == 0).float().mean() == pytest.approx(0.25, abs=0.03)
 
 
+@pytest.mark.parametrize("model", DEMOS)
+def test_an_unchanged_design_is_that_of_the_shipped_files(model):
+    trainee = Training(model=model).trainee
+    with torch.device("meta"):
+        built = json.loads(trainee.build_transformer().to_json_string())
+    of_versions = ("_diffusers_version", "_name_or_path")
+    shipped = json.loads((DEMOS[model] / "transformer" / "config.json").read_text())
+    assert {name: built[name] for name in shipped if name not in of_versions}.items() <= shipped.items()
+    scheduler = json.loads((DEMOS[model] / "scheduler" / "scheduler_config.json").read_text())
+    assert trainee.design.shift == scheduler["flow_shift" if model == "demo-wan" else "shift"]
+    assert trainee.defaults == read_facts(model).defaults
+
+
+@pytest.mark.parametrize(("model", "blocks"), [("demo", (1, 3)), ("demo-wan", (3,))])
+def test_a_design_is_changed_where_it_is_said(model, blocks):
+    changes = Changes(heads=2, head_width=32, blocks=blocks, shift=3.0, side=96, num_frames=17)
+    trainee = Training(model=model, design=changes).trainee
+    with torch.device("meta"):
+        config = trainee.build_transformer().config
+    assert (config["num_attention_heads"], config["attention_head_dim"]) == (2, 32)
+    assert [config[name] for name in ("num_layers", "num_single_layers") if name in config] == list(blocks)
+    assert (trainee.defaults.height, trainee.defaults.width, trainee.defaults.num_frames) == (96, 96, 17)
+    assert trainee.design.shift == 3.0
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        (Changes(side=100), "side 100"),
+        (Changes(num_frames=16), "num_frames 16"),
+        (Changes(head_width=33), "head_width 33"),
+        (Changes(blocks=(6,)), "2 kinds"),
+    ],
+)
+def test_a_design_that_does_not_fit_is_refused(changes, named):
+    with pytest.raises(ValueError, match=named):
+        _ = Training(design=changes).trainee
+
+
+def test_written_prompts_are_those_seen_and_those_held_out(tmp_path):
+    write_prompts(tmp_path / "model")
+    defaults = Defaults(height=96, width=96, num_frames=25, steps=50)
+    held_out = {
+        name: [
+            (scene_of(item.prompt).held_out, item.seed)
+            for item in read_items(tmp_path / f"model-{name}.jsonl", defaults)
+        ]
+        for name in ("calibration", "unseen")
+    }
+    assert held_out["calibration"] == [(False, 500_000 + number) for number in range(64)]
+    assert held_out["unseen"] == [(True, 700_000 + number) for number in range(64)]
+
+
 @pytest.mark.slow
 @pytest.mark.timeout(900)
 @pytest.mark.parametrize("model", DEMOS)
@@ -122,3 +196,26 @@ def test_training_goes_on_from_the_shipped_weights(model, tmp_path):
     renderer.use(recipe("full"))
     sampling = Sampling(seed=0, height=64, width=64, num_frames=9, steps=2, guidance=1.0)
     assert renderer.denoise(renderer.encode(all_scenes()[0].caption), sampling).isfinite().all()
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+@pytest.mark.parametrize(("model", "blocks"), [("demo", (1, 1)), ("demo-wan", (1,))])
+def test_another_model_is_trained_on_a_shipped_vae(model, blocks, tmp_path):
+    """A few steps; what comes of it is rendered by its own defaults, and measured on its own prompts."""
+    design = Changes(heads=2, head_width=32, blocks=blocks, shift=3.0, side=64, num_frames=9)
+    course = Course(steps=4, batch=2, still_batch=4, still_part=0.5, videos_among_stills=0.5)
+    given = {"out": tmp_path / "out", "work": tmp_path / "work", "vae": DEMOS[model]}
+    main(Training(model=model, videos=4, panning=True, seed=1, design=design, course=course, **given))
+    assert not (tmp_path / "work" / "vae").exists()
+    facts = read_facts(str(tmp_path / "out"))
+    assert (facts.heads, facts.width) == (2, 64)
+    assert facts.num_tokens(facts.defaults.height, facts.defaults.width, facts.defaults.num_frames) == 3 * 4 * 4
+    pipeline = load_pipeline(facts.source, dtype="float32", device="cpu")
+    assert 3.0 in (pipeline.scheduler.config.get("shift"), pipeline.scheduler.config.get("flow_shift"))
+    renderer = Renderer(pipeline, template=facts.defaults.prompt_template)
+    renderer.use(recipe("full"))
+    sampling = replace(sampling_by_default(facts), steps=2)
+    item, *_ = read_items(tmp_path / "out-unseen.jsonl", Defaults(height=64, width=64, num_frames=9, steps=2))
+    prompt = renderer.encode(item.prompt, facts.family.negative_prompt(sampling))
+    assert renderer.decode(renderer.denoise(prompt, sampling)).shape == (9, 64, 64, 3)
