@@ -19,8 +19,9 @@ from caching.group import Group, LocalGroup
 from caching.models.adapter import Adapter, Inputs
 from caching.models.state import Grid
 from caching.passes import Stage
+from caching.recipe.clock import Clock
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import Clock, Places
+from caching.recipe.schedule import Places
 from caching.shards import ShardMap
 from caching.site import Site, Timed, untimed
 from caching.snapshot import Snapshot, capture, restore

@@ -13,8 +13,8 @@ from caching.models.adapter import Inputs
 from caching.models.levels import with_levels
 from caching.parted import PartedStep
 from caching.passes import Pass, Stage
+from caching.recipe.clock import Clock
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import Clock
 from caching.state_dict import StateDict
 from caching.step import Step
 

@@ -11,9 +11,10 @@ from torch import Tensor
 
 from caching.features.feature import Feature
 from caching.features.registry import WHOLE_MODEL, make_feature
+from caching.features.residual import WatchedResidual
 from caching.models.adapter import Adapter
+from caching.recipe.clock import NO_SIGNALS, Signals
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import NO_SIGNALS, Signals
 from caching.refined import RefinedFeature, is_refined
 from caching.site import Site
 from caching.state_dict import StateDict
@@ -42,11 +43,15 @@ class Pass:
         self.dense_at = 0  # the number of the last step in which it was computed
         self.feature: Feature
         self.expected_error: Callable[[float, float], float | None] = lambda time, span: None
+        self.expected_change: Callable[[Step], float | None] = lambda step: None
         if beside is not None and recipe.one_pass_when_sparse:
             self.feature = beside.feature
         elif is_refined(recipe):
             refined = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
             self.feature, self.expected_error = refined, refined.expected_error
+        elif recipe.schedule.watches_output:
+            watched = WatchedResidual(recipe, adapter, site)
+            self.feature, self.expected_change = watched, watched.expected_change
         else:
             self.feature = make_feature(recipe, adapter, site)
 
@@ -55,7 +60,9 @@ class Pass:
         if step.patches.is_meta:
             return NO_SIGNALS
         return Signals(
-            input_change=lambda: self._input_change(step), error=lambda: self.expected_error(step.time, step.span)
+            input_change=lambda: self._input_change(step),
+            output_change=lambda: self.expected_change(step),
+            error=lambda: self.expected_error(step.time, step.span),
         )
 
     def state_dict(self) -> StateDict:

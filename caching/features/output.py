@@ -1,18 +1,22 @@
-"""What is cached of the model as a whole: its velocity, what all blocks add, or a weighted sum of velocities.
+"""What is cached of the model as a whole: its velocity, what all blocks add, or the velocities of all dense steps.
 
 Legend: B batch, N local tokens, P values of a patch, C channels of what is cached.
 """
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Generic, TypeVar
 
 from torch import Tensor
 
 from caching.features.feature import Follower
 from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
+from caching.predict.chebyshev import ChebyshevPredictor
 from caching.predict.multistep import MultistepPredictor
 from caching.predict.taylor import TaylorPredictor
-from caching.recipe.recipe import Multistep, Recipe
+from caching.recipe.predictor import Chebyshev, Multistep
+from caching.recipe.recipe import Recipe
 from caching.site import Site
 from caching.state_dict import StateDict
 from caching.step import Step
@@ -81,27 +85,26 @@ class StackFeature(OutputFeature):
         return self.adapter.head(State(state.tokens + value, state.text, state.modulation, state.rotary))
 
 
-class FittedOutput:
-    """The velocity as a weighted sum of all dense ones, the same in every step of a stage, the dense one too."""
+Summing = TypeVar("Summing", bound=ChebyshevPredictor | MultistepPredictor)
 
-    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
-        assert isinstance(recipe.predictor, Multistep)
-        self.adapter = adapter
-        self.multistep = MultistepPredictor(recipe.predictor.weights)
+
+class DenseOutputs(ABC, Generic[Summing]):
+    """The velocities of all dense steps so far, in a predictor that makes sums of them."""
+
+    adapter: Adapter
+    predictor: Summing
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
-        """Dense steps that no sparse one follows count, too."""
         return self.follow(step, step.velocity(run_blocks(self.adapter, step.before)), keep=keep)
 
-    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
-        self.multistep.observe(velocity)
-        return self.multistep.predict()
+    @abstractmethod
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor: ...
 
-    def sparse(self, step: Step) -> Tensor:
-        return self.multistep.predict()
+    @abstractmethod
+    def sparse(self, step: Step) -> Tensor: ...
 
     def detach(self) -> None:
-        self.multistep.forget()
+        self.predictor.forget()
 
     @property
     def follower(self) -> Follower:
@@ -109,10 +112,44 @@ class FittedOutput:
 
     @property
     def cache_bytes(self) -> int:
-        return self.multistep.cache_bytes
+        return self.predictor.cache_bytes
 
     def state_dict(self) -> StateDict:
-        return self.multistep.state_dict()
+        return self.predictor.state_dict()
 
     def load_state_dict(self, state: StateDict) -> None:
-        self.multistep.load_state_dict(state)
+        self.predictor.load_state_dict(state)
+
+
+class FittedOutput(DenseOutputs[MultistepPredictor]):
+    """The velocity as a weighted sum of all dense ones, the same in every step of a stage, the dense one too."""
+
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
+        assert isinstance(recipe.predictor, Multistep)
+        self.adapter, self.predictor = adapter, MultistepPredictor(recipe.predictor.weights)
+
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        """Dense steps that no sparse one follows count, too."""
+        self.predictor.observe(velocity)
+        return self.predictor.predict()
+
+    def sparse(self, step: Step) -> Tensor:
+        return self.predictor.predict()
+
+
+class ForecastOutput(DenseOutputs[ChebyshevPredictor]):
+    """The velocity as a polynomial through all dense ones."""
+
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
+        settings = recipe.predictor
+        assert isinstance(settings, Chebyshev)
+        span = (0.0, 1.0) if settings.axis == "sigma" else (0.0, float(site.num_steps))
+        self.adapter, self.predictor = adapter, ChebyshevPredictor(settings.degree, settings.ridge, span)
+
+    def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
+        if keep:
+            self.predictor.observe(step.time, velocity)
+        return velocity
+
+    def sparse(self, step: Step) -> Tensor:
+        return self.predictor.predict(step.time)

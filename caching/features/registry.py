@@ -7,6 +7,7 @@ from caching.features.blocks import DeltaFeature, attentions, cross_attentions, 
 from caching.features.feature import Feature
 from caching.features.mean import MeanCrossAttention
 from caching.features.output import OutputFeature, StackFeature
+from caching.features.residual import ResidualFeature
 from caching.models.adapter import Adapter
 from caching.recipe.recipe import Recipe
 from caching.site import Site
@@ -16,6 +17,7 @@ Maker = Callable[[Recipe, Adapter, Site], Feature]
 WHOLE_MODEL: dict[str, type[OutputFeature]] = {"output": OutputFeature, "stack": StackFeature}
 FEATURES: dict[str, Maker] = {
     **WHOLE_MODEL,
+    "residual": ResidualFeature,
     "delta": DeltaFeature,
     "block": whole_blocks,
     "module": modules,

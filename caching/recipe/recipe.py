@@ -5,18 +5,12 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self, get_args
+from typing import Any, Literal, Self, get_args
 
-from caching.recipe.schedule import (
-    NO_SIGNALS,
-    ErrorEstimate,
-    FewerSteps,
-    InputChange,
-    Interval,
-    Places,
-    Schedule,
-    Until,
-)
+from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.clock import NO_SIGNALS
+from caching.recipe.predictor import Chebyshev, Multistep, Predictor, ProxyTaylor, Taylor
+from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
 from caching.recipe.settings import OptionValue, Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
@@ -27,89 +21,20 @@ from caching.recipe.tokens import (
     TrajectoryMedoids,
 )
 
-# From the velocity down to attention and feed-forward. delta: two thirds of the blocks; attention: nothing but that;
-# cross_attention: nothing but that to the text, in models that keep the two apart; mean_cross_attention: the same, on
-# average over the passes of guidance.
-Feature = Literal["output", "stack", "delta", "block", "module", "attention", "cross_attention", "mean_cross_attention"]
-
-
-class PredictorSettings(Settings):
-    """What every predictor has."""
-
-    feature_class: ClassVar[str | None] = None
-    """The class that caches for it, as `module:Class`; None for that of the recipe's feature."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class Taylor(PredictorSettings):
-    """How a cached value moves: a Taylor expansion through the last dense steps.
-
-    Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma, or the step index as TaylorSeer
-    publishes it. `correction` is the part of the sparse steps' error that the next dense step makes good.
-    """
-
-    kind: Literal["taylor"] = "taylor"
-    order: int = 1
-    axis: Literal["sigma", "step"] = "sigma"
-    correction: float = 0.0
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.order <= 4:
-            raise ValueError(f"order must be between 0 and 4, not {self.order}")
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {"order": "order"} if self.order else {}
-
-
-@dataclass(frozen=True, kw_only=True)
-class ProxyTaylor(PredictorSettings):
-    """ResCa's proxy-driven simulation (PDDS): a Taylor expansion corrected by the proxies' true residuals.
-
-    `gain` scales what a proxy teaches its cluster, 1 in the paper; `None` fits it at each dense step, to what the
-    proxies would have said there.
-    """
-
-    kind: Literal["proxy_taylor"] = "proxy_taylor"
-    order: int = 1
-    axis: Literal["sigma", "step"] = "sigma"
-    correction: float = 0.0
-    update: Literal["implicit", "explicit"] = "implicit"
-    gain: float | None = None
-
-    def __post_init__(self) -> None:
-        if not 0 <= self.order <= 2:
-            raise ValueError(f"order must be between 0 and 2, not {self.order}")
-        if self.order == 2 and self.gain != 1:
-            raise ValueError("order 2 needs gain 1: a token's own residuals of order 2 stand still without its proxy's")
-
-    @property
-    def options(self) -> Mapping[str, str]:
-        return {**({"order": "order"} if self.order else {}), "update": "update"}
-
-    def with_option(self, option: str, value: OptionValue) -> Self:
-        if option == "update":
-            one_of("update", str(value), ("implicit", "explicit"))
-        return super().with_option(option, value)
-
-
-@dataclass(frozen=True, kw_only=True)
-class Multistep(PredictorSettings):
-    """Weighted sums of the velocities of all dense steps so far, one row of `weights` for each dense step.
-
-    `resca tune` fits them. They belong to the dense steps that stand beside them in the schedule.
-    """
-
-    feature_class: ClassVar[str | None] = "caching.features.output:FittedOutput"
-    kind: Literal["multistep"] = "multistep"
-    weights: tuple[tuple[float, ...], ...]
-    order: ClassVar[int] = 0
-    axis: ClassVar[str] = "sigma"
-    correction: ClassVar[float] = 0.0
-
-    def __post_init__(self) -> None:
-        if any(len(row) != number for number, row in enumerate(self.weights, 1)):
-            raise ValueError("the weights of dense step number n must be n numbers, one for each dense step so far")
+# From the velocity down to attention and feed-forward. residual: the velocity less the latents; delta: two thirds of
+# the blocks; attention: nothing but that; cross_attention: nothing but that to the text, in models that keep the two
+# apart; mean_cross_attention: the same, on average over the passes of guidance.
+Feature = Literal[
+    "output",
+    "residual",
+    "stack",
+    "delta",
+    "block",
+    "module",
+    "attention",
+    "cross_attention",
+    "mean_cross_attention",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,7 +44,7 @@ class Recipe(Settings):
     name: str
     schedule: Schedule = field(default_factory=Interval)
     tokens: Tokens | None = None
-    predictor: Taylor | ProxyTaylor | Multistep = field(default_factory=Taylor)
+    predictor: Predictor = field(default_factory=Taylor)
     feature: Feature = "output"
 
     def __post_init__(self) -> None:
@@ -128,8 +53,12 @@ class Recipe(Settings):
             raise ValueError("proxy tokens and the predictor proxy_taylor belong together")
         if self.tokens is not None:
             self.tokens.check_feature(self.feature)
+        if self.predictor.feature_class and (self.feature != "output" or self.tokens is not None):
+            raise ValueError(f"the predictor {self.predictor.kind} moves the feature output, without tokens")
         if isinstance(self.predictor, Multistep):
             self._check_multistep(self.predictor)
+        if self.schedule.watches_output and (self.feature != "residual" or self.tokens is not None):
+            raise ValueError("changes of the output are told from what the feature residual keeps, without tokens")
         self._check_extrapolation()
 
     def _check_extrapolation(self) -> None:
@@ -144,8 +73,6 @@ class Recipe(Settings):
             raise ValueError(f"the feature {self.feature!r} is reused as it is: order 0, and no tokens")
 
     def _check_multistep(self, predictor: Multistep) -> None:
-        if self.feature != "output" or self.tokens is not None:
-            raise ValueError("the predictor multistep moves the feature output, without tokens")
         dense = {0, *self.schedule.dense} if isinstance(self.schedule, Places) else set()
         if len(predictor.weights) != len(dense):
             raise ValueError(
@@ -211,7 +138,12 @@ class Recipe(Settings):
     @property
     def _has_free_feature(self) -> bool:
         """Whether the command line may choose what is cached."""
-        bound = self.predictor.correction or self.needs_cross_attention or self.feature_class
+        bound = (
+            self.predictor.correction
+            or self.needs_cross_attention
+            or self.feature_class
+            or self.schedule.watches_output
+        )
         return not bound and isinstance(self.tokens, TrajectoryMedoids | None)
 
     def describe(self) -> dict[str, Any]:
@@ -251,8 +183,10 @@ RECIPES: dict[str, Recipe] = {
         name="sdtm", schedule=Interval(every=5), tokens=MergedTokens(keep="both", decay=0.5), predictor=REUSE
     ),
     "teacache": Recipe(name="teacache", schedule=InputChange(), predictor=REUSE, feature="stack"),
+    "easycache": Recipe(name="easycache", schedule=OutputChange(), predictor=REUSE, feature="residual"),
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
     "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
+    "spectrum": Recipe(name="spectrum", schedule=GrowingInterval(growth=3.0), predictor=Chebyshev()),
     "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
     "adaptive": Recipe(name="adaptive", schedule=ErrorEstimate(), predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(

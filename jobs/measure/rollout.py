@@ -3,8 +3,9 @@
 So each stage also makes good what the earlier ones did wrong, which no fit of single predictions can.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from itertools import pairwise
 
 import torch
@@ -68,6 +69,16 @@ class Rollouts:
         """PSNR of each prompt's final latents."""
         pairs = zip(self.fit(places, crossed=crossed).latents, self._full_at(self.steps), strict=True)
         return [latent_psnr_db(mine, full) for mine, full in pairs]
+
+    @cached_property
+    def full_velocities(self) -> list[Tensor]:
+        """What the model says at each step of full sampling, of each prompt `[T, C, F, H, W]`."""
+
+        def along(number: int) -> Iterator[Tensor]:
+            for step, latents in enumerate(self.judge.trajectories[number][:-1].split(1)):
+                yield self._velocity(number, latents, step)
+
+        return [torch.cat(list(along(number))) for number in self.numbers]
 
     def _full_at(self, step: int) -> list[Tensor]:
         """Where full sampling is before a step, or at the end."""

@@ -27,13 +27,14 @@ class MethodOptions:
     update: Text = None
     """How ResCa's tokens follow their proxies: implicit (backward Euler at order 1) or explicit."""
     feature: Text = None
-    """What is cached: output, stack (what all blocks add), delta (what most add), block, module or attention."""
+    """What is cached: output, residual (output less latents), stack (what all blocks add), delta (what most add),
+    block, module or attention."""
     ratio: Number = None
     """Part of the tokens that sparse steps do not compute."""
     score: Text = None
     """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
     threshold: Number = None
-    """Change of the input at which a step is dense again."""
+    """Change of the input (teacache) or of the output (easycache) at which a step is dense again."""
     tolerance: Number = None
     """Estimated error at which a step is dense again."""
     plan: File = None

@@ -49,7 +49,8 @@ NUM_TEXT = 7
 # What the host reads once a prompt: the length of each text, and whether there is an image.
 ANSWERS_OF_TEXT = {"encoder_attention_mask": NUM_TEXT, "encoder_attention_mask_2": 0, "image_embeds": 1}
 # What it reads beside them: a change, or the square of an error, and what it is a part of.
-ANSWERS = {"teacache": (0.05, 1.0), "adaptive": (1e-8, 1.0)}
+# Or changes of output and latents, the size of the output, and the last change of the latents.
+ANSWERS = {"teacache": (0.05, 1.0), "adaptive": (1e-8, 1.0), "easycache": (1.0, 1.0, 1.0, 0.01)}
 MODELS: dict[tuple[str, torch.dtype], nn.Module] = {}
 
 

@@ -10,8 +10,9 @@ from safetensors.torch import load, save
 
 from caching.engine import Engine
 from caching.features.blocks import Unit
+from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
 from caching.recipe.recipe import RECIPES, Recipe, Taylor, recipe
-from caching.recipe.schedule import ErrorEstimate, InputChange, Interval, Places
+from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
 from caching.snapshot import STATE_VERSION, Snapshot, capture, restore
 from tests.caching.conftest import GRID, JOINT_RECIPES, make_transformer
@@ -33,6 +34,7 @@ METHODS = {
     ),
     "resca by its error": replace(RECIPES["resca"], schedule=ErrorEstimate(tolerance=0.3), tokens=PROXIES),
     "teacache by its input": replace(RECIPES["teacache"], schedule=InputChange(threshold=1.0)),
+    "easycache by its output": replace(RECIPES["easycache"], schedule=OutputChange(threshold=1.0, first=2)),
     "adaptive by its error": replace(RECIPES["adaptive"], schedule=ErrorEstimate(tolerance=0.3)),
     "duca by likeness": recipe("duca", interval=3, score="similarity:min"),
     "fitted weights": fitted(((1.0,), (-0.5, 1.5), (0.1, -0.5, 1.4)), (0, 3, 6)),

@@ -13,7 +13,7 @@ from itertools import pairwise
 import torch
 
 from caching.engine import Engine
-from caching.recipe.schedule import Clock, Signals
+from caching.recipe.clock import Clock, Signals
 from caching.state_dict import StateDict
 from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.cases import Case
@@ -33,7 +33,9 @@ class TypicalClock:
 
     def is_dense(self, step: int, signals: Signals) -> bool:
         without_answers = Signals(
-            input_change=_without_answer(signals.input_change), error=_without_answer(signals.error)
+            input_change=_without_answer(signals.input_change),
+            output_change=_without_answer(signals.output_change),
+            error=_without_answer(signals.error),
         )
         return self.clock.is_dense(step, without_answers)
 

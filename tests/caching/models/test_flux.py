@@ -10,8 +10,9 @@ from torch.testing import assert_close
 
 from caching.engine import Engine
 from caching.flops import count_flops
+from caching.recipe.clock import NO_SIGNALS
 from caching.recipe.recipe import recipe
-from caching.recipe.schedule import Interval, Places, Signals
+from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import SelectedTokens
 from tests.caching.conftest import JOINT_RECIPES
 from tests.caching.test_engine import with_interval
@@ -148,7 +149,7 @@ def sparse_cost(method, num_steps):
 
 def dense_steps(method):
     clock = method.schedule.start(50)
-    return sum(clock.is_dense(step, Signals(input_change=lambda: None, error=lambda: None)) for step in range(50))
+    return sum(clock.is_dense(step, NO_SIGNALS) for step in range(50))
 
 
 @pytest.mark.slow

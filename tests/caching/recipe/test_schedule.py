@@ -2,12 +2,14 @@
 
 import pytest
 
-from caching.recipe.schedule import ErrorEstimate, FewerSteps, InputChange, Interval, Places, Signals
+from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.clock import Signals
+from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):
     clock = schedule.start(num_steps)
-    signals = Signals(input_change=lambda: change, error=lambda: change)
+    signals = Signals(input_change=lambda: change, output_change=lambda: change, error=lambda: change)
     return [clock.is_dense(step, signals) for step in range(num_steps)]
 
 
@@ -27,6 +29,15 @@ def test_first_and_last_steps_can_all_be_dense():
         True,
         True,
     ]
+
+
+def places(schedule, num_steps, change: float | None = 0.0):
+    return [step for step, dense in enumerate(decisions(schedule, num_steps, change)) if dense]
+
+
+def test_intervals_can_grow_by_parts_of_a_step():
+    assert places(GrowingInterval(every=2, growth=0.75, first=5), 25) == [0, 1, 2, 3, 4, 6, 8, 11, 15, 20]
+    assert places(GrowingInterval(every=3, growth=0.0, first=1), 11) == places(Interval(every=3), 11)
 
 
 def test_fewer_steps_are_as_many_as_an_interval_has_dense_ones():
@@ -53,6 +64,13 @@ def test_without_values_input_change_is_a_typical_interval():
     assert decisions(InputChange(typical=2), 5, change=None) == [True, False, True, False, True]
 
 
+def test_changes_of_the_output_add_up_after_the_first_steps():
+    schedule = OutputChange(threshold=0.25, first=2, typical=4)
+    assert places(schedule, 10, change=0.1) == [0, 1, 4, 7, 9]
+    assert places(schedule, 10, change=float("inf")) == list(range(10))
+    assert places(schedule, 10, change=None) == [0, 1, 5, 9]
+
+
 def test_nothing_is_kept_after_the_last_sparse_step():
     clock = Interval(every=3).start(7)
     assert clock.may_be_sparse_after(4)
@@ -61,7 +79,15 @@ def test_nothing_is_kept_after_the_last_sparse_step():
 
 
 @pytest.mark.parametrize(
-    "make", [lambda: Interval(every=0), lambda: Places(dense=(-1,)), lambda: InputChange(threshold=0.0)]
+    "make",
+    [
+        lambda: Interval(every=0),
+        lambda: GrowingInterval(growth=-1.0),
+        lambda: Places(dense=(-1,)),
+        lambda: InputChange(threshold=0.0),
+        lambda: OutputChange(threshold=0.0),
+        lambda: OutputChange(first=0),
+    ],
 )
 def test_impossible_schedules_are_refused(make):
     with pytest.raises(ValueError, match="not"):

@@ -1,11 +1,13 @@
 """Guidance in parallel: real gloo ranks and the real xfuser code sample what one process samples."""
 
+from dataclasses import replace
 from functools import cache
 
 import pytest
 import torch
 
 from caching.engine import Engine, column
+from caching.recipe.by_values import OutputChange
 from caching.recipe.recipe import RECIPES, recipe
 from parallel.layout import Layout
 from tests.caching.models.test_wan import GRID, make_pipeline
@@ -18,6 +20,7 @@ METHODS = {
     "auto": recipe("auto", interval=3),
     "adaptive": RECIPES["adaptive"],
     "teacache": RECIPES["teacache"],
+    "easycache": replace(RECIPES["easycache"], schedule=OutputChange(first=2)),
     "taylorseer": with_interval("taylorseer", 3),
     "resca": recipe("resca", interval=4, clusters=16),
     "toca": with_interval("toca", 3),
