@@ -52,7 +52,7 @@ class Search:
         """As many dense steps at even distances."""
         return spread(self.levels, budget, 0.0)
 
-    def at(self, budget: int) -> Candidate:
+    def at(self, budget: int) -> Steps:
         """The best schedule with `budget` dense steps."""
         start, asked = self.even(budget), len(self.known)
         self.say(f"{self._described(start)}, at even distances")
@@ -65,7 +65,7 @@ class Search:
                 start = guess
         places = improve(start, self.steps, self.is_better, may_ask)
         self.say(f"{self._described(places)}, found")
-        return self.fitted(places)
+        return places
 
     def fitted(self, places: Steps) -> Candidate:
         """With weights that are fitted to all prompts."""

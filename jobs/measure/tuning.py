@@ -20,6 +20,7 @@ from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.held_out import HeldOut, auto_at
 from jobs.measure.judge import Judge, calibration_items
+from jobs.measure.rivals.registry import RIVALS
 from jobs.measure.rollout import Rollouts
 from jobs.measure.search import MOST_PER_DENSE_STEP, Candidate, Search
 from jobs.models.directory import transformers_of
@@ -54,8 +55,11 @@ def tune(options: TuneOptions, console: Console) -> None:
     judge, held = _judges(contest, fitted_to, held_out, console)
     until = began + 60 * options.minutes if options.minutes else math.inf
     search = Search(Rollouts(judge), lambda line: console.print(line, soft_wrap=True), until=until)
-    tuning = Tuning(search, judge, HeldOut(held), console)
-    method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
+    tuning = Tuning(search, judge, HeldOut(held), console, even=options.search == "even")
+    if options.search in RIVALS and options.budget_dense:
+        method = RIVALS[options.search](search.rollouts, options.budget_dense)
+    else:
+        method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
     tuning.say_whether_more_prompts_would_help(method)
     tuned = Tuned(
         **dict(circumstances(facts, [*fitted_to, *held_out], dict(contest.guides), options.video.dtype)),
@@ -74,8 +78,8 @@ def tune(options: TuneOptions, console: Console) -> None:
 class Tuning:
     """Searches, and takes only what holds on prompts that are held out."""
 
-    def __init__(self, search: Search, judge: Judge, held: HeldOut, console: Console) -> None:
-        self.search, self.judge, self.held, self.console = search, judge, held, console
+    def __init__(self, search: Search, judge: Judge, held: HeldOut, console: Console, *, even: bool) -> None:
+        self.search, self.judge, self.held, self.console, self.is_even = search, judge, held, console, even
 
     def at(self, budget: int) -> Recipe:
         """The best method with `budget` dense steps, on held-out prompts never worse than `auto`."""
@@ -119,10 +123,10 @@ class Tuning:
         self._say(f"weights fitted to {number} prompts instead of {number // 2} gain {gain:.2f} dB: {verdict}")
 
     def _candidates(self, budget: int) -> Iterator[Candidate]:
-        found = self.search.at(budget)
-        yield found
-        if found.places != (even := self.search.even(budget)):
-            yield self.search.fitted(even)
+        even = self.search.even(budget)
+        places = even if self.is_even else self.search.at(budget)
+        for each in dict.fromkeys((places, even)):
+            yield self.search.fitted(each)
 
     def _latents_for(self, target_db: float) -> float:
         """The fidelity of latents that goes with one of videos, by what both are with a typical number of steps."""
@@ -139,6 +143,8 @@ def _target(options: TuneOptions) -> float:
         raise BadInput("give either --target psnr=DECIBELS or --budget-dense STEPS")
     if options.budget_dense is not None and options.budget_dense < 2:
         raise BadInput(f"--budget-dense must be at least 2, not {options.budget_dense}")
+    if options.search in RIVALS and options.budget_dense is None:
+        raise BadInput(f"--search {options.search} takes --budget-dense STEPS, not a target")
     if options.target is None:
         return math.nan
     name, _, value = options.target.partition("=")

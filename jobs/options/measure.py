@@ -155,6 +155,9 @@ class TuneOptions:
     """How many more to measure on what the result is worth, which nothing is fitted to; by default as many."""
     minutes: Number = None
     """End the search after so many minutes."""
+    search: Literal["cross-validation", "even", "l2p", "budcache", "dpcache"] = "cross-validation"
+    """How places and weights are found; even: weights alone, at even distances; the last three are published methods,
+    to compare with, and take --budget-dense."""
     model: str = "demo"
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)

@@ -31,18 +31,19 @@ def budcache(rollouts: Rollouts, budget: int) -> Recipe:
 
     start = spread(rollouts.levels[:-1], budget, bend=0.0)
     places, _ = anneal(start, rollouts.steps, score, max_scores=ANNEALED)
-    places, _ = improve(places, rollouts.steps, score, max_scores=POLISHED)
+    most = len(known) + POLISHED
+    places = improve(places, rollouts.steps, lambda new, old: score(new) > score(old), lambda: len(known) < most)
     return Recipe(name=f"budcache-{budget}", schedule=Places(dense=places, steps=rollouts.steps), predictor=REUSE)
 
 
 class Reused(Rollouts):
     """Samples the prompts without weights: the velocity of a dense step serves until the next one."""
 
-    def fit(self, places: Steps) -> Rollout:
+    def fit(self, places: Steps, *, crossed: bool = False) -> Rollout:
         latents = self._full_at(0)
         solvers = [self.solver.fork() for _ in latents]
         for number, end in enumerate((*places[1:], self.steps), 1):
-            stage = zip(solvers, latents, self._velocities(places[:number], latents), strict=True)
+            stage = zip(solvers, latents, self._velocities(places[:number], latents, crossed), strict=True)
             latents = [solver.advance(now, velocity, to=end) for solver, now, velocity in stage]
         weights = tuple((*[0.0] * number, 1.0) for number in range(len(places)))
         return Rollout(latents=latents, weights=weights)

@@ -10,7 +10,7 @@ from itertools import pairwise
 import torch
 from torch import Tensor
 
-from caching.predict.multistep import Row, fit_weights
+from caching.predict.multistep import Evidence, Row
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
 from jobs.measure.places import Steps, spread
@@ -45,4 +45,5 @@ def teacher_forced(velocities: list[Tensor], levels: list[float], nodes: Steps, 
     lengths = spans / spans.sum()
     wanted = [torch.tensordot(lengths.to(each), each[stage.start : end], dims=1) for each in velocities]
     reuse = (*[0.0] * (len(nodes) - 1), 1.0)
-    return fit_weights([[each[node] for node in nodes] for each in velocities], wanted, reuse)
+    dense = [[each[node] for node in nodes] for each in velocities]
+    return Evidence.total([Evidence.of(*video, reuse) for video in zip(dense, wanted, strict=True)]).weights

@@ -9,10 +9,3 @@ from jobs.measure.rivals.l2p import l2p
 from jobs.measure.rollout import Rollouts
 
 RIVALS: dict[str, Callable[[Rollouts, int], Recipe]] = {"l2p": l2p, "budcache": budcache, "dpcache": dpcache}
-
-
-def rival_recipe(name: str, rollouts: Rollouts, budget: int) -> Recipe:
-    """What a rival makes of these prompts with `budget` dense steps. ValueError for an unknown name."""
-    if name not in RIVALS:
-        raise ValueError(f"unknown rival {name!r}; known: {', '.join(RIVALS)}")
-    return RIVALS[name](rollouts, budget)

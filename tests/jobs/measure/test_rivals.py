@@ -6,17 +6,17 @@ from math import inf
 import pytest
 import torch
 
-from caching.predict.multistep import combine, fit_weights
+from caching.predict.multistep import Evidence, combine
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import REUSE, Multistep, Recipe
 from caching.recipe.schedule import Places
 from jobs.measure.contest import Contest
 from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.places import spread
-from jobs.measure.rivals.budcache import anneal
+from jobs.measure.rivals.budcache import anneal, budcache
 from jobs.measure.rivals.dpcache import cheapest_path, stage_costs
-from jobs.measure.rivals.l2p import teacher_forced
-from jobs.measure.rivals.registry import RIVALS, rival_recipe
+from jobs.measure.rivals.l2p import l2p, teacher_forced
+from jobs.measure.rivals.registry import RIVALS
 from jobs.measure.rollout import Rollouts
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
@@ -34,7 +34,12 @@ def own_fits(velocities, nodes, end):
     """L2P as published: the weights of each step of a stage, fitted to its own velocity."""
     dense = [[each[node] for node in nodes] for each in velocities]
     reuse = (*[0.0] * (len(nodes) - 1), 1.0)
-    return [fit_weights(dense, [each[step] for each in velocities], reuse) for step in range(nodes[-1], end)]
+    return [
+        Evidence.total(
+            [Evidence.of(own, each[step], reuse) for own, each in zip(dense, velocities, strict=True)]
+        ).weights
+        for step in range(nodes[-1], end)
+    ]
 
 
 def test_one_fit_to_the_mean_velocity_is_the_mean_of_the_fits_of_all_steps():
@@ -143,7 +148,7 @@ def rollouts(request, tmp_path_factory):
     (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
     video = VideoOptions(steps=STEPS, **size)
     options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
-    return Rollouts(Judge(Contest(facts, video), calibration_items(options, facts)))
+    return Rollouts(Judge(Contest(facts, video), calibration_items(options, facts, 2)))
 
 
 def test_full_velocities_lead_along_full_sampling(rollouts):
@@ -159,7 +164,7 @@ def test_full_velocities_lead_along_full_sampling(rollouts):
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_rival_spends_its_budget_from_the_first_step_on(rollouts, name):
-    method = rival_recipe(name, rollouts, 2)
+    method = RIVALS[name](rollouts, 2)
     assert method.name == f"{name}-2"
     assert method.schedule.steps == STEPS and sum(method.dense_plan(STEPS)) == 2
     assert method.schedule.dense[0] == 0
@@ -168,19 +173,14 @@ def test_a_rival_spends_its_budget_from_the_first_step_on(rollouts, name):
 
 def test_budcache_ends_no_farther_from_full_sampling_than_reuse_at_even_places(rollouts):
     even = Recipe(name="x", schedule=Places(dense=spread(rollouts.levels[:-1], 2, 0.0)), predictor=REUSE)
-    found, before = (sum(rollouts.judge.latent_db(each)) for each in (rival_recipe("budcache", rollouts, 2), even))
+    found, before = (sum(rollouts.judge.latent_db(each)) for each in (budcache(rollouts, 2), even))
     assert found > before - 0.01
-
-
-def test_an_unknown_rival_is_refused(rollouts):
-    with pytest.raises(ValueError, match="known: l2p, budcache, dpcache"):
-        rival_recipe("magic", rollouts, 3)
 
 
 @pytest.mark.parametrize("rollouts", ["hunyuan_video"], indirect=True)
 def test_a_row_a_stage_samples_what_weights_of_each_step_would(rollouts):
     """Under Euler's steps."""
-    method = rival_recipe("l2p", rollouts, 3)
+    method = l2p(rollouts, 3)
     assert isinstance(method.schedule, Places) and isinstance(method.predictor, Multistep)
     places, velocities = method.schedule.dense, []
     latents, solver = rollouts.judge.trajectories[0][:1], rollouts.solver.fork()
