@@ -100,8 +100,8 @@ class Evidence:
     @classmethod
     def total(cls, videos: Sequence["Evidence"]) -> "Evidence":
         """Of several videos together."""
-        gram, product = (sum(getattr(each, name) for each in videos) for name in ("gram", "product"))
-        return cls(prior=videos[0].prior, gram=gram, product=product)
+        gram, product = (torch.stack([getattr(each, name) for each in videos]) for name in ("gram", "product"))
+        return cls(prior=videos[0].prior, gram=gram.sum(0), product=product.sum(0))
 
     def without(self, video: "Evidence") -> "Evidence":
         """Of the others."""

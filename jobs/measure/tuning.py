@@ -62,7 +62,7 @@ def tune(options: TuneOptions, console: Console) -> None:
         method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
     tuning.say_whether_more_prompts_would_help(method)
     tuned = Tuned(
-        **dict(circumstances(facts, [*fitted_to, *held_out], dict(contest.guides), options.video.dtype)),
+        **dict(circumstances(facts, [*fitted_to, *held_out], contest.guides, options.video.dtype)),
         calibrated_on=len(fitted_to),
         promise=tuning.held.promise(method),
         auto=tuning.held.promise(tuning.auto(tuning.num_dense(method))),

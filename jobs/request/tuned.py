@@ -1,6 +1,6 @@
 """What a plan of `resca tune` says of itself: what it was made for, and how near to full sampling it comes there."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -63,7 +63,7 @@ class Tuned(Circumstances):
     auto: Promise
 
 
-def circumstances(facts: ModelFacts, items: Iterable[Item], guides: dict[str, Any], dtype: str) -> Circumstances:
+def circumstances(facts: ModelFacts, items: Iterable[Item], guides: Mapping[str, Any], dtype: str) -> Circumstances:
     """Those of items to render."""
     items = list(items)
     config = read_json(facts.directory / SCHEDULER)

@@ -20,7 +20,7 @@ def asked(tmp_path_factory) -> Circumstances:
     prompts = tmp_path_factory.mktemp("prompts") / "prompts.jsonl"
     prompts.write_text('{"prompt": "a"}\n{"prompt": "b", "num_frames": 17}\n')
     facts, video = read_facts("demo"), VideoOptions()
-    return circumstances(facts, read_items(prompts, defaults_for(facts, video)), dict(guides_for(facts, video)), "auto")
+    return circumstances(facts, read_items(prompts, defaults_for(facts, video)), guides_for(facts, video), "auto")
 
 
 def tuned(asked: Circumstances, **changes: object) -> Tuned:
