@@ -9,6 +9,7 @@ from torch import Tensor
 NEVER = float("-inf")
 SAMPLE = 1024  # tokens of a shard among which the first medoids are sought
 EXCHANGES = 1  # tried for each medoid
+TIE = 1e-4  # tokens that are nearly as good are: two tokens of one cluster are equally like it, whatever rounding says
 
 
 def k_medoids(
@@ -58,17 +59,17 @@ def _exchange(similarity: Tensor, valid: Tensor, medoids: Tensor) -> Tensor:
     num_clusters = medoids.shape[1]
     to_medoids = similarity.gather(2, medoids[:, None].expand(-1, similarity.shape[1], -1))
     best, second = _two_largest(to_medoids)
-    clusters = to_medoids.argmax(-1)
+    clusters = _first_largest(to_medoids, dim=-1)
     member = torch.nn.functional.one_hot(clusters, num_clusters).to(similarity.dtype) * valid[..., None]
     # What each token i gains if c becomes a further medoid, and what it loses if its own is taken away for c.
     gain = (similarity - best[..., None]).clamp_min(0) * valid[..., None]
     after = torch.maximum(similarity, second[..., None]) - best[..., None] - gain
     change = gain.sum(1)[..., None] + (after * valid[..., None]).nan_to_num(neginf=0.0).transpose(1, 2) @ member
     change = change.masked_fill(~valid[..., None], NEVER).flatten(1)
-    most, place = change.max(1)
+    most, place = change.amax(1), _first_largest(change, dim=1)
     newcomer, leaver = place // num_clusters, place % num_clusters
     exchanged = medoids.scatter(1, leaver[:, None], newcomer[:, None])
-    return torch.where(most[:, None] > 0, exchanged, medoids)
+    return torch.where(most[:, None] > TIE, exchanged, medoids)
 
 
 def _two_largest(values: Tensor) -> tuple[Tensor, Tensor]:
@@ -83,20 +84,20 @@ def _spread(vectors: Tensor, valid: Tensor, num_clusters: int) -> Tensor:
     """Farthest-first start: the most central token, then again and again the one least like any chosen so far."""
     centre = (vectors * valid[..., None]).sum(1, keepdim=True)
     score = (vectors * centre).sum(-1).masked_fill(~valid, NEVER)
-    chosen = [score.argmax(-1)]
+    chosen = [_first_largest(score, dim=-1)]
     nearest = torch.full_like(score, NEVER)
     taken = ~valid
     for _ in range(num_clusters - 1):
         newest = _gather(vectors, chosen[-1][:, None])
         taken = taken.scatter(1, chosen[-1][:, None], True)
         nearest = torch.maximum(nearest, (vectors * newest).sum(-1))
-        chosen.append((-nearest).masked_fill(taken, NEVER).argmax(-1))
+        chosen.append(_first_largest((-nearest).masked_fill(taken, NEVER), dim=-1))
     return torch.stack(chosen, dim=1)
 
 
 def _assign(vectors: Tensor, medoids: Tensor) -> Tensor:
     """The most similar medoid of each token; a medoid always belongs to itself."""
-    clusters = (vectors @ _gather(vectors, medoids).transpose(1, 2)).argmax(-1)
+    clusters = _first_largest(vectors @ _gather(vectors, medoids).transpose(1, 2), dim=-1)
     own = torch.arange(medoids.shape[1], device=medoids.device).expand_as(medoids)
     return clusters.scatter(1, medoids, own)
 
@@ -105,7 +106,13 @@ def _update(vectors: Tensor, valid: Tensor, medoids: Tensor, clusters: Tensor) -
     """The member of each cluster that is most similar to its whole cluster."""
     member = torch.nn.functional.one_hot(clusters, medoids.shape[1]).bool() & valid[..., None]
     sums = member.to(vectors.dtype).transpose(1, 2) @ vectors
-    return (vectors @ sums.transpose(1, 2)).masked_fill(~member, NEVER).argmax(1)
+    return _first_largest((vectors @ sums.transpose(1, 2)).masked_fill(~member, NEVER), dim=1)
+
+
+def _first_largest(values: Tensor, dim: int) -> Tensor:
+    """The first of the largest values, so that ranks whose numbers are rounded otherwise choose the same."""
+    largest = values.amax(dim, keepdim=True)
+    return (values >= largest - TIE * largest.abs()).to(torch.uint8).argmax(dim)
 
 
 def _gather(vectors: Tensor, index: Tensor) -> Tensor:
