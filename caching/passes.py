@@ -42,13 +42,11 @@ class Pass:
         self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
         self.dense_at = 0  # the number of the last step in which it was computed
         self.feature: Feature
-        self.expected_error: Callable[[float, float], float | None] = lambda time, span: None
         self.expected_change: Callable[[Step], float | None] = lambda step: None
         if beside is not None and recipe.one_pass_when_sparse:
             self.feature = beside.feature
         elif is_refined(recipe):
-            refined = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
-            self.feature, self.expected_error = refined, refined.expected_error
+            self.feature = RefinedFeature(recipe, adapter, site, WHOLE_MODEL[recipe.feature](recipe, adapter, site))
         elif recipe.schedule.watches_output:
             watched = WatchedResidual(recipe, adapter, site)
             self.feature, self.expected_change = watched, watched.expected_change
@@ -59,11 +57,7 @@ class Pass:
         """What a schedule may look at before a step; nothing where there are no values."""
         if step.patches.is_meta:
             return NO_SIGNALS
-        return Signals(
-            input_change=lambda: self._input_change(step),
-            output_change=lambda: self.expected_change(step),
-            error=lambda: self.expected_error(step.time, step.span),
-        )
+        return Signals(input_change=lambda: self._input_change(step), output_change=lambda: self.expected_change(step))
 
     def state_dict(self) -> StateDict:
         return {"feature": self.feature.state_dict(), "last_input": self.last_input, "dense_at": self.dense_at}

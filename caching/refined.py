@@ -1,4 +1,4 @@
-"""An extrapolation of the whole model's output that is corrected: by proxies, at dense steps, and told its own error.
+"""An extrapolation of the whole model's output that is corrected: by proxies, and at dense steps.
 
 Legend: B batch, N local tokens, P values of a patch, C channels of what is cached.
 """
@@ -8,7 +8,7 @@ from torch import Tensor
 from caching.features.feature import Follower
 from caching.features.output import OutputFeature
 from caching.models.adapter import Adapter, run_blocks
-from caching.predict.correction import Correction, ExtrapolationError, Nodes
+from caching.predict.correction import Correction, Nodes
 from caching.proxies.proxies import Proxies
 from caching.recipe.recipe import ProxyTaylor, Recipe
 from caching.recipe.tokens import TrajectoryMedoids
@@ -19,8 +19,7 @@ from caching.step import Step
 
 def is_refined(recipe: Recipe) -> bool:
     """Whether a recipe asks for any of it."""
-    corrects = recipe.predictor.correction != 0 or isinstance(recipe.tokens, TrajectoryMedoids)
-    return corrects or recipe.schedule.estimates_error
+    return recipe.predictor.correction != 0 or isinstance(recipe.tokens, TrajectoryMedoids)
 
 
 class RefinedFeature:
@@ -30,8 +29,6 @@ class RefinedFeature:
         self.adapter, self.site, self.feature = adapter, site, feature
         self.nodes = Nodes(recipe.predictor.order)
         self.correction = Correction(self.nodes, recipe.predictor.correction)
-        self.error = ExtrapolationError(self.nodes)
-        self.measures_error = recipe.schedule.estimates_error
         self.proxies = _make_proxies(recipe, adapter, site, feature)
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
@@ -57,14 +54,7 @@ class RefinedFeature:
         self.correction.sparse(step.time, step.span)
         if self.proxies is None or self.proxies.stage is None:
             return self.feature.sparse(step)
-        value, truth = self.proxies.advance(self.proxies.stage, step)
-        if truth is not None:
-            self._measure_error(step, truth, self.proxies.stage.index)
-        return self.feature.answer(value, step)
-
-    def expected_error(self, time: float, span: float) -> float:
-        """What a sparse step of `span` would add to the error of the latents, in units of the velocity."""
-        return abs(span) * self.error.at(time)
+        return self.feature.answer(self.proxies.advance(self.proxies.stage, step), step)
 
     def detach(self) -> None:
         self.feature.detach()
@@ -78,7 +68,6 @@ class RefinedFeature:
             "feature": self.feature.state_dict(),
             "nodes": self.nodes.state_dict(),
             "correction": self.correction.state_dict(),
-            "error": self.error.state_dict(),
             "proxies": self.proxies.state_dict() if self.proxies else None,
         }
 
@@ -86,13 +75,11 @@ class RefinedFeature:
         self.feature.load_state_dict(state["feature"])
         self.nodes.load_state_dict(state["nodes"])
         self.correction.load_state_dict(state["correction"])
-        self.error.load_state_dict(state["error"])
         if self.proxies:
             self.proxies.load_state_dict(state["proxies"])
 
     def _observe(self, step: Step, velocity: Tensor, value: Tensor, keep: bool) -> Tensor:
         """Take the velocity of a dense step, and the value that is cached of it; gives the velocity to go on with."""
-        self._measure_error(step, value)
         answer = self._corrected(velocity, step)
         self.nodes.add(step.time)
         self.correction.clear()
@@ -113,13 +100,6 @@ class RefinedFeature:
         if self.proxies and self.proxies.stage:
             return self.proxies.stage.simulation.advance(time)
         return self.feature.taylor.predict(time)
-
-    def _measure_error(self, step: Step, truth: Tensor, tokens: Tensor | slice = slice(None)) -> None:
-        """For a schedule that goes by the error: see how wrong the extrapolation is, by tokens that were computed."""
-        if self.measures_error and self.nodes.complete and truth.device.type != "meta":
-            self.site.group.mark("decision", step.number)
-            predicted = self.feature.taylor.predict(step.time, (slice(None), tokens))
-            self.error.measure(step.time, predicted, truth, self.site.group)
 
 
 def _make_proxies(recipe: Recipe, adapter: Adapter, site: Site, feature: OutputFeature) -> Proxies | None:

@@ -1,17 +1,11 @@
 """How wrong an extrapolation is between dense steps, and what a dense step does about it.
 
 An extrapolation of order O through dense times t_0 ... t_O errs at t by about `c (t - t_0) ... (t - t_O)`. Each dense
-step that could have been extrapolated gives c anew, and so do proxies that a sparse step computes.
-
-Legend: B batch, n local tokens, C channels of the cached value.
+step that could have been extrapolated gives c anew.
 """
 
-from math import inf, prod, sqrt
+from math import prod
 
-import torch
-from torch import Tensor
-
-from caching.group import Group
 from caching.state_dict import StateDict
 
 
@@ -25,11 +19,6 @@ class Nodes:
     def add(self, time: float) -> None:
         """End a dense step."""
         self.times = [*self.times, time][-(self.order + 1) :]
-
-    @property
-    def complete(self) -> bool:
-        """Whether a dense step now would show an error."""
-        return len(self.times) == self.order + 1
 
     def growth(self, time: float) -> float:
         """What the error grows with: the product of the distances from the nodes."""
@@ -76,27 +65,3 @@ class Correction:
 
     def load_state_dict(self, state: StateDict) -> None:
         self.strayed = state["strayed"]
-
-
-class ExtrapolationError:
-    """The relative error of an extrapolation, in one generation; all ranks agree."""
-
-    def __init__(self, nodes: Nodes) -> None:
-        self.nodes = nodes
-        self.rate: float | None = None
-
-    def measure(self, time: float, predicted: Tensor, truth: Tensor, group: Group) -> None:
-        """Compare the extrapolation with the truth, of any local tokens `[B, n, C]` both."""
-        squares = torch.stack([(predicted - truth).float().square().sum(), truth.float().square().sum()])
-        error, size = group.total(squares).tolist()
-        self.rate = sqrt(error / size) / abs(self.nodes.growth(time)) if size else 0.0
-
-    def at(self, time: float) -> float:
-        """The expected relative error at a time; infinite while nothing is known."""
-        return self.rate * abs(self.nodes.growth(time)) if self.rate is not None else inf
-
-    def state_dict(self) -> StateDict:
-        return {"rate": self.rate}
-
-    def load_state_dict(self, state: StateDict) -> None:
-        self.rate = state["rate"]

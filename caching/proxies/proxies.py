@@ -119,18 +119,15 @@ class Proxies:
         text = self.adapter.text_for_some(text)
         self.stage = Stage(medoids=medoids, index=index, bias=bias, text=text, simulation=simulation)
 
-    def advance(self, stage: Stage, step: Step) -> tuple[Tensor, Tensor | None]:
-        """A sparse step: the simulated value of every local token `[B, N, C]`.
-
-        Also the proxies' computed values `[B, K, C]`, if it has computed them.
-        """
+    def advance(self, stage: Stage, step: Step) -> Tensor:
+        """A sparse step: the simulated value of every local token `[B, N, C]`."""
         stage.num_sparse += 1
         truth = None
         if stage.num_sparse % self.settings.every == 0:
             with self.site.timed("proxies"):
                 truth = self._denoise(stage, step)
         with self.site.timed("simulation"):
-            return stage.simulation.advance(step.time, truth), truth
+            return stage.simulation.advance(step.time, truth)
 
     @property
     def cache_bytes(self) -> int:

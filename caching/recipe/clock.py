@@ -16,11 +16,9 @@ class Signals:
     """Relative change of the blocks' input since the last step."""
     output_change: Callable[[], float | None]
     """Relative change of the output since the last step, expected from that of the latents."""
-    error: Callable[[], float | None]
-    """What this step would add to the error of the latents if it were sparse, in units of the velocity."""
 
 
-NO_SIGNALS = Signals(input_change=lambda: None, output_change=lambda: None, error=lambda: None)
+NO_SIGNALS = Signals(input_change=lambda: None, output_change=lambda: None)
 
 
 class Clock(Stateful, Protocol):
@@ -59,8 +57,6 @@ class ScheduleSettings(Settings):
 
     goes_by_values: ClassVar[bool] = False
     """Whether it decides by what it sees as it goes."""
-    estimates_error: ClassVar[bool] = False
-    """Whether it has to know how wrong an extrapolation is."""
     watches_output: ClassVar[bool] = False
     """Whether it has to know how the output changes with the latents."""
 

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field, replace
 from typing import Any, Literal, Self, get_args
 
-from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import NO_SIGNALS
 from caching.recipe.predictor import Chebyshev, Multistep, Predictor, ProxyTaylor, Taylor
 from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
@@ -62,11 +62,6 @@ class Recipe(Settings):
         self._check_extrapolation()
 
     def _check_extrapolation(self) -> None:
-        whole = self.feature in ("output", "stack") and self.predictor.order > 0
-        if self.schedule.estimates_error and not whole:
-            raise ValueError(
-                "errors are estimated of an extrapolation, order 1 or higher, of the feature output or stack"
-            )
         if self.predictor.correction and self.feature != "output":
             raise ValueError(f"only the output can be corrected, not the feature {self.feature!r}")
         if self.one_pass_when_sparse and (self.predictor.order or self.tokens):
@@ -188,7 +183,6 @@ RECIPES: dict[str, Recipe] = {
     "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
     "spectrum": Recipe(name="spectrum", schedule=GrowingInterval(growth=3.0), predictor=Chebyshev()),
     "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
-    "adaptive": Recipe(name="adaptive", schedule=ErrorEstimate(), predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(
         name="resca",
         tokens=TrajectoryMedoids(clusters=32, every=1),

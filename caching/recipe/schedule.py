@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Clock, FixedClock, ScheduleSettings
 
 
@@ -132,4 +132,4 @@ class Until(ScheduleSettings):
         return FixedClock(tuple(step < gate for step in range(num_steps)))
 
 
-Schedule = Interval | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange | ErrorEstimate
+Schedule = Interval | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange

@@ -35,8 +35,6 @@ class MethodOptions:
     """How the others are chosen: random, similarity, key_norm, value_norm or attention; NAME:min for the lowest."""
     threshold: Number = None
     """Change of the input (teacache) or of the output (easycache) at which a step is dense again."""
-    tolerance: Number = None
-    """Estimated error at which a step is dense again."""
     plan: File = None
     """The recipe that `resca tune` wrote, for the method auto."""
 

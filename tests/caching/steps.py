@@ -50,7 +50,7 @@ NUM_TEXT = 7
 ANSWERS_OF_TEXT = {"encoder_attention_mask": NUM_TEXT, "encoder_attention_mask_2": 0, "image_embeds": 1}
 # What it reads beside them: a change, or the square of an error, and what it is a part of.
 # Or changes of output and latents, the size of the output, and the last change of the latents.
-ANSWERS = {"teacache": (0.05, 1.0), "adaptive": (1e-8, 1.0), "easycache": (1.0, 1.0, 1.0, 0.01)}
+ANSWERS = {"teacache": (0.05, 1.0), "easycache": (1.0, 1.0, 1.0, 0.01)}
 MODELS: dict[tuple[str, torch.dtype], nn.Module] = {}
 
 

@@ -15,7 +15,6 @@ WAITS = {
     "caching.text.has_values": "once a prompt: whether there is an image decides shapes",
     "caching.passes._input_change": "TeaCache decides by it whether the step is dense",
     "caching.predict.rate.expected": "EasyCache decides by it whether the step is dense",
-    "caching.predict.correction.measure": "adaptive decides by it whether a later step is dense",
 }
 # What may come from the host in a step, and why.
 COPIES = {

@@ -10,7 +10,7 @@ from safetensors.torch import load, save
 
 from caching.engine import Engine
 from caching.features.blocks import Unit
-from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.recipe import RECIPES, Recipe, Taylor, recipe
 from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import TrajectoryMedoids
@@ -32,10 +32,8 @@ METHODS = {
     "resca with a pooled context": replace(
         RECIPES["resca"], schedule=Interval(every=3), tokens=replace(PROXIES, context=24), feature="stack"
     ),
-    "resca by its error": replace(RECIPES["resca"], schedule=ErrorEstimate(tolerance=0.3), tokens=PROXIES),
     "teacache by its input": replace(RECIPES["teacache"], schedule=InputChange(threshold=1.0)),
     "easycache by its output": replace(RECIPES["easycache"], schedule=OutputChange(threshold=1.0, first=2)),
-    "adaptive by its error": replace(RECIPES["adaptive"], schedule=ErrorEstimate(tolerance=0.3)),
     "duca by likeness": recipe("duca", interval=3, score="similarity:min"),
     "fitted weights": fitted(((1.0,), (-0.5, 1.5), (0.1, -0.5, 1.4)), (0, 3, 6)),
     "corrected": Recipe(name="x", schedule=Places(dense=(0, 3, 8)), predictor=Taylor(order=2, correction=0.5)),

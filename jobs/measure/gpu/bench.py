@@ -35,7 +35,6 @@ class TypicalClock:
         without_answers = Signals(
             input_change=_without_answer(signals.input_change),
             output_change=_without_answer(signals.output_change),
-            error=_without_answer(signals.error),
         )
         return self.clock.is_dense(step, without_answers)
 

@@ -19,7 +19,7 @@ NOTES = """\
   The steps before that are a warm-up. *clustering s*, of ResCa, is a part of *dense s*.
 - *loop s* is *derived* where only the first steps were run: the *dense/sparse* steps of the whole loop, times the
   seconds of one. It is *measured*, from the first step to the last, where all were run, as those of peers are.
-- Methods that look at the input (`teacache`, `adaptive`) pay for it, but their dense steps are those of a typical
+- Methods that look at the input (`teacache`) pay for it, but their dense steps are those of a typical
   video, every third or fourth: random weights would mislead them. Peers that look at it are misled, so their number of
   dense steps says nothing about real videos; the times of their steps do.
 - *speed-up*: *loop s* of `full` at that size, compiled if the row is, over the row's own. *FLOPs ratio*: FLOPs of

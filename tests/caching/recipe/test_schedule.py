@@ -2,14 +2,14 @@
 
 import pytest
 
-from caching.recipe.by_values import ErrorEstimate, InputChange, OutputChange
+from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Signals
 from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):
     clock = schedule.start(num_steps)
-    signals = Signals(input_change=lambda: change, output_change=lambda: change, error=lambda: change)
+    signals = Signals(input_change=lambda: change, output_change=lambda: change)
     return [clock.is_dense(step, signals) for step in range(num_steps)]
 
 
@@ -92,21 +92,6 @@ def test_nothing_is_kept_after_the_last_sparse_step():
 def test_impossible_schedules_are_refused(make):
     with pytest.raises(ValueError, match="not"):
         make()
-
-
-def test_expected_errors_add_up_until_the_tolerance():
-    assert decisions(ErrorEstimate(tolerance=0.25), 8, change=0.1) == [
-        True,
-        False,
-        False,
-        True,
-        False,
-        False,
-        True,
-        True,
-    ]
-    assert all(decisions(ErrorEstimate(tolerance=0.25), 4, change=float("inf")))
-    assert decisions(ErrorEstimate(typical=3), 5, change=None) == [True, False, False, True, False]
 
 
 def test_a_published_fit_is_used_unless_another_is_given():

@@ -23,7 +23,6 @@ METHODS = {
     "taylorseer": {"interval": 3},
     "duca": {"interval": 3, "ratio": 0.5},
     "delta-dit": {},
-    "adaptive": {"tolerance": 0.3},
 }
 
 
