@@ -193,13 +193,13 @@ def test_the_layout_is_chosen_by_heads_nodes_and_tokens():
     assert chosen("resca", ulysses="auto", ring="auto") == (8, 1, 8)  # by its 8 logical shards
     assert chosen(ulysses="auto", ring="auto", tokens=800) == (3, 1, 21)
     # Dense steps of a small video would be shorter on 8 GPUs than the passes of proxies, which stay as they are.
-    assert chosen("resca", ulysses="auto", tokens=2048) == (2, 1, 32)
+    assert chosen("resca", ulysses="auto", tokens=2048) == (1, 1, 64)
     assert chosen("auto", ulysses="auto", tokens=2048) == (8, 1, 8)
     assert chosen("resca", ulysses=8, tokens=2048) == (8, 1, 8)
     # What the most restrictive of several methods leaves.
     assert chosen("full resca", ulysses="auto", ring="auto") == chosen("resca full", ulysses="auto", ring="auto")
     assert chosen("full resca", ulysses="auto", ring="auto") == (8, 1, 8)
-    assert chosen("auto resca", ulysses="auto", tokens=2048) == (2, 1, 32)
+    assert chosen("auto resca", ulysses="auto", tokens=2048) == (1, 1, 64)
     assert chosen(cfg="auto", ulysses="auto", ring="auto", num_passes=2) == (8, 1, 8)
     assert chosen(cfg="auto", ulysses="auto", ring="auto") == (8, 2, 8)
     assert chosen(cfg="auto", ulysses="auto", gangs=4, num_passes=2) == (2, 1, 8)

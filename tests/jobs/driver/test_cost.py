@@ -65,8 +65,8 @@ def test_nothing_finished_says_nothing(facts):
 
 def test_on_gpus_passes_of_proxies_take_as_long_on_any_number_of_ranks(facts):
     one = item(steps=50)
-    seven = 7 * facts.blocks * 0.04 / 60
-    for method, on_gpus, fixed in (("resca", True, seven), ("resca", False, 0.0), ("auto", True, 0.0)):
+    passes = 36 * facts.blocks * 0.04 / 60
+    for method, on_gpus, fixed in (("resca", True, passes), ("resca", False, 0.0), ("auto", True, 0.0)):
         finished = {one.id: done(one, 10.0, ranks=2)}
         model = calibrate(loops(facts, method), [one], finished, on_gpus=on_gpus)
         assert model is not None
