@@ -166,6 +166,7 @@ def test_full_velocities_lead_along_full_sampling(rollouts):
 def test_a_rival_spends_its_budget_from_the_first_step_on(rollouts, name):
     method = RIVALS[name](rollouts, 2)
     assert method.name == f"{name}-2"
+    assert isinstance(method.schedule, Places)
     assert method.schedule.steps == STEPS and sum(method.dense_plan(STEPS)) == 2
     assert method.schedule.dense[0] == 0
     assert all(latents.isfinite().all() for latents in rollouts.judge.sample(method))
