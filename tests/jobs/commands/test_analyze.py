@@ -29,7 +29,8 @@ def analysis(tmp_path_factory):
     directory = tmp_path_factory.mktemp("analysis")
     model = save_tiny_pipeline(directory / "model")
     (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
-    size = [str(word) for name, value in {**SIZE, "width": 64}.items() for word in (f"--{name.replace('_', '-')}", value)]
+    larger = {**SIZE, "width": 64}
+    size = [str(word) for name, value in larger.items() for word in (f"--{name.replace('_', '-')}", value)]
     given = ["--out", directory / "out", "--prompts", directory / "prompts.txt", "--model", model]
     assert main(["analyze", *map(str, given), "--only", ",".join(NAMES), "--steps", "20", *size]) == 0
     return directory / "out"
