@@ -20,6 +20,7 @@ from jobs.errors import BadInput
 from jobs.measure.contest import Contest
 from jobs.measure.held_out import HeldOut, auto_at
 from jobs.measure.judge import Judge, calibration_items
+from jobs.measure.places import Steps
 from jobs.measure.rivals.registry import RIVALS
 from jobs.measure.rollout import Rollouts
 from jobs.measure.search import MOST_PER_DENSE_STEP, Candidate, Search
@@ -80,6 +81,7 @@ class Tuning:
 
     def __init__(self, search: Search, judge: Judge, held: HeldOut, console: Console, *, even: bool) -> None:
         self.search, self.judge, self.held, self.console, self.is_even = search, judge, held, console, even
+        self.found: dict[int, Steps] = {}
 
     def at(self, budget: int) -> Recipe:
         """The best method with `budget` dense steps, on held-out prompts never worse than `auto`."""
@@ -96,8 +98,11 @@ class Tuning:
 
     def reaching(self, target_db: float) -> Recipe:
         """The one with the fewest dense steps whose held-out videos reach `target_db` on average."""
-        number = self.search.fewest(self._latents_for(target_db))
-        method = self.at(max(2, number))
+        enough_db = self._latents_for(target_db)
+        number = max(2, self.search.fewest(enough_db))  # at even distances; found ones may need fewer
+        while number > 2 and statistics.mean(self.search.unseen_db(self._places(number - 1))) >= enough_db:
+            number -= 1
+        method = self.at(number)
         while statistics.mean(self.held.video_db(method)) < target_db and self.num_dense(method) < self.search.steps:
             method = self.at(self.num_dense(method) + 1)
         return method
@@ -123,10 +128,14 @@ class Tuning:
         self._say(f"weights fitted to {number} prompts instead of {number // 2} gain {gain:.2f} dB: {verdict}")
 
     def _candidates(self, budget: int) -> Iterator[Candidate]:
-        even = self.search.even(budget)
-        places = even if self.is_even else self.search.at(budget)
-        for each in dict.fromkeys((places, even)):
-            yield self.search.fitted(each)
+        for places in dict.fromkeys((self._places(budget), self.search.even(budget))):
+            yield self.search.fitted(places)
+
+    def _places(self, budget: int) -> Steps:
+        """Where so many dense steps stand best."""
+        if budget not in self.found:
+            self.found[budget] = self.search.even(budget) if self.is_even else self.search.at(budget)
+        return self.found[budget]
 
     def _latents_for(self, target_db: float) -> float:
         """The fidelity of latents that goes with one of videos, by what both are with a typical number of steps."""
