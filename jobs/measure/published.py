@@ -23,6 +23,8 @@ PUBLISHED = {
 NOTES = {
     ("flux", "fora"): "FORA's figure is met by 17 dense steps and 33 that compute the attention's output projection in "
     "the 19 double-stream blocks, 1.68 TFLOPs each; here these outputs are cached after the projection.",
+    ("flux", "resca"): "ResCa's figure, given for N = 7, is that of 9 dense steps: the first 3, as in TaylorSeer's "
+    "code, and then each seventh (in a recipe file: schedule: {kind: interval, every: 7, first: 3}; 680.2).",
     ("flux", "toca"): "ToCa's figure, given for N = 4, is that of 3 dense steps and then an interval of 5.",
     (
         "flux",
