@@ -185,13 +185,13 @@ class Engine:
         return self.generation
 
     def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
-        self._begun()
-        adapter, are_patches = attachment.adapter, hidden_states.ndim == 3
+        generation, adapter, are_patches = self._begun(), attachment.adapter, hidden_states.ndim == 3
         is_whole = not are_patches and self._is_whole(adapter.grid(hidden_states))
         if self.group.num_parts > 1 and (is_whole or self.batched > 1):
             raise ValueError("guidance in parallel needs calls of one pass each, on a rank's own tokens")
         patches = hidden_states if are_patches else adapter.unfold(hidden_states)
-        velocity = self._velocity(attachment, self.group.shard(patches) if is_whole else patches, inputs)
+        own = self.group.shard(patches) if is_whole else patches
+        velocity = self._velocity(generation, attachment, own, inputs)
         if is_whole:
             return adapter.fold(self.group.gather(velocity), self.grid)
         answer = velocity if are_patches else column(adapter, velocity)
@@ -205,12 +205,12 @@ class Engine:
         """
         return grid == self.grid and (grid[1:] != (1, 1) or self.group.sequence_size > 1)
 
-    def _velocity(self, attachment: Attachment, patches: Tensor, inputs: Inputs) -> Tensor:
+    def _velocity(self, generation: Generation, attachment: Attachment, patches: Tensor, inputs: Inputs) -> Tensor:
         """Of each pass that a call holds `[B, N, P]`.
 
         A batch whose passes keep nothing for later stays together: apart, its sums would round in another way.
         """
-        generation, number, name = self._begun(), self.attachments.index(attachment), attachment.pass_name
+        number, name = self.attachments.index(attachment), attachment.pass_name
         keeps_nothing = not self.recipe.schedule.has_sparse_steps
         if self.batched == 1 or (keeps_nothing and is_even(inputs)):
             return generation.advance(number, name, patches, inputs)

@@ -32,14 +32,18 @@ class Stage:
     """The sparse steps after one dense step, for which proxies were chosen there."""
 
     medoids: Tensor  # of each shard, places in it [S, K / S]
-    index: Tensor  # the proxies among the local tokens [K]
     bias: Tensor  # added to their attention logits [K + 1, keys]
     text: Tensor  # what they need of it [1, L, D]
     simulation: ProxySimulation
     num_sparse: int = 0
 
+    @property
+    def index(self) -> Tensor:
+        """The proxies among the local tokens `[K]`."""
+        return self.simulation.index
+
     def state_dict(self) -> StateDict:
-        own = {"medoids": self.medoids, "index": self.index, "bias": self.bias, "text": self.text}
+        own = {"medoids": self.medoids, "bias": self.bias, "text": self.text}
         return {**own, "simulation": self.simulation.state_dict(), "num_sparse": self.num_sparse}
 
     @classmethod
@@ -84,7 +88,12 @@ class Proxies:
         self.context.record(*image[1:], *text[1:])
 
     def fit_gain(self, simulation: ProxySimulation, time: float, truth: Tensor) -> None:
-        """At a dense step: what gain would have brought the extrapolation nearest to the truth `[B, N, C]`?"""
+        """At a dense step: what gain would have brought the extrapolation nearest to the truth `[B, N, C]`?
+
+        Nothing is done, and nothing exchanged, where the gain is given.
+        """
+        if self.predictor.gain is not None:
+            return
         error = (truth - self.feature.taylor.predict(time)).float()
         correction = simulation.correction(time).float()
         products = torch.stack([(error * correction).sum(), correction.square().sum()])
@@ -117,7 +126,7 @@ class Proxies:
             self.feature.taylor.derivatives, time, index, self._proxy_of(clusters), self.gain, implicit
         )
         text = self.adapter.text_for_some(text)
-        self.stage = Stage(medoids=medoids, index=index, bias=bias, text=text, simulation=simulation)
+        self.stage = Stage(medoids=medoids, bias=bias, text=text, simulation=simulation)
 
     def advance(self, stage: Stage, step: Step) -> Tensor:
         """A sparse step: the simulated value of every local token `[B, N, C]`."""

@@ -128,11 +128,9 @@ class ProxySimulation:
         span, before = time - self.time, self.proxy
         self.proxy = differentiate(truth, before, span, len(before) - 1)
         residuals = [old + new - last for old, new, last in zip(self.change, self.proxy, before, strict=True)][1:]
-        explicit = self._moved_by(time)
-        self.change = [self.change[0], *residuals]
-        if len(before) == 1:
-            self.change = [truth - self.start[0][:, self.index]]
-        else:
-            self.change[0] = self._moved_by(time) if self.implicit else explicit
+        if self.implicit:
+            self.change = [self.change[0], *residuals]
+        moved = self._moved_by(time) if residuals else truth - self.start[0][:, self.index]
+        self.change = [moved, *residuals]
         self.moved = [sum(pair) for pair in zip(self.moved, self._factors(time), strict=True)]
         self.time, self.deviates = time, True

@@ -41,9 +41,21 @@ class InputChange(ScheduleSettings):
 
 
 class RunningTotal:
-    """What has been added up since the last dense step."""
+    """Changes that are added up since the last dense step, until they reach a threshold; the last step is dense."""
 
-    total = 0.0
+    def __init__(self, num_steps: int, threshold: float) -> None:
+        self.num_steps, self.threshold, self.total = num_steps, threshold, 0.0
+
+    def reaches(self, change: float, step: int, *, first: int) -> bool:
+        """Whether a step is dense, as the `first` ones are, that adds so much."""
+        self.total += change
+        if step < first or step == self.num_steps - 1 or self.total >= self.threshold:
+            self.total = 0.0
+            return True
+        return False
+
+    def may_be_sparse_after(self, step: int) -> bool:
+        return step < self.num_steps - 2
 
     def state_dict(self) -> StateDict:
         return {"total": self.total}
@@ -56,21 +68,15 @@ class InputChangeClock(RunningTotal):
     """TeaCache's running sum."""
 
     def __init__(self, schedule: InputChange, num_steps: int) -> None:
-        self.schedule, self.num_steps = schedule.fitted(None), num_steps
+        super().__init__(num_steps, schedule.threshold)
+        self.schedule = schedule.fitted(None)
 
     def is_dense(self, step: int, signals: Signals) -> bool:
         now = signals.input_change()
         if now is None:
             return step % self.schedule.typical == 0
-        for power, factor in enumerate(reversed(self.schedule.rescale or ())):
-            self.total += factor * now**power
-        if step in (0, self.num_steps - 1) or self.total >= self.schedule.threshold:
-            self.total = 0.0
-            return True
-        return False
-
-    def may_be_sparse_after(self, step: int) -> bool:
-        return step < self.num_steps - 2
+        rescaled = sum(factor * now**power for power, factor in enumerate(reversed(self.schedule.rescale or ())))
+        return self.reaches(rescaled, step, first=1)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -105,17 +111,11 @@ class OutputChangeClock(RunningTotal):
     """EasyCache's running sum."""
 
     def __init__(self, schedule: OutputChange, num_steps: int) -> None:
-        self.schedule, self.num_steps = schedule, num_steps
+        super().__init__(num_steps, schedule.threshold)
+        self.schedule = schedule
 
     def is_dense(self, step: int, signals: Signals) -> bool:
         change, since = signals.output_change(), step - (self.schedule.first - 1)
         if change is None:
             return since <= 0 or since % self.schedule.typical == 0
-        self.total += change
-        if since <= 0 or step == self.num_steps - 1 or self.total >= self.schedule.threshold:
-            self.total = 0.0
-            return True
-        return False
-
-    def may_be_sparse_after(self, step: int) -> bool:
-        return step < self.num_steps - 2
+        return self.reaches(change, step, first=self.schedule.first)

@@ -116,16 +116,7 @@ class HunyuanVideoDemo:
 
     @property
     def defaults(self) -> GenerationDefaults:
-        return GenerationDefaults(
-            height=self.design.side,
-            width=self.design.side,
-            num_frames=self.design.num_frames,
-            fps=12,
-            steps=50,
-            guidance=6.0,
-            dtype="float32",
-            prompt_template=TEMPLATE,
-        )
+        return self.design.defaults(guidance=6.0, prompt_template=TEMPLATE)
 
     def build_vae(self) -> AutoencoderKLHunyuanVideo:
         return build_vae()

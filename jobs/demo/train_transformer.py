@@ -46,11 +46,10 @@ def encode_videos(
 ) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
-    size = {"num_frames": design.num_frames, "height": design.side, "width": design.side}
     vae = copy.deepcopy(vae)
     nn.Module.to(vae, torch.bfloat16)  # diffusers wraps `to` such that type checkers take it for a function
     for index, scene in enumerate(scenes):
-        video = draw(scene, seed + index, **size, panning=panning).permute(3, 0, 1, 2)[None] * 2 - 1
+        video = draw(scene, seed + index, **design.size, panning=panning).permute(3, 0, 1, 2)[None] * 2 - 1
         latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())
         if index % 200 == 0:
             print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)

@@ -5,7 +5,7 @@ Legend: B batch, C latent channels, F H W latent frames, height and width.
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, DiffusionPipeline, ModelMixin
 from torch import Tensor
@@ -43,6 +43,15 @@ class Design:
         """The part of a head's width that turns with the place along (time, height, width)."""
         third = 2 * (self.head_width // 6)
         return self.head_width - 2 * third, third, third
+
+    @property
+    def size(self) -> dict[str, int]:
+        """Of a video."""
+        return {"height": self.side, "width": self.side, "num_frames": self.num_frames}
+
+    def defaults(self, **own: Any) -> GenerationDefaults:
+        """What its videos are like; `own` are those of one model."""
+        return GenerationDefaults(**self.size, fps=12, steps=50, dtype="float32", **own)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -80,17 +80,8 @@ class WanDemo:
 
     @property
     def defaults(self) -> GenerationDefaults:
-        return GenerationDefaults(
-            height=self.design.side,
-            width=self.design.side,
-            num_frames=self.design.num_frames,
-            fps=12,
-            steps=50,
-            guidance=2.0,
-            negative_prompt="",
-            dtype="float32",
-            prompt_template={"max_sequence_length": TEXT_TOKENS},
-        )
+        template = {"max_sequence_length": TEXT_TOKENS}
+        return self.design.defaults(guidance=2.0, negative_prompt="", prompt_template=template)
 
     def build_vae(self) -> AutoencoderKLWan:
         return build_vae()

@@ -15,8 +15,8 @@ from jobs.request.checks import check_numbers, check_sizes, defaults_for
 from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
-from jobs.request.recipes import methods_of, recipe_file, resolve_method
-from jobs.request.tuned import circumstances, compare, read_tuned
+from jobs.request.recipes import methods_of, read_tuned, recipe_file, resolve_method
+from jobs.request.tuned import circumstances, compare
 from jobs.store.items import FP8, BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
 from jobs.store.open import open_storage

@@ -17,14 +17,13 @@ class HeldOut:
 
     def __init__(self, judge: Judge) -> None:
         self.judge = judge
-        self.known: dict[str, list[float]] = {}
+        self.known: dict[Recipe, list[float]] = {}
 
     def video_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's video."""
-        key = repr(method)
-        if key not in self.known:
-            self.known[key] = self.judge.video_db(method)
-        return self.known[key]
+        if method not in self.known:
+            self.known[method] = self.judge.video_db(method)
+        return self.known[method]
 
     def promise(self, method: Recipe) -> Promise:
         """What can be expected of other prompts."""

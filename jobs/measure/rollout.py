@@ -86,7 +86,7 @@ class Rollouts:
 
     def _velocities(self, places: Steps, latents: list[Tensor], crossed: bool) -> list[Tensor]:
         """What the model says at the last of these places, to which the ones before it have led."""
-        road = (crossed, places)
+        road = (crossed and places != (0,), places)  # all begin in the same noise
         if road not in self.known:
             pairs = zip(self.numbers, latents, strict=True)
             self.known[road] = [self._velocity(number, now, places[-1]) for number, now in pairs]

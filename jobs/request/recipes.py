@@ -1,6 +1,7 @@
 """Methods by name or from a file, with what the command line says on top."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from types import MappingProxyType
 
@@ -11,7 +12,7 @@ from caching.recipe.recipe import Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
 from jobs.request.prompts import Item
-from jobs.request.tuned import BLOCK
+from jobs.request.tuned import BLOCK, Tuned
 from jobs.store.documents import first_problem
 
 SUFFIXES = (".yaml", ".yml", ".json")
@@ -85,15 +86,29 @@ def read_recipe(path: Path) -> Recipe:
 
     What `resca tune` says of it there, beside it, is no part of it.
     """
-    try:
+    with _reading(path):
         said = yaml.safe_load(path.read_text(encoding="utf-8"))
         if isinstance(said, dict):
             said.pop(BLOCK, None)
         return TypeAdapter(Recipe).validate_python(said)
+
+
+def read_tuned(path: Path) -> Tuned | None:
+    """What a recipe file says of its recipe; None if it says nothing. Raises BadInput."""
+    with _reading(path, f"{BLOCK}."):
+        said = yaml.safe_load(path.read_text(encoding="utf-8"))
+        return Tuned.model_validate(said[BLOCK]) if isinstance(said, dict) and said.get(BLOCK) else None
+
+
+@contextmanager
+def _reading(path: Path, within: str = "") -> Iterator[None]:
+    """Raises BadInput for what goes wrong in the block; `within` says which part of the file is read."""
+    try:
+        yield
     except OSError as error:
         raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
     except ValidationError as error:
-        raise BadInput(f"the recipe {path}: {first_problem(error)}") from error
+        raise BadInput(f"the recipe {path}: {within}{first_problem(error)}") from error
     except RecursionError as error:
         raise BadInput(f"the recipe {path} is nested too deeply") from error
     except (yaml.YAMLError, ValueError) as error:  # Not UTF-8, or a date or number that there is not.

@@ -1,18 +1,15 @@
 """What a plan of `resca tune` says of itself: what it was made for, and how near to full sampling it comes there."""
 
 from collections.abc import Iterable, Mapping
-from pathlib import Path
 from typing import Any
 
-import yaml
-from pydantic import BaseModel, ConfigDict, ValidationError
+from pydantic import BaseModel, ConfigDict
 
 from jobs.errors import BadInput
 from jobs.models.directory import read_json
 from jobs.models.facts import ModelFacts
 from jobs.models.family import GUIDES
 from jobs.request.prompts import Item
-from jobs.store.documents import first_problem
 
 BLOCK = "tuned"  # of the recipe file, beside the recipe
 SCHEDULER = "scheduler/scheduler_config.json"
@@ -78,17 +75,6 @@ def circumstances(facts: ModelFacts, items: Iterable[Item], guides: Mapping[str,
         guides={name: guides[name] for name in GUIDES},
         dtype=facts.dtype if dtype == "auto" else dtype,
     )
-
-
-def read_tuned(path: Path) -> Tuned | None:
-    """What a recipe file says of it; None if it says nothing. Raises BadInput."""
-    try:
-        said = yaml.safe_load(path.read_text(encoding="utf-8"))
-        return Tuned.model_validate(said[BLOCK]) if isinstance(said, dict) and said.get(BLOCK) else None
-    except OSError as error:
-        raise BadInput(f"cannot read the recipe {path}: {error.strerror}") from error
-    except ValidationError as error:
-        raise BadInput(f"the recipe {path}: {BLOCK}.{first_problem(error)}") from error
 
 
 def compare(tuned: Tuned, name: str, now: Circumstances) -> str | None:

@@ -96,12 +96,9 @@ def test_gain_0_ignores_the_proxies(order, implicit):
     assert torch.equal(simulated[:, 1:], truth)
 
 
-@pytest.mark.parametrize("gain", [0.3, 1.0])
 @pytest.mark.parametrize("implicit", [True, False])
-@pytest.mark.parametrize("order", [0, 1, 2])
+@pytest.mark.parametrize(("order", "gain"), [(0, 0.3), (0, 1.0), (1, 0.3), (1, 1.0), (2, 1.0)])
 def test_a_proxy_keeps_its_true_value(order, implicit, gain):
-    if order == 2 and gain != 1:
-        pytest.skip("order 2 needs gain 1")
     derivatives = [torch.randn(1, 5, 3) for _ in range(order + 1)]
     places = torch.tensor([4, 2])
     simulation = ProxySimulation.begin(derivatives, 1.0, places, torch.tensor([1, 0, 1, 0, 0]), gain, implicit)

@@ -7,8 +7,7 @@ import pytest
 from caching.recipe.schedule import Places
 from jobs.__main__ import main
 from jobs.options.shared import MethodOptions
-from jobs.request.recipes import resolve_method
-from jobs.request.tuned import read_tuned
+from jobs.request.recipes import read_tuned, resolve_method
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)

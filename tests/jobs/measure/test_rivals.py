@@ -10,20 +10,13 @@ from caching.predict.multistep import Evidence, combine
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import REUSE, Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.places import spread
 from jobs.measure.rivals.budcache import anneal, budcache
 from jobs.measure.rivals.dpcache import cheapest_path, stage_costs
 from jobs.measure.rivals.l2p import l2p, teacher_forced
 from jobs.measure.rivals.registry import RIVALS
 from jobs.measure.rollout import Rollouts
-from jobs.models.facts import read_facts
-from jobs.options.measure import TuneOptions
-from jobs.options.shared import VideoOptions
-from tests.jobs import tiny_wan
-from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
-from tests.jobs.tiny_wan import save_tiny_wan
+from tests.jobs.measure.tiny_judge import KINDS, make_judge
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 8
@@ -139,16 +132,10 @@ def test_annealing_leaves_a_schedule_without_others_as_it_is():
         assert anneal(places, steps, lambda _: 1.0, max_scores=4) == (places, 1.0)
 
 
-@pytest.fixture(scope="module", params=["hunyuan_video", "wan"])
+@pytest.fixture(scope="module", params=KINDS)
 def rollouts(request, tmp_path_factory):
     """Of a model of one pass with Euler's steps, and of one of two with UniPC's."""
-    directory = tmp_path_factory.mktemp("model")
-    save, size = {"hunyuan_video": (save_tiny_pipeline, SIZE), "wan": (save_tiny_wan, tiny_wan.SIZE)}[request.param]
-    facts = read_facts(str(save(directory / "model")))
-    (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
-    video = VideoOptions(steps=STEPS, **size)
-    options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
-    return Rollouts(Judge(Contest(facts, video), calibration_items(options, facts, 2)))
+    return Rollouts(make_judge(request.param, tmp_path_factory.mktemp("model"), steps=STEPS))
 
 
 def test_full_velocities_lead_along_full_sampling(rollouts):

@@ -6,31 +6,18 @@ import torch
 from caching.predict.multistep import Evidence
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.places import spread
 from jobs.measure.rollout import Rollouts
-from jobs.models.facts import read_facts
-from jobs.options.measure import TuneOptions
-from jobs.options.shared import VideoOptions
-from tests.jobs import tiny_wan
-from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
-from tests.jobs.tiny_wan import save_tiny_wan
+from tests.jobs.measure.tiny_judge import KINDS, make_judge
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 10
 
 
-@pytest.fixture(scope="module", params=["hunyuan_video", "wan"])
+@pytest.fixture(scope="module", params=KINDS)
 def judge(request, tmp_path_factory):
     """Of a model of one pass with Euler's steps, and of one of two with UniPC's."""
-    directory = tmp_path_factory.mktemp("model")
-    save, size = {"hunyuan_video": (save_tiny_pipeline, SIZE), "wan": (save_tiny_wan, tiny_wan.SIZE)}[request.param]
-    facts = read_facts(str(save(directory / "model")))
-    (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
-    video = VideoOptions(steps=STEPS, **size)
-    options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
-    return Judge(Contest(facts, video), calibration_items(options, facts, 2))
+    return make_judge(request.param, tmp_path_factory.mktemp("model"), steps=STEPS)
 
 
 def test_with_all_steps_dense_it_ends_where_full_sampling_does(judge):

@@ -9,8 +9,8 @@ from jobs.options.shared import VideoOptions
 from jobs.request.checks import defaults_for
 from jobs.request.guidance import guides_for
 from jobs.request.prompts import read_items
-from jobs.request.recipes import read_recipe
-from jobs.request.tuned import BLOCK, Circumstances, Promise, Tuned, circumstances, compare, read_tuned
+from jobs.request.recipes import read_recipe, read_tuned
+from jobs.request.tuned import BLOCK, Circumstances, Promise, Tuned, circumstances, compare
 
 PROMISE = Promise(prompts=16, mean_db=50.0, give_or_take_db=1.0, tenth_db=46.0, worst_db=44.0)
 

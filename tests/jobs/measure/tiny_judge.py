@@ -1,0 +1,24 @@
+"""Full samplings of two prompts by a tiny pipeline."""
+
+from pathlib import Path
+
+from jobs.measure.contest import Contest
+from jobs.measure.judge import Judge, calibration_items
+from jobs.models.facts import read_facts
+from jobs.options.measure import TuneOptions
+from jobs.options.shared import VideoOptions
+from tests.jobs import tiny_wan
+from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
+
+# A model of one pass with Euler's steps, and one of two with UniPC's.
+KINDS = {"hunyuan_video": (save_tiny_pipeline, SIZE), "wan": (save_tiny_wan, tiny_wan.SIZE)}
+
+
+def make_judge(kind: str, directory: Path, *, steps: int) -> Judge:
+    save, size = KINDS[kind]
+    facts = read_facts(str(save(directory / "model")))
+    (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
+    video = VideoOptions(steps=steps, **size)
+    options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
+    return Judge(Contest(facts, video), calibration_items(options, facts, 2))
