@@ -19,38 +19,61 @@ class Backlog(Generic[Item, Result]):
 
     The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
     those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
+
+    Gangs stay at one that `may_grow` until it is closed: until then jobs can be added.
     """
 
-    def __init__(self, jobs: Iterable[Job[Item]]):
-        ordered = sorted(jobs, key=lambda job: (-job.cost, job.index))
+    def __init__(self, jobs: Iterable[Job[Item]] = (), *, may_grow: bool = False):
         self._fresh: dict[Hashable, deque[Job[Item]]] = defaultdict(deque)
-        for job in ordered:
-            self._fresh[job.shape].append(job)
         self._again: list[Job[Item]] = []
-        self._open = {job.index: job for job in ordered}
+        self._open: dict[int, Job[Item]] = {}
         self._outcomes: dict[int, Outcome[Item, Result]] = {}
         self._changed = threading.Condition()
+        self._may_grow = may_grow
+        self.add(jobs)
 
     def __len__(self) -> int:
         """How many items have no outcome yet."""
         return len(self._open)
 
-    def has_waiting(self) -> bool:
-        """Whether there is an item that no gang has, also one whose backoff is not over; else all are being run."""
+    @property
+    def is_over(self) -> bool:
+        """Whether every item has its outcome, and none will be added."""
+        return not self._open and not self._may_grow
+
+    def add(self, jobs: Iterable[Job[Item]]) -> None:
+        """Jobs with indices of their own."""
         with self._changed:
-            return bool(self._again or self._fresh)
+            for job in jobs:
+                self._fresh[job.shape].append(job)
+                self._open[job.index] = job
+            for shape, waiting in self._fresh.items():
+                self._fresh[shape] = deque(sorted(waiting, key=_order))
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Nothing will be added any more."""
+        with self._changed:
+            self._may_grow = False
+            self._changed.notify_all()
+
+    @property
+    def is_running_out(self) -> bool:
+        """Whether gangs are running all that is left, and none will be added."""
+        with self._changed:
+            return not (self._again or self._fresh or self._may_grow)
 
     def is_worth_staying(self, stop: threading.Event, wake: Callable[[], bool] = lambda: False) -> bool:
-        """True when an item waits, or `wake` says so; False when every item has its outcome. Until then, blocks.
+        """True when an item waits, or `wake` says so; False when the backlog is over. Until then, blocks.
 
         An item that another gang is running may yet come back. Raises Stopped when the flag is set.
         """
         with self._changed:
-            while self._open and not self._next() and not wake():
+            while not self.is_over and not self._next() and not wake():
                 check_stop(stop)
                 self._changed.wait(TICK_S)
             check_stop(stop)
-            return bool(self._open)
+            return not self.is_over
 
     def take(self, shape: Hashable = None) -> Job[Item] | None:
         """The next job, its attempt counted, if possible of this shape; None if another gang was quicker."""
@@ -81,9 +104,11 @@ class Backlog(Generic[Item, Result]):
             self.finish(job, Outcome.of_failure(job, error, was_left=True))
         return jobs
 
-    def outcomes(self) -> list[Outcome[Item, Result]]:
-        """One for each item, in the order of the items."""
-        return [self._outcomes[index] for index in sorted(self._outcomes)]
+    def take_outcomes(self) -> list[Outcome[Item, Result]]:
+        """One for each item that has one and was not taken before, in the order of the items."""
+        with self._changed:
+            taken, self._outcomes = self._outcomes, {}
+        return [taken[index] for index in sorted(taken)]
 
     def _next(self, shape: Hashable = None) -> Job[Item] | None:
         now = time.monotonic()
@@ -92,7 +117,7 @@ class Backlog(Generic[Item, Result]):
             return due
         if shape is not None and shape in self._fresh:
             return self._fresh[shape][0]
-        return min((jobs[0] for jobs in self._fresh.values()), key=lambda job: (-job.cost, job.index))
+        return min((jobs[0] for jobs in self._fresh.values()), key=_order)
 
     def _remove(self, job: Job[Item]) -> None:
         if job in self._again:
@@ -102,3 +127,7 @@ class Backlog(Generic[Item, Result]):
         jobs.popleft()
         if not jobs:
             del self._fresh[job.shape]
+
+
+def _order(job: Job[Item]) -> tuple[float, int]:
+    return -job.cost, job.index

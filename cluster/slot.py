@@ -110,7 +110,7 @@ class Slot(Generic[Item, Result]):
     def _is_superfluous(self) -> bool:
         """Whether the gang waits in vain: what comes back of what others run, they can run again themselves."""
         idle_s = time.monotonic() - self._last_busy_s
-        return self._gang is not None and idle_s > LONGEST_IDLE_S and not self._backlog.has_waiting()
+        return self._gang is not None and idle_s > LONGEST_IDLE_S and self._backlog.is_running_out
 
     def _must_move(self) -> bool:
         """Whether a node of the gang is about to leave; there it finishes what it runs, but begins nothing."""
@@ -154,7 +154,7 @@ class Slot(Generic[Item, Result]):
 
     def _check_needed(self) -> None:
         """Raises NoPlace if every item has its outcome by now."""
-        if not len(self._backlog):
+        if self._backlog.is_over:
             raise NoPlace
 
     def _wait_for_place(self, seconds: float) -> None:

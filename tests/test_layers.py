@@ -25,7 +25,8 @@ ROOMS = {
     ],
     "jobs": [
         *("errors", "machine", "store", "console", "models", "options", "request", "rank", "demo", "doctor"),
-        *("driver.gallery", "driver", "measure", "measure.gpu", "measure.analysis", "commands", "__main__"),
+        *("driver.gallery", "driver", "measure", "measure.sampling", "measure.tune", "measure.gpu", "measure.analysis"),
+        *("commands", "__main__"),
     ],
 }
 FREE_OF_TORCH = ("recipe", "state_dict")

@@ -2,7 +2,7 @@
 
 from jobs.console import make_console
 from jobs.errors import DONE
-from jobs.measure.tuning import tune
+from jobs.measure.tune.tuning import tune
 from jobs.options.measure import TuneOptions
 
 

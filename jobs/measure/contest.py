@@ -49,8 +49,8 @@ class Contest:
     """The contestants, taking turns on one loaded pipeline, and with `fp8` on a second one with weights in 8 bits."""
 
     def __init__(self, facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> None:
-        self.renderer = _renderer(facts, video)
-        self.in_fp8 = _renderer(facts, video, fp8=True) if fp8 else self.renderer
+        self.renderer = load_renderer(facts, video)
+        self.in_fp8 = load_renderer(facts, video, fp8=True) if fp8 else self.renderer
         self.guides = guides_for(facts, video)
 
     def renderer_of(self, tally: Tally) -> Renderer:
@@ -102,7 +102,8 @@ class Contest:
         return {fp8: self.encode(item, renderer) for fp8, renderer in renderers.items()}
 
 
-def _renderer(facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> Renderer:
+def load_renderer(facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) -> Renderer:
+    """The model in this process alone, on a GPU if there is one."""
     device = "cuda" if torch.cuda.is_available() else "cpu"
     if device == "cpu":
         keep_freed_memory()

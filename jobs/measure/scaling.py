@@ -14,7 +14,7 @@ from rich.console import Console
 
 from cluster.batch import run_batch
 from cluster.events import Event
-from cluster.placement import GangSpec, living_nodes, shortfall
+from cluster.placement import GangSpec
 from cluster.ranks import RankContext
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import make_plan
@@ -25,7 +25,7 @@ from jobs.options.batch import RenderOptions
 from jobs.options.measure import ScalingOptions
 from jobs.rank.workload import RenderWorkload
 from jobs.request.checks import MOST_MEASURED, check_count
-from jobs.request.gangs import smallest_spec
+from jobs.request.gangs import spec_of
 from jobs.store.files import check_writable
 from jobs.store.logs import logging_to
 from parallel.layout import Layout
@@ -101,7 +101,7 @@ def compare_layouts(options: ScalingOptions, console: Console) -> list[Row]:
         _check(options, times)
     check_writable(options.out, "the directory of --out")
     with logging_to(options.out / "scaling.jsonl"), running_ray(options.address):  # what ranks fail with
-        specs = [_spec(times.layout) for times in measured]
+        specs = [spec_of(times.layout) for times in measured]
         for number in range(options.rounds):
             for times, spec in zip(measured, specs, strict=True):
                 _play(options, times, spec)
@@ -176,12 +176,3 @@ def _render_options(options: ScalingOptions, layout: Layout, out: Path) -> Rende
         ring=layout.ring,
         limit=options.num + 1,
     )
-
-
-def _spec(layout: Layout) -> GangSpec:
-    """The same for each rank, whatever their number. Raises BadInput if the cluster has too little."""
-    nodes = living_nodes()
-    spec = smallest_spec(layout, nodes)
-    if missing := shortfall(spec, 1, nodes):
-        raise BadInput(missing)
-    return spec

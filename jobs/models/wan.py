@@ -182,7 +182,12 @@ class Wan:
         if self.levels_by_token(dict(pipeline.config)):
             timestep = timestep.repeat(1, adapter_for(transformer).unfold(latents).shape[1])
         velocities = [
-            transformer(latents, timestep, text.tokens.to(transformer.dtype), return_dict=False)[0].float()
+            transformer(
+                hidden_states=latents,
+                timestep=timestep,
+                encoder_hidden_states=text.tokens.to(transformer.dtype),
+                return_dict=False,
+            )[0].float()
             for text in prompt.texts
         ]
         return guided(velocities, sampling.guidance if is_first else sampling.guidance_2 or sampling.guidance)

@@ -138,6 +138,31 @@ class MemoryOptions(ComparedOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
+class GangOptions:
+    """Who samples: this process, or gangs on Ray where any of these is given."""
+
+    gangs: Count = None
+    """Prompts that are sampled at the same time, each by a gang on Ray."""
+    cfg: Literal[1, 2] = 1
+    """Parts of a gang's ranks, each for one of the two passes of guidance."""
+    ulysses: int = 1
+    """Ranks that split the attention heads, all on one node."""
+    ring: int = 1
+    """Groups of such ranks that pass keys and values around."""
+    shard_weights: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Split the weights of transformer and text encoders over a gang's ranks."""
+    offload: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep text encoders and VAE in pinned host memory while they are not used."""
+    address: Text = None
+    """Ray cluster to attach to; with gangs by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+
+    @property
+    def is_asked(self) -> bool:
+        """Whether Ray is."""
+        return self != GangOptions()
+
+
+@dataclass(frozen=True, kw_only=True)
 class TuneOptions:
     """Search, by measuring, for the dense steps that reach a fidelity, and write them as a recipe."""
 
@@ -160,6 +185,7 @@ class TuneOptions:
     to compare with, and take --budget-dense."""
     model: str = "demo"
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    on: tyro.conf.OmitArgPrefixes[GangOptions] = field(default_factory=GangOptions)
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 

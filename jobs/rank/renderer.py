@@ -117,13 +117,15 @@ class Renderer:
         sampling: Sampling,
         on_progress: Callable[[float], None] | None = None,
         checkpoints: Checkpoints | None = None,
+        *,
+        on_tokens: Callable[[Tensor], None] | None = None,
     ) -> Tensor:
         """Sample final latents `[1, C, F, H, W]` in float32; the same on every rank.
 
         The pipeline's own loop runs on this rank's tokens: between the noise and the end no latents are gathered.
-        `on_progress` is told the finished part of the loop, 0 to 1, after each step. `checkpoints` are written on the
-        way, and gone on from if there is one. BadInput if what the scheduler keeps is not known, or if the latents are
-        not finite.
+        `on_progress` is told the finished part of the loop, 0 to 1, after each step, and `on_tokens` this rank's
+        latents. `checkpoints` are written on the way, and gone on from if there is one. BadInput if what the scheduler
+        keeps is not known, or if the latents are not finite.
         """
         engine, noise = self._engine_in_use(), self.noise(sampling)
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
@@ -133,12 +135,12 @@ class Renderer:
         resumed = checkpoints.resume(engine, self.group) if checkpoints is not None else None
         own, solver = resumed or (column(engine.adapter, self.group.shard(engine.adapter.unfold(noise))), {})
         finite, done = FiniteSteps(), engine.step
-        on_step_end = _step_callback(engine, self.group, finite, on_progress, checkpoints)
+        on_step_end = _step_callback(engine, self.group, finite, on_progress, checkpoints, on_tokens)
         with begun(self.pipeline.scheduler, done, solver), self._in_turns():
             own = self.family.sample(self.pipeline, own, prompt, sampling, steps=steps, on_step_end=on_step_end)
         engine.end()  # decoding needs the memory, and so does the next prompt
         self.group.mark("end")
-        latents = engine.adapter.fold(self.group.gather(engine.adapter.unfold(own)), grid)
+        latents = self._whole(engine, own)
         if not torch.isfinite(latents).all():  # the same on every rank
             step = done + finite.first(self.group) + 1
             raise self._overflow(prompt, f"from step {step} of {steps} on", checkpoints)
@@ -152,28 +154,32 @@ class Renderer:
         check_finite(latents, "the latents are", self.dtype)
         return latents
 
-    @torch.inference_mode()
-    def trajectory(self, prompt: Prompt, sampling: Sampling) -> Tensor:
+    def trajectory(
+        self, prompt: Prompt, sampling: Sampling, on_progress: Callable[[float], None] | None = None
+    ) -> Tensor:
         """Latents before each step of full sampling and at its end `[T + 1, C, F, H, W]`, in host memory."""
-        pipeline, latents = self.release(), [self.noise(sampling)]
-        with _answers_in_float32(self.transformers), self._in_turns():
-            self.family.sample(
-                pipeline,
-                latents[0],
-                prompt,
-                sampling,
-                steps=sampling.steps,
-                on_step_end=lambda _pipeline, _step, _timestep, now: _note(latents, now),
-            )
-        check_finite(latents[-1], "the latents are", self.dtype)
-        return torch.cat([each.cpu() for each in latents])
+        engine, latents = self._use_full(), [self.noise(sampling).cpu()]
+        self.denoise(
+            prompt, sampling, on_progress, on_tokens=lambda own: latents.append(self._whole(engine, own).cpu())
+        )
+        return torch.cat(latents)
 
     @torch.inference_mode()
     def velocity(self, latents: Tensor, level: float, prompt: Prompt, sampling: Sampling) -> Tensor:
-        """What the bare model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
-        pipeline = self.release()
+        """What the model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
+        engine = self._use_full()
+        engine.begin(engine.adapter.grid(latents), [level])
         with self._in_turns():
-            return self.family.velocity(pipeline, latents, level, prompt, sampling)
+            velocity = self.family.velocity(self.pipeline, latents, level, prompt, sampling)
+        engine.end()
+        return velocity
+
+    def _use_full(self) -> Engine:
+        return self.engine if self.engine and self.engine.recipe == RECIPES["full"] else self.use(RECIPES["full"])
+
+    def _whole(self, engine: Engine, own: Tensor) -> Tensor:
+        """All tokens of which each rank has its `own`, as latents `[1, C, F, H, W]`."""
+        return engine.adapter.fold(self.group.gather(engine.adapter.unfold(own)), engine.grid)
 
     def _in_turns(self) -> AbstractContextManager[None]:
         """Several transformers may wait in host memory, each until it is called."""
@@ -272,17 +278,13 @@ def _answers_in_float32(transformers: Sequence[nn.Module]) -> Iterator[None]:
             handle.remove()
 
 
-def _note(seen: list[Tensor], tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    seen.append(tensors["latents"].clone())
-    return {}
-
-
 def _step_callback(
     engine: Engine,
     group: RankGroup,
     finite: FiniteSteps,
     on_progress: Callable[[float], None] | None,
     checkpoints: Checkpoints | None,
+    on_tokens: Callable[[Tensor], None] | None,
 ) -> StepCallback:
     def callback(pipeline: Any, _step: int, _timestep: object, tensors: dict[str, Tensor]) -> dict[str, Tensor]:
         finite.note(tensors["latents"])
@@ -290,6 +292,8 @@ def _step_callback(
             checkpoints.step_done(engine, group, tensors["latents"], state_of(pipeline.scheduler))
         if on_progress is not None:
             on_progress(engine.step / len(engine.times))
+        if on_tokens is not None:
+            on_tokens(tensors["latents"])
         return {}
 
     return callback

@@ -17,7 +17,7 @@ from caching.recipe.recipe import Recipe
 from cluster.ranks import RankContext
 from jobs.errors import BadInput
 from jobs.machine import device_name
-from jobs.models.family import Text
+from jobs.rank.encoding import encode_together
 from jobs.rank.load import load_pipeline
 from jobs.rank.quantise import compile_obstacle
 from jobs.rank.renderer import Prompt, Renderer, Sampling
@@ -186,7 +186,8 @@ class RenderSession:
         clock, checkpoints = Stopwatch(), self.workload.checkpoints(item)
         self._use(self.settings.recipe(item.method))
         with clock.stage("encode"):
-            prompt = self._encode(item)
+            texts = item.prompt, self.renderer.family.negative_prompt(self._sampling(item))
+            prompt = encode_together(self.renderer, *texts, here=self.encodes)
         self.beats += 1
         with clock.stage("denoise"):
             latents = self.renderer.denoise(prompt, self._sampling(item), self._step, checkpoints)
@@ -212,14 +213,6 @@ class RenderSession:
         """Leave the sequence group."""
         self.engine.detach()
         self.group.close()
-
-    def _encode(self, item: RenderItem) -> Prompt:
-        """Encode on the ranks that can; all take the result of rank 0."""
-        self.group.mark("encode")
-        texts = item.prompt, self.renderer.family.negative_prompt(self._sampling(item))
-        prompt = self.renderer.encode(*texts) if self.encodes else None
-        encoded = self.group.broadcast([vars(text) for text in prompt.texts] if prompt else None)
-        return Prompt(**{name: Text(**each) for name, each in zip(("cond", "uncond"), encoded, strict=False)})
 
     def _sidecar(self, item: RenderItem, prompt: Prompt, clock: "Stopwatch", digest: str, num_bytes: int) -> Sidecar:
         flops, flops_full = self.renderer.flops(prompt, self._sampling(item))

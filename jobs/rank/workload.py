@@ -16,6 +16,17 @@ if TYPE_CHECKING:
     from jobs.rank.session import RenderSession
 
 
+def fetch_model(
+    model: str, revision: str | None, variant: str | None, *, with_text: bool, own_code: bool = False
+) -> None:
+    """Download what this node needs of a hub's model and does not have; a directory is there already."""
+    if Path(model_directory(model)).is_dir():
+        return
+    from jobs.rank.load import fetch
+
+    fetch(model, revision=revision, variant=variant, with_text=with_text, own_code=own_code)
+
+
 @dataclass(frozen=True, kw_only=True)
 class RenderWorkload:
     """How each rank builds its session; sent to the workers."""
@@ -37,18 +48,8 @@ class RenderWorkload:
 
     def prepare(self, context: RankContext) -> None:
         """Download what this node needs of a hub's model and does not have; a directory is there already."""
-        settings = self.settings
-        if Path(model_directory(settings.model)).is_dir():
-            return
-        from jobs.rank.load import fetch
-
-        fetch(
-            settings.model,
-            revision=settings.revision,
-            variant=settings.variant,
-            with_text=self.encodes(context),
-            own_code=self.own_code,
-        )
+        settings, with_text = self.settings, self.encodes(context)
+        fetch_model(settings.model, settings.revision, settings.variant, with_text=with_text, own_code=self.own_code)
 
     def checkpoints(self, item: RenderItem) -> "Checkpoints | None":
         """Those of one video, if any are kept; they lie in the output directory."""

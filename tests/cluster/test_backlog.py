@@ -47,10 +47,25 @@ def test_it_is_worth_staying_until_every_item_has_its_outcome():
     assert job is not None
     threading.Timer(0.3, lambda: backlog.finish(job, Outcome(item=0, attempts=1))).start()
     assert not backlog.is_worth_staying(stop)
-    assert len(backlog) == 0 and [outcome.item for outcome in backlog.outcomes()] == [0]
+    assert len(backlog) == 0 and [outcome.item for outcome in backlog.take_outcomes()] == [0]
 
 
 def test_whoever_waits_can_be_woken():
     backlog, stop = Backlog(jobs(1)), threading.Event()
     backlog.take()
     assert backlog.is_worth_staying(stop, wake=lambda: True)
+
+
+def test_one_that_may_grow_is_worth_staying_at_until_it_is_closed():
+    backlog, stop = Backlog(jobs(1), may_grow=True), threading.Event()
+    job = backlog.take()
+    assert job is not None
+    backlog.finish(job, Outcome(item=0, attempts=1))
+    threading.Timer(0.2, lambda: backlog.add([Job(index=1, item=1, cost=1.0), Job(index=2, item=2, cost=5.0)])).start()
+    assert backlog.is_worth_staying(stop) and not backlog.is_running_out
+    assert taken(backlog) == [2, 1]
+    assert [outcome.item for outcome in backlog.take_outcomes()] == [0] and not backlog.take_outcomes()
+    for index in (1, 2):
+        backlog.finish(Job(index=index, item=index), Outcome(item=index, attempts=1))
+    threading.Timer(0.2, backlog.close).start()
+    assert not backlog.is_worth_staying(stop) and backlog.is_over

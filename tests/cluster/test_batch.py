@@ -15,6 +15,7 @@ from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
 from cluster.failure import Budgets, FailureKind
 from cluster.gang import Gang
 from cluster.placement import GangSpec
+from cluster.pool import open_pool
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
 from tests.cluster.toy import (
@@ -94,6 +95,23 @@ def test_gangs_share_one_queue_and_one_gives_its_machines_back_while_others_run_
     assert of_the_other[0] in {event.gang for event in events if event.kind == "gang_closed"}
     assert kinds(events).count("gang_ready") == 2
     assert 0.5 in {event.fraction for event in events if event.kind == "item_progress"}
+
+
+def test_gangs_of_a_pool_stay_between_one_run_and_the_next(tmp_path: Path):
+    events: list[Event] = []
+    with open_pool(spec=SINGLE, gangs=2, workload=ToyWorkload(tmp_path), on_event=events.append) as pool:
+        first = pool.run([{"value": 1}, {"value": 2}, {"value": 3}])
+        second = pool.run([{"value": 4}])
+        assert not pool.run([])
+    assert [outcome.result["total"] for outcome in (*first, *second)] == [1, 2, 3, 4]
+    assert kinds(events).count("gang_ready") == len(list(tmp_path.glob("closed-*"))) <= 2
+    assert "gang_lost" not in kinds(events)
+
+
+def test_a_pool_whose_gangs_cannot_be_started_says_so_of_every_item():
+    with open_pool(spec=SINGLE, gangs=1, workload=BrokenWorkload()) as pool:
+        outcomes = [*pool.run([1, 2]), *pool.run([3])]
+    assert [outcome.failure for outcome in outcomes] == [FailureKind.START] * 3
 
 
 def test_an_item_that_raises_is_tried_once_more_on_a_fresh_gang_and_the_rest_goes_on(

@@ -86,7 +86,7 @@ def test_a_slot_that_leaves_puts_the_job_in_its_hand_back(cluster: Cluster, tmp_
     )  # fmt: skip
     slot.serve()
     assert [event.kind for event in events][-2:] == ["gang_waiting", "gang_closed"]
-    assert backlog.has_waiting() and not slot.has_given_up
+    assert not backlog.is_running_out and not slot.has_given_up
     time.sleep(budgets.wait_s(2))
     job = backlog.take()
     assert job is not None and job.attempts == 3  # two that failed, and this one

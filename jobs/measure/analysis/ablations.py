@@ -56,7 +56,7 @@ def analyse(study: Study) -> Analysis:
     rows: list[Score] = []
     for setting, value, method in variants():
         scores = study.judge.latent_db(method)
-        engine = study.judge.contest.renderer.engine
+        engine = study.model.renderer.engine
         assert engine is not None
         rows.append(
             {

@@ -7,9 +7,9 @@ from rich.console import Console
 from jobs.errors import BadInput
 from jobs.measure.analysis import ablations, errors, latency, residuals, scale, stability, trajectories
 from jobs.measure.analysis.study import Analysis, Study
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
 from jobs.measure.report import write_csv
+from jobs.measure.sampling.executor import LocalExecutor, load_model
+from jobs.measure.sampling.judge import Judge, calibration_items
 from jobs.models.facts import read_facts
 from jobs.options.measure import AnalyzeOptions
 from jobs.store.files import check_writable
@@ -34,7 +34,8 @@ def analyse(options: AnalyzeOptions, console: Console) -> None:
     items = calibration_items(options, facts, options.num)
     check_writable(options.out, "the directory of --out")
     with console.status("sampling the prompts in full"):
-        study = Study(Judge(Contest(facts, options.video), items))
+        model = load_model(facts, options.video)
+        study = Study(model, Judge(LocalExecutor(model), items))
     options.out.mkdir(parents=True, exist_ok=True)
     for name in names:
         with console.status(name):

@@ -41,9 +41,9 @@ class PartTimes:
 
 def analyse(study: Study) -> Analysis:
     """Seconds a video of each part of the denoising loop, in dense and in sparse steps, with `resca`."""
-    study.judge.sample(RECIPES["resca"])  # first-time costs
+    study.sample(RECIPES["resca"])  # first-time costs
     times = PartTimes()
-    study.judge.sample(RECIPES["resca"], timed=times)
+    study.sample(RECIPES["resca"], times)
     total = {part: seconds / study.num_prompts for part, seconds in times.seconds.items()}
     other = total["step"] - total["dense"] - total["proxies"] - total["simulation"]
     parts = [

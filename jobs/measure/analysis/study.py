@@ -12,7 +12,9 @@ from torch import Tensor
 
 from caching.models import adapter_for
 from caching.recipe.recipe import RECIPES, Recipe
-from jobs.measure.judge import Judge
+from caching.site import Timed, untimed
+from jobs.measure.sampling.judge import Judge
+from jobs.measure.sampling.task import Model
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -35,6 +37,7 @@ class Analysis:
 class Study:
     """One model and a few prompts, all of one size."""
 
+    model: Model
     judge: Judge
     _features: dict[int, Tensor] = field(default_factory=dict)
 
@@ -56,9 +59,15 @@ class Study:
     def trajectory(self, method: Recipe, prompt: int) -> Tensor:
         """The patches of the latents before each step `[T, N, P]`."""
         seen = self._watch(lambda each: each, lambda _, named: named["hidden_states"], method, prompt)
-        adapter = adapter_for(self.judge.contest.renderer.transformers[0])
+        adapter = adapter_for(self.model.renderer.transformers[0])
         patches = [each if each.ndim == 3 else adapter.unfold(each) for each in seen]
         return torch.stack(patches)[:, 0].float()
+
+    def sample(self, method: Recipe, timed: Timed = untimed) -> None:
+        """Sample every prompt; `timed` is told of the parts of each step."""
+        self.model.renderer.use(method, timed=timed)
+        for item in self.judge.items:
+            self.model.renderer.denoise(self.model.prompt(item), self.model.sampling(item))
 
     def _watch(
         self,
@@ -69,7 +78,7 @@ class Study:
     ) -> list[Tensor]:
         """Sample a prompt and pick a tensor out of each step's first call of a part of the transformers."""
         seen: list[Tensor] = []
-        renderer = self.judge.contest.renderer
+        renderer, item = self.model.renderer, self.judge.items[prompt]
         renderer.use(method)
         handles = [
             part(transformer).register_forward_pre_hook(
@@ -78,11 +87,11 @@ class Study:
             for transformer in renderer.transformers
         ]
         try:
-            renderer.denoise(self.judge.prompts[prompt], self.judge.contest.sampling(self.judge.items[prompt]))
+            renderer.denoise(self.model.prompt(item), self.model.sampling(item))
         finally:
             for handle in handles:
                 handle.remove()
-        return seen[:: len(self.judge.prompts[prompt].texts)]
+        return seen[:: len(self.model.prompt(item).texts)]
 
 
 def residuals(values: Tensor, order: int) -> Tensor:

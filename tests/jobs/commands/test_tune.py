@@ -6,7 +6,9 @@ import pytest
 
 from caching.recipe.schedule import Places
 from jobs.__main__ import main
+from jobs.measure.tune.rollout import Rollouts
 from jobs.options.shared import MethodOptions
+from jobs.rank.renderer import Renderer
 from jobs.request.recipes import read_tuned, resolve_method
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
@@ -73,6 +75,46 @@ def test_a_plan_is_not_rendered_with_other_steps(tiny_model, prompts, tmp_path, 
     assert f"chosen for {STEPS} steps, not {STEPS + 1}" in capsys.readouterr().err
     assert main(["plan", *batch, *size, "--steps", str(STEPS), "--height", "48"]) == 0
     assert "what it promises was not tried there" in capsys.readouterr().out
+
+
+def test_what_was_stopped_goes_on_where_it_was(tiny_model, prompts, tmp_path, capsys, monkeypatch):
+    plan, whole = tmp_path / "plan.yaml", tmp_path / "whole.yaml"
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--out", whole) == 0
+    left, fitted = [8], Rollouts.fit
+
+    def fit(*args, **named):
+        left[0] -= 1
+        if not left[0]:
+            raise KeyboardInterrupt
+        return fitted(*args, **named)
+
+    monkeypatch.setattr(Rollouts, "fit", fit)
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--out", plan) == 130
+    kept = list((tmp_path / "plan.yaml.work").iterdir())
+    assert len(kept) > 4 and not plan.exists()
+    monkeypatch.undo()
+    asked, velocity = [], Renderer.velocity
+    monkeypatch.setattr(Renderer, "trajectory", None)
+    monkeypatch.setattr(Renderer, "velocity", lambda *args: asked.append(1) or velocity(*args))
+    capsys.readouterr()
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--out", plan) == 0
+    assert "has 4 samplings of an earlier run" in capsys.readouterr().out.replace("\n", " ")
+    assert plan.read_text().splitlines()[1:] == whole.read_text().splitlines()[1:]
+    assert len(asked) > 2 and not (tmp_path / "plan.yaml.work").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("on", [["--gangs", "2"], ["--ulysses", "2"]], ids=" ".join)
+def test_gangs_find_what_one_process_does(tiny_model, prompts, tmp_path, on):
+    plans = [tmp_path / "alone.yaml", tmp_path / "gangs.yaml"]
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--search", "l2p", "--out", plans[0]) == 0
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--search", "l2p", "--out", plans[1], *on) == 0
+    alone, gangs = (resolve_method("auto", MethodOptions(plan=plan)) for plan in plans)
+    assert alone.schedule == gangs.schedule
+    for mine, others in zip(alone.predictor.weights, gangs.predictor.weights, strict=True):
+        assert mine == pytest.approx(others, abs=1e-3)
+    told = [read_tuned(plan) for plan in plans]
+    assert told[0].promise.mean_db == pytest.approx(told[1].promise.mean_db, abs=0.05)
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,7 @@
 So each stage also makes good what the earlier ones did wrong, which no fit of single predictions can.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import pairwise
@@ -12,8 +12,8 @@ import torch
 from torch import Tensor
 
 from caching.predict.multistep import Evidence, Row, combine, solver_weights
-from jobs.measure.judge import Judge, latent_psnr_db
-from jobs.measure.places import Steps
+from jobs.measure.sampling.judge import Judge, latent_psnr_db
+from jobs.measure.tune.places import Steps
 from jobs.rank.solver import Solver
 
 MAX_KNOWN = 512  # velocities that are kept, of all prompts together: a search moves one dense step at a time
@@ -33,8 +33,7 @@ class Rollouts:
     def __init__(self, judge: Judge, only: Sequence[int] | None = None) -> None:
         self.judge, self.steps = judge, judge.items[0].steps
         self.numbers = range(len(judge.items)) if only is None else only
-        self.levels = [*judge.contest.renderer.noise_levels(self.steps), 0.0]
-        self.solver = judge.contest.renderer.solver(self.steps)
+        self.levels, self.solver = judge.levels, judge.solver
         self.known: dict[tuple[bool, Steps], list[Tensor]] = {}
 
     def fit(self, places: Steps, *, crossed: bool = False) -> Rollout:
@@ -73,12 +72,12 @@ class Rollouts:
     @cached_property
     def full_velocities(self) -> list[Tensor]:
         """What the model says at each step of full sampling, of each prompt `[T, C, F, H, W]`."""
+        said = [self.velocities(self._full_at(step), step) for step in range(self.steps)]
+        return [torch.cat(of_a_prompt) for of_a_prompt in zip(*said, strict=True)]
 
-        def along(number: int) -> Iterator[Tensor]:
-            for step, latents in enumerate(self.judge.trajectories[number][:-1].split(1)):
-                yield self._velocity(number, latents, step)
-
-        return [torch.cat(list(along(number))) for number in self.numbers]
+    def velocities(self, latents: list[Tensor], step: int) -> list[Tensor]:
+        """What the model says before a step of the latents `[1, C, F, H, W]` of each prompt."""
+        return self.judge.velocities(list(zip(self.numbers, latents, strict=True)), step)
 
     def _full_at(self, step: int) -> list[Tensor]:
         """Where full sampling is before a step, or at the end."""
@@ -88,18 +87,11 @@ class Rollouts:
         """What the model says at the last of these places, to which the ones before it have led."""
         road = (crossed and places != (0,), places)  # all begin in the same noise
         if road not in self.known:
-            pairs = zip(self.numbers, latents, strict=True)
-            self.known[road] = [self._velocity(number, now, places[-1]) for number, now in pairs]
+            self.known[road] = self.velocities(latents, places[-1])
             while len(self.known) * len(latents) > MAX_KNOWN and len(self.known) > 1:
                 del self.known[next(iter(self.known))]
         self.known[road] = self.known.pop(road)  # what was used last goes last
         return self.known[road]
-
-    def _velocity(self, number: int, latents: Tensor, step: int) -> Tensor:
-        contest, self.judge.dense_steps = self.judge.contest, self.judge.dense_steps + 1
-        sampling = contest.sampling(self.judge.items[number])
-        level = float(self.solver.scheduler.timesteps[step]) / self.solver.scheduler.config.num_train_timesteps
-        return contest.renderer.velocity(latents, level, self.judge.prompts[number], sampling).cpu()
 
 
 def _wanted(solver: Solver, latents: Tensor, goal: Tensor, end: int) -> Tensor:

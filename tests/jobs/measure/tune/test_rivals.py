@@ -10,13 +10,13 @@ from caching.predict.multistep import Evidence, combine
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import REUSE, Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.places import spread
-from jobs.measure.rivals.budcache import anneal, budcache
-from jobs.measure.rivals.dpcache import cheapest_path, stage_costs
-from jobs.measure.rivals.l2p import l2p, teacher_forced
-from jobs.measure.rivals.registry import RIVALS
-from jobs.measure.rollout import Rollouts
-from tests.jobs.measure.tiny_judge import KINDS, make_judge
+from jobs.measure.tune.places import spread
+from jobs.measure.tune.rivals.budcache import anneal, budcache
+from jobs.measure.tune.rivals.dpcache import cheapest_path, stage_costs
+from jobs.measure.tune.rivals.l2p import l2p, teacher_forced
+from jobs.measure.tune.rivals.registry import RIVALS
+from jobs.measure.tune.rollout import Rollouts
+from tests.jobs.measure.tune.tiny_judge import KINDS, make_judge
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 8
@@ -173,7 +173,7 @@ def test_a_row_a_stage_samples_what_weights_of_each_step_would(rollouts):
     places, velocities = method.schedule.dense, []
     latents, solver = rollouts.judge.trajectories[0][:1], rollouts.solver.fork()
     for number, end in enumerate((*places[1:], STEPS), 1):
-        velocities.append(rollouts._velocity(0, latents, places[number - 1]))
+        velocities += rollouts.judge.velocities([(0, latents)], places[number - 1])
         rows = own_fits(rollouts.full_velocities, places[:number], end)
         for step, row in enumerate(rows, places[number - 1]):
             latents = solver.advance(latents, combine(row, velocities), to=step + 1)

@@ -13,8 +13,8 @@ from torch import Tensor
 
 from caching.recipe.recipe import Recipe, Taylor
 from caching.recipe.schedule import Places
-from jobs.measure.places import Steps
-from jobs.measure.rollout import Rollouts
+from jobs.measure.tune.places import Steps
+from jobs.measure.tune.rollout import Rollouts
 
 PART = 1 << 20  # values that are multiplied at a time
 

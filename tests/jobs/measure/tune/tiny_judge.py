@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jobs.measure.contest import Contest
-from jobs.measure.judge import Judge, calibration_items
+from jobs.measure.sampling.executor import LocalExecutor, load_model
+from jobs.measure.sampling.judge import Judge, calibration_items
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
 from jobs.options.shared import VideoOptions
@@ -21,4 +21,4 @@ def make_judge(kind: str, directory: Path, *, steps: int) -> Judge:
     (directory / "prompts.txt").write_text("a cat walks on grass\ngrass\n")
     video = VideoOptions(steps=steps, **size)
     options = TuneOptions(prompts=directory / "prompts.txt", model=str(directory / "model"), num=2, video=video)
-    return Judge(Contest(facts, video), calibration_items(options, facts, 2))
+    return Judge(LocalExecutor(load_model(facts, video)), calibration_items(options, facts, 2))

@@ -3,9 +3,9 @@
 from collections.abc import Callable
 
 from caching.recipe.recipe import Recipe
-from jobs.measure.rivals.budcache import budcache
-from jobs.measure.rivals.dpcache import dpcache
-from jobs.measure.rivals.l2p import l2p
-from jobs.measure.rollout import Rollouts
+from jobs.measure.tune.rivals.budcache import budcache
+from jobs.measure.tune.rivals.dpcache import dpcache
+from jobs.measure.tune.rivals.l2p import l2p
+from jobs.measure.tune.rollout import Rollouts
 
 RIVALS: dict[str, Callable[[Rollouts, int], Recipe]] = {"l2p": l2p, "budcache": budcache, "dpcache": dpcache}

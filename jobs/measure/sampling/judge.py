@@ -1,21 +1,21 @@
 """Full sampling of a few prompts, and how near a method comes to it."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from functools import cached_property
 
 import torch
 from torch import Tensor
 
 from caching.recipe.recipe import Recipe
-from caching.site import Timed, untimed
 from jobs.demo.items import CALIBRATION_SEED, drawn_items
 from jobs.errors import BadInput
-from jobs.measure.contest import Contest
-from jobs.measure.fidelity import psnr_db
+from jobs.measure.sampling.executor import Executor, Heard, unheard
+from jobs.measure.sampling.task import Fidelity, Sample, SolverOf, Trajectory, Velocity
 from jobs.models.demos import DEMOS
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
-from jobs.rank.renderer import Prompt
+from jobs.rank.solver import Solver
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
 from jobs.request.prompts import Item, read_items
 
@@ -27,37 +27,51 @@ class Judge:
     `trajectories` are the latents of full sampling, of each prompt `[T + 1, C, F, H, W]`.
     """
 
-    contest: Contest
+    executor: Executor
     items: list[Item]
-    track: Callable[[list[Item]], Iterable[Item]] = iter
-    """Sees the items that are sampled in full, one by one."""
-    prompts: list[Prompt] = field(default_factory=list)
+    heard: Heard[Tensor] = unheard
+    """Told of each item that was sampled in full."""
     trajectories: list[Tensor] = field(default_factory=list)
     dense_steps: int = 0
 
     def __post_init__(self) -> None:
-        self.prompts = [self.contest.encode(item) for item in self.items]
-        for item, prompt in zip(self.track(self.items), self.prompts, strict=True):
-            self.trajectories.append(self.contest.renderer.trajectory(prompt, self.contest.sampling(item)))
-            self.dense_steps += item.steps
+        self.trajectories = self.executor.map([Trajectory(item=item) for item in self.items], self.heard)
+        self.dense_steps += sum(item.steps for item in self.items)
 
     @property
     def references(self) -> list[Tensor]:
         """Final latents of each prompt in full sampling `[1, C, F, H, W]`."""
         return [trajectory[-1:] for trajectory in self.trajectories]
 
-    def sample(self, method: Recipe, *, timed: Timed = untimed) -> list[Tensor]:
-        """Final latents of every calibration prompt; `timed` is told of the parts of each step."""
-        engine, latents = self.contest.renderer.use(method, timed=timed), []
-        for item, prompt in zip(self.items, self.prompts, strict=True):
-            latents.append(self.contest.renderer.denoise(prompt, self.contest.sampling(item)))
-            self.dense_steps += engine.dense_steps
-        return latents
+    @cached_property
+    def solver(self) -> Solver:
+        """The scheduler's own steps."""
+        (solver,) = self.executor.map([SolverOf(steps=self.items[0].steps)])
+        return solver
+
+    @property
+    def levels(self) -> list[float]:
+        """The noise level of each step, and 0 at the end."""
+        return [*self.solver.scheduler.sigmas[:-1].tolist(), 0.0]
+
+    def velocities(self, asked: Sequence[tuple[int, Tensor]], step: int) -> list[Tensor]:
+        """What the model says before a step of latents `[1, C, F, H, W]`, each of the prompt of some number."""
+        scheduler = self.solver.scheduler
+        level = float(scheduler.timesteps[step]) / scheduler.config.num_train_timesteps
+        self.dense_steps += len(asked)
+        return self.executor.map(
+            [Velocity(item=self.items[number], latents=latents, level=level) for number, latents in asked]
+        )
+
+    def sample(self, method: Recipe) -> list[Tensor]:
+        """Final latents of every calibration prompt."""
+        self.dense_steps += sum(sum(method.dense_plan(item.steps)) for item in self.items)
+        return self.executor.map([Sample(item=item, method=method) for item in self.items])
 
     def latent_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's latents; the peak is the reference's range."""
         pairs = zip(self.sample(method), self.references, strict=True)
-        return [latent_psnr_db(mine.cpu(), full) for mine, full in pairs]
+        return [latent_psnr_db(mine, full) for mine, full in pairs]
 
     def video_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's decoded video."""
@@ -65,9 +79,8 @@ class Judge:
 
     def decoded_db(self, latents: list[Tensor]) -> list[float]:
         """PSNR of each prompt's video, decoded from these latents."""
-        decode, device = self.contest.renderer.decode, self.contest.renderer.device
         pairs = zip(latents, self.references, strict=True)
-        return [psnr_db(decode(mine.to(device)), decode(full.to(device))) for mine, full in pairs]
+        return self.executor.map([Fidelity(latents=mine, reference=full) for mine, full in pairs])
 
 
 def calibration_items(

@@ -9,8 +9,8 @@ from math import sqrt
 from caching.predict.multistep import Row
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.places import Steps, improve, spread
-from jobs.measure.rollout import Rollouts
+from jobs.measure.tune.places import Steps, improve, spread
+from jobs.measure.tune.rollout import Rollouts
 
 BENDS = (0.15, 0.25)
 MOST_PER_DENSE_STEP = 4  # schedules that are tried, for each dense step that there is to place

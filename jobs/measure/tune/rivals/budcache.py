@@ -11,8 +11,8 @@ from collections.abc import Callable, Iterator
 
 from caching.recipe.recipe import REUSE, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.places import Steps, improve, spread
-from jobs.measure.rollout import Rollout, Rollouts
+from jobs.measure.tune.places import Steps, improve, spread
+from jobs.measure.tune.rollout import Rollout, Rollouts
 
 ANNEALED, POLISHED = 200, 100  # schedules that are scored at random, and then in order
 WARM_DB, COLD_DB = 2.0, 0.02  # how much worse a schedule may well be at first and at last

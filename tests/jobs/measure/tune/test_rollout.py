@@ -6,9 +6,9 @@ import torch
 from caching.predict.multistep import Evidence
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.places import spread
-from jobs.measure.rollout import Rollouts
-from tests.jobs.measure.tiny_judge import KINDS, make_judge
+from jobs.measure.tune.places import spread
+from jobs.measure.tune.rollout import Rollouts
+from tests.jobs.measure.tune.tiny_judge import KINDS, make_judge
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 10
@@ -53,7 +53,7 @@ def test_a_common_beginning_is_sampled_once(judge, monkeypatch):
     before = judge.dense_steps
     rollouts.fit((0, 2, 5, 9))
     assert judge.dense_steps - before == len(judge.items)  # of the last step alone
-    monkeypatch.setattr("jobs.measure.rollout.MAX_KNOWN", 20)
+    monkeypatch.setattr("jobs.measure.tune.rollout.MAX_KNOWN", 20)
     for bend in range(40):
         rollouts.fit(spread(rollouts.levels[:-1], 5, bend / 20))
     assert len(rollouts.known) <= 20 // len(judge.items)

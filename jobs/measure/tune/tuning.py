@@ -8,27 +8,32 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
+from contextlib import contextmanager
+from dataclasses import asdict, replace
 
 import yaml
 from rich.console import Console
-from rich.progress import track
+from rich.progress import Progress
 
 from caching.recipe.recipe import Multistep, Recipe
 from jobs.console import count, duration
 from jobs.errors import BadInput
-from jobs.measure.contest import Contest
-from jobs.measure.held_out import HeldOut, auto_at
-from jobs.measure.judge import Judge, calibration_items
-from jobs.measure.places import Steps
-from jobs.measure.rivals.registry import RIVALS
-from jobs.measure.rollout import Rollouts
-from jobs.measure.search import MOST_PER_DENSE_STEP, Candidate, Search
+from jobs.measure.sampling.executor import Executor, LocalExecutor, RememberingExecutor, load_model
+from jobs.measure.sampling.gangs import on_gangs
+from jobs.measure.sampling.judge import Judge, calibration_items
+from jobs.measure.sampling.task import Noise, Velocity
+from jobs.measure.tune.held_out import HeldOut, auto_at
+from jobs.measure.tune.places import Steps
+from jobs.measure.tune.refine import MOST_REFINED, Refinement, dense_steps_to_refine
+from jobs.measure.tune.rivals.registry import RIVALS
+from jobs.measure.tune.rollout import Rollouts
+from jobs.measure.tune.search import MOST_PER_DENSE_STEP, Candidate, Search
 from jobs.models.directory import transformers_of
-from jobs.models.facts import read_facts
+from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.measure import TuneOptions
+from jobs.request.guidance import guides_for
 from jobs.request.prompts import Item
-from jobs.request.tuned import BLOCK, Tuned, circumstances
+from jobs.request.tuned import BLOCK, Circumstances, Tuned, circumstances
 from jobs.store.files import check_file, write_text
 
 TYPICAL = 16  # prompts to fit to, and as many to promise by
@@ -39,7 +44,7 @@ STILL_GAINS_DB = 0.3
 
 def tune(options: TuneOptions, console: Console) -> None:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
-    target, began = _target(options), time.monotonic()
+    target = _target(options)
     check_file(options.out, "--out")
     facts = read_facts(options.model, variant=options.video.variant)
     if len(transformers_of(facts.directory, facts.family)) > 1:
@@ -48,12 +53,31 @@ def tune(options: TuneOptions, console: Console) -> None:
     steps = items[0].steps
     if options.budget_dense and options.budget_dense > steps:
         raise BadInput(f"--budget-dense {options.budget_dense} is more than the {steps} steps of a video")
-    with console.status("loading the model"):
-        contest = Contest(facts, options.video)
-        step_s = _seconds_of_a_step(contest, items[0])
+    about = circumstances(facts, items, guides_for(facts, options.video), options.video.dtype)
+    with _executor(facts, options, console) as inner:
+        executor = RememberingExecutor(inner, options.out.with_name(f"{options.out.name}.work"), _identity(about))
+        _tune(options, console, executor, target, items, about)
+    executor.forget()
+
+
+def _tune(
+    options: TuneOptions,
+    console: Console,
+    executor: RememberingExecutor,
+    target: float,
+    items: list[Item],
+    about: Circumstances,
+) -> None:
+    """With a model at hand."""
+    began = time.monotonic()
+    step_s = _seconds_of_a_step(executor.inner, items[0])
     fitted_to, held_out = _split(items, options, step_s)
     _announce(console, options, [*fitted_to, *held_out], len(fitted_to), step_s)
-    judge, held = _judges(contest, fitted_to, held_out, console)
+    judge, held = _judges(executor, fitted_to, held_out, console)
+    if executor.num_known:
+        console.print(
+            f"{executor.folder} has {count(executor.num_known, 'sampling')} of an earlier run, taken as found"
+        )
     until = began + 60 * options.minutes if options.minutes else math.inf
     search = Search(Rollouts(judge), lambda line: console.print(line, soft_wrap=True), until=until)
     tuning = Tuning(search, judge, HeldOut(held), console, even=options.search == "even")
@@ -63,7 +87,7 @@ def tune(options: TuneOptions, console: Console) -> None:
         method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
     tuning.say_whether_more_prompts_would_help(method)
     tuned = Tuned(
-        **dict(circumstances(facts, [*fitted_to, *held_out], contest.guides, options.video.dtype)),
+        **dict(about),
         calibrated_on=len(fitted_to),
         promise=tuning.held.promise(method),
         auto=tuning.held.promise(tuning.auto(tuning.num_dense(method))),
@@ -71,7 +95,8 @@ def tune(options: TuneOptions, console: Console) -> None:
     _write(options, method, tuned)
     spent = f"{judge.dense_steps + held.dense_steps} dense steps in {duration(time.monotonic() - began)}"
     console.print(
-        f"{tuning.num_dense(method)} dense steps of {steps}: {tuned.promise}; spent {spent}; recipe: {options.out}",
+        f"{tuning.num_dense(method)} dense steps of {items[0].steps}: {tuned.promise}; spent {spent}; "
+        f"recipe: {options.out}",
         soft_wrap=True,
     )
 
@@ -129,7 +154,19 @@ class Tuning:
 
     def _candidates(self, budget: int) -> Iterator[Candidate]:
         for places in dict.fromkeys((self._places(budget), self.search.even(budget))):
-            yield self.search.fitted(places)
+            fitted = self.search.fitted(places)
+            if refined := self._refined(fitted):
+                yield refined
+            yield fitted
+
+    def _refined(self, fitted: Candidate) -> Candidate | None:
+        """With weights that were refined end to end, where that serves prompts that had no part in it."""
+        if len(fitted.places) > MOST_REFINED:
+            return None
+        refinement = Refinement(self.search.rollouts, until=self.search.until)
+        weights = refinement.refine(fitted.places, fitted.weights)
+        self._say(f"weights refined end to end: {refinement.found}")
+        return replace(fitted, weights=weights) if weights else None
 
     def _places(self, budget: int) -> Steps:
         """Where so many dense steps stand best."""
@@ -172,13 +209,29 @@ def _wanted(options: TuneOptions) -> tuple[int, int]:
     return number, number if options.held_out is None else options.held_out
 
 
-def _seconds_of_a_step(contest: Contest, item: Item) -> float:
+@contextmanager
+def _executor(facts: ModelFacts, options: TuneOptions, console: Console) -> Iterator[Executor]:
+    """A model in this process, or gangs that have one."""
+    if options.on.is_asked:
+        with on_gangs(facts, options.video, options.on, console.print) as gangs:
+            yield gangs
+    else:
+        with console.status("loading the model"):
+            local = LocalExecutor(load_model(facts, options.video))
+        yield local
+
+
+def _identity(about: Circumstances) -> str:
+    """What samplings depend on beside the prompt and its size."""
+    return about.model_dump_json(exclude={"sizes"})
+
+
+def _seconds_of_a_step(executor: Executor, item: Item) -> float:
     """Of a dense one, all its passes together; the first pays what the first one pays."""
-    prompt, sampling = contest.encode(item), contest.sampling(item)
-    latents, seconds = contest.renderer.noise(sampling), 0.0
+    noise, seconds = executor.map([Noise(item=item)])[0], 0.0
     for _ in range(2):
         started = time.monotonic()
-        contest.renderer.velocity(latents, 1.0, prompt, sampling).cpu()
+        executor.map([Velocity(item=item, latents=noise, level=1.0)])
         seconds = time.monotonic() - started
     return seconds
 
@@ -204,6 +257,7 @@ def _announce(console: Console, options: TuneOptions, items: list[Item], num_fit
     budget = options.budget_dense or max(2, items[0].steps // 6)
     full = sum(item.steps for item in items)
     search = num_fitted * budget * (2 + MOST_PER_DENSE_STEP * budget // 2) + 4 * (len(items) - num_fitted) * budget
+    search += num_fitted * dense_steps_to_refine(budget) if budget <= MOST_REFINED else 0
     limit = f", cut off after {options.minutes:g} min" if options.minutes else ""
     console.print(
         f"{num_fitted} prompts to fit to and {len(items) - num_fitted} held out: {full} dense steps of full sampling, "
@@ -213,14 +267,12 @@ def _announce(console: Console, options: TuneOptions, items: list[Item], num_fit
     )
 
 
-def _judges(contest: Contest, fitted_to: list[Item], held_out: list[Item], console: Console) -> tuple[Judge, Judge]:
+def _judges(executor: Executor, fitted_to: list[Item], held_out: list[Item], console: Console) -> tuple[Judge, Judge]:
     """Both with full samplings of their prompts."""
-    sampled = iter(track([*fitted_to, *held_out], "sampling in full", console=console))
-    judges = [
-        Judge(contest, items, track=lambda mine: (next(sampled) for _ in mine)) for items in (fitted_to, held_out)
-    ]
-    next(sampled, None)  # the bar is full
-    return judges[0], judges[1]
+    with Progress(console=console, transient=False) as bar:
+        sampled = bar.add_task("sampling in full", total=len(fitted_to) + len(held_out))
+        first, second = (Judge(executor, items, lambda *_: bar.advance(sampled)) for items in (fitted_to, held_out))
+    return first, second
 
 
 def _write(options: TuneOptions, method: Recipe, tuned: Tuned) -> None:

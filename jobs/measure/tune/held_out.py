@@ -7,8 +7,8 @@ from math import sqrt
 
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.judge import Judge
-from jobs.measure.places import Steps
+from jobs.measure.sampling.judge import Judge
+from jobs.measure.tune.places import Steps
 from jobs.request.tuned import Promise
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from jobs.measure.places import improve, moves, spread
+from jobs.measure.tune.places import improve, moves, spread
 
 SHIFTED = [7 * t / (1 + 6 * t) for t in (1 - step / 50 for step in range(50))]
 

@@ -4,8 +4,8 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from jobs.measure.places import Steps
-from jobs.measure.search import MOST_PER_DENSE_STEP, Search
+from jobs.measure.tune.places import Steps
+from jobs.measure.tune.search import MOST_PER_DENSE_STEP, Search
 
 LEVELS = [*(1 - step / 50 for step in range(50)), 0.0]
 

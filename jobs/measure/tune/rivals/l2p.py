@@ -13,8 +13,8 @@ from torch import Tensor
 from caching.predict.multistep import Evidence, Row
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places
-from jobs.measure.places import Steps, spread
-from jobs.measure.rollout import Rollouts
+from jobs.measure.tune.places import Steps, spread
+from jobs.measure.tune.rollout import Rollouts
 
 
 def l2p(rollouts: Rollouts, budget: int) -> Recipe:
