@@ -1,6 +1,7 @@
 """Methods compared on the same prompts and seeds, in one process, interleaved."""
 
 from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -23,6 +24,9 @@ from jobs.request.recipes import read_recipe, resolve_method
 from jobs.store.items import FP8
 from parallel.kernels import Choice
 from parallel.local_attention import obstacle
+
+if TYPE_CHECKING:
+    from jobs.measure.peers import Peer
 
 SHOWN = 4  # videos on a report's page
 
@@ -61,7 +65,7 @@ def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
 
 def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> Played:
     """Render every item with every contestant, or those before Ctrl-C."""
-    played = Played(tallies=[Tally(each) for each in _contestants(request, options.peers, console)])
+    played = Played(tallies=[Tally(each) for each in _contestants(request, options, console)])
     contest = Contest(request.facts, options.video, fp8=request.fp8)
     contest.warm_up(played.tallies, request.items[0])
     try:
@@ -80,7 +84,7 @@ def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console)
     return played
 
 
-def _contestants(request: BenchmarkRequest, with_peers: bool, console: Console) -> list[Contestant]:
+def _contestants(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> list[Contestant]:
     """Our methods, also in 8 bits, full sampling by other kernels, and if asked for the peers that are installed."""
     full = RECIPES["full"]
     contestants: list[Contestant] = [
@@ -88,15 +92,26 @@ def _contestants(request: BenchmarkRequest, with_peers: bool, console: Console) 
         *(RecipeContestant(method, _warm_up_recipe(method), fp8=True) for method in request.methods if request.fp8),
         *(RecipeContestant(full, full, attention=kernel) for kernel in request.kernels),
     ]
-    if not with_peers:
+    if not (options.peers or options.only_peers):
         return contestants
     from jobs.measure.peers import PEERS
 
     num_transformers = len(transformers_of(request.facts.directory, request.facts.family))
-    peers = [peer for peer in PEERS if peer.fits(request.facts.family, num_transformers)]
+    peers = [peer for peer in _asked(PEERS, options) if peer.fits(request.facts.family, num_transformers)]
     for package in sorted({str(peer.needs) for peer in peers if not peer.available}):
         console.print(f"without {package}, which is not installed", soft_wrap=True)
     return [*contestants, *(PeerContestant(peer) for peer in peers if peer.available)]
+
+
+def _asked(peers: "list[Peer]", options: BenchmarkOptions) -> "list[Peer]":
+    """Those of `--only-peers`, or all. Raises BadInput for a name that none has."""
+    if options.only_peers is None:
+        return peers
+    names = [name.strip() for name in options.only_peers.split(",")]
+    known = {peer.name: peer for peer in peers}
+    if unknown := [name for name in names if name not in known]:
+        raise BadInput(f"no peer is called {unknown[0]!r}; there are {', '.join(known)}")
+    return [known[name] for name in names]
 
 
 def _warm_up_recipe(method: Recipe) -> Recipe:

@@ -64,6 +64,8 @@ class BenchmarkOptions(ComparedOptions):
     """Prompts to render with each method."""
     peers: tyro.conf.FlagCreatePairsOff[bool] = False
     """Also run what a user would otherwise pick: the caches of diffusers and cache-dit, and few-step solvers."""
+    only_peers: Text = None
+    """Those alone with these names (unipc-9, diffusers-magcache ...), separated by commas."""
     report: File = None
     """Also write a directory to look at: JSON, CSV, Pareto plots, and a page with frames of the first videos."""
     prompts: File = None

@@ -117,3 +117,8 @@ def test_flops_of_a_peer_that_does_nothing_are_those_of_full_sampling(renderer, 
         renderer, prompt, SAMPLING
     )
     assert run.flops == pytest.approx(run.flops_full, rel=0.01)
+
+
+def test_a_peer_that_there_is_not_is_refused_before_anything_is_loaded(capsys):
+    assert main(["benchmark", "--methods", "full", "--num", "1", "--only-peers", "unipc-9,unipc-8"]) == 2
+    assert "no peer is called 'unipc-8'; there are unipc-9" in capsys.readouterr().err
