@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import NO_SIGNALS
 from caching.recipe.predictor import Chebyshev, Multistep, Predictor, ProxyTaylor, Taylor
-from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
+from caching.recipe.schedule import Even, FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
 from caching.recipe.settings import OptionValue, Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
@@ -182,7 +182,7 @@ RECIPES: dict[str, Recipe] = {
     "taylorseer": Recipe(name="taylorseer", predictor=Taylor(order=1, axis="step"), feature="module"),
     "clusca": Recipe(name="clusca", tokens=ClusteredTokens(), predictor=Taylor(order=1, axis="step"), feature="block"),
     "spectrum": Recipe(name="spectrum", schedule=GrowingInterval(growth=3.0), predictor=Chebyshev()),
-    "auto": Recipe(name="auto", predictor=Taylor(order=1, correction=0.5)),
+    "auto": Recipe(name="auto", schedule=Even(), predictor=Taylor(order=1, correction=0.5)),
     "resca": Recipe(
         name="resca",
         tokens=TrajectoryMedoids(clusters=32, every=1),

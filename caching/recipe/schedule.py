@@ -46,6 +46,45 @@ class Interval(ScheduleSettings):
 
 
 @dataclass(frozen=True, kw_only=True)
+class Even(ScheduleSettings):
+    """As many dense steps as an interval of `every` begins, at even distances from the first step to the last but one.
+
+    What the steps behind the last dense one miss, nothing makes good any more: so there is at most one, wherever the
+    intervals would end. Where steps are a multiple of `every`, and two more, both are the same.
+    """
+
+    kind: Literal["even"] = "even"
+    every: int = 6
+
+    def __post_init__(self) -> None:
+        _check_every(self.every)
+
+    @property
+    def has_sparse_steps(self) -> bool:
+        return self.every > 1
+
+    @property
+    def options(self) -> Mapping[str, str]:
+        return {"interval": "every"} if self.every > 1 else {}
+
+    def start(self, num_steps: int) -> Clock:
+        """The clock of a generation."""
+        dense = set(even_places(num_steps, -(-num_steps // self.every)))
+        return FixedClock(tuple(step in dense for step in range(num_steps)))
+
+
+def even_places(num_steps: int, budget: int) -> tuple[int, ...]:
+    """`budget` of the steps, at even distances from the first to the last but one, or where all are asked for the last.
+
+    ValueError if there are not so many.
+    """
+    if not 1 <= budget <= num_steps:
+        raise ValueError(f"between 1 and {num_steps} of {num_steps} steps can be dense, not {budget}")
+    last = max(num_steps - 2, budget - 1)
+    return tuple(int(number * last / max(1, budget - 1) + 0.5) for number in range(budget))
+
+
+@dataclass(frozen=True, kw_only=True)
 class GrowingInterval(ScheduleSettings):
     """Intervals that grow: the first has `every` steps, each `growth` more than the last, less a fraction (Spectrum).
 
@@ -132,4 +171,4 @@ class Until(ScheduleSettings):
         return FixedClock(tuple(step < gate for step in range(num_steps)))
 
 
-Schedule = Interval | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange
+Schedule = Interval | Even | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange

@@ -7,23 +7,32 @@ from bisect import bisect_left
 from collections.abc import Callable, Iterator
 from itertools import accumulate, pairwise
 
+from caching.recipe.schedule import even_places
+
 Steps = tuple[int, ...]
 
 
 def spread(times: list[float], budget: int, bend: float) -> Steps:
-    """`budget` dense steps at even distances in the running sum of `(step in noise level) ** bend`.
+    """`budget` dense steps, to the last but one, at even distances in the running sum of `(step in noise level) ** bend`.
 
-    Bend 0 spaces them evenly in steps, bend 1 in noise level; a shifted schedule is best served in between.
+    Bend 1 spaces them evenly in noise level, bend 0 in steps (`caching.recipe.schedule.even_places`); a shifted
+    schedule is best served in between.
     """
-    if not 1 <= budget <= len(times):
-        raise ValueError(f"between 1 and {len(times)} of {len(times)} steps can be dense, not {budget}")
+    even = even_places(len(times), budget)
     reached = [0.0, *accumulate(abs(after - before) ** bend for before, after in pairwise([*times, 0.0]))]
     places: list[int] = []
     for number in range(budget):
-        wanted = bisect_left(reached, reached[-1] * number / budget - 1e-12)
+        wanted = _nearest(reached, reached[even[-1]] * number / max(1, budget - 1))
         earliest = places[-1] + 1 if places else 0
-        places.append(min(max(wanted, earliest), len(times) - budget + number))
+        places.append(min(max(wanted, earliest), even[-1] - budget + 1 + number))
     return tuple(places)
+
+
+def _nearest(reached: list[float], wanted: float) -> int:
+    """The place of the value that is nearest, of two the later one; values rise."""
+    after = bisect_left(reached, wanted - 1e-12)
+    is_later = after == 0 or reached[after] - wanted <= wanted - reached[after - 1] + 1e-12
+    return after if is_later else after - 1
 
 
 def improve(

@@ -8,7 +8,7 @@ from math import sqrt
 
 from caching.predict.multistep import Row
 from caching.recipe.recipe import Multistep, Recipe
-from caching.recipe.schedule import Places
+from caching.recipe.schedule import Places, even_places
 from jobs.measure.tune.places import Steps, improve, spread
 from jobs.measure.tune.rollout import Rollouts
 
@@ -50,7 +50,7 @@ class Search:
 
     def even(self, budget: int) -> Steps:
         """As many dense steps at even distances."""
-        return spread(self.levels, budget, 0.0)
+        return even_places(self.steps, budget)
 
     def at(self, budget: int) -> Steps:
         """The best schedule with `budget` dense steps."""

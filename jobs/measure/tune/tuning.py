@@ -85,7 +85,7 @@ def _tune(
         method = RIVALS[options.search](search.rollouts, options.budget_dense)
     else:
         method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
-    tuning.say_whether_more_prompts_would_help(method)
+        tuning.say_whether_more_prompts_would_help(method)
     tuned = Tuned(
         **dict(about),
         calibrated_on=len(fitted_to),

@@ -4,7 +4,7 @@ import pytest
 
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Signals
-from caching.recipe.schedule import FewerSteps, GrowingInterval, Interval, Places
+from caching.recipe.schedule import Even, FewerSteps, GrowingInterval, Interval, Places, even_places
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):
@@ -98,3 +98,29 @@ def test_a_published_fit_is_used_unless_another_is_given():
     assert InputChange().fitted(None).rescale == (1.0, 0.0)
     assert InputChange().fitted((2.0, 1.0)).rescale == (2.0, 1.0)
     assert InputChange(rescale=(3.0, 0.0)).fitted((2.0, 1.0)).rescale == (3.0, 0.0)
+
+
+@pytest.mark.parametrize(
+    ("steps", "every", "expected"),
+    [
+        (50, 6, list(range(0, 50, 6))),
+        (50, 10, [0, 12, 24, 36, 48]),
+        (30, 6, [0, 7, 14, 21, 28]),
+        (50, 49, [0, 48]),
+        (6, 6, [0]),
+        (5, 1, [0, 1, 2, 3, 4]),
+        (1, 6, [0]),
+    ],
+)
+def test_even_dense_steps_reach_to_the_last_step_but_one(steps, every, expected):
+    assert places(Even(every=every), steps) == expected
+    assert len(expected) == sum(decisions(Interval(every=every), steps))
+
+
+@pytest.mark.parametrize("steps", [1, 2, 3, 7, 50])
+def test_any_number_of_even_dense_steps_can_be_had(steps):
+    for budget in range(1, steps + 1):
+        found = even_places(steps, budget)
+        assert len(set(found)) == budget and found[0] == 0 and list(found) == sorted(found) and found[-1] < steps
+    with pytest.raises(ValueError, match="can be dense"):
+        even_places(steps, steps + 1)

@@ -10,8 +10,8 @@ import statistics
 from collections.abc import Callable, Iterator
 
 from caching.recipe.recipe import REUSE, Recipe
-from caching.recipe.schedule import Places
-from jobs.measure.tune.places import Steps, improve, spread
+from caching.recipe.schedule import Places, even_places
+from jobs.measure.tune.places import Steps, improve
 from jobs.measure.tune.rollout import Rollout, Rollouts
 
 ANNEALED, POLISHED = 200, 100  # schedules that are scored at random, and then in order
@@ -29,7 +29,7 @@ def budcache(rollouts: Rollouts, budget: int) -> Recipe:
             known[places] = statistics.mean(reused.latent_db(places))
         return known[places]
 
-    start = spread(rollouts.levels[:-1], budget, bend=0.0)
+    start = even_places(rollouts.steps, budget)
     places, _ = anneal(start, rollouts.steps, score, max_scores=ANNEALED)
     most = len(known) + POLISHED
     places = improve(places, rollouts.steps, lambda new, old: score(new) > score(old), lambda: len(known) < most)

@@ -12,14 +12,14 @@ from torch import Tensor
 
 from caching.predict.multistep import Evidence, Row
 from caching.recipe.recipe import Multistep, Recipe
-from caching.recipe.schedule import Places
-from jobs.measure.tune.places import Steps, spread
+from caching.recipe.schedule import Places, even_places
+from jobs.measure.tune.places import Steps
 from jobs.measure.tune.rollout import Rollouts
 
 
 def l2p(rollouts: Rollouts, budget: int) -> Recipe:
     """Evenly placed dense steps with teacher-forced weights."""
-    places = spread(rollouts.levels[:-1], budget, bend=0.0)
+    places = even_places(rollouts.steps, budget)
     ends = (*places[1:], rollouts.steps)
     weights = tuple(
         teacher_forced(rollouts.full_velocities, rollouts.levels, places[:number], end)

@@ -2,13 +2,15 @@
 
 import pytest
 
+from caching.recipe.schedule import even_places
 from jobs.measure.tune.places import improve, moves, spread
 
 SHIFTED = [7 * t / (1 + 6 * t) for t in (1 - step / 50 for step in range(50))]
 
 
-def test_bend_0_is_an_even_spread():
-    assert spread(SHIFTED, 10, 0.0) == tuple(range(0, 50, 5))
+@pytest.mark.parametrize("budget", range(1, 51))
+def test_bend_0_is_an_even_spread(budget):
+    assert spread(SHIFTED, budget, 0.0) == even_places(50, budget)
 
 
 def test_more_bend_moves_dense_steps_to_where_the_noise_level_falls_fast():

@@ -9,8 +9,7 @@ import torch
 from caching.predict.multistep import Evidence, combine
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import REUSE, Multistep, Recipe
-from caching.recipe.schedule import Places
-from jobs.measure.tune.places import spread
+from caching.recipe.schedule import Places, even_places
 from jobs.measure.tune.rivals.budcache import anneal, budcache
 from jobs.measure.tune.rivals.dpcache import cheapest_path, stage_costs
 from jobs.measure.tune.rivals.l2p import l2p, teacher_forced
@@ -160,7 +159,7 @@ def test_a_rival_spends_its_budget_from_the_first_step_on(rollouts, name):
 
 
 def test_budcache_ends_no_farther_from_full_sampling_than_reuse_at_even_places(rollouts):
-    even = Recipe(name="x", schedule=Places(dense=spread(rollouts.levels[:-1], 2, 0.0)), predictor=REUSE)
+    even = Recipe(name="x", schedule=Places(dense=even_places(rollouts.steps, 2)), predictor=REUSE)
     found, before = (sum(rollouts.judge.latent_db(each)) for each in (budcache(rollouts, 2), even))
     assert found > before - 0.01
 
