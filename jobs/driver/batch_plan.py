@@ -6,6 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from caching.recipe.recipe import Recipe
+from caching.recipe.schedule import Even, Interval
 from cluster.heap import uncollected
 from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
@@ -182,16 +183,35 @@ def _survey(
 ) -> Known:
     """What is there; a video that an earlier version has rendered with the same model counts as finished."""
     known = survey(storage, settings, items, verify=options.verify)
-    then = _as_earlier_versions_said(settings, facts) if known.changed else []
+    then = _as_earlier_versions_said(settings, facts, {item.steps for item in items}) if known.changed else []
     return survey(storage, settings, items, verify=options.verify, then=then) if then else known
 
 
-def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts) -> list[BatchSettings]:
-    """The same request in their words: the VAE had the model's number format, a local model another revision."""
-    revisions = {settings.revision, facts.earlier_revision or settings.revision}
-    asked = {**dict(settings), "vae_dtype": None}
-    then = [BatchSettings(**{**asked, "revision": revision}) for revision in revisions]
+def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts, steps: set[int]) -> list[BatchSettings]:
+    """The same request in their words.
+
+    The VAE had the model's number format, a local model another revision, and even dense steps were intervals, which
+    counts where `steps` are such that both are the same.
+    """
+    in_intervals = {
+        "method": _in_intervals(settings.method, steps),
+        "methods": {name: _in_intervals(method, steps) for name, method in settings.methods.items()},
+    }
+    then = [
+        BatchSettings(**{**dict(settings), "vae_dtype": vae_dtype, "revision": revision, **methods})
+        for vae_dtype in (settings.vae_dtype, None)
+        for revision in (settings.revision, facts.earlier_revision or settings.revision)
+        for methods in ({}, in_intervals)
+    ]
     return [each for each in then if each != settings]
+
+
+def _in_intervals(method: Recipe, steps: set[int]) -> Recipe:
+    """The method with intervals instead of even dense steps, if that changes none of them."""
+    if not isinstance(method.schedule, Even):
+        return method
+    other = replace(method, schedule=Interval(every=method.schedule.every))
+    return other if all(other.dense_plan(number) == method.dense_plan(number) for number in steps) else method
 
 
 def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines: list[Item]) -> BatchSettings:

@@ -13,8 +13,9 @@ Steps = tuple[int, ...]
 
 
 def spread(times: list[float], budget: int, bend: float) -> Steps:
-    """`budget` dense steps, to the last but one, at even distances in the running sum of `(step in noise level) ** bend`.
+    """`budget` dense steps at even distances in the running sum of `(step in noise level) ** bend`.
 
+    The last one is the last step but one.
     Bend 1 spaces them evenly in noise level, bend 0 in steps (`caching.recipe.schedule.even_places`); a shifted
     schedule is best served in between.
     """

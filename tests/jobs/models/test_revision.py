@@ -1,10 +1,12 @@
 """The revision of a local model: what decides its pixels, and nothing else."""
 
 import json
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from caching.recipe.schedule import Interval
 from jobs.driver.batch_plan import make_plan
 from jobs.errors import BadInput
 from jobs.models.facts import read_facts
@@ -82,6 +84,23 @@ def test_a_batch_in_bfloat16_whose_vae_was_in_bfloat16_too_stays_finished(model,
     revision = plan.facts.earlier_revision if of_old_revision else plan.facts.revision
     finish(BatchSettings(**{**dict(plan.settings), "vae_dtype": None, "revision": revision}), plan.items[0])
     assert not make_plan(options).todo
+
+
+@pytest.mark.parametrize(("steps", "stays"), [(50, True), (30, False)])
+def test_a_batch_of_auto_in_intervals_stays_finished_where_these_reach_the_last_step_but_one(
+    model, tmp_path, steps, stays
+):
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    options = RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model))
+    options = RenderOptions(**{**vars(options), "video": VideoOptions(steps=steps)})
+    plan = make_plan(options)
+    in_intervals = replace(plan.settings.method, schedule=Interval(every=6))
+    finish(BatchSettings(**{**dict(plan.settings), "method": in_intervals}), plan.items[0])
+    if stays:
+        assert not make_plan(options).todo
+    else:
+        with pytest.raises(BadInput, match="other settings"):
+            make_plan(options)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
