@@ -56,7 +56,11 @@ def tune(options: TuneOptions, console: Console) -> None:
     about = circumstances(facts, items, guides_for(facts, options.video), options.video.dtype)
     with _executor(facts, options, console) as inner:
         executor = RememberingExecutor(inner, options.out.with_name(f"{options.out.name}.work"), _identity(about))
-        _tune(options, console, executor, target, items, about)
+        try:
+            _tune(options, console, executor, target, items, about)
+        except KeyboardInterrupt:
+            console.print(f"stopped; run it again to go on from what {executor.folder} keeps", soft_wrap=True)
+            raise
     executor.forget()
 
 

@@ -90,6 +90,7 @@ def test_what_was_stopped_goes_on_where_it_was(tiny_model, prompts, tmp_path, ca
 
     monkeypatch.setattr(Rollouts, "fit", fit)
     assert tune(prompts, tiny_model, "--budget-dense", 3, "--out", plan) == 130
+    assert f"run it again to go on from what {plan}.work keeps" in capsys.readouterr().out.replace("\n", " ")
     kept = list((tmp_path / "plan.yaml.work").iterdir())
     assert len(kept) > 4 and not plan.exists()
     monkeypatch.undo()
