@@ -80,7 +80,7 @@ def test_a_plan_is_not_rendered_with_other_steps(tiny_model, prompts, tmp_path, 
 def test_what_was_stopped_goes_on_where_it_was(tiny_model, prompts, tmp_path, capsys, monkeypatch):
     plan, whole = tmp_path / "plan.yaml", tmp_path / "whole.yaml"
     assert tune(prompts, tiny_model, "--budget-dense", 3, "--out", whole) == 0
-    left, fitted = [8], Rollouts.fit
+    left, fitted = [4], Rollouts.fit
 
     def fit(*args, **named):
         left[0] -= 1
