@@ -19,9 +19,11 @@ class Backlog(Generic[Item, Result]):
 
     The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
     those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
+    `clock` is that of `Job.not_before`.
     """
 
-    def __init__(self, jobs: Iterable[Job[Item]]):
+    def __init__(self, jobs: Iterable[Job[Item]], clock: Callable[[], float] = time.monotonic):
+        self._clock = clock
         ordered = sorted(jobs, key=lambda job: (-job.cost, job.index))
         self._fresh: dict[Hashable, deque[Job[Item]]] = defaultdict(deque)
         for job in ordered:
@@ -86,7 +88,7 @@ class Backlog(Generic[Item, Result]):
         return [self._outcomes[index] for index in sorted(self._outcomes)]
 
     def _next(self, shape: Hashable = None) -> Job[Item] | None:
-        now = time.monotonic()
+        now = self._clock()
         due = next((job for job in self._again if job.not_before <= now), None)
         if due is not None or not self._fresh:
             return due

@@ -1,5 +1,6 @@
 """What `resca plan --gpus` was asked, and its answer as rows."""
 
+import math
 from dataclasses import dataclass
 
 from jobs.errors import BadInput
@@ -8,7 +9,7 @@ from jobs.models.full_size import FULL_SIZE
 from jobs.options.capacity import CapacityOptions
 from jobs.options.shared import MethodOptions
 from jobs.predict.calibrate import calibrated
-from jobs.predict.capacity import AIMS, best, layouts, row_of, splits
+from jobs.predict.capacity import AIMS, Split, best, layouts, row_of, splits
 from jobs.predict.gpus import GPUS, profile
 from jobs.predict.memory import GIB, Keeping, keepings, need_bytes
 from jobs.predict.profile import Profile
@@ -19,6 +20,7 @@ from jobs.request.recipes import resolve_method
 from parallel.layout import Layout
 
 MOST_GPUS = 65_536
+MOST_VIDEOS = 1_000_000
 UNMEASURED = "no figure of this was measured on GPUs"
 Row = dict[str, object]
 
@@ -33,6 +35,9 @@ class Question:
     num_gpus: list[int]
     price: float | None
     is_calibrated: bool
+    num_videos: int | None = None
+    """Of a batch that is simulated; None for none."""
+    loss_hours: float | None = None
 
     @property
     def words(self) -> str:
@@ -59,12 +64,7 @@ def read_question(options: CapacityOptions) -> Question:
     shape = shape_of(options.model)
     if shape.name not in FULL_SIZE and options.calibrate is None:
         raise BadInput(f"how fast {options.model} decodes is not known: give --calibrate with finished videos of it")
-    if options.price is not None and not options.price > 0:
-        raise BadInput(f"--price must be above 0, not {options.price}")
-    for name in ("steps", "height", "width", "num_frames"):
-        if getattr(options, name) is not None:
-            check_count(name, getattr(options, name), MOST[name])
-    check_count("gpus-per-node", options.gpus_per_node, MOST_GPUS)
+    _check_numbers(options)
     link = options.link or ("nvlink" if options.gpu in GPUS and GPUS[options.gpu].nvlink_bytes_per_s else "pcie")
     on = profile(options.gpu, link, options.network, options.gpus_per_node)
     return Question(
@@ -74,7 +74,22 @@ def read_question(options: CapacityOptions) -> Question:
         num_gpus=_numbers(options.gpus),
         price=options.price,
         is_calibrated=options.calibrate is not None,
+        num_videos=options.videos,
+        loss_hours=options.loss_hours,
     )
+
+
+def _check_numbers(options: CapacityOptions) -> None:
+    most = {**MOST, "gpus_per_node": MOST_GPUS, "videos": MOST_VIDEOS}
+    for name in ("steps", "height", "width", "num_frames", "gpus_per_node", "videos"):
+        if getattr(options, name) is not None:
+            check_count(name, getattr(options, name), most[name])
+    for name in ("price", "loss_hours"):
+        value = getattr(options, name)
+        if value is not None and not 0 < value < math.inf:
+            raise BadInput(f"--{name.replace('_', '-')} must be a number above 0, not {value}")
+    if options.loss_hours is not None and options.videos is None:
+        raise BadInput("--loss-hours is of a batch that is simulated: say by --videos of how many")
 
 
 def _numbers(given: str) -> list[int]:
@@ -111,8 +126,19 @@ def make_rows(question: Question) -> list[Row]:
             if not candidates:
                 rows.append({"method": video.method.name, "gpus": number, "options": _refusal(question, video, number)})
             for aim in AIMS if candidates else ():
-                rows.append(row_of(best(candidates, aim), question.profile, number, aim, question.price))
+                split = best(candidates, aim)
+                row = row_of(split, question.profile, number, aim, question.price)
+                rows.append(row | (_batch(question, split, number) if aim == "throughput" else {}))
     return rows
+
+
+def _batch(question: Question, split: Split, number: int) -> Row:
+    """What is added of the batch that is simulated, if any."""
+    if question.num_videos is None:
+        return {}
+    from jobs.predict.batch import batch_columns, batch_of  # with Ray, which takes a second
+
+    return batch_columns(batch_of(split, question.profile, number, question.num_videos, question.loss_hours))
 
 
 def _refusal(question: Question, video: Video, number: int) -> str:

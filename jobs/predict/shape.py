@@ -28,7 +28,7 @@ class ModelShape:
     size: tuple[int, int, int] = (0, 0, 0)
     """Height, width and frames, where no others are asked for."""
     decoder: Decoder | None = None
-    """With the FLOPs of a pixel of a tile; 1 for a VAE that nobody has counted: then the profile has to be calibrated."""
+    """With the FLOPs of a pixel of a tile; 1 for a VAE that nobody has counted, and then a profile is calibrated."""
 
 
 @dataclass(frozen=True, kw_only=True)
