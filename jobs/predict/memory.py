@@ -39,11 +39,11 @@ def need_bytes(model: str, video: Video, layout: Layout, keeping: Keeping) -> fl
     points = LOOPS.get(model, {}).get(video.method.name)
     if points is None:
         return None
-    weights, encoding = _weights(model, layout.world_size, keeping)
+    weights, encoding = weight_bytes(model, layout.world_size, keeping)
     return max(weights + _loop(points, video.num_tokens, layout.sequence_size), encoding) + RESERVE_BYTES
 
 
-def _weights(model: str, num_ranks: int, keeping: Keeping) -> tuple[float, float]:
+def weight_bytes(model: str, num_ranks: int, keeping: Keeping) -> tuple[float, float]:
     """Those on rank 0 during the loop, and while a prompt is encoded."""
     counted = WEIGHTS[model]
     ranks, gathered = (num_ranks, counted.gathered) if keeping.shard_weights else (1, 0)
