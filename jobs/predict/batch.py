@@ -2,18 +2,15 @@
 
 from dataclasses import replace
 
-from cluster.placement import GangSpec
-from jobs.predict.capacity import Split, nodes_of
+from jobs.predict.capacity import Split, nodes_of, spec_of
 from jobs.predict.profile import Profile
 from jobs.predict.simulation import HOUR_S, Scenario, simulate
 
 
 def batch_of(split: Split, profile: Profile, num_gpus: int, num_videos: int, loss_hours: float | None) -> Scenario:
     """Videos of one size by one method, on as many gangs as fit."""
-    layout = split.setup.layout
-    spec = GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=1, num_cpus_per_rank=0)
     return Scenario(
-        spec=spec,
+        spec=spec_of(split.setup.layout),
         gangs=split.gangs,
         nodes=nodes_of(num_gpus, profile.ranks_per_node),
         seconds=[split.parts.total] * num_videos,

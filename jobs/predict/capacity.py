@@ -1,6 +1,6 @@
 """So many GPUs: the split into gangs and layouts that renders the most videos, and the one that renders one soonest."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -19,14 +19,20 @@ RINGS = tuple(sorted({base * 2**power for base in (1, 3) for power in range(10)}
 
 
 @dataclass(frozen=True, kw_only=True)
-class Split:
-    """GPUs as equal gangs, each of one layout, and what each video takes there."""
+class Candidate:
+    """A gang of one layout, the cheapest way to keep weights with which a video fits, and what it takes there."""
 
     setup: Setup
-    gangs: int
     keeping: Keeping
     need_bytes: float | None
     parts: Parts
+
+
+@dataclass(frozen=True, kw_only=True)
+class Split(Candidate):
+    """GPUs as equal gangs."""
+
+    gangs: int
 
     @property
     def videos_per_hour(self) -> float:
@@ -50,11 +56,18 @@ def nodes_of(num_gpus: int, per_node: int) -> list[dict[str, float]]:
     return [{"GPU": float(per_node)}] * full + ([{"GPU": float(rest)}] if rest else [])
 
 
+def spec_of(layout: Layout) -> GangSpec:
+    """A GPU a rank; a Ulysses group shares a node."""
+    return GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=1, num_cpus_per_rank=0)
+
+
 def num_gangs(layout: Layout, num_gpus: int, per_node: int) -> int:
     """How many gangs fit; one that a node has room for stays on it."""
-    spec = GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=1, num_cpus_per_rank=0)
-    nodes = nodes_of(num_gpus, per_node)
-    return sum(room(spec, [node]) for node in nodes) if layout.world_size <= per_node else room(spec, nodes)
+    spec = spec_of(layout)
+    if layout.world_size > per_node:
+        return room(spec, nodes_of(num_gpus, per_node))
+    full, rest = divmod(num_gpus, per_node)
+    return full * room(spec, nodes_of(per_node, per_node)) + room(spec, nodes_of(rest, per_node))
 
 
 def layouts(shape: ModelShape, video: Video, num_gpus: int, per_node: int) -> Iterator[Layout]:
@@ -68,16 +81,20 @@ def layouts(shape: ModelShape, video: Video, num_gpus: int, per_node: int) -> It
                     yield layout
 
 
-def splits(shape: ModelShape, video: Video, profile: Profile, num_gpus: int) -> Iterator[Split]:
-    """All that fit into the GPUs' memory, by layout, each with the cheapest way to keep weights."""
-    for layout in layouts(shape, video, num_gpus, profile.ranks_per_node):
-        gangs = num_gangs(layout, num_gpus, profile.ranks_per_node)
-        kept = keeping_that_fits(shape.name, video, layout, profile.memory_bytes)
-        if gangs and kept:
+def candidates(shape: ModelShape, video: Video, profile: Profile, most_gpus: int) -> Iterator[Candidate]:
+    """All that fit into the GPUs' memory, on at most so many of them."""
+    for layout in layouts(shape, video, most_gpus, profile.ranks_per_node):
+        if kept := keeping_that_fits(shape.name, video, layout, profile.memory_bytes):
             keeping, need = kept
             gathered = max(WEIGHTS[shape.name].transformers) if keeping.shard_weights else 0
             setup = Setup(shape=shape, video=video, layout=layout, weight_bytes=gathered)
-            yield Split(setup=setup, gangs=gangs, keeping=keeping, need_bytes=need, parts=seconds_of(setup, profile))
+            yield Candidate(setup=setup, keeping=keeping, need_bytes=need, parts=seconds_of(setup, profile))
+
+
+def splits(of: Iterable[Candidate], num_gpus: int, per_node: int) -> list[Split]:
+    """As many gangs of each candidate as so many GPUs have room for."""
+    counted = ((each, num_gangs(each.setup.layout, num_gpus, per_node)) for each in of)
+    return [Split(**vars(each), gangs=gangs) for each, gangs in counted if gangs]
 
 
 def keeping_that_fits(
@@ -97,10 +114,10 @@ WORTH: dict[Aim, Callable[[Split], float]] = {
 }
 
 
-def best(candidates: list[Split], aim: Aim) -> Split:
+def best(possible: list[Split], aim: Aim) -> Split:
     """The best for an aim; of those that are as good, to a thousandth, the one with the fewest ranks a video."""
-    most = max(map(WORTH[aim], candidates))
-    as_good = [split for split in candidates if WORTH[aim](split) >= most - abs(most) / 1000]
+    most = max(map(WORTH[aim], possible))
+    as_good = [split for split in possible if WORTH[aim](split) >= most - abs(most) / 1000]
     return min(as_good, key=lambda split: (split.ranks, -WORTH[aim](split)))
 
 

@@ -38,7 +38,7 @@ class Decoder:
 
     def flops(self, height: int, width: int, num_frames: int, num_ranks: int) -> float:
         """Of the rank that has the most to decode; tiles are dealt out in turns."""
-        return self.pixel_flops * _most(tuple(self.tiles(height, width, num_frames)), num_ranks)
+        return self.pixel_flops * _most(self, height, width, num_frames, num_ranks)
 
     def _pieces(self, latent_frames: int) -> Iterator[int]:
         """The frames of each piece of time."""
@@ -59,5 +59,6 @@ DECODERS = {"HunyuanVideoPipeline": Decoder(pixel_flops=1.0, slab=(4, 3))}
 
 
 @lru_cache(maxsize=4096)
-def _most(tiles: tuple[int, ...], num_ranks: int) -> int:
+def _most(decoder: Decoder, height: int, width: int, num_frames: int, num_ranks: int) -> int:
+    tiles = list(decoder.tiles(height, width, num_frames))
     return max(sum(tiles[first::num_ranks]) for first in range(min(num_ranks, len(tiles))))

@@ -9,7 +9,7 @@ from jobs.models.full_size import FULL_SIZE
 from jobs.options.capacity import CapacityOptions
 from jobs.options.shared import MethodOptions
 from jobs.predict.calibrate import calibrated
-from jobs.predict.capacity import AIMS, Split, best, layouts, row_of, splits
+from jobs.predict.capacity import AIMS, Split, best, candidates, layouts, row_of, splits
 from jobs.predict.gpus import GPUS, profile
 from jobs.predict.memory import GIB, Keeping, keepings, need_bytes
 from jobs.predict.profile import Profile
@@ -120,15 +120,17 @@ def _videos(options: CapacityOptions, shape: ModelShape) -> list[Video]:
 def make_rows(question: Question) -> list[Row]:
     """One a method, number of GPUs and aim; where nothing fits, one that says so."""
     rows: list[Row] = []
+    profile, price = question.profile, question.price
     for video in question.videos:
+        of = list(candidates(question.shape, video, profile, max(question.num_gpus)))
         for number in question.num_gpus:
-            candidates = list(splits(question.shape, video, question.profile, number))
-            if not candidates:
+            possible = splits(of, number, profile.ranks_per_node)
+            if not possible:
                 rows.append({"method": video.method.name, "gpus": number, "options": _refusal(question, video, number)})
-            for aim in AIMS if candidates else ():
-                split = best(candidates, aim)
-                row = row_of(split, question.profile, number, aim, question.price)
-                rows.append(row | (_batch(question, split, number) if aim == "throughput" else {}))
+            for aim in AIMS if possible else ():
+                split = best(possible, aim)
+                batch = _batch(question, split, number) if aim == "throughput" else {}
+                rows.append(row_of(split, profile, number, aim, price) | batch)
     return rows
 
 

@@ -109,7 +109,7 @@ def seconds_of(setup: Setup, profile: Profile, rates: Rates | None = None) -> Pa
     rates = rates or profile.rates
     video, shape = setup.video, setup.shape
     num_dense, num_proxied = count_proxy_passes(video.method, video.steps)
-    num_sparse = len(video.method.dense_plan(video.steps)) - num_dense
+    num_sparse = video.method.schedule.num_steps(video.steps) - num_dense
     if num_sparse:  # where a next model takes over, one more is dense
         more = min(num_sparse, shape.num_transformers - 1)
         num_dense, num_sparse = num_dense + more, num_sparse - more

@@ -48,8 +48,8 @@ CONSISID = {
     (2, 3, 1): 38.35,
     (2, 1, 3): 35.78,
 }
-# The document names no link. Ulysses 2 sends 460 GB; over NVLink that is 1.5 s, and it loses 19 s to a half of the time on
-# one GPU, so PCIe is taken. That choice is made by the row of Ulysses 2, which therefore proves nothing.
+# The document names no link. Ulysses 2 sends 460 GB, which over NVLink takes 1.5 s of the 19 s that it loses to half of
+# the time on one GPU, so PCIe is taken. That choice is made by the row of Ulysses 2, which therefore proves nothing.
 CONSISID_LINK = "pcie"
 OF_THE_LINK = (1, 2, 1)
 UNMET_CONSISID = {

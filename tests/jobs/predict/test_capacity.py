@@ -11,10 +11,11 @@ import pytest
 from caching.recipe.recipe import RECIPES
 from jobs.__main__ import main
 from jobs.errors import BAD_INPUT, DONE
-from jobs.predict.capacity import AIMS, best, layouts, num_gangs, splits
+from jobs.predict.capacity import AIMS, Split, best, candidates, layouts, num_gangs, splits
 from jobs.predict.gpus import profile
 from jobs.predict.memory import GIB, Keeping, need_bytes
-from jobs.predict.shape import shape_of, video_of
+from jobs.predict.profile import Profile
+from jobs.predict.shape import Video, shape_of, video_of
 from parallel.layout import Layout
 
 ROOT = Path(__file__).parents[3]
@@ -23,16 +24,17 @@ SHAPE = shape_of("hunyuanvideo")
 ASK = ["plan", "--gpus"]
 
 
-def video(method: str):
+def video(method: str) -> Video:
     return video_of(SHAPE, RECIPES[method], height=720, width=1280, num_frames=129, steps=50)
+
+
+def possible(of: Video, on: Profile, gpus: int) -> list[Split]:
+    return splits(candidates(SHAPE, of, on, gpus), gpus, on.ranks_per_node)
 
 
 @pytest.mark.parametrize("method", ["full", "auto", "resca"])
 def test_more_gpus_are_never_slower(method):
-    chosen = {
-        aim: [best(list(splits(SHAPE, video(method), H100, gpus)), aim) for gpus in (1, 2, 4, 8, 16, 64)]
-        for aim in AIMS
-    }
+    chosen = {aim: [best(possible(video(method), H100, gpus), aim) for gpus in (1, 2, 4, 8, 16, 64)] for aim in AIMS}
     videos_per_hour = [split.videos_per_hour for split in chosen["throughput"]]
     seconds = [split.parts.total for split in chosen["latency"]]
     assert videos_per_hour == sorted(videos_per_hour) and seconds == sorted(seconds, reverse=True)
@@ -60,8 +62,8 @@ def test_what_does_not_fit_is_kept_otherwise_or_left_out():
     assert need is not None
     for memory, options in ((need, {""}), (need - 1, {"--offload"}), (30 * GIB, set()), (1, set())):
         small = replace(H100, memory_bytes=memory)
-        assert {split.keeping.words for split in splits(SHAPE, video("full"), small, 1)} == options
-    on_eight = list(splits(SHAPE, video("full"), replace(H100, memory_bytes=30 * GIB), 8))
+        assert {split.keeping.words for split in possible(video("full"), small, 1)} == options
+    on_eight = possible(video("full"), replace(H100, memory_bytes=30 * GIB), 8)
     assert {split.keeping.words for split in on_eight} == {"--shard-weights", "--offload --shard-weights"}
 
 
