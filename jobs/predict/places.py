@@ -18,7 +18,7 @@ class Places:
 
     def take(self) -> tuple[int, ...] | None:
         """The node of each group of a gang, in order; None where there is no place."""
-        free = {node: free for node in range(len(self._all)) if (free := self._free(node))}
+        free = {node: groups for node in range(len(self._all)) if (groups := self._free(node))}
         enough = [node for node, groups in free.items() if groups >= self._groups]
         if enough:
             nodes = (min(enough, key=lambda node: free[node]),) * self._groups
