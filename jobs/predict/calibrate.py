@@ -11,7 +11,7 @@ from jobs.errors import BadInput
 from jobs.predict.profile import Profile, Quantity
 from jobs.predict.seconds import Parts, Setup, seconds_of
 from jobs.predict.shape import ModelShape, video_of
-from jobs.store.items import Sidecar
+from jobs.store.items import Seconds, Sidecar
 from jobs.store.known import read_sidecar
 from jobs.store.open import open_storage
 from parallel.layout import Layout
@@ -21,6 +21,8 @@ WAITS = ("block_launch_s", "step_s")
 ROUNDS = 4  # what waits depends on what does not
 LIKE = 0.15  # in which the FLOPs of a sidecar have to be those of the model
 TENTHS = 10
+# As much as one video whose seconds are 10% off counts against what waits taking twice as long as taken to be.
+HELD = 0.01
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -84,7 +86,11 @@ def _seen(shape: ModelShape, sidecar: Sidecar) -> Seen | None:
     expected = shape.numbers.step_flops(video.num_tokens) * video.steps * shape.num_passes
     if abs(sidecar.flops_full / expected - 1) > LIKE:
         return None
-    seconds = sidecar.seconds
+    return seen_of(setup, sidecar.seconds)
+
+
+def seen_of(setup: Setup, seconds: Seconds) -> Seen:
+    """A finished video by the seconds of its sidecar."""
     return Seen(
         setup=setup,
         encode_s=seconds.encode,
@@ -97,9 +103,10 @@ def _seen(shape: ModelShape, sidecar: Sidecar) -> Seen | None:
 def calibrated_by_videos(profile: Profile, seen: Sequence[Seen], directory: str) -> Profile:
     """Rates of arithmetic and fixed costs by least squares of relative errors, what stands around them by medians."""
     source = f"{len(seen)} finished videos in {directory}"
+    at_first = profile.quantities[WAITS[0]].value
     for _ in range(ROUNDS):
         rows = [(seconds_of(each.setup, profile), each.denoise_s) for each in seen]
-        work, waits = _factors(rows)
+        work, waits = _factors(rows, profile.quantities[WAITS[0]].value / at_first)
         changed = {name: _known(profile.quantities[name].value / work, source) for name in RATES}
         changed |= {name: _known(profile.quantities[name].value * waits, source) for name in WAITS}
         profile = profile.with_quantities(profile.words, **changed)
@@ -108,19 +115,22 @@ def calibrated_by_videos(profile: Profile, seen: Sequence[Seen], directory: str)
     return replace(profile, words=f"{profile.words}, calibrated by {source}")
 
 
-def _factors(rows: Sequence[tuple[Parts, float]]) -> tuple[float, float]:
-    """How much longer arithmetic, and what waits, take than was taken to be."""
-    weighted = [
+def _factors(rows: Sequence[tuple[Parts, float]], so_far: float) -> tuple[float, float]:
+    """How much longer arithmetic, and what waits, take than was taken to be: least squares of relative errors.
+
+    What waits is held to what it was taken to be at first, of which it is `so_far` times as much by now, as far as
+    videos are too alike to tell the two apart.
+    """
+    columns = [
         ((parts.linear + parts.attention) / seconds, parts.fixed / seconds, 1 - parts.exchange / seconds)
         for parts, seconds in rows
     ]
-    ww, wf, ff = (sum(row[a] * row[b] for row in weighted) for a, b in ((0, 0), (0, 1), (1, 1)))
-    wt, ft = (sum(row[a] * row[2] for row in weighted) for a in (0, 1))
+    ww, wf, ff, wt, ft = (sum(row[a] * row[b] for row in columns) for a, b in ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2)))
+    ff, ft = ff + HELD * so_far**2, ft + HELD * so_far
     determinant = ww * ff - wf * wf
-    if determinant > 1e-3 * ww * ff:
-        work, waits = (wt * ff - ft * wf) / determinant, (ft * ww - wt * wf) / determinant
-        if work > 0 and waits > 0:
-            return work, waits
+    work, waits = (wt * ff - ft * wf) / determinant, (ft * ww - wt * wf) / determinant
+    if work > 0 and waits > 0:
+        return work, waits
     both = statistics.median(seconds / parts.loop for parts, seconds in rows)
     return both, both
 

@@ -1,10 +1,10 @@
 """What of a model and of a video decides seconds: widths and blocks, tokens, and the tiles of its VAE."""
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, fields, replace
 
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
-from jobs.models.facts import read_facts
+from jobs.models.facts import ModelFacts, read_facts
 from jobs.models.family import Configs, Family, Numbers, Sampling
 from jobs.models.full_size import FULL_SIZE, Size
 from jobs.models.registry import FAMILIES
@@ -81,14 +81,19 @@ def _is_of(family: Family, size: Size) -> bool:
 
 def _of_files(model: str) -> ModelShape:
     facts = read_facts(model)
+    asked = Sampling(seed=0, **facts.defaults.model_dump(exclude={"fps", "dtype", "prompt_template"}))
+    return shape_of_facts(facts, num_passes=1 if facts.family.negative_prompt(asked) is None else 2)
+
+
+def shape_of_facts(facts: ModelFacts, num_passes: int) -> ModelShape:
+    """That of a model whose files are at hand; its VAE has not been counted."""
     family, defaults = facts.family, facts.defaults
-    asked = Sampling(seed=0, **defaults.model_dump(exclude={"fps", "dtype", "prompt_template"}))
     return ModelShape(
         name=facts.name,
-        numbers=facts,
+        numbers=Numbers(**{each.name: getattr(facts, each.name) for each in fields(Numbers)}),
         text_tokens=0,  # a prompt's are few beside a video's, and another number for each
         cross_attention=family.cross_attention,
-        num_passes=1 if family.negative_prompt(asked) is None else 2,
+        num_passes=num_passes,
         size=(defaults.height, defaults.width, defaults.num_frames),
         decoder=Decoder.of(family.pipeline, 1.0),
     )
