@@ -20,10 +20,18 @@ class Backlog(Generic[Item, Result]):
     The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
     those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
 
-    Gangs stay at one that `may_grow` until it is closed: until then jobs can be added.
+    Gangs stay at one that `may_grow` until it is closed: until then jobs can be added. `clock` is that of
+    `Job.not_before`.
     """
 
-    def __init__(self, jobs: Iterable[Job[Item]] = (), *, may_grow: bool = False):
+    def __init__(
+        self,
+        jobs: Iterable[Job[Item]] = (),
+        *,
+        may_grow: bool = False,
+        clock: Callable[[], float] = time.monotonic,
+    ):
+        self._clock = clock
         self._fresh: dict[Hashable, deque[Job[Item]]] = defaultdict(deque)
         self._again: list[Job[Item]] = []
         self._open: dict[int, Job[Item]] = {}
@@ -111,7 +119,7 @@ class Backlog(Generic[Item, Result]):
         return [taken[index] for index in sorted(taken)]
 
     def _next(self, shape: Hashable = None) -> Job[Item] | None:
-        now = time.monotonic()
+        now = self._clock()
         due = next((job for job in self._again if job.not_before <= now), None)
         if due is not None or not self._fresh:
             return due

@@ -24,7 +24,7 @@ ROOMS = {
         *("attachment", "engine", "flops", "peak"),
     ],
     "jobs": [
-        *("errors", "machine", "store", "console", "models", "options", "request", "rank", "demo", "doctor"),
+        *("errors", "machine", "store", "console", "models", "options", "request", "predict", "rank", "demo", "doctor"),
         *("driver.gallery", "driver", "measure", "measure.sampling", "measure.tune", "measure.gpu", "measure.analysis"),
         *("commands", "__main__"),
     ],

@@ -21,8 +21,10 @@ from jobs.commands.plan import run
 from jobs.errors import DONE, BadInput
 from jobs.models.demos import DEMOS
 from jobs.options.batch import PlanOptions, RenderOptions
+from jobs.options.capacity import CapacityOptions
 from jobs.options.command_line import COMMANDS, parse
 from jobs.options.measure import ComparedOptions
+from jobs.predict.plan import make_rows, read_question
 from jobs.request.recipes import resolve_method
 from tests.jobs.models.test_facts import make_model
 
@@ -89,11 +91,15 @@ def printed(pattern: re.Pattern[str]) -> list[Any]:
 
 
 def is_complete(command: str) -> bool:
+    return parsed(command) is not None
+
+
+def parsed(command: str) -> object:
+    """The options of a command; None for what the command line does not take."""
     try:
-        parse(words(command))
+        return parse(words(command))
     except SystemExit:
-        return False
-    return True
+        return None
 
 
 def words(command: str) -> list[str]:
@@ -101,7 +107,8 @@ def words(command: str) -> list[str]:
 
 
 ALL = [pytest.param(path, command, id=f"{place(path)}: {command}") for path in FILES for command in commands_in(path)]
-BATCHES = [param for param in ALL if str(param.values[1]).startswith(("render ", "plan ", "submit "))]
+BATCHES = [param for param in ALL if isinstance(parsed(str(param.values[1])), RenderOptions)]
+QUESTIONS = [param for param in ALL if isinstance(parsed(str(param.values[1])), CapacityOptions)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -127,6 +134,11 @@ def test_batches_can_be_planned(path, command, tmp_path):
         assert run(planned_here(command, tmp_path)) == DONE
     except BadInput as refusal:
         pytest.fail(f"{command}: {refusal}")
+
+
+@pytest.mark.parametrize("path, command", QUESTIONS)
+def test_what_so_many_gpus_would_render_can_be_predicted(path, command):
+    assert make_rows(read_question(parse(words(command))))
 
 
 def planned_here(command: str, folder: Path) -> PlanOptions:

@@ -16,12 +16,14 @@ from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
 from jobs.driver.cost import LONG_S, calibrate, estimate, loops_of
+from jobs.driver.eta import Eta
 from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import export_names, remember
 from jobs.driver.view import BatchView
 from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
+from jobs.predict.gpus import profile
 from jobs.rank.workload import RenderWorkload
 from jobs.request.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
 from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
@@ -146,7 +148,9 @@ def _run_batch(
             check()
         recorder.tick()
 
-    with BatchView(console, len(plan.todo)) as view:
+    device = "h100" if spec.num_gpus_per_rank else "cpu"  # until videos tell how fast it is
+    eta = Eta(plan.todo, loops_of(plan), layout, profile(device, "pcie", "ib400"))
+    with BatchView(console, len(plan.todo), eta) as view:
 
         def note(event: Event) -> None:
             view.show(event)

@@ -10,7 +10,8 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextC
 from rich.table import Table
 
 from cluster.events import BatchStopping, Event, ItemRunning
-from jobs.console import count, visible
+from jobs.console import count, duration, visible
+from jobs.driver.eta import Eta
 from jobs.store.items import RenderItem, Sidecar
 from jobs.store.known import Done
 
@@ -21,8 +22,9 @@ LONGEST_TABLE = 100
 class BatchView:
     """Shows the events of a batch of `total` videos. Use as a context manager; `show` is the batch's `on_event`."""
 
-    def __init__(self, console: Console, total: int):
+    def __init__(self, console: Console, total: int, eta: Eta | None = None):
         self.total = total
+        self._eta = eta
         self.num_done = 0
         self._num_failed = 0
         self._console = console
@@ -48,13 +50,20 @@ class BatchView:
         if self._bar is not None:
             running = " ".join(sorted(self._fractions)) or ("" if self.num_done else "starting")
             completed = self.num_done + self._num_failed + sum(self._fractions.values())
-            self._bar.update(self._task, completed=completed, description=running)
+            self._bar.update(self._task, completed=completed, description=f"{running}{self._left()}".removeprefix(", "))
         if (line := self._line(event)) and (self._bar is None or event.kind in LASTING):
             self._last_line_s = time.monotonic()
             self._console.print(line, soft_wrap=True)
 
+    def _left(self) -> str:
+        """How long the rest will take, where that is known."""
+        left_s = self._eta.left_s if self._eta else None
+        return f", about {duration(left_s)} left" if left_s else ""
+
     def _follow(self, event: Event) -> None:
         """Which videos are running, and how far they are."""
+        if self._eta is not None:
+            self._eta.note(event)
         if isinstance(event, ItemRunning):
             self._fractions[event.item.id] = event.fraction
         elif not isinstance(event, BatchStopping) and event.job:
@@ -81,7 +90,7 @@ class BatchView:
                 return f"{event.item.id}: {event.fraction:.0%}"
             case "item_done":
                 seconds = Sidecar.model_validate(event.result).seconds.total
-                return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total})"
+                return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total}{self._left()})"
             case "item_retried":
                 return f"{event.item.id}: to be tried again: {event.error}"
             case "item_failed":

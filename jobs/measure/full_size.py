@@ -1,16 +1,15 @@
 """Full-size models without their weights: what can be asked of them on the meta device."""
 
 from dataclasses import dataclass, replace
-from typing import Any
 
 import torch
-from diffusers import UniPCMultistepScheduler
 
 from caching.engine import Engine
-from caching.flops import BY_TOKEN, Cost, count, run_on_meta
+from caching.flops import Cost, count, run_on_meta
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.family import MOST
+from jobs.models.full_size import FULL_SIZE, PRESETS, Size
 from jobs.options.measure import FullSizeOptions
 from jobs.request.checks import check_count
 from jobs.request.recipes import resolve_method
@@ -18,121 +17,6 @@ from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout
 
 DTYPE = torch.bfloat16
-Config = dict[str, Any]  # as diffusers writes the configuration of a model
-
-
-@dataclass(frozen=True, kw_only=True)
-class Boundary:
-    """A noise level below which a second model takes over, and the flow shift by which steps are laid out."""
-
-    level: float
-    flow_shift: float
-
-    def scheduler(self) -> UniPCMultistepScheduler:
-        """That of the model's pipeline."""
-        shift = self.flow_shift
-        return UniPCMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
-
-    def changes(self, num_steps: int) -> tuple[int, ...]:
-        """The step, from 0, at which it does; none in a loop so short that it does not."""
-        scheduler = self.scheduler()
-        scheduler.set_timesteps(num_steps)
-        above = int((scheduler.timesteps >= 1000 * self.level).sum())
-        return (above,) if 0 < above < num_steps else ()
-
-
-@dataclass(frozen=True, kw_only=True)
-class Size:
-    """A full-size model, and the size at which its papers measure."""
-
-    config: Config
-    side: int  # pixels of a token
-    temporal: int  # frames of a latent frame
-    num_text_tokens: int
-    height: int
-    width: int
-    num_frames: int
-    cross_attention: bool = False
-    negative_text_tokens: int | None = None  # in a second pass of each step; None without guidance
-    boundary: Boundary | None = None  # of models of which there are two
-
-    @property
-    def text_tokens(self) -> tuple[int, ...]:
-        """Of each pass of a step."""
-        return self.num_text_tokens, *([] if self.negative_text_tokens is None else [self.negative_text_tokens])
-
-    def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        """Tokens along (frames, height, width). Raises BadInput for a size that does not divide."""
-        if height % self.side or width % self.side or (num_frames - 1) % self.temporal:
-            raise BadInput(
-                f"height and width must be multiples of {self.side} and num_frames a multiple of {self.temporal} "
-                f"plus 1, not {height}, {width}, {num_frames}"
-            )
-        return (num_frames - 1) // self.temporal + 1, height // self.side, width // self.side
-
-
-WAN = Size(
-    config={"_class_name": "WanTransformer3DModel", "num_attention_heads": 40},  # 14B; of 2.2 both models
-    side=16,
-    temporal=4,
-    num_text_tokens=512,  # its pipeline fills all prompts up, without a mask
-    negative_text_tokens=512,
-    height=720,
-    width=1280,
-    num_frames=81,
-    cross_attention=True,
-)
-FULL_SIZE = {
-    "hunyuanvideo": Size(
-        config={"_class_name": "HunyuanVideoTransformer3DModel"},  # the defaults of its class are the full size
-        side=16,
-        temporal=4,
-        num_text_tokens=256,
-        height=480,
-        width=640,
-        num_frames=65,
-    ),
-    "flux": Size(
-        config={"_class_name": "FluxTransformer2DModel", "guidance_embeds": True},
-        side=16,
-        temporal=1,
-        num_text_tokens=512,
-        height=1024,
-        width=1024,
-        num_frames=1,
-    ),
-    "hunyuanvideo-1.5": Size(
-        # The defaults of its class are the full size.
-        config={"_class_name": "HunyuanVideo15Transformer3DModel", "num_attention_heads": 16},
-        side=16,
-        temporal=4,
-        num_text_tokens=256,
-        negative_text_tokens=6,  # the end of the template, around an empty prompt
-        height=720,
-        width=1280,
-        num_frames=121,
-    ),
-    "wan": WAN,
-    "wan2.2": replace(WAN, boundary=Boundary(level=0.875, flow_shift=3.0)),
-    "wan2.2-ti2v": replace(
-        WAN,
-        config={
-            "_class_name": "WanTransformer3DModel",
-            "num_attention_heads": 24,
-            "in_channels": 48,
-            "out_channels": 48,
-            "ffn_dim": 14336,
-            "num_layers": 30,
-            BY_TOKEN: True,
-        },
-        side=32,
-        height=704,
-        num_frames=121,
-    ),
-}
-
-# Options that a benchmark sets. MLPerf's guidance scales, 4.0 and 3.0, and its boundary are those of the model.
-PRESETS = {"mlperf": {"model": "wan2.2", "height": 720, "width": 1280, "num_frames": 81, "steps": 20}}
 
 
 @dataclass(frozen=True, kw_only=True)

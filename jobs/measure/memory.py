@@ -8,8 +8,8 @@ from rich.console import Console
 from jobs.console import under_way
 from jobs.errors import BadInput
 from jobs.measure.full_pipeline import check_pipeline, full_size_models, full_size_planner
-from jobs.measure.full_size import FULL_SIZE
 from jobs.models.family import MOST
+from jobs.models.full_size import FULL_SIZE
 from jobs.options.measure import MemoryOptions
 from jobs.options.shared import Weights
 from jobs.rank.load import called_alone

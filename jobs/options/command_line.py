@@ -14,12 +14,14 @@ from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec, Pri
 from jobs.errors import BAD_INPUT
 from jobs.options import batch
 from jobs.options import measure as options
+from jobs.options.capacity import CapacityOptions
 from jobs.options.gpu import GpuOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
     "render": (batch.RenderOptions, "jobs.commands.render"),
     "plan": (batch.PlanOptions, "jobs.commands.plan"),
+    "plan --gpus": (CapacityOptions, "jobs.commands.plan_gpus"),
     "submit": (batch.SubmitOptions, "jobs.commands.submit"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
     "retry": (batch.RetryOptions, "jobs.commands.retry"),
@@ -82,8 +84,13 @@ def _command() -> Any:
 
 
 def _words(arguments: Sequence[str] | None) -> list[str]:
-    """The command line, with the two words of `benchmark gpu` and its like as the name of one command."""
+    """The command line, with the two words of `benchmark gpu` and its like as the name of one command.
+
+    `plan` has two: with prompts, and with `--gpus` anywhere behind it.
+    """
     words = list(sys.argv[1:] if arguments is None else arguments)
+    if words[:1] == ["plan"] and any(word.partition("=")[0] == "--gpus" for word in words):
+        return ["plan --gpus", *words[1:]]
     both = " ".join(words[:2])
     return [both, *words[2:]] if both in COMMANDS else words
 

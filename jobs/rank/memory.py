@@ -16,16 +16,13 @@ from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.models.directory import INDEX, brings_its_class, models_of, read_family, read_json, transformers_of
 from jobs.models.family import Numbers
+from jobs.predict.memory import GIB, RESERVE_BYTES
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
 from jobs.rank.quantise import quantise
 from parallel.imagined import ImaginedGroup
 from parallel.layout import Layout, divisors
 from parallel.sharding import gathered_bytes, held_bytes
-
-# Taken to be left to CUDA itself, to NCCL's buffers, to the decoding of tiles and to gaps in memory.
-RESERVE_BYTES = 3 * 2**30
-GIB = 2**30
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -15,10 +15,10 @@ import torch
 from caching.engine import Engine
 from caching.recipe.clock import Clock, Signals
 from caching.state_dict import StateDict
-from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import noise_levels, random_inputs, random_latents, random_transformer
 from jobs.measure.gpu.timing import Budget, Step, Timing, steps_to_run, synchronize, warm_up
+from jobs.models.full_size import Size as ModelSize
 from parallel.single import SingleGroup
 
 COMPILER = "inductor"

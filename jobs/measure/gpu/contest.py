@@ -5,13 +5,13 @@ import torch
 from caching.flops import count, count_full_flops
 from jobs.errors import InfrastructureError
 from jobs.measure.full_size import DTYPE
-from jobs.measure.full_size import Size as ModelSize
 from jobs.measure.gpu.bench import Bench
 from jobs.measure.gpu.cases import Case
 from jobs.measure.gpu.model import Video
 from jobs.measure.gpu.rows import CaseRow, Loop, Yardstick, add_flops, bare_row, loop_of, loop_run, make_row
 from jobs.measure.gpu.timing import Budget, Timing, matmul_flops_per_s
 from jobs.models.family import Configs
+from jobs.models.full_size import Size as ModelSize
 from jobs.models.hunyuan_video import HunyuanVideo
 from parallel.local_attention import Attention, obstacle
 

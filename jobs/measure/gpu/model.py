@@ -14,8 +14,9 @@ from torch import Tensor, nn
 from caching.models import adapter_for
 from caching.models.state import Grid
 from jobs.errors import BadInput
-from jobs.measure.full_size import DTYPE, FULL_SIZE, Config
-from jobs.measure.full_size import Size as ModelSize
+from jobs.measure.full_size import DTYPE
+from jobs.models.full_size import FULL_SIZE, Config
+from jobs.models.full_size import Size as ModelSize
 
 SMALL = ModelSize(
     config={

@@ -5,13 +5,19 @@ import json
 
 from rich.console import Console
 
+from caching.recipe.recipe import RECIPES
 from cluster.events import Event, GangEvent, ItemDone, ItemFailed, ItemRunning
 from cluster.failure import FailureKind
 from cluster.job import Job
 from jobs.console import make_console, print_rows, write_rows
+from jobs.driver.cost import Loops
+from jobs.driver.eta import Eta
 from jobs.driver.view import BatchView, done_row, failed_row, print_table
+from jobs.models.facts import read_facts
+from jobs.predict.gpus import profile
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
+from parallel.layout import Layout
 from tests.jobs.store.example import item, publish, settings
 
 
@@ -50,6 +56,19 @@ def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
         "0000: done in 2.5 s (1 of 2)",
         "[bold]: failed: ValueError: no",
     ]
+
+
+def test_the_time_left_is_told_where_something_tells_it(tmp_path):
+    one, result = item(), publish(settings(tmp_path), item()).model_dump(mode="json")
+    more = [item(id=f"{index:04d}") for index in range(1, 4)]
+    loops = Loops(facts=read_facts("demo"), method_of=lambda one: RECIPES["full"], num_passes=lambda one: 1)
+    console, now = plain(), 0.0
+    eta = Eta([one, *more], loops, Layout(), profile("cpu", "pcie", "tcp100"), clock=lambda: now)
+    with BatchView(console, 4, eta) as view:
+        view.show(ItemRunning(kind="item_started", gang=0, job=Job(index=0, item=one)))
+        now = 3.0
+        view.show(ItemDone(gang=0, job=Job(index=0, item=one), result=result))
+    assert "0000: done in 2.5 s (1 of 4, about 9 s left)" in console.file.getvalue()  # type: ignore[attr-defined]
 
 
 def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):

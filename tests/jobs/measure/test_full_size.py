@@ -10,7 +10,8 @@ from torch.overrides import TorchFunctionMode
 from torch.utils.flop_counter import FlopCounterMode
 
 from caching.recipe.recipe import RECIPES, recipe
-from jobs.measure.full_size import DTYPE, FULL_SIZE, read_request
+from jobs.measure.full_size import DTYPE, read_request
+from jobs.models.full_size import FULL_SIZE
 from jobs.options.measure import CommOptions, FlopsOptions
 from parallel.layout import Layout
 from tests.caching.models.test_wan import make_pipeline

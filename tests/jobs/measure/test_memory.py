@@ -11,8 +11,8 @@ from caching.flops import groups_of
 from caching.peak import Allocations, steps_that_fill
 from caching.recipe.recipe import RECIPES, recipe
 from jobs.measure.full_pipeline import full_size_planner
-from jobs.measure.full_size import FULL_SIZE
 from jobs.measure.gpu.bench import TypicalClock
+from jobs.models.full_size import FULL_SIZE
 from jobs.rank.memory import GIB, Setting
 from parallel.layout import Layout
 from tests.caching.conftest import JOINT_RECIPES
