@@ -47,7 +47,7 @@ def setting(model: str, of: Video, layout: Layout, keeping: Keeping) -> Setting:
 
 
 def test_models_are_those_of_resca_memory():
-    assert set(MODELS) == set(PARTS) and set(LOOPS) <= set(WEIGHTS) <= set(PARTS)
+    assert set(MODELS) == set(WEIGHTS) == set(LOOPS) == set(PARTS)
 
 
 @pytest.mark.parametrize("model", MODELS)
