@@ -103,7 +103,7 @@ def test_weights_are_those_of_resca_memory(model):
     for layout in (Layout(), Layout(ulysses=4)):
         for keeping in keepings(layout):
             counted = planner._weights(setting(model, of, layout, keeping))
-            assert weight_bytes(model, layout.world_size, keeping) == pytest.approx(counted, rel=0.03)
+            assert weight_bytes(model, layout.world_size, keeping) == pytest.approx(counted, rel=0.04)
 
 
 @pytest.mark.slow
