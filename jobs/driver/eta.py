@@ -44,8 +44,9 @@ class Eta:
         self._setups: dict[Kind, Setup] = {}
         self._waiting = Counter(map(self._kind_of, items))
         self._running: dict[str, Running] = {}
-        # What videos of a kind took, from one event to the next, and what their sidecars say.
+        # What videos of a kind took, and what passed beside that between two events: much, where it is a gang's first.
         self._took: defaultdict[Kind, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+        self._beside: deque[float] = deque(maxlen=LATEST)
         self._seen: deque[Seen] = deque(maxlen=LATEST)
         self._gangs: set[int] = set()
         self._expected: dict[Kind, float] = {}
@@ -88,7 +89,8 @@ class Eta:
         if run is None or not seconds.denoise:
             return
         self._num_finished += 1
-        self._took[run.kind].append(self._clock() - run.since_s)
+        self._took[run.kind].append(seconds.total)
+        self._beside.append(self._clock() - run.since_s - seconds.total)
         self._seen.append(seen_of(self._setups[run.kind], seconds))
 
     def _fail(self, item: RenderItem, *, goes_on: bool) -> None:
@@ -97,14 +99,15 @@ class Eta:
 
     def _seconds(self, kind: Kind) -> float:
         """What videos of its kind took, or else what is predicted, as much slower as those were than predicted."""
+        beside = median(self._beside)
         if own := self._took.get(kind):
-            return median(own)
+            return median(own) + beside
         if self._num_finished >= GROWTH * self._num_known:
             profile = calibrated_by_videos(self._profile, self._seen, "this batch")
             self._expected = {each: seconds_of(setup, profile).total for each, setup in self._setups.items()}
             self._num_known = self._num_finished
         slower = sum(map(median, self._took.values())) / sum(self._expected[each] for each in self._took)
-        return self._expected[kind] * slower
+        return self._expected[kind] * slower + beside
 
     def _kind_of(self, item: RenderItem) -> Kind:
         num_passes = self._loops.num_passes(item)

@@ -4,7 +4,8 @@ from dataclasses import replace
 
 from jobs.predict.capacity import Split, nodes_of, spec_of
 from jobs.predict.profile import Profile
-from jobs.predict.simulation import HOUR_S, Scenario, simulate
+from jobs.predict.scenario import Scenario
+from jobs.predict.simulation import HOUR_S, simulate
 
 
 def batch_of(split: Split, profile: Profile, num_gpus: int, num_videos: int, loss_hours: float | None) -> Scenario:

@@ -47,7 +47,7 @@ def setting(model: str, of: Video, layout: Layout, keeping: Keeping) -> Setting:
 
 
 def test_models_are_those_of_resca_memory():
-    assert set(MODELS) == set(PARTS) and set(LOOPS) <= set(WEIGHTS) <= set(PARTS)
+    assert set(MODELS) == set(WEIGHTS) == set(LOOPS) == set(PARTS)
 
 
 @pytest.mark.parametrize("model", MODELS)
@@ -103,7 +103,7 @@ def test_weights_are_those_of_resca_memory(model):
     for layout in (Layout(), Layout(ulysses=4)):
         for keeping in keepings(layout):
             counted = planner._weights(setting(model, of, layout, keeping))
-            assert weight_bytes(model, layout.world_size, keeping) == pytest.approx(counted, rel=0.03)
+            assert weight_bytes(model, layout.world_size, keeping) == pytest.approx(counted, rel=0.04)
 
 
 @pytest.mark.slow

@@ -8,7 +8,8 @@ from cluster.failure import Budgets, FailureKind
 from cluster.placement import GangSpec
 from jobs.predict.capacity import nodes_of
 from jobs.predict.places import Places
-from jobs.predict.simulation import Scenario, simulate
+from jobs.predict.scenario import Scenario
+from jobs.predict.simulation import simulate
 
 
 def gangs_of(world_size: int, together: int) -> GangSpec:
