@@ -3,7 +3,7 @@
 Legend: B batch, C latent channels, F frames, H height, W width, N local tokens, P values of a patch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from math import prod
@@ -212,9 +212,10 @@ class Engine:
         """
         number, name = self.attachments.index(attachment), attachment.pass_name
         keeps_nothing = not self.recipe.schedule.has_sparse_steps
-        if self.batched == 1 or (keeps_nothing and is_even(inputs)):
+        as_one = not attachment.adapter.drops_padding or is_even(inputs)
+        if self.batched == 1 or (keeps_nothing and as_one):
             return generation.advance(number, name, patches, inputs)
-        names = [f"{name} {part}" if name else None for part in range(self.batched)]
+        names = [f"{name or 'pass'} {part}" for part in range(self.batched)]
         parts = zip(names, patches.chunk(self.batched), _parted(inputs, len(patches), self.batched), strict=True)
         return torch.cat([generation.advance(number, *part) for part in parts])
 
@@ -257,6 +258,8 @@ def _parted(inputs: Inputs, batch: int, num_parts: int) -> list[Inputs]:
     """The inputs of each part of a batch; what is not one for each of its members is the same for all parts."""
 
     def part(value: object, number: int) -> object:
+        if isinstance(value, Mapping):
+            return {name: part(each, number) for name, each in value.items()}
         if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch:
             return value.chunk(num_parts)[number]
         return value

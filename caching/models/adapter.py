@@ -39,6 +39,9 @@ class Adapter(Protocol):
     block_list: list[nn.Module]
     """The blocks, in the order in which they run."""
 
+    drops_padding: bool
+    """Whether padded text tokens are dropped, so that attention needs no mask."""
+
     @property
     def num_blocks(self) -> int: ...
 
@@ -104,7 +107,7 @@ class Adapter(Protocol):
         ...
 
     def rotary(self, grid: Grid, device: torch.device) -> Rotary:
-        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        """Where every token is."""
         ...
 
     def embed(
@@ -145,6 +148,7 @@ class BlockAdapter:
 
     transformer: Any
     block_list: list[Any]
+    drops_padding = True
 
     @property
     def num_blocks(self) -> int:
