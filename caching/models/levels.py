@@ -19,7 +19,7 @@ def with_levels(inputs: Inputs, pick: Callable[[Tensor], Tensor]) -> Inputs:
 
 
 def levels_of_epsilon(kept: Tensor) -> list[float]:
-    """The noise level of each step of a model that predicts epsilon, given how much of the variance is signal `[steps]`.
+    """The noise level of each step of a model of epsilon, given how much of the variance is signal `[steps]`.
 
     A sampler has latents `sqrt(kept) x0 + sqrt(1 - kept) epsilon` (`alphas_cumprod` of diffusers). Divided by
     `sqrt(kept)` they are `x0 + level * epsilon`, and DDIM moves them by epsilon times the change of the level: what

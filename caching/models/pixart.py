@@ -19,8 +19,8 @@ DISCARD = -10000.0  # what the model adds to the logits of padded text
 class PixArtAdapter(BasicBlocks):
     """Runs the model's own modules on patches; the text passes through all blocks as it is.
 
-    A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1, 1 + 6, D]`. Where
-    the text has a mask, each of its tokens carries what is added to its logits, as one more value.
+    A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1, 1 + 6, D]`.
+    Where the text has a mask, each of its tokens carries what is added to its logits, as one more value.
     """
 
     drops_padding = False

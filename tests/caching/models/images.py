@@ -4,13 +4,12 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
-import torch
 from torch import Tensor, nn
 
 from caching.engine import Engine
 from caching.models.levels import levels_of_epsilon
-from caching.recipe.recipe import RECIPES, Recipe, Schedule
-from caching.recipe.schedule import FewerSteps, Interval, Until
+from caching.recipe.recipe import Recipe, Schedule
+from caching.recipe.schedule import Interval, Until
 from tests.caching.conftest import SMALL_RECIPES
 
 STEPS = 9

@@ -94,7 +94,7 @@ def test_a_text_is_missed_by_name(pipeline):
 
 def test_a_polynomial_in_noise_levels_up_to_1_is_not_asked_of_epsilon(pipeline):
     in_sigma = replace(RECIPES["spectrum"], predictor=Chebyshev(axis="sigma"))
-    with pytest.raises(ValueError, match="noise levels up to 1, and this model's begin at .*; give it the axis step"):
+    with pytest.raises(ValueError, match="noise levels up to 1, and this model's begin at"):
         cached(pipeline, generate, in_sigma)
 
 
