@@ -216,7 +216,8 @@ class Engine:
         if self.batched == 1 or (keeps_nothing and as_one):
             return generation.advance(number, name, patches, inputs)
         names = [f"{name or 'pass'} {part}" for part in range(self.batched)]
-        parts = zip(names, patches.chunk(self.batched), _parted(inputs, len(patches), self.batched), strict=True)
+        given = _parted(inputs, len(patches), self.batched, attachment.adapter.batch_dims)
+        parts = zip(names, patches.chunk(self.batched), given, strict=True)
         return torch.cat([generation.advance(number, *part) for part in parts])
 
     def _make_stages(self, grid: Grid, num_steps: int) -> list[Stage]:
@@ -254,14 +255,15 @@ def column(adapter: Adapter, patches: Tensor) -> Tensor:
     return adapter.fold(patches, (patches.shape[1], 1, 1))
 
 
-def _parted(inputs: Inputs, batch: int, num_parts: int) -> list[Inputs]:
+def _parted(inputs: Inputs, batch: int, num_parts: int, batch_dims: Mapping[str, int]) -> list[Inputs]:
     """The inputs of each part of a batch; what is not one for each of its members is the same for all parts."""
 
-    def part(value: object, number: int) -> object:
+    def part(name: str, value: object, number: int) -> object:
         if isinstance(value, Mapping):
-            return {name: part(each, number) for name, each in value.items()}
-        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch:
-            return value.chunk(num_parts)[number]
+            return {inner: part(inner, each, number) for inner, each in value.items()}
+        dim = batch_dims.get(name, 0)
+        if isinstance(value, Tensor) and value.ndim > dim and value.shape[dim] == batch:
+            return value.chunk(num_parts, dim)[number]
         return value
 
-    return [{name: part(value, number) for name, value in inputs.items()} for number in range(num_parts)]
+    return [{name: part(name, value, number) for name, value in inputs.items()} for number in range(num_parts)]

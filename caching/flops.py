@@ -102,7 +102,7 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False, span
         if span is not None and first not in span:
             continue
         costs = seen[loop.model_at(first), length]
-        if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
+        if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.changes_sides:
             with FlopCounterMode(display=False) as counter:
                 loop.run(first, length)
             kept = loop.engine.peak_cache_bytes if until_cache_is_full else 0

@@ -33,9 +33,10 @@ class ResidualFeature(OutputFeature):
         """Those of the patches, in the velocity's number format and as many values.
 
         What stands beside latents comes after them; so does what a model says of its variance, where they have zeros.
+        They are negative where the velocity is.
         """
         values = self.adapter.velocity_values
-        latents = step.patches[..., :values].float()
+        latents = self.adapter.output_sign * step.patches[..., :values].float()
         return F.pad(latents, (0, values - latents.shape[-1]))
 
 

@@ -13,6 +13,7 @@ ADAPTERS = {
     "WanTransformer3DModel": "caching.models.wan:WanAdapter",
     "DiTTransformer2DModel": "caching.models.dit:DiTAdapter",
     "PixArtTransformer2DModel": "caching.models.pixart:PixArtAdapter",
+    "HiDreamImageTransformer2DModel": "caching.models.hidream:HiDreamAdapter",
 }
 
 

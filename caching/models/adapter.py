@@ -5,6 +5,7 @@ Legend: B batch, N tokens, P values of a patch, D hidden width, L text tokens.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -41,6 +42,12 @@ class Adapter(Protocol):
 
     drops_padding: bool
     """Whether padded text tokens are dropped, so that attention needs no mask."""
+
+    batch_dims: Mapping[str, int]
+    """The dimension of the batch in those inputs where it is not the first one."""
+
+    output_sign: int
+    """1, or -1 where the pipeline negates what the model gives."""
 
     @property
     def num_blocks(self) -> int: ...
@@ -149,6 +156,8 @@ class BlockAdapter:
     transformer: Any
     block_list: list[Any]
     drops_padding = True
+    batch_dims: Mapping[str, int] = MappingProxyType({})
+    output_sign = 1
 
     @property
     def num_blocks(self) -> int:

@@ -22,13 +22,14 @@ from caching.recipe.tokens import (
 )
 
 # From the velocity down to attention and feed-forward. residual: the velocity less the latents; delta: two thirds of
-# the blocks; attention: nothing but that; cross_attention: nothing but that to the text, in models that keep the two
-# apart; mean_cross_attention: the same, on average over the passes of guidance.
+# the blocks, half_delta: half of them; attention: nothing but that; cross_attention: nothing but that to the text, in
+# models that keep the two apart; mean_cross_attention: the same, on average over the passes of guidance.
 Feature = Literal[
     "output",
     "residual",
     "stack",
     "delta",
+    "half_delta",
     "block",
     "module",
     "attention",
@@ -83,6 +84,11 @@ class Recipe(Settings):
     def caches_modules(self) -> bool:
         """Whether modules inside the blocks are cached."""
         return self.feature in ("module", "attention") or self.needs_cross_attention
+
+    @property
+    def changes_sides(self) -> bool:
+        """Whether sparse steps in the second half of sampling compute other blocks than in the first (Delta-DiT)."""
+        return self.feature in ("delta", "half_delta")
 
     @property
     def one_pass_when_sparse(self) -> bool:

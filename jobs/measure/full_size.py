@@ -52,6 +52,7 @@ class Size:
     height: int
     width: int
     num_frames: int
+    num_steps: int = 50
     cross_attention: bool = False
     negative_text_tokens: int | None = None  # in a second pass of each step; None without guidance
     boundary: Boundary | None = None  # of models of which there are two
@@ -112,6 +113,51 @@ FULL_SIZE = {
         width=1280,
         num_frames=121,
     ),
+    "dit": Size(
+        config={"_class_name": "DiTTransformer2DModel", "num_attention_heads": 16, "out_channels": 8},  # DiT-XL/2
+        side=16,
+        temporal=1,
+        num_text_tokens=0,  # a class in their place
+        negative_text_tokens=0,
+        height=256,
+        width=256,
+        num_frames=1,
+    ),
+    "pixart": Size(
+        config={  # PixArt-XL-2-256x256
+            "_class_name": "PixArtTransformer2DModel",
+            "num_attention_heads": 16,
+            "sample_size": 32,
+            "caption_channels": 4096,
+        },
+        side=16,
+        temporal=1,
+        num_text_tokens=120,  # its pipeline fills all prompts up, and keeps the padding
+        negative_text_tokens=120,
+        height=256,
+        width=256,
+        num_frames=1,
+        num_steps=20,
+        cross_attention=True,
+    ),
+    "hidream": Size(
+        config={  # HiDream-I1-Full
+            "_class_name": "HiDreamImageTransformer2DModel",
+            "num_attention_heads": 20,
+            "patch_size": 2,
+            "in_channels": 16,
+            "axes_dims_rope": (64, 32, 32),
+            "caption_channels": (4096, 4096),
+            "llama_layers": (*range(32), *[31] * 16),
+        },
+        side=16,
+        temporal=1,
+        num_text_tokens=128,  # in each of its parts
+        negative_text_tokens=128,
+        height=1024,
+        width=1024,
+        num_frames=1,
+    ),
     "wan": WAN,
     "wan2.2": replace(WAN, boundary=Boundary(level=0.875, flow_shift=3.0)),
     "wan2.2-ti2v": replace(
@@ -150,7 +196,7 @@ class Request:
     def at_papers_size(self) -> bool:
         """Whether this is what the model's papers measure."""
         size = self.size
-        return self.num_steps == 50 and self.grid == size.grid(size.height, size.width, size.num_frames)
+        return self.num_steps == size.num_steps and self.grid == size.grid(size.height, size.width, size.num_frames)
 
     def count(self, method: Recipe, num_steps: int | None = None) -> Cost:
         """What a method's denoising loop costs, of so many steps if not of those that were asked for."""

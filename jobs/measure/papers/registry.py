@@ -1,0 +1,13 @@
+"""All tables, in the order of the page."""
+
+from jobs.measure.papers import duca, resca
+from jobs.measure.papers.tables import Table
+
+TABLES: tuple[Table, ...] = (
+    resca.HUNYUAN_VIDEO,
+    resca.FLUX,
+    duca.FLUX,
+    duca.TURNS,
+    duca.DIT,
+    resca.MERGING,
+)
