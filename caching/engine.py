@@ -6,6 +6,7 @@ Legend: B batch, C latent channels, F frames, H height, W width, N local tokens,
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -227,6 +228,8 @@ class Engine:
 
     def _make_stage(self, attachment: Attachment, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
         adapter = attachment.adapter
+        if self.group.sequence_size > 1 and not adapter.attends_to_all:
+            raise ValueError("tokens of this model attend in space and in time by turns; it works on one rank")
         cosines, sines = (each.to(self.device) for each in adapter.rotary(grid, self.device))
         site = Site(
             group=self.group,
@@ -235,6 +238,7 @@ class Engine:
             num_steps=num_steps,
             rotary=(self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0]),
             grid=grid if self.group.sequence_size == 1 else None,
+            attend=None if adapter.attends_to_all else partial(adapter.attend, grid),
             timed=self.timed,
         )
         return Stage(adapter, site)

@@ -38,6 +38,8 @@ class Pass:
 
     def __init__(self, recipe: Recipe, stage: Stage, beside: "Pass | None" = None) -> None:
         self.adapter, self.site = adapter, site = stage
+        if recipe.tokens and recipe.tokens.attends_anew and not adapter.attends_to_all:
+            raise ValueError(f"{recipe.name} needs a model in which each token attends to all others")
         self.text = TextTrimmer() if adapter.drops_padding else None
         self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
         self.dense_at = 0  # the number of the last step in which it was computed

@@ -213,7 +213,8 @@ def cross_attentions_of(recipe: Recipe, adapter: Adapter) -> list[list[nn.Module
     """Those of each block. ValueError for a model that has none apart."""
     if not adapter.cross_attentions:
         raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
-    return [[attention] for attention in adapter.cross_attentions]
+    without = adapter.num_blocks - len(adapter.cross_attentions)
+    return [*([attention] for attention in adapter.cross_attentions), *([] for _ in range(without))]
 
 
 def added(before: State, after: State) -> tuple[Tensor, Tensor]:

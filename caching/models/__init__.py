@@ -14,6 +14,7 @@ ADAPTERS = {
     "DiTTransformer2DModel": "caching.models.dit:DiTAdapter",
     "PixArtTransformer2DModel": "caching.models.pixart:PixArtAdapter",
     "HiDreamImageTransformer2DModel": "caching.models.hidream:HiDreamAdapter",
+    "LatteTransformer3DModel": "caching.models.latte:LatteAdapter",
 }
 
 

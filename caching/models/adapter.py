@@ -49,6 +49,9 @@ class Adapter(Protocol):
     output_sign: int
     """1, or -1 where the pipeline negates what the model gives."""
 
+    attends_to_all: bool
+    """Whether each token attends to all others, in every layer."""
+
     @property
     def num_blocks(self) -> int: ...
 
@@ -87,6 +90,10 @@ class Adapter(Protocol):
 
     def processor(self, router: Router) -> Processor:
         """What the engine puts into `attentions`."""
+        ...
+
+    def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's attention as `Router.route` has it, of all tokens on one rank, where not each attends to all."""
         ...
 
     def parts(self, index: int) -> list[nn.Module]:
@@ -158,6 +165,7 @@ class BlockAdapter:
     drops_padding = True
     batch_dims: Mapping[str, int] = MappingProxyType({})
     output_sign = 1
+    attends_to_all = True
 
     @property
     def num_blocks(self) -> int:
@@ -171,6 +179,10 @@ class BlockAdapter:
     def teacache_fit(self) -> tuple[float, ...] | None:
         """None is published for this input."""
         return None
+
+    def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """It is not asked: the group attends."""
+        raise NotImplementedError
 
 
 def run_blocks(adapter: Adapter, state: State, blocks: range | None = None) -> State:

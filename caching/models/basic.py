@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from caching.attention import Router, SelfProcessor
 from caching.models.adapter import AttentionModule, FeedForward
-from caching.models.patches import ImagePatches, channels_first
+from caching.models.patches import VideoPatches, channels_first
 from caching.models.state import Grid, Rotary, State
 
 
-class BasicBlocks(ImagePatches):
-    """Where such a model keeps its blocks and their modules, and how an image becomes tokens."""
+class BasicBlocks(VideoPatches):
+    """Where such a model keeps its blocks and their modules, and how patches become tokens."""
 
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer

@@ -12,10 +12,11 @@ from torch.nn import functional as F
 
 from caching.models.adapter import Inputs
 from caching.models.basic import BasicBlocks
+from caching.models.patches import ImagePatches
 from caching.models.state import Grid, Rotary, State
 
 
-class DiTAdapter(BasicBlocks):
+class DiTAdapter(ImagePatches, BasicBlocks):
     """Runs the model's own modules on patches.
 
     Each block embeds timestep and class by itself, so that a state's modulation holds both as they are: `[B, 1, 2]`.

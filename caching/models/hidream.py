@@ -153,8 +153,8 @@ class HiDreamAdapter(ImagePatches):
         model, t5, llama = self.transformer, inputs["encoder_hidden_states_t5"], inputs[LLAMA]
         if t5.shape[1] != llama.shape[2]:
             raise ValueError(f"T5's text must be as long as Llama's, not {t5.shape[1]} and {llama.shape[2]} tokens")
-        chosen = zip(model.caption_projection, model.config.llama_layers, strict=False)
-        layers = [project(llama[layer]) for project, layer in chosen]
+        chosen = model.config.llama_layers[: self.num_blocks]
+        layers = [model.caption_projection[block](llama[layer]) for block, layer in enumerate(chosen)]
         return torch.cat([model.caption_projection[-1](t5), layers[-1], *layers], dim=1)
 
 

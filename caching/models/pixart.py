@@ -11,12 +11,13 @@ from torch import Tensor
 
 from caching.models.adapter import Inputs
 from caching.models.basic import BasicBlocks
+from caching.models.patches import ImagePatches
 from caching.models.state import Grid, Rotary, State
 
 DISCARD = -10000.0  # what the model adds to the logits of padded text
 
 
-class PixArtAdapter(BasicBlocks):
+class SingleNorm(BasicBlocks):
     """Runs the model's own modules on patches; the text passes through all blocks as it is.
 
     A state's modulation holds the embedded time and, from it, what each block is modulated by: `[B, 1, 1 + 6, D]`.
@@ -87,3 +88,7 @@ class PixArtAdapter(BasicBlocks):
         if text.shape[2] == width:
             return text, None
         return text[:, :, :width], text[:, None, :, width]
+
+
+class PixArtAdapter(ImagePatches, SingleNorm):
+    """All of it on images."""

@@ -9,5 +9,7 @@ TABLES: tuple[Table, ...] = (
     duca.FLUX,
     duca.TURNS,
     duca.DIT,
+    duca.HIDREAM,
+    duca.OPEN_SORA,
     resca.MERGING,
 )
