@@ -83,7 +83,7 @@ class FullSizeOptions(ComparedOptions):
 
     model: str = "hunyuanvideo"
     """hunyuanvideo, hunyuanvideo-1.5, wan (2.1, 14B), wan2.2 (A14B), wan2.2-ti2v (5B) or latte, and of images flux,
-    dit (XL/2), pixart (alpha) or hidream (I1); all but hunyuanvideo and flux take a second pass a step, for guidance."""
+    dit (XL/2), pixart (alpha) or hidream (I1). All but hunyuanvideo and flux take a second pass a step."""
     preset: Text = None
     """Model, size and steps of a published benchmark: mlperf (MLPerf Inference v6.0, text to video)."""
     height: Count = None
