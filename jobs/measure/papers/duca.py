@@ -122,7 +122,13 @@ HIDREAM = Table(
     figures=(
         Figure(label="[full]: 50 steps", value=7780.0, stated=FULL),
         fewer("25 steps", 3890.0, 25),
-        Figure(label="ToCa (N = 4)", value=2540.1, stated=recipe("toca", interval=4)),
+        Figure(
+            label="ToCa (N = 4)",
+            value=2540.1,
+            stated=recipe("toca", interval=4),
+            found=every("toca", 4),
+            reason="Met with no more than one dense step at the start.",
+        ),
         Figure(
             label="PAB (N = 8)",
             value=5962.0,

@@ -5,7 +5,7 @@ import json
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from caching.recipe.recipe import Recipe
+from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Interval, Places
 from caching.recipe.tokens import SelectedTokens, TrajectoryMedoids
 from jobs.console import write_rows
@@ -66,10 +66,13 @@ def row(table: Table, counted: Counted) -> dict[str, object]:
 
 
 def described(method: Recipe | None, steps: int | None = None) -> str:
-    """A setting in a few words: `toca, N = 5, first 3, R = 90%`."""
+    """A setting in a few words: `toca, N = 5, first 3 dense, R = 90%`."""
     if method is None:
         return ""
-    return ", ".join([method.name, *([f"{steps} steps"] if steps else []), *_schedule(method), *_tokens(method)])
+    known = RECIPES.get(method.name)
+    feature = [method.feature] if known and method.feature != known.feature else []
+    own = [*([f"{steps} steps"] if steps else []), *_schedule(method), *_tokens(method), *feature]
+    return ", ".join([method.name, *own])
 
 
 def _schedule(method: Recipe) -> list[str]:
@@ -83,13 +86,13 @@ def _schedule(method: Recipe) -> list[str]:
 
 
 def _tokens(method: Recipe) -> list[str]:
-    kind = [method.feature] if method.feature in ("half_delta", "stack") and method.tokens is None else []
     match method.tokens:
         case TrajectoryMedoids() as tokens:
-            return [f"O = {method.predictor.order}", f"K = {tokens.clusters}"]
+            history = ["clusters of one step"] if tokens.history == 1 else []
+            return [f"O = {method.predictor.order}", f"K = {tokens.clusters}", *history]
         case SelectedTokens() as tokens:
             return [f"R = {tokens.ratio:.0%}", *([f"tokens in {tokens.turns} steps"] if tokens.turns != "all" else [])]
-    return kind
+    return []
 
 
 def _section(table: Table, counts: Sequence[Counted]) -> str:
