@@ -52,7 +52,7 @@ class Unit:
 
 
 class DeltaFeature:
-    """What a `part` of the blocks adds to tokens and text: the rear ones, and later in sampling the front ones.
+    """What a part of the blocks adds to tokens and text: the rear ones, and later in sampling the front ones.
 
     Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show,
     and half what those for DiT show.
@@ -60,10 +60,10 @@ class DeltaFeature:
 
     follower = None
 
-    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site, part: float = 2 / 3) -> None:
+    def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         order = recipe.predictor.order
         self.adapter, self.num_steps = adapter, site.num_steps
-        self.skipped = max(round(part * adapter.num_blocks), adapter.num_blocks - adapter.num_blocks // 2)
+        self.skipped = recipe.skipped_blocks(adapter.num_blocks)
         self.front, self.rear = Unit(order), Unit(order)
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:

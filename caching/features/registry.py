@@ -1,7 +1,6 @@
 """The dictionary that makes features."""
 
 from collections.abc import Callable
-from functools import partial
 from importlib import import_module
 
 from caching.features.blocks import DeltaFeature, attentions, cross_attentions, modules, whole_blocks
@@ -20,7 +19,7 @@ FEATURES: dict[str, Maker] = {
     **WHOLE_MODEL,
     "residual": ResidualFeature,
     "delta": DeltaFeature,
-    "half_delta": partial(DeltaFeature, part=1 / 2),
+    "half_delta": DeltaFeature,
     "block": whole_blocks,
     "module": modules,
     "attention": attentions,

@@ -37,6 +37,8 @@ Feature = Literal[
     "mean_cross_attention",
 ]
 
+SKIPPED_PARTS: dict[Feature, float] = {"delta": 2 / 3, "half_delta": 1 / 2}  # of the blocks
+
 
 @dataclass(frozen=True, kw_only=True)
 class Recipe(Settings):
@@ -88,7 +90,11 @@ class Recipe(Settings):
     @property
     def changes_sides(self) -> bool:
         """Whether sparse steps in the second half of sampling compute other blocks than in the first (Delta-DiT)."""
-        return self.feature in ("delta", "half_delta")
+        return self.feature in SKIPPED_PARTS
+
+    def skipped_blocks(self, num_blocks: int) -> int:
+        """How many blocks Delta-DiT leaves out: no fewer than it computes, so that those in front and behind differ."""
+        return max(round(SKIPPED_PARTS[self.feature] * num_blocks), num_blocks - num_blocks // 2)
 
     @property
     def one_pass_when_sparse(self) -> bool:

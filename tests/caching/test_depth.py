@@ -64,5 +64,16 @@ def test_one_model_of_one_block_of_each_kind_and_one_more_for_each_kind():
     assert shallow({"_class_name": "DiTTransformer2DModel"}, RECIPES["fora"])[1][0] == 27  # the default of its class
 
 
-def test_delta_dit_parts_the_blocks_and_so_has_them_all():
-    assert shallow(MODELS["dit"], RECIPES["delta-dit"]) == [(1, MODELS["dit"])]
+def test_delta_dit_parts_the_blocks_and_so_has_as_many_as_are_parted_alike():
+    method, dit = RECIPES["delta-dit"], MODELS["dit"]
+    assert shallow(dit, method) == [(1, dit)]
+    depths = [(times, each["num_layers"]) for times, each in shallow({**dit, "num_layers": 12}, method)]
+    assert depths == [(-2, 3), (3, 6)]
+    flux = shallow({"_class_name": "FluxTransformer2DModel"}, method)
+    assert [(times, each["num_layers"], each["num_single_layers"]) for times, each in flux] == [(-17, 1, 2), (18, 2, 4)]
+
+
+def test_what_delta_dit_costs_on_few_blocks_is_what_it_costs_on_all():
+    config, method = {**MODELS["dit"], "num_layers": 12}, RECIPES["delta-dit"]
+    counted = count(config, method, grid=GRID, num_text_tokens=(5, 5), num_steps=STEPS)
+    assert counted == cost_of_all_blocks(config, method, (5, 5))
