@@ -3,6 +3,7 @@
 from dataclasses import replace
 
 from caching.recipe.recipe import RECIPES, Recipe, recipe
+from caching.recipe.tokens import TrajectoryMedoids
 from jobs.measure.papers.tables import Figure, Table, every
 
 PAPER = "ResCa"
@@ -10,6 +11,7 @@ PAPER = "ResCa"
 
 def by_features(method: Recipe) -> Recipe:
     """Clusters by the features of one step alone."""
+    assert isinstance(method.tokens, TrajectoryMedoids)
     return replace(method, tokens=replace(method.tokens, history=1))
 
 

@@ -5,6 +5,7 @@ from typing import Literal
 
 from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.schedule import Interval
+from caching.recipe.tokens import SelectedTokens
 
 Unit = Literal["TFLOPs", "ratio", "latency"]
 # Of what a table is compared by: TFLOPs; full sampling's over a method's, where the model is another one; or the same
@@ -43,8 +44,7 @@ def every(name: str, interval: int, *, first: int = 1, **options: float | str) -
 
 def selected(interval: int, *, first: int, turns: Literal["all", "odd", "even"]) -> Recipe:
     """DuCa, with the sparse steps in which tokens are computed."""
-    method = every("duca", interval, first=first)
-    return replace(method, tokens=replace(method.tokens, turns=turns))
+    return replace(every("duca", interval, first=first), tokens=SelectedTokens(turns=turns))
 
 
 def fewer(label: str, value: float, steps: int) -> Figure:
