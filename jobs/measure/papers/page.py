@@ -21,6 +21,7 @@ INTRODUCTION = (
     "has a count. Tables of scores alone (DuCa I), of complexity (ResCa S2) and of quality have no place here."
 )
 STYLE = """
+body { max-width: 92rem } td:first-child { white-space: nowrap }
 .near { background: #d9f0d9 } .far { background: #f7d8d0 } .other { background: #eee }
 td.text, th.text { text-align: left } td.reason { text-align: left; max-width: 34rem; font-size: 13px }
 h2 { margin-top: 2.5rem }
@@ -114,7 +115,7 @@ def _line(table: Table, counted: Counted) -> str:
         f"<td class=text>{html.escape(described(figure.stated, figure.steps))}</td>",
         f"<td>{_number(counted.found, table.unit)}</td>",
         f"<td class=text>{html.escape(described(figure.found, figure.steps))}</td>",
-        f"<td class={judged}>{'' if deviation is None else f'{deviation:+.1%}'}</td>",
+        f"<td class={judged}>{'' if deviation is None else f'{deviation:+.2%}'}</td>",
         f"<td class=reason>{html.escape(figure.reason)}</td>",
     ]
     return f"<tr>{''.join(cells)}</tr>"
