@@ -1,4 +1,4 @@
-"""One attention processor for joint image-text blocks: projections here, attention wherever the engine routes it.
+"""Attention processors: projections here, attention wherever the engine routes it.
 
 Legend: B batch, N image tokens, L text tokens, H heads, D head width, C channels.
 """
@@ -126,6 +126,33 @@ class JointProcessor:
         if getattr(attn, "to_add_out", None) is not None:
             text_out = attn.to_add_out(text_out)
         return image_out, text_out
+
+
+class SelfProcessor:
+    """A `diffusers` attention processor for modules in which image tokens meet without any text."""
+
+    def __init__(self, router: Router) -> None:
+        self.router = router
+
+    def __call__(
+        self,
+        attn: Any,
+        hidden_states: Tensor,
+        encoder_hidden_states: None = None,
+        attention_mask: None = None,
+        rotary_emb: tuple[Tensor, Tensor] | None = None,
+    ) -> Tensor:
+        """Attention outputs `[B, N, C]`, after the output projection; norms come before heads are told apart."""
+        query, key = (
+            layer(hidden_states) if norm is None else norm(layer(hidden_states))
+            for layer, norm in ((attn.to_q, attn.norm_q), (attn.to_k, attn.norm_k))
+        )
+        states = (query, key, attn.to_v(hidden_states))
+        query, key, value = (state.unflatten(2, (attn.heads, -1)).transpose(1, 2) for state in states)
+        image = rotate((query, key, value), rotary_emb)
+        nothing = query[:, :, :0]
+        output, _ = self.router.route(*image, nothing, nothing, nothing)
+        return attn.to_out[1](attn.to_out[0](output.transpose(1, 2).flatten(2)))
 
 
 def _project_streams(attn: JointModule, text_query: nn.Module, image: Tensor, text: Tensor) -> tuple[Triple, Triple]:

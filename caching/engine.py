@@ -3,9 +3,10 @@
 Legend: B batch, C latent channels, F frames, H height, W width, N local tokens, P values of a patch.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import replace
+from functools import partial
 from math import prod
 from typing import Any
 
@@ -212,10 +213,12 @@ class Engine:
         """
         number, name = self.attachments.index(attachment), attachment.pass_name
         keeps_nothing = not self.recipe.schedule.has_sparse_steps
-        if self.batched == 1 or (keeps_nothing and is_even(inputs)):
+        as_one = not attachment.adapter.drops_padding or is_even(inputs)
+        if self.batched == 1 or (keeps_nothing and as_one):
             return generation.advance(number, name, patches, inputs)
-        names = [f"{name} {part}" if name else None for part in range(self.batched)]
-        parts = zip(names, patches.chunk(self.batched), _parted(inputs, len(patches), self.batched), strict=True)
+        names = [f"{name or 'pass'} {part}" for part in range(self.batched)]
+        given = _parted(inputs, len(patches), self.batched, attachment.adapter.batch_dims)
+        parts = zip(names, patches.chunk(self.batched), given, strict=True)
         return torch.cat([generation.advance(number, *part) for part in parts])
 
     def _make_stages(self, grid: Grid, num_steps: int) -> list[Stage]:
@@ -225,6 +228,8 @@ class Engine:
 
     def _make_stage(self, attachment: Attachment, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
         adapter = attachment.adapter
+        if self.group.sequence_size > 1 and not adapter.attends_to_all:
+            raise ValueError("tokens of this model attend in space and in time by turns; it works on one rank")
         cosines, sines = (each.to(self.device) for each in adapter.rotary(grid, self.device))
         site = Site(
             group=self.group,
@@ -233,6 +238,7 @@ class Engine:
             num_steps=num_steps,
             rotary=(self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0]),
             grid=grid if self.group.sequence_size == 1 else None,
+            attend=None if adapter.attends_to_all else partial(adapter.attend, grid),
             timed=self.timed,
         )
         return Stage(adapter, site)
@@ -253,12 +259,15 @@ def column(adapter: Adapter, patches: Tensor) -> Tensor:
     return adapter.fold(patches, (patches.shape[1], 1, 1))
 
 
-def _parted(inputs: Inputs, batch: int, num_parts: int) -> list[Inputs]:
+def _parted(inputs: Inputs, batch: int, num_parts: int, batch_dims: Mapping[str, int]) -> list[Inputs]:
     """The inputs of each part of a batch; what is not one for each of its members is the same for all parts."""
 
-    def part(value: object, number: int) -> object:
-        if isinstance(value, Tensor) and value.ndim > 0 and len(value) == batch:
-            return value.chunk(num_parts)[number]
+    def part(name: str, value: object, number: int) -> object:
+        if isinstance(value, Mapping):
+            return {inner: part(inner, each, number) for inner, each in value.items()}
+        dim = batch_dims.get(name, 0)
+        if isinstance(value, Tensor) and value.ndim > dim and value.shape[dim] == batch:
+            return value.chunk(num_parts, dim)[number]
         return value
 
-    return [{name: part(value, number) for name, value in inputs.items()} for number in range(num_parts)]
+    return [{name: part(name, value, number) for name, value in inputs.items()} for number in range(num_parts)]

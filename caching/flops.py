@@ -12,6 +12,7 @@ import diffusers
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
+from caching.depth import shallow
 from caching.engine import Engine
 from caching.group import Group
 from caching.models.state import Grid
@@ -82,8 +83,11 @@ def flops_of_prompt(
     """
     counted = _counted_lengths(_hashable(config), method, grid, num_steps, dense_steps, span)
     if num_text_tokens not in counted and len(counted) < 3:
-        size = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
-        counted[num_text_tokens] = flops_by_groups(MetaLoop(config, method, **size, dense_steps=dense_steps), span=span)
+        size: Any = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps}
+        counted[num_text_tokens] = sum(
+            times * flops_by_groups(MetaLoop(each, method, **size, dense_steps=dense_steps), span=span)
+            for times, each in shallow(config, method)
+        )
     if num_text_tokens in counted:
         return counted[num_text_tokens]
     return sum(flops * _lagrange(length, list(counted), num_text_tokens) for length, flops in counted.items())
@@ -93,16 +97,16 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False, span
     """FLOPs of a loop, or a `span` of it, of a schedule that does not depend on values, without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
-    of the same model (but for Delta-DiT, which changes sides in the middle of the loop). With `until_cache_is_full`
-    they have to keep as much, too, so that the engine has seen the most that the method ever keeps.
+    of the same model, and of the same side for Delta-DiT, which changes sides in the middle of the loop. With
+    `until_cache_is_full` they have to keep as much, too, so that the engine has seen the most that is ever kept.
     """
-    seen: dict[tuple[int, int], list[tuple[float, int]]] = defaultdict(list)
+    seen: dict[tuple[int, int, int], list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
     for first, length in groups_of(loop.dense_steps, loop.num_steps):
         if span is not None and first not in span:
             continue
-        costs = seen[loop.model_at(first), length]
-        if len(costs) < 2 or costs[-1] != costs[-2] or loop.engine.recipe.feature == "delta":
+        costs = seen[loop.model_at(first), length, loop.steps_of_first_side(first, length)]
+        if len(costs) < 2 or costs[-1] != costs[-2]:
             with FlopCounterMode(display=False) as counter:
                 loop.run(first, length)
             kept = loop.engine.peak_cache_bytes if until_cache_is_full else 0
@@ -155,14 +159,18 @@ def _count(
     dtype: torch.dtype,
     changes: tuple[int, ...],
 ) -> Cost:
-    size: Any = {"grid": grid, "num_text_tokens": num_text_tokens, "num_steps": num_steps, "changes": changes}
-    loop = MetaLoop(json.loads(config), method, **size, dtype=dtype)
-    flops, dense_steps = flops_by_groups(loop, until_cache_is_full=True), len(loop.dense_steps)
+    lengths = (num_text_tokens,) if isinstance(num_text_tokens, int) else num_text_tokens
+    alike = 1 if method.one_pass_when_sparse or len(set(lengths)) > 1 else len(lengths)  # passes that cost the same
+    size: Any = {"grid": grid, "num_text_tokens": lengths[::alike], "num_steps": num_steps, "changes": changes}
+    flops, cache_bytes, loop = 0.0, 0, None
+    for times, each in shallow(json.loads(config), method):
+        loop = MetaLoop(each, method, **size, dtype=dtype)
+        flops += alike * times * flops_by_groups(loop, until_cache_is_full=True)
+        cache_bytes += alike * times * loop.engine.peak_cache_bytes
+    assert loop is not None
+    dense_steps = len(loop.dense_steps)
     return Cost(
-        flops=flops,
-        cache_bytes=loop.engine.peak_cache_bytes,
-        dense_steps=dense_steps,
-        sparse_steps=loop.num_steps - dense_steps,
+        flops=flops, cache_bytes=cache_bytes, dense_steps=dense_steps, sparse_steps=loop.num_steps - dense_steps
     )
 
 
@@ -236,6 +244,11 @@ class MetaLoop:
     def model_at(self, step: int) -> int:
         """The number of the model whose turn it is in a step."""
         return sum(change <= step for change in self.changes)
+
+    def steps_of_first_side(self, first: int, length: int) -> int:
+        """How many of some steps are in the first half of the loop; 0 for a method that does not change there."""
+        changes = self.engine.recipe.changes_sides
+        return max(0, min(length, self.num_steps // 2 - first)) if changes else 0
 
     def _inputs(self, num_text_tokens: int, levels: Sequence[int], dtype: torch.dtype) -> dict[str, torch.Tensor]:
         """With noise levels of this shape: one, or `[1, N]` of the local tokens."""

@@ -47,6 +47,7 @@ class Generation:
     """
 
     def __init__(self, recipe: Recipe, stages: Sequence[Stage], levels: list[float], clock: Clock) -> None:
+        recipe.predictor.check_levels(max(levels, default=0.0))
         self.recipe, self.stages, self.levels, self.clock = recipe, stages, levels, clock
         self.progress = Progress()
         self.passes: dict[str, Pass] = {}
@@ -73,7 +74,7 @@ class Generation:
         self.seen.append(name)
         each = self.passes[name] if name in self.passes else self._make_pass(name)
         with self.stages[model].site.timed("step"):
-            step = self._make_step(patches, each.text.trim(inputs))
+            step = self._make_step(patches, each.trimmed(inputs))
             if is_first:
                 self._decide(each, step)
             return self._run(each, step)

@@ -12,7 +12,7 @@ from torch import Tensor
 from caching.features.feature import Feature
 from caching.features.registry import WHOLE_MODEL, make_feature
 from caching.features.residual import WatchedResidual
-from caching.models.adapter import Adapter
+from caching.models.adapter import Adapter, Inputs
 from caching.recipe.clock import NO_SIGNALS, Signals
 from caching.recipe.recipe import Recipe
 from caching.refined import RefinedFeature, is_refined
@@ -38,7 +38,9 @@ class Pass:
 
     def __init__(self, recipe: Recipe, stage: Stage, beside: "Pass | None" = None) -> None:
         self.adapter, self.site = adapter, site = stage
-        self.text = TextTrimmer()
+        if recipe.tokens and recipe.tokens.attends_anew and not adapter.attends_to_all:
+            raise ValueError(f"{recipe.name} needs a model in which each token attends to all others")
+        self.text = TextTrimmer() if adapter.drops_padding else None
         self.last_input: Tensor | None = None  # of the first block, if the schedule has asked for it
         self.dense_at = 0  # the number of the last step in which it was computed
         self.feature: Feature
@@ -52,6 +54,10 @@ class Pass:
             self.feature, self.expected_change = watched, watched.expected_change
         else:
             self.feature = make_feature(recipe, adapter, site)
+
+    def trimmed(self, inputs: Inputs) -> Inputs:
+        """The inputs without padded text, in models that drop it."""
+        return inputs if self.text is None else self.text.trim(inputs)
 
     def signals(self, step: Step) -> Signals:
         """What a schedule may look at before a step; nothing where there are no values."""

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from caching.attention import Router, Triple
+from caching.attention import Attend, Router, Triple
 from caching.group import Group
 from caching.models.state import Grid, Rotary
 from caching.shards import ShardMap
@@ -33,6 +33,7 @@ class Site:
     num_steps: int
     rotary: Rotary  # of the local tokens
     grid: Grid | None = None  # of the local tokens, if they are all
+    attend: Attend | None = None  # a layer's attention, where a model's tokens do not all attend to all
     timed: Timed = untimed
 
     @property
@@ -61,7 +62,7 @@ class Site:
         """Have the blocks that run next attend to all ranks' tokens and to the text, of `num_text` tokens."""
 
         def attend(layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
-            outputs = self.group.attend(*states)
+            outputs = self.attend(layer, *states) if self.attend else self.group.attend(*states)
             if listener is not None:
                 query, key, value, text_query, text_key, text_value = states
                 listener(layer, (query, key, value), (text_query, text_key, text_value), outputs)

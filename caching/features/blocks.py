@@ -4,6 +4,7 @@ Legend: B batch, N local tokens, P values of a patch, D hidden width.
 """
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
@@ -51,9 +52,10 @@ class Unit:
 
 
 class DeltaFeature:
-    """What two thirds of the blocks add to tokens and text: the rear ones, and later in sampling the front ones.
+    """What a part of the blocks adds to tokens and text: the rear ones, and later in sampling the front ones.
 
-    Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show.
+    Delta-DiT: the front blocks draw the outline, which early steps decide. Two thirds is what its FLOPs for FLUX show,
+    and half what those for DiT show.
     """
 
     follower = None
@@ -61,7 +63,7 @@ class DeltaFeature:
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         order = recipe.predictor.order
         self.adapter, self.num_steps = adapter, site.num_steps
-        self.skipped = round(2 / 3 * adapter.num_blocks)
+        self.skipped = recipe.skipped_blocks(adapter.num_blocks)
         self.front, self.rear = Unit(order), Unit(order)
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
@@ -211,7 +213,8 @@ def cross_attentions_of(recipe: Recipe, adapter: Adapter) -> list[list[nn.Module
     """Those of each block. ValueError for a model that has none apart."""
     if not adapter.cross_attentions:
         raise ValueError(f"{recipe.name} needs a model with cross-attention, such as Wan")
-    return [[attention] for attention in adapter.cross_attentions]
+    without = adapter.num_blocks - len(adapter.cross_attentions)
+    return [*([attention] for attention in adapter.cross_attentions), *([] for _ in range(without))]
 
 
 def added(before: State, after: State) -> tuple[Tensor, Tensor]:
@@ -222,4 +225,4 @@ def added(before: State, after: State) -> tuple[Tensor, Tensor]:
 def add(state: State, added: tuple[Tensor, ...]) -> State:
     """The state with what is added to its tokens and its text."""
     tokens, text = added
-    return State(state.tokens + tokens, state.text + text, state.modulation, state.rotary)
+    return replace(state, tokens=state.tokens + tokens, text=state.text + text)

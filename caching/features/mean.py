@@ -38,7 +38,7 @@ class MeanCrossAttention(BlockFeature):
 
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         parts = cross_attentions_of(recipe, adapter)
-        self.means = [MeanUnit(recipe.predictor.order) for _ in parts]
+        self.means = [MeanUnit(recipe.predictor.order) for _ in adapter.cross_attentions]
         super().__init__(adapter, recipe.predictor.order, parts, only_modules=True, part_units=self.means)
         self.group = site.group
         self.dense_at = 0  # the number of the last step in which a pass was dense

@@ -19,6 +19,7 @@ FEATURES: dict[str, Maker] = {
     **WHOLE_MODEL,
     "residual": ResidualFeature,
     "delta": DeltaFeature,
+    "half_delta": DeltaFeature,
     "block": whole_blocks,
     "module": modules,
     "attention": attentions,

@@ -4,6 +4,7 @@ Legend: B batch, N local tokens, P values of a patch of latents.
 """
 
 from torch import Tensor
+from torch.nn import functional as F
 
 from caching.features.output import OutputFeature
 from caching.models.adapter import Adapter, run_blocks
@@ -29,8 +30,14 @@ class ResidualFeature(OutputFeature):
         return value + self.latents(step)
 
     def latents(self, step: Step) -> Tensor:
-        """Those of the patches, in the velocity's number format; what stands beside them comes after them."""
-        return step.patches[..., : self.adapter.velocity_values].float()
+        """Those of the patches, in the velocity's number format and as many values.
+
+        What stands beside latents comes after them; so does what a model says of its variance, where they have zeros.
+        They are negative where the velocity is.
+        """
+        values = self.adapter.velocity_values
+        latents = self.adapter.output_sign * step.patches[..., :values].float()
+        return F.pad(latents, (0, values - latents.shape[-1]))
 
 
 class WatchedResidual(ResidualFeature):

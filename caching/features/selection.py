@@ -19,6 +19,7 @@ from caching.recipe.tokens import ClusteredTokens, SelectedTokens
 from caching.site import Site
 from caching.state_dict import StateDict, Stateful
 
+MAX_ASKED = 32  # tokens of a shard by whose attention its tokens are scored
 BASE_PART = 0.1  # of the chosen tokens: those that the similarity score compares with
 
 
@@ -108,12 +109,15 @@ class ScoreSelector:
 
 def measure(score: str, image: Triple, text: Triple, padded: Tensor, valid: Tensor) -> Tensor | None:
     """What a layer says of each local token's importance `[N]`; None for scores that need no layer."""
-    _, key, value = image
+    query, key, value = image
     if score == "key_norm":
         return key[0].float().norm(dim=-1).mean(0)
     if score == "value_norm":
         return value[0].float().norm(dim=-1).mean(0)
-    return prompt_attention(text[0], key, padded, valid) if score == "attention" else None
+    if score != "attention":
+        return None
+    has_text = text[0].shape[2] > 0
+    return prompt_attention(text[0], key, padded, valid) if has_text else own_attention(query, key, padded, valid)
 
 
 def prompt_attention(queries: Tensor, keys: Tensor, padded: Tensor, valid: Tensor) -> Tensor:
@@ -124,6 +128,20 @@ def prompt_attention(queries: Tensor, keys: Tensor, padded: Tensor, valid: Tenso
     logits = queries[0].float() @ keys[0].float().transpose(1, 2) / sqrt(keys.shape[-1])  # [H, L, N]
     attention = logits[..., padded].masked_fill(~valid, NEVER).softmax(-1).mean((0, 1))  # [S, n]
     return attention.new_zeros(keys.shape[2]).index_add(0, padded.flatten(), attention.flatten())
+
+
+def own_attention(queries: Tensor, keys: Tensor, padded: Tensor, valid: Tensor) -> Tensor:
+    """How much the tokens of a shard `[B, H, N, D]` attend to each key of it, `[N]`.
+
+    ToCa's score by self-attention, for models in which no text takes part in it. Of each shard no more than `MAX_ASKED`
+    tokens are asked, at even distances: of a video, all would be too many.
+    """
+    every = -(-padded.shape[1] // MAX_ASKED)
+    asked = queries[0].float()[:, padded[:, ::every]]  # [H, S, q, D]
+    logits = asked @ keys[0].float()[:, padded].transpose(2, 3) / sqrt(keys.shape[-1])  # [H, S, q, n]
+    attention = logits.masked_fill(~valid[:, None], NEVER).softmax(-1) * valid[:, ::every, None]
+    by_key = attention.sum(2).mean(0) / valid[:, ::every].sum(1, keepdim=True)
+    return by_key.new_zeros(keys.shape[2]).index_add(0, padded.flatten(), (by_key * valid).flatten())
 
 
 class ClusterSelector:

@@ -11,6 +11,10 @@ ADAPTERS = {
     "HunyuanVideo15Transformer3DModel": "caching.models.hunyuan_video_15:HunyuanVideo15Adapter",
     "FluxTransformer2DModel": "caching.models.flux:FluxAdapter",
     "WanTransformer3DModel": "caching.models.wan:WanAdapter",
+    "DiTTransformer2DModel": "caching.models.dit:DiTAdapter",
+    "PixArtTransformer2DModel": "caching.models.pixart:PixArtAdapter",
+    "HiDreamImageTransformer2DModel": "caching.models.hidream:HiDreamAdapter",
+    "LatteTransformer3DModel": "caching.models.latte:LatteAdapter",
 }
 
 

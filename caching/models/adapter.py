@@ -5,6 +5,7 @@ Legend: B batch, N tokens, P values of a patch, D hidden width, L text tokens.
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any, Protocol
 
 import torch
@@ -38,6 +39,18 @@ class Adapter(Protocol):
 
     block_list: list[nn.Module]
     """The blocks, in the order in which they run."""
+
+    drops_padding: bool
+    """Whether padded text tokens are dropped, so that attention needs no mask."""
+
+    batch_dims: Mapping[str, int]
+    """The dimension of the batch in those inputs where it is not the first one."""
+
+    output_sign: int
+    """1, or -1 where the pipeline negates what the model gives."""
+
+    attends_to_all: bool
+    """Whether each token attends to all others, in every layer."""
 
     @property
     def num_blocks(self) -> int: ...
@@ -79,6 +92,10 @@ class Adapter(Protocol):
         """What the engine puts into `attentions`."""
         ...
 
+    def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """A layer's attention as `Router.route` has it, of all tokens on one rank, where not each attends to all."""
+        ...
+
     def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a block that can be cached apart; none if it has no such parts."""
         ...
@@ -104,7 +121,7 @@ class Adapter(Protocol):
         ...
 
     def rotary(self, grid: Grid, device: torch.device) -> Rotary:
-        """Rotary cosines and sines of every token, each `[N, head width]`."""
+        """Where every token is."""
         ...
 
     def embed(
@@ -145,6 +162,10 @@ class BlockAdapter:
 
     transformer: Any
     block_list: list[Any]
+    drops_padding = True
+    batch_dims: Mapping[str, int] = MappingProxyType({})
+    output_sign = 1
+    attends_to_all = True
 
     @property
     def num_blocks(self) -> int:
@@ -158,6 +179,10 @@ class BlockAdapter:
     def teacache_fit(self) -> tuple[float, ...] | None:
         """None is published for this input."""
         return None
+
+    def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """It is not asked: the group attends."""
+        raise NotImplementedError
 
 
 def run_blocks(adapter: Adapter, state: State, blocks: range | None = None) -> State:

@@ -16,3 +16,13 @@ def with_levels(inputs: Inputs, pick: Callable[[Tensor], Tensor]) -> Inputs:
     if timestep is None or timestep.ndim < 2:
         return inputs
     return {**inputs, "timestep": pick(timestep)}
+
+
+def levels_of_epsilon(kept: Tensor) -> list[float]:
+    """The noise level of each step of a model of epsilon, given how much of the variance is signal `[steps]`.
+
+    A sampler has latents `sqrt(kept) x0 + sqrt(1 - kept) epsilon` (`alphas_cumprod` of diffusers). Divided by
+    `sqrt(kept)` they are `x0 + level * epsilon`, and DDIM moves them by epsilon times the change of the level: what
+    rests on a velocity in sigma holds for epsilon as it stands.
+    """
+    return (((1 - kept) / kept) ** 0.5).tolist()

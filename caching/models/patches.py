@@ -1,4 +1,4 @@
-"""A latent video as patches and back, for models that embed it by a convolution without overlap.
+"""A latent video or image as patches and back, for models that embed it by a convolution without overlap.
 
 Legend: B batch, C latent channels, F frames, H height, W width (in tokens where a grid is meant), N tokens,
 P values of a patch (C x patch volume), D hidden width.
@@ -46,7 +46,7 @@ class VideoPatches(BlockAdapter):
         blocks = patches.reshape(len(patches), frames, height, width, -1, pt, ph, pw).permute(0, 4, 1, 5, 2, 6, 3, 7)
         return blocks.flatten(6, 7).flatten(4, 5).flatten(2, 3)
 
-    def embed_patches(self, patches: Tensor, convolution: nn.Conv3d, grid: Grid | None = None) -> Tensor:
+    def embed_patches(self, patches: Tensor, convolution: nn.Conv3d | nn.Conv2d, grid: Grid | None = None) -> Tensor:
         """Tokens `[B, N, D]` as the model's convolution makes them of patches `[B, N, P]`.
 
         A convolution rounds its sums otherwise than a linear layer does, and only the whole of the `grid` shows it how.
@@ -55,3 +55,26 @@ class VideoPatches(BlockAdapter):
         if grid is not None:
             return convolution(self.fold(patches.to(weight.dtype), grid)).flatten(2).transpose(1, 2)
         return F.linear(patches.to(weight.dtype), weight.flatten(1), convolution.bias)
+
+
+class ImagePatches(VideoPatches):
+    """The same for images `[B, C, H, W]`; their grid has one frame."""
+
+    def grid(self, sample: Tensor) -> Grid:
+        """The token grid of a latent image."""
+        height, width = (size // side for size, side in zip(sample.shape[-2:], self.patch[1:], strict=True))
+        return 1, height, width
+
+    def unfold(self, sample: Tensor) -> Tensor:
+        """A latent image as patches `[B, N, P]`, in token order."""
+        return super().unfold(sample[:, :, None])
+
+    def fold(self, patches: Tensor, grid: Grid) -> Tensor:
+        """The inverse of `unfold`; what a grid has more frames than one stands below each other."""
+        frames, height, width = grid
+        return super().fold(patches, (1, frames * height, width))[:, :, 0]
+
+
+def channels_first(values: Tensor, num_channels: int) -> Tensor:
+    """Patches `[B, N, P]` as `fold` takes them, from a model that puts channels last."""
+    return values.unflatten(2, (-1, num_channels)).transpose(2, 3).flatten(2)

@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from torch import Tensor
 
 Grid = tuple[int, int, int]  # tokens along frames, height and width
+# What tells where tokens are: rotary cosines and sines, each [N, head width]; in models that add an embedding of their
+# place to tokens instead, that [N, D], and nothing [N, 0].
 Rotary = tuple[Tensor, Tensor]
 
 
@@ -18,7 +20,7 @@ class State:
     tokens: Tensor  # [B, N, D]
     text: Tensor  # [B, L, D]
     modulation: Tensor  # [B, 1, D] for all tokens, or [B, N, D] for each; some models have more axes before the last
-    rotary: Rotary  # cosines and sines, each [N, head width]
+    rotary: Rotary  # as far as the blocks need it
 
     def at(self, index: Tensor) -> "State":
         """That of some tokens, by their places `[K]`."""

@@ -7,15 +7,14 @@ Legend: B batch, C latent channels, N tokens, P values of a patch, D hidden widt
 """
 
 from functools import partial
-from typing import Any
 
 import torch
 from diffusers import WanTransformer3DModel
 from torch import Tensor, nn
 
-from caching.attention import Router, rotate
+from caching.attention import Router, SelfProcessor
 from caching.models.adapter import AttentionModule, FeedForward, Inputs
-from caching.models.patches import VideoPatches
+from caching.models.patches import VideoPatches, channels_first
 from caching.models.state import Grid, Rotary, State
 
 
@@ -45,7 +44,7 @@ class WanAdapter(VideoPatches):
         """Those where tokens look at the text."""
         return [block.attn2 for block in self.block_list]
 
-    def processor(self, router: Router) -> "SelfProcessor":
+    def processor(self, router: Router) -> SelfProcessor:
         """What the engine puts into `attentions`."""
         return SelfProcessor(router)
 
@@ -116,29 +115,4 @@ class WanAdapter(VideoPatches):
         model = self.transformer
         shift, scale = (model.scale_shift_table + state.modulation[:, :, :1]).unbind(2)
         tokens = (model.norm_out(state.tokens.float()) * (1 + scale) + shift).type_as(state.tokens)
-        values = model.proj_out(tokens)
-        return values.unflatten(2, (-1, model.config.out_channels)).transpose(2, 3).flatten(2)
-
-
-class SelfProcessor:
-    """A `diffusers` attention processor that sends attention wherever the engine routes it, without any text."""
-
-    def __init__(self, router: Router) -> None:
-        self.router = router
-
-    def __call__(
-        self,
-        attn: Any,
-        hidden_states: Tensor,
-        encoder_hidden_states: None = None,
-        attention_mask: None = None,
-        rotary_emb: Rotary | None = None,
-    ) -> Tensor:
-        """Attention outputs `[B, N, D]`, after the output projection."""
-        query, key = attn.norm_q(attn.to_q(hidden_states)), attn.norm_k(attn.to_k(hidden_states))
-        states = (query, key, attn.to_v(hidden_states))
-        query, key, value = (state.unflatten(2, (attn.heads, -1)).transpose(1, 2) for state in states)
-        image = rotate((query, key, value), rotary_emb)
-        nothing = query[:, :, :0]
-        output, _ = self.router.route(*image, nothing, nothing, nothing)
-        return attn.to_out[1](attn.to_out[0](output.transpose(1, 2).flatten(2)))
+        return channels_first(model.proj_out(tokens), model.config.out_channels)

@@ -16,6 +16,9 @@ class PredictorSettings(Settings):
     feature_class: ClassVar[str | None] = None
     """The class that caches for it, as `module:Class`; None for that of the recipe's feature."""
 
+    def check_levels(self, highest: float) -> None:
+        """Raises ValueError for noise levels, up to this one, that it has no meaning for."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor(PredictorSettings):
@@ -88,6 +91,14 @@ class Chebyshev(PredictorSettings):
     def __post_init__(self) -> None:
         if self.degree < 0 or not self.ridge > 0:
             raise ValueError(f"degree must be at least 0 and ridge above 0, not {self.degree} and {self.ridge}")
+
+    def check_levels(self, highest: float) -> None:
+        """It spans the noise levels from 0 to 1, which those of models of epsilon exceed."""
+        if self.axis == "sigma" and highest > 1:
+            raise ValueError(
+                f"the predictor chebyshev takes noise levels up to 1, and this model's begin at {highest:.4g}; give it "
+                "the axis step"
+            )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -22,19 +22,22 @@ from caching.recipe.tokens import (
 )
 
 # From the velocity down to attention and feed-forward. residual: the velocity less the latents; delta: two thirds of
-# the blocks; attention: nothing but that; cross_attention: nothing but that to the text, in models that keep the two
-# apart; mean_cross_attention: the same, on average over the passes of guidance.
+# the blocks, half_delta: half of them; attention: nothing but that; cross_attention: nothing but that to the text, in
+# models that keep the two apart; mean_cross_attention: the same, on average over the passes of guidance.
 Feature = Literal[
     "output",
     "residual",
     "stack",
     "delta",
+    "half_delta",
     "block",
     "module",
     "attention",
     "cross_attention",
     "mean_cross_attention",
 ]
+
+SKIPPED_PARTS: dict[Feature, float] = {"delta": 2 / 3, "half_delta": 1 / 2}  # of the blocks
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -83,6 +86,15 @@ class Recipe(Settings):
     def caches_modules(self) -> bool:
         """Whether modules inside the blocks are cached."""
         return self.feature in ("module", "attention") or self.needs_cross_attention
+
+    @property
+    def changes_sides(self) -> bool:
+        """Whether sparse steps in the second half of sampling compute other blocks than in the first (Delta-DiT)."""
+        return self.feature in SKIPPED_PARTS
+
+    def skipped_blocks(self, num_blocks: int) -> int:
+        """How many blocks Delta-DiT leaves out: no fewer than it computes, so that those in front and behind differ."""
+        return max(round(SKIPPED_PARTS[self.feature] * num_blocks), num_blocks - num_blocks // 2)
 
     @property
     def one_pass_when_sparse(self) -> bool:

@@ -21,6 +21,8 @@ class TokenSettings(Settings):
     """The features that it goes with; any, if there are none."""
     complaint: ClassVar[str] = ""
     """What is said of another feature, in place of `{}`."""
+    attends_anew: ClassVar[bool] = False
+    """Whether tokens attend to others than the model lets them: to means, to merged ones, to a part of the keys."""
     shards: int
     """Contiguous token ranges inside which tokens are chosen; no more ranks can share a video."""
 
@@ -74,6 +76,7 @@ class TrajectoryMedoids(ClusterSettings):
     Proxies are computed in each `every`-th sparse step after a dense one; the paper computes them in all.
     """
 
+    attends_anew: ClassVar[bool] = True
     goes_with: ClassVar[tuple[str, ...]] = ("output", "stack")
     complaint: ClassVar[str] = "proxies simulate the feature output or stack (all blocks), not {}"
     clusters: int = 16
@@ -139,6 +142,7 @@ class MergedTokens(RatioSettings):
     the steps and then the second (SDTM). The ratio falls by the part `decay` until the last step.
     """
 
+    attends_anew: ClassVar[bool] = True
     feature_class: ClassVar[str | None] = "caching.features.merging:MergingFeature"
     kind: Literal["merged"] = "merged"
     ratio: float = 0.5
@@ -159,6 +163,7 @@ class SparseColumns(RatioSettings):
     `chunk` queries, neighbours in the video, share their keys.
     """
 
+    attends_anew: ClassVar[bool] = True
     feature_class: ClassVar[str | None] = "caching.features.columns:ColumnFeature"
     kind: Literal["columns"] = "columns"
     ratio: float = 0.8

@@ -34,7 +34,7 @@ class Request:
     def at_papers_size(self) -> bool:
         """Whether this is what the model's papers measure."""
         size = self.size
-        return self.num_steps == 50 and self.grid == size.grid(size.height, size.width, size.num_frames)
+        return self.num_steps == size.num_steps and self.grid == size.grid(size.height, size.width, size.num_frames)
 
     def count(self, method: Recipe, num_steps: int | None = None) -> Cost:
         """What a method's denoising loop costs, of so many steps if not of those that were asked for."""

@@ -28,14 +28,15 @@ th:first-child, td:first-child {{ text-align: left }} tr:nth-child(even) {{ back
 dt {{ float: left; width: 6rem; color: #666 }} dd {{ margin-left: 6rem }}
 img {{ max-width: 100% }} figure {{ margin: 2rem 0 }} figcaption {{ font-weight: bold; margin-bottom: .5rem }}
 .rows {{ display: grid; grid-template-columns: 14rem 1fr; align-items: center }} .rows div {{ width: 100% }}
-</style>
+{style}</style>
 <h1>{title}</h1>
 <dl>{about}</dl>
-<table><tr>{heading}</tr>{rows}</table>
-<p><img src="pareto.svg" alt="fidelity against FLOPs and against seconds"></p>
-{frames}
+{body}
 </html>
 """
+BODY = """<table><tr>{heading}</tr>{rows}</table>
+<p><img src="pareto.svg" alt="fidelity against FLOPs and against seconds"></p>
+{frames}"""
 COLUMNS = {
     "method": "{}",
     "dense_steps": "{:.4g}",
@@ -149,11 +150,16 @@ def _figure(directory: Path, number: int, prompt: str, videos: dict[str, np.ndar
     return f"<figure><figcaption>{html.escape(prompt)}</figcaption>{grid}</figure>"
 
 
-def _page(title: str, about: dict[str, str], rows: Sequence[BenchmarkRow], figures: list[str]) -> str:
+def framed(title: str, about: Mapping[str, str], body: str, style: str = "") -> str:
+    """A page with a title and how it was made at its head; the body is HTML, and more rules of style may be given."""
     facts = "".join(f"<dt>{html.escape(name)}</dt><dd>{html.escape(text)}</dd>" for name, text in about.items())
+    return PAGE.format(title=html.escape(title), about=facts, body=body, style=style)
+
+
+def _page(title: str, about: dict[str, str], rows: Sequence[BenchmarkRow], figures: list[str]) -> str:
     heading = "".join(f"<th>{column}</th>" for column in COLUMNS)
     cells = "".join(f"<tr>{''.join(_cell(row[key], form) for key, form in COLUMNS.items())}</tr>" for row in rows)
-    return PAGE.format(title=html.escape(title), about=facts, heading=heading, rows=cells, frames="\n".join(figures))
+    return framed(title, about, BODY.format(heading=heading, rows=cells, frames="\n".join(figures)))
 
 
 def _cell(value: object, form: str) -> str:

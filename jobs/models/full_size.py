@@ -44,6 +44,7 @@ class Size:
     height: int
     width: int
     num_frames: int
+    num_steps: int = 50
     cross_attention: bool = False
     negative_text_tokens: int | None = None  # in a second pass of each step; None without guidance
     boundary: Boundary | None = None  # of models of which there are two
@@ -103,6 +104,77 @@ FULL_SIZE = {
         height=720,
         width=1280,
         num_frames=121,
+    ),
+    "dit": Size(
+        config={"_class_name": "DiTTransformer2DModel", "num_attention_heads": 16, "out_channels": 8},  # DiT-XL/2
+        side=16,
+        temporal=1,
+        num_text_tokens=0,  # a class in their place
+        negative_text_tokens=0,
+        height=256,
+        width=256,
+        num_frames=1,
+    ),
+    "pixart": Size(
+        config={  # PixArt-XL-2-256x256
+            "_class_name": "PixArtTransformer2DModel",
+            "num_attention_heads": 16,
+            "sample_size": 32,
+            "caption_channels": 4096,
+        },
+        side=16,
+        temporal=1,
+        num_text_tokens=120,  # its pipeline fills all prompts up, and keeps the padding
+        negative_text_tokens=120,
+        height=256,
+        width=256,
+        num_frames=1,
+        num_steps=20,
+        cross_attention=True,
+    ),
+    "hidream": Size(
+        config={  # HiDream-I1-Full
+            "_class_name": "HiDreamImageTransformer2DModel",
+            "num_attention_heads": 20,
+            "patch_size": 2,
+            "in_channels": 16,
+            "axes_dims_rope": (64, 32, 32),
+            "caption_channels": (4096, 4096),
+            "llama_layers": (*range(32), *[31] * 16),
+        },
+        side=16,
+        temporal=1,
+        num_text_tokens=128,  # in each of its parts
+        negative_text_tokens=128,
+        height=1024,
+        width=1024,
+        num_frames=1,
+    ),
+    "latte": Size(
+        config={  # Latte-1
+            "_class_name": "LatteTransformer3DModel",
+            "num_attention_heads": 16,
+            "attention_head_dim": 72,
+            "in_channels": 4,
+            "out_channels": 8,
+            "num_layers": 28,
+            "cross_attention_dim": 1152,
+            "attention_bias": True,
+            "patch_size": 2,
+            "activation_fn": "gelu-approximate",
+            "num_embeds_ada_norm": 1000,
+            "norm_type": "ada_norm_single",
+            "norm_elementwise_affine": False,
+            "caption_channels": 4096,
+        },
+        side=16,
+        temporal=1,
+        num_text_tokens=120,
+        negative_text_tokens=120,
+        height=512,
+        width=512,
+        num_frames=16,
+        cross_attention=True,
     ),
     "wan": WAN,
     "wan2.2": replace(WAN, boundary=Boundary(level=0.875, flow_shift=3.0)),

@@ -84,8 +84,8 @@ class FullSizeOptions(ComparedOptions):
     """A full-size model without its weights, and a size."""
 
     model: str = "hunyuanvideo"
-    """hunyuanvideo, hunyuanvideo-1.5, flux, wan (2.1, 14B), wan2.2 (A14B) or wan2.2-ti2v (5B); all but hunyuanvideo and
-    flux take a second pass a step, for guidance."""
+    """hunyuanvideo, hunyuanvideo-1.5, wan (2.1, 14B), wan2.2 (A14B), wan2.2-ti2v (5B) or latte, and of images flux,
+    dit (XL/2), pixart (alpha) or hidream (I1). All but hunyuanvideo and flux take a second pass a step."""
     preset: Text = None
     """Model, size and steps of a published benchmark: mlperf (MLPerf Inference v6.0, text to video)."""
     height: Count = None
@@ -107,6 +107,11 @@ class FullSizeOptions(ComparedOptions):
 @dataclass(frozen=True, kw_only=True)
 class FlopsOptions(FullSizeOptions):
     """Count what methods cost on a full-size model, without its weights."""
+
+    all_papers: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Count every table of the papers on ResCa and DuCa instead, beside what they say; other options do not matter."""
+    report: File = None
+    """With --all-papers: also write a directory to look at, a page, JSON and CSV."""
 
 
 @dataclass(frozen=True, kw_only=True)

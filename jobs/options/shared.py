@@ -28,7 +28,7 @@ class MethodOptions:
     """How ResCa's tokens follow their proxies: implicit (backward Euler at order 1) or explicit."""
     feature: Text = None
     """What is cached: output, residual (output less latents), stack (what all blocks add), delta (what most add),
-    block, module or attention."""
+    half_delta, block, module or attention."""
     ratio: Number = None
     """Part of the tokens that sparse steps do not compute."""
     score: Text = None

@@ -86,7 +86,7 @@ def test_reuse_at_one_noise_level_repeats_the_dense_step(transformer, sample, in
         assert_close(velocity, dense, rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.parametrize("feature", sorted(FEATURES - {"delta"}))
+@pytest.mark.parametrize("feature", sorted(FEATURES - {"delta", "half_delta"}))
 def test_a_sparse_step_runs_no_attention(transformer, sample, inputs, feature):
     engine = Engine(transformer, recipe("taylorseer", interval=3, feature=feature))
     engine.begin(GRID, TIMES)

@@ -25,6 +25,7 @@ FLOAT32 = {
     "caching.features.merging.keep_best": "likeness of tokens, by which they are matched",
     "caching.features.merging.merge_most_alike": "likeness of tokens, by which they are matched",
     "caching.features.selection._similarity": "likeness of tokens, by which they are chosen",
+    "caching.features.selection.own_attention": "scores, which add up over layers",
     "caching.features.selection.prompt_attention": "scores, which add up over layers",
     "caching.features.columns._logits": "attention that is split and put together again",
     "caching.medoids._assign": "likeness of tokens, by which they are clustered",

@@ -1,12 +1,13 @@
-"""Random scores of tokens, by which sparse steps choose."""
+"""Scores of tokens, by which sparse steps choose."""
 
 from types import SimpleNamespace
 
 import torch
 from torch._subclasses.fake_tensor import FakeTensorMode
+from torch.testing import assert_close
 
 from caching.attention import Router
-from caching.features.selection import random_scores
+from caching.features.selection import own_attention, random_scores
 from caching.group import LocalGroup
 from caching.site import Site
 
@@ -37,3 +38,13 @@ def test_scores_are_drawn_where_the_tokens_are(monkeypatch):
     with FakeTensorMode():
         scores = random_scores(1, site_on("cuda"))
     assert (asked, made, scores.device.type) == (["cuda"], ["cuda"], "cuda")
+
+
+def test_without_a_text_tokens_are_scored_by_the_attention_of_their_own_shard():
+    generator = torch.Generator().manual_seed(0)
+    query, key = (torch.randn(1, 2, 7, 4, generator=generator) for _ in range(2))
+    padded, valid = torch.tensor([[0, 1, 2, 3], [4, 5, 6, 6]]), torch.tensor([[True] * 4, [True] * 3 + [False]])
+    scores = own_attention(query, key, padded, valid)
+    for part in (slice(0, 4), slice(4, 7)):
+        attention = (query[0, :, part] @ key[0, :, part].transpose(1, 2) / 2).softmax(-1)
+        assert_close(scores[part], attention.mean((0, 1)))

@@ -18,6 +18,7 @@ from tests.caching.models.test_wan import make_pipeline
 from tests.caching.test_guidance import generate
 
 GUIDED = ["wan", "wan2.2", "wan2.2-ti2v", "hunyuanvideo-1.5"]
+EPSILON = ["dit", "pixart", "latte"]  # which are guided, too
 
 
 class AllValid(TorchFunctionMode):
@@ -81,11 +82,37 @@ def test_a_dense_step_costs_what_the_bare_model_costs(name):
     assert request.count(RECIPES["full"], num_steps=1).flops == pytest.approx(bare_flops(name), rel=1e-6)
 
 
+def bare_flops_of_epsilon(name: str) -> float:
+    """Of a step, whose passes are a doubled batch, by the model of diffusers itself."""
+    size = FULL_SIZE[name]
+    frames, height, width = size.grid(size.height, size.width, size.num_frames)
+    with torch.device("meta"), torch.no_grad(), FlopCounterMode(display=False) as counter:
+        transformer = getattr(diffusers, size.config["_class_name"]).from_config(size.config).eval().to(DTYPE)
+        spatial = (2 * height, 2 * width)
+        latents = torch.empty(2, 4, *([frames] if name == "latte" else []), *spatial, dtype=DTYPE)
+        given: dict[str, Tensor] = {"timestep": torch.ones(2)}
+        if name == "dit":
+            given["class_labels"] = torch.ones(2, dtype=torch.long)
+        else:
+            given["encoder_hidden_states"] = torch.ones(2, size.num_text_tokens, 4096, dtype=DTYPE)
+        transformer(latents, **given)
+    return counter.get_total_flops()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", EPSILON)
+def test_a_dense_step_of_epsilon_costs_what_the_bare_model_costs(name):
+    """Latte's repeats the text for each frame before it is projected, 1% of all, which here is done once."""
+    request = read_request(FlopsOptions(model=name))
+    counted = request.count(RECIPES["full"], num_steps=1).flops
+    assert counted == pytest.approx(bare_flops_of_epsilon(name), rel=0.01 if name == "latte" else 1e-6)
+
+
 def test_a_model_with_guidance_has_two_passes_and_one_without_has_one():
     assert {name: len(size.text_tokens) for name, size in FULL_SIZE.items()} == {
         "hunyuanvideo": 1,
         "flux": 1,
-        **dict.fromkeys(GUIDED, 2),
+        **dict.fromkeys([*GUIDED, *EPSILON, "hidream"], 2),
     }
 
 
