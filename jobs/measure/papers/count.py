@@ -6,8 +6,9 @@ from rich.console import Console
 
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.console import under_way
-from jobs.measure.full_size import FULL_SIZE, Request
+from jobs.measure.full_size import Request
 from jobs.measure.papers.tables import Figure, Table
+from jobs.models.full_size import FULL_SIZE
 from parallel.layout import Layout
 
 NEAR = 0.03  # of a published figure, within which a count meets it
