@@ -62,7 +62,7 @@ class LatteAdapter(SingleNorm):
         """Attention `[B, H, N, D]` inside each frame, and in the next layer at each place through the frames."""
         axes = (0, 2, 1, 3, 4) if layer % 2 == 0 else (0, 3, 1, 2, 4)  # [B, F, H, S, D], or [B, S, H, F, D]
         frames, batch = grid[0], len(states[0])
-        windows = (each.unflatten(2, (frames, -1)).permute(axes).flatten(0, 1) for each in states[:3])
-        output = functional.scaled_dot_product_attention(*windows).unflatten(0, (batch, -1))
+        query, key, value = (each.unflatten(2, (frames, -1)).permute(axes).flatten(0, 1) for each in states[:3])
+        output = functional.scaled_dot_product_attention(query, key, value).unflatten(0, (batch, -1))
         back = (0, 2, 1, 3, 4) if layer % 2 == 0 else (0, 2, 3, 1, 4)
         return output.permute(back).flatten(2, 3), states[3]

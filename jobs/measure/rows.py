@@ -20,6 +20,7 @@ class BenchmarkRow(TypedDict):
     tflops: float
     flops_ratio: float
     psnr_db: float | None
+    psnr_db_tenth: float | None
     psnr_db_min: float | None
     ssim: float | None
     lpips: float | None
@@ -49,6 +50,7 @@ def _row(tally: Tally, full_seconds: float | None) -> BenchmarkRow:
         "tflops": round(statistics.mean(run.flops / 1e12 for run in runs), 4),
         "flops_ratio": round(sum(run.flops_full for run in runs) / sum(run.flops for run in runs), 3),
         "psnr_db": _mean(tally.psnr_db),
+        "psnr_db_tenth": _tenth(tally.psnr_db),
         "psnr_db_min": min(tally.psnr_db, default=None),
         "ssim": _mean(tally.ssim),
         "lpips": _mean(tally.lpips),
@@ -67,3 +69,8 @@ def _mean(values: Sequence[float | None]) -> float | None:
         return None
     mean = round(statistics.mean(known), 4)
     return int(mean) if all(isinstance(value, int) for value in known) and mean == int(mean) else mean
+
+
+def _tenth(values: Sequence[float]) -> float | None:
+    """What one in ten is below; None for fewer than two."""
+    return statistics.quantiles(values, n=10, method="inclusive")[0] if len(values) > 1 else None

@@ -7,6 +7,8 @@ from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.schedule import Interval
 from caching.recipe.tokens import SelectedTokens
 
+Turns = Literal["all", "odd", "even"]
+
 Unit = Literal["TFLOPs", "ratio", "latency"]
 # Of what a table is compared by: TFLOPs; full sampling's over a method's, where the model is another one; or the same
 # beside a ratio of seconds, which it need not be equal to.
@@ -42,7 +44,7 @@ def every(name: str, interval: int, *, first: int = 1, **options: float | str) -
     return replace(recipe(name, **options), schedule=Interval(every=interval, first=first))
 
 
-def selected(interval: int, *, first: int, turns: Literal["all", "odd", "even"]) -> Recipe:
+def selected(interval: int, *, first: int, turns: Turns) -> Recipe:
     """DuCa, with the sparse steps in which tokens are computed."""
     return replace(every("duca", interval, first=first), tokens=SelectedTokens(turns=turns))
 

@@ -10,7 +10,15 @@ from jobs.measure.report import front, write_report
 
 def row(method, psnr, **more):
     zeros = dict.fromkeys(("dense_steps", "seconds", "speedup", "tflops", "flops_ratio", "ssim", "oracle"), 1)
-    return {"method": method, **zeros, "psnr_db": psnr, "psnr_db_min": psnr, "recipe": {"name": method}, **more}
+    return {
+        "method": method,
+        **zeros,
+        "psnr_db": psnr,
+        "psnr_db_tenth": psnr,
+        "psnr_db_min": psnr,
+        "recipe": {"name": method},
+        **more,
+    }
 
 
 def test_everything_is_written_and_nothing_is_executed(tmp_path):
