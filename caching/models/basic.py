@@ -79,6 +79,7 @@ class BasicBlocks(VideoPatches):
 
 def places(embed: PatchEmbed, size: tuple[int, int], device: torch.device) -> Tensor:
     """The embedding of each place `[N, D]` on a grid of (height, width), as `PatchEmbed` adds it."""
+    assert embed.pos_embed is not None  # these models all have one
     if size == (embed.height, embed.width):
         return embed.pos_embed[0].to(device)
     table: Any = get_2d_sincos_pos_embed(
