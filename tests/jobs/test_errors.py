@@ -19,6 +19,7 @@ pytestmark = pytest.mark.timeout(120)
 ARGUMENTS = {
     **{command: ["p.txt", "--out", "out"] for command in ("render", "plan", "submit")},
     **{command: ["out"] for command in ("status", "retry", "cancel")},
+    "plan --gpus": ["8"],
     "export vbench": ["out", "--to", "to"],
     "tune": ["--target", "psnr=40", "--out", "plan.yaml"],
 }
