@@ -10,7 +10,7 @@ from jobs.predict.memory import GIB, Keeping, keepings, need_bytes
 from jobs.predict.profile import Profile
 from jobs.predict.seconds import Parts, Setup, alone, interval_of, seconds_of
 from jobs.predict.shape import ModelShape, Video
-from jobs.request.gangs import LEAST_TOKENS
+from jobs.request.gangs import most_ranks
 from parallel.layout import Layout, divisors
 
 Aim = Literal["throughput", "latency"]
@@ -72,12 +72,12 @@ def num_gangs(layout: Layout, num_gpus: int, per_node: int) -> int:
 
 def layouts(shape: ModelShape, video: Video, num_gpus: int, per_node: int) -> Iterator[Layout]:
     """Those that model, method and nodes allow, and whose ranks have enough tokens."""
-    most = min(video.num_tokens // LEAST_TOKENS, video.method.shards or video.num_tokens)
+    most = most_ranks(video.num_tokens, video.method)
     for cfg in sorted({1, shape.num_passes}):
         for ulysses in divisors(shape.numbers.heads):
             for ring in RINGS if ulysses <= per_node else ():
                 layout = Layout(cfg=cfg, ulysses=ulysses, ring=ring)
-                if layout.world_size <= num_gpus and layout.sequence_size <= max(1, most):
+                if layout.world_size <= num_gpus and layout.sequence_size <= most:
                     yield layout
 
 

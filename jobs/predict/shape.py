@@ -5,11 +5,12 @@ from dataclasses import dataclass, fields, replace
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
-from jobs.models.family import Configs, Family, Numbers, Sampling
+from jobs.models.family import Configs, Family, Numbers
 from jobs.models.full_size import FULL_SIZE, Size
 from jobs.models.registry import FAMILIES
 from jobs.predict.counted import DECODE_FLOPS
 from jobs.predict.decoding import Decoder
+from jobs.request.guidance import num_passes, sampling_by_default
 
 BYTES = 2  # of a number in bfloat16
 
@@ -81,8 +82,7 @@ def _is_of(family: Family, size: Size) -> bool:
 
 def _of_files(model: str) -> ModelShape:
     facts = read_facts(model)
-    asked = Sampling(seed=0, **facts.defaults.model_dump(exclude={"fps", "dtype", "prompt_template"}))
-    return shape_of_facts(facts, num_passes=1 if facts.family.negative_prompt(asked) is None else 2)
+    return shape_of_facts(facts, num_passes=num_passes(facts.family, sampling_by_default(facts)))
 
 
 def shape_of_facts(facts: ModelFacts, num_passes: int) -> ModelShape:

@@ -62,7 +62,7 @@ def gang_spec(
     device = "GPU" if _have_gpus(nodes) else "CPU"
     if device == "CPU" and not choice_as_given(options).on_cpu:
         raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
-    most = min(_most_ranks(tokens, method) for method in methods)
+    most = min(most_ranks(tokens, method) for method in methods)
     if device == "GPU":
         beside_proxies = min(most_ranks_beside_proxies(method, model, tokens) for method in methods)
         most = int(max(1, min(most, beside_proxies)))
@@ -178,7 +178,7 @@ def _given(degree: int | Literal["auto"]) -> int | None:
     return None if degree == "auto" else degree
 
 
-def _most_ranks(tokens: int, method: Recipe) -> int:
+def most_ranks(tokens: int, method: Recipe) -> int:
     """As many as can share a video, for the number of its tokens and for the method."""
     return max(1, min(tokens // LEAST_TOKENS, method.shards or tokens))
 

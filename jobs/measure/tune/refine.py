@@ -16,7 +16,7 @@ import statistics
 import time
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
-from itertools import accumulate
+from itertools import accumulate, pairwise
 
 import torch
 from torch import Tensor
@@ -116,7 +116,7 @@ class Refinement:
     def _nudged(self, number: int, places: Steps, weights: Weights) -> tuple[Tensor, list[Tensor]]:
         """The final latents of one prompt, and those with each weight changed, in the order of the weights."""
         plain, changed = self._begun(number), list[Run]()
-        for stage, (place, end) in enumerate(zip(places, (*places[1:], self.rollouts.steps), strict=True)):
+        for stage, (place, end) in enumerate(pairwise((*places, self.rollouts.steps))):
             plain, *changed = self._dense([(number, run) for run in (plain, *changed)], place)
             new = [plain.advanced(row, end) for row in nudges(weights[stage])]
             plain, *changed = (run.advanced(weights[stage], end) for run in (plain, *changed))
@@ -126,7 +126,7 @@ class Refinement:
     def _latent_db(self, places: Steps, of_prompts: Sequence[Weights]) -> list[float]:
         """PSNR of each prompt's final latents by weights of its own."""
         runs = [self._begun(number) for number in self.numbers]
-        for stage, (place, end) in enumerate(zip(places, (*places[1:], self.rollouts.steps), strict=True)):
+        for stage, (place, end) in enumerate(pairwise((*places, self.rollouts.steps))):
             runs = self._dense(list(zip(self.numbers, runs, strict=True)), place)
             runs = [run.advanced(weights[stage], end) for run, weights in zip(runs, of_prompts, strict=True)]
         pairs = zip(runs, self.numbers, strict=True)
