@@ -173,8 +173,8 @@ class GangOptions:
 class TuneOptions:
     """Search, by measuring, for the dense steps that reach a fidelity, and write them as a recipe."""
 
-    out: Path = Path("plan.yaml")
-    """The recipe file to write; render with it by --method auto --plan FILE."""
+    out: File = None
+    """The recipe file to write, by default plan.yaml; render with it by --method auto --plan FILE."""
     target: Text = None
     """Fidelity to reach with the fewest dense steps: psnr=DECIBELS against full sampling."""
     budget_dense: Count = None
@@ -184,7 +184,10 @@ class TuneOptions:
     num: Count = None
     """How many of them to fit to; by default 16, or as many as --minutes allow."""
     held_out: Count = None
-    """How many more to measure on what the result is worth, which nothing is fitted to; by default as many."""
+    """How many more to measure on what the result is worth, which nothing is fitted to; by default twice as many."""
+    check: File = None
+    """Nothing is fitted: say what a plan, or any recipe file, is worth on 32 or --held-out of the prompts, beside what
+    it promises, and with --out write it with the new promise."""
     minutes: Number = None
     """End the search after so many minutes."""
     search: Literal["cross-validation", "even", "l2p", "budcache", "dpcache"] = "cross-validation"

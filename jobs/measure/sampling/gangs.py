@@ -1,15 +1,17 @@
-"""Tasks on gangs: who hands them out."""
+"""Who runs tasks: this process, or gangs, to which they are handed out here."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from typing import TypeVar, cast
+
+from rich.console import Console
 
 from cluster.batch import Event
 from cluster.events import ItemDone
 from cluster.pool import Pool, open_pool
 from jobs.driver.ray import running_ray
 from jobs.errors import InfrastructureError
-from jobs.measure.sampling.executor import Heard, unheard
+from jobs.measure.sampling.executor import Executor, Heard, LocalExecutor, load_model, unheard
 from jobs.measure.sampling.task import Task
 from jobs.measure.sampling.workload import TaskWorkload
 from jobs.models.facts import ModelFacts
@@ -77,3 +79,15 @@ def on_gangs(
         gangs = options.gangs or 1
         with open_pool(spec=spec_of(layout, gangs), gangs=gangs, workload=workload, on_event=note) as executor.pool:
             yield executor
+
+
+@contextmanager
+def executor_for(facts: ModelFacts, video: VideoOptions, options: GangOptions, console: Console) -> Iterator[Executor]:
+    """A model in this process, or gangs that have one, whichever was asked for."""
+    if options.is_asked:
+        with on_gangs(facts, video, options, console.print) as gangs:
+            yield gangs
+    else:
+        with console.status("loading the model"):
+            local = LocalExecutor(load_model(facts, video))
+        yield local

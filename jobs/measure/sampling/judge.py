@@ -1,14 +1,16 @@
 """Full sampling of a few prompts, and how near a method comes to it."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from functools import cached_property
 
 import torch
+from rich.console import Console
+from rich.progress import Progress
 from torch import Tensor
 
 from caching.recipe.recipe import Recipe
-from jobs.demo.items import CALIBRATION_SEED, drawn_items
+from jobs.demo.items import CALIBRATION_SEED, benchmark_items, drawn_items
 from jobs.errors import BadInput
 from jobs.measure.sampling.executor import Executor, Heard, unheard
 from jobs.measure.sampling.task import Fidelity, Sample, SolverOf, Trajectory, Velocity
@@ -17,7 +19,7 @@ from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.solver import Solver
 from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
-from jobs.request.prompts import Item, read_items
+from jobs.request.prompts import Defaults, Item, read_items
 
 
 @dataclass
@@ -83,6 +85,13 @@ class Judge:
         return self.executor.map([Fidelity(latents=mine, reference=full) for mine, full in pairs])
 
 
+def sampled_in_full(executor: Executor, parts: Sequence[list[Item]], console: Console) -> list[Judge]:
+    """A judge of each part of the prompts; shows how far their full samplings are."""
+    with Progress(console=console) as bar:
+        sampled = bar.add_task("sampling in full", total=sum(map(len, parts)))
+        return [Judge(executor, items, lambda *_: bar.advance(sampled)) for items in parts]
+
+
 def calibration_items(
     options: TuneOptions | AnalyzeOptions, facts: ModelFacts, number: int, held_out: int = 0
 ) -> list[Item]:
@@ -93,14 +102,35 @@ def calibration_items(
     """
     check_count("num", number, MOST_MEASURED)
     check_count("held-out", held_out, MOST_MEASURED, least=0)
-    defaults = defaults_for(facts, options.video)
-    if options.prompts is not None:
-        items = read_items(options.prompts, defaults)[: number + held_out]
-    elif options.model in DEMOS:
-        items = [
+    return _items(
+        options,
+        facts,
+        number + held_out,
+        lambda defaults: [
             *drawn_items(number, defaults, first_seed=CALIBRATION_SEED, held_out=False),
             *drawn_items(held_out, defaults, first_seed=CALIBRATION_SEED + MOST_MEASURED, held_out=True),
-        ]
+        ],
+    )
+
+
+def unseen_items(options: TuneOptions, facts: ModelFacts, number: int) -> list[Item]:
+    """Prompts to see what a plan is worth: the user's, or for a demo model some that no tuning takes."""
+    check_count("held-out", number, MOST_MEASURED)
+    return _items(options, facts, number, lambda defaults: benchmark_items(number, defaults))
+
+
+def _items(
+    options: TuneOptions | AnalyzeOptions,
+    facts: ModelFacts,
+    number: int,
+    of_demo: Callable[[Defaults], list[Item]],
+) -> list[Item]:
+    """The first of the user's prompts, or those of a demo model."""
+    defaults = defaults_for(facts, options.video)
+    if options.prompts is not None:
+        items = read_items(options.prompts, defaults)[:number]
+    elif options.model in DEMOS:
+        items = of_demo(defaults)
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
     for item in items:

@@ -8,44 +8,45 @@ import math
 import statistics
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, replace
+from dataclasses import replace
+from pathlib import Path
 
-import yaml
 from rich.console import Console
-from rich.progress import Progress
 
 from caching.recipe.recipe import Multistep, Recipe
 from jobs.console import count, duration
 from jobs.errors import BadInput
-from jobs.measure.sampling.executor import Executor, LocalExecutor, RememberingExecutor, load_model
-from jobs.measure.sampling.gangs import on_gangs
-from jobs.measure.sampling.judge import Judge, calibration_items
+from jobs.measure.sampling.executor import Executor, RememberingExecutor
+from jobs.measure.sampling.gangs import executor_for
+from jobs.measure.sampling.judge import Judge, calibration_items, sampled_in_full
 from jobs.measure.sampling.task import Noise, Velocity
 from jobs.measure.tune.held_out import HeldOut, auto_at
 from jobs.measure.tune.places import Steps
+from jobs.measure.tune.plan_file import write_plan
 from jobs.measure.tune.refine import MOST_REFINED, Refinement, dense_steps_to_refine
 from jobs.measure.tune.rivals.registry import RIVALS
 from jobs.measure.tune.rollout import Rollouts
 from jobs.measure.tune.search import MOST_PER_DENSE_STEP, Candidate, Search
 from jobs.models.directory import transformers_of
-from jobs.models.facts import ModelFacts, read_facts
+from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
 from jobs.request.guidance import guides_for
 from jobs.request.prompts import Item
-from jobs.request.tuned import BLOCK, Circumstances, Tuned, circumstances
-from jobs.store.files import check_file, write_text
+from jobs.request.tuned import Circumstances, Tuned, circumstances
+from jobs.store.files import check_file
 
-TYPICAL = 16  # prompts to fit to, and as many to promise by
+TYPICAL = 16  # prompts to fit to
+TO_PROMISE = 2  # times as many tell what to expect: of 16, one in ten is hardly known
 LEAST = 2
+PLAN = Path("plan.yaml")  # unless --out says where
 SAMPLING_PART = 0.6  # of the time that is given goes to full sampling
 STILL_GAINS_DB = 0.3
 
 
 def tune(options: TuneOptions, console: Console) -> None:
     """Search and write the recipe. Raises BadInput before anything is loaded."""
-    target = _target(options)
-    check_file(options.out, "--out")
+    target, out = _target(options), options.out or PLAN
+    check_file(out, "--out")
     facts = read_facts(options.model, variant=options.video.variant)
     if len(transformers_of(facts.directory, facts.family)) > 1:
         raise BadInput(f"resca tune fits weights of one transformer, and {facts.name} has two that take turns")
@@ -54,10 +55,10 @@ def tune(options: TuneOptions, console: Console) -> None:
     if options.budget_dense and options.budget_dense > steps:
         raise BadInput(f"--budget-dense {options.budget_dense} is more than the {steps} steps of a video")
     about = circumstances(facts, items, guides_for(facts, options.video), options.video.dtype)
-    with _executor(facts, options, console) as inner:
-        executor = RememberingExecutor(inner, options.out.with_name(f"{options.out.name}.work"), _identity(about))
+    with executor_for(facts, options.video, options.on, console) as inner:
+        executor = RememberingExecutor(inner, out.with_name(f"{out.name}.work"), _identity(about))
         try:
-            _tune(options, console, executor, target, items, about)
+            _tune(options, console, executor, target, items, about, out)
         except KeyboardInterrupt:
             console.print(f"stopped; run it again to go on from what {executor.folder} keeps", soft_wrap=True)
             raise
@@ -71,13 +72,14 @@ def _tune(
     target: float,
     items: list[Item],
     about: Circumstances,
+    out: Path,
 ) -> None:
     """With a model at hand."""
     began = time.monotonic()
     step_s = _seconds_of_a_step(executor.inner, items[0])
     fitted_to, held_out = _split(items, options, step_s)
     _announce(console, options, [*fitted_to, *held_out], len(fitted_to), step_s)
-    judge, held = _judges(executor, fitted_to, held_out, console)
+    judge, held = sampled_in_full(executor, [fitted_to, held_out], console)
     if executor.num_known:
         console.print(
             f"{executor.folder} has {count(executor.num_known, 'sampling')} of an earlier run, taken as found"
@@ -96,11 +98,10 @@ def _tune(
         promise=tuning.held.promise(method),
         auto=tuning.held.promise(tuning.auto(tuning.num_dense(method))),
     )
-    _write(options, method, tuned)
+    write_plan(out, method, tuned)
     spent = f"{judge.dense_steps + held.dense_steps} dense steps in {duration(time.monotonic() - began)}"
     console.print(
-        f"{tuning.num_dense(method)} dense steps of {items[0].steps}: {tuned.promise}; spent {spent}; "
-        f"recipe: {options.out}",
+        f"{tuning.num_dense(method)} dense steps of {items[0].steps}: {tuned.promise}; spent {spent}; recipe: {out}",
         soft_wrap=True,
     )
 
@@ -210,19 +211,7 @@ def _target(options: TuneOptions) -> float:
 def _wanted(options: TuneOptions) -> tuple[int, int]:
     """Prompts to fit to, and prompts to promise by."""
     number = TYPICAL if options.num is None else options.num
-    return number, number if options.held_out is None else options.held_out
-
-
-@contextmanager
-def _executor(facts: ModelFacts, options: TuneOptions, console: Console) -> Iterator[Executor]:
-    """A model in this process, or gangs that have one."""
-    if options.on.is_asked:
-        with on_gangs(facts, options.video, options.on, console.print) as gangs:
-            yield gangs
-    else:
-        with console.status("loading the model"):
-            local = LocalExecutor(load_model(facts, options.video))
-        yield local
+    return number, TO_PROMISE * number if options.held_out is None else options.held_out
 
 
 def _identity(about: Circumstances) -> str:
@@ -246,7 +235,8 @@ def _split(items: list[Item], options: TuneOptions, step_s: float) -> tuple[list
     if options.minutes and options.num is None:
         most = min(most, int(SAMPLING_PART * 60 * options.minutes / (items[0].steps * step_s)))
     if number + held_out > most:
-        number, held_out = most * number // (number + held_out), most - most * number // (number + held_out)
+        number = min(number, most // 2)
+        held_out = most - number
     number, held_out = max(number, LEAST), max(held_out, LEAST)
     if number + held_out > len(items):
         raise BadInput(
@@ -269,23 +259,3 @@ def _announce(console: Console, options: TuneOptions, items: list[Item], num_fit
         f"{duration(search * step_s)}{limit}",
         soft_wrap=True,
     )
-
-
-def _judges(executor: Executor, fitted_to: list[Item], held_out: list[Item], console: Console) -> tuple[Judge, Judge]:
-    """Both with full samplings of their prompts."""
-    with Progress(console=console, transient=False) as bar:
-        sampled = bar.add_task("sampling in full", total=len(fitted_to) + len(held_out))
-        first, second = (Judge(executor, items, lambda *_: bar.advance(sampled)) for items in (fitted_to, held_out))
-    return first, second
-
-
-def _write(options: TuneOptions, method: Recipe, tuned: Tuned) -> None:
-    """A recipe file, with what it was made for and is worth."""
-    settings = asdict(method)
-    settings["schedule"]["dense"] = list(settings["schedule"]["dense"])
-    if isinstance(method.predictor, Multistep):
-        settings["predictor"]["weights"] = [[round(weight, 6) for weight in row] for row in method.predictor.weights]
-    heading = f"# tuned on {tuned.calibrated_on} prompts with model {options.model}: {tuned.promise}\n"
-    text = yaml.safe_dump({**settings, BLOCK: tuned.model_dump()}, sort_keys=False, default_flow_style=None, width=110)
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    write_text(options.out, heading + text)

@@ -104,6 +104,31 @@ def test_what_was_stopped_goes_on_where_it_was(tiny_model, prompts, tmp_path, ca
     assert len(asked) > 2 and not (tmp_path / "plan.yaml.work").exists()
 
 
+def test_a_plan_is_checked_on_other_prompts(tiny_model, prompts, tmp_path, capsys):
+    plan, checked = tmp_path / "mine.yaml", tmp_path / "checked.yaml"
+    assert tune(prompts, tiny_model, "--budget-dense", 3, "--search", "even", "--out", plan) == 0
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    others = tmp_path / "others.txt"
+    others.write_text("grass walks\na\non a cat\n")
+    arguments = ["tune", "--check", str(plan), "--model", str(tiny_model), "--steps", str(STEPS), *size]
+    capsys.readouterr()
+    assert main([*arguments, "--prompts", str(others), "--out", str(checked)]) == 0
+    before, after = read_tuned(plan), read_tuned(checked)
+    assert before and after and (before.promise.prompts, after.promise.prompts) == (2, 3)
+    told = capsys.readouterr().out.replace("\n", " ")
+    assert (
+        f"mine: {after.promise} auto, untuned, with as many dense steps: {after.auto} promised: {before.promise}"
+        in told
+    )
+    assert [line for line in checked.read_text().splitlines() if "weights" in line or "dense:" in line]
+    assert resolve_method("auto", MethodOptions(plan=checked)) == resolve_method("auto", MethodOptions(plan=plan))
+
+    assert main([*arguments, "--prompts", str(prompts), "--num", "2"]) == 2
+    assert "--check fits nothing" in capsys.readouterr().err
+    assert main([*arguments, "--prompts", str(others), "--steps", str(STEPS + 1)]) == 2
+    assert f"made for steps {STEPS}, not {STEPS + 1}" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("on", [["--gangs", "2"], ["--ulysses", "2"]], ids=" ".join)
 def test_gangs_find_what_one_process_does(tiny_model, prompts, tmp_path, on):
