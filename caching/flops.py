@@ -10,11 +10,11 @@ from typing import Any
 
 import diffusers
 import torch
-from torch.utils.flop_counter import FlopCounterMode
 
 from caching.depth import shallow
 from caching.engine import Engine
 from caching.group import Group
+from caching.meta_counter import Known, MetaCounter
 from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Places
@@ -25,6 +25,7 @@ Config = Mapping[str, Any]
 BY_TOKEN = "expand_timesteps"  # as diffusers calls it
 Lengths = int | tuple[int, ...]  # text tokens of a prompt; where guidance takes several passes a step, of each
 META = torch.device("meta")
+KNOWN: Known = {}  # of this process
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -107,10 +108,10 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False, span
             continue
         costs = seen[loop.model_at(first), length, loop.steps_of_first_side(first, length)]
         if len(costs) < 2 or costs[-1] != costs[-2]:
-            with FlopCounterMode(display=False) as counter:
+            with MetaCounter(KNOWN) as counter:
                 loop.run(first, length)
             kept = loop.engine.peak_cache_bytes if until_cache_is_full else 0
-            costs.append((float(counter.get_total_flops()), kept))
+            costs.append((float(counter.flops), kept))
         total += costs[-1][0]
     return total
 

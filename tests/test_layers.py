@@ -21,7 +21,7 @@ ROOMS = {
     "caching": [
         *("state_dict", "recipe", "group", "shards", "attention", "models", "text", "medoids", "snapshot"),
         *("predict", "site", "step", "features", "proxies", "refined", "passes", "parted", "generation"),
-        *("attachment", "engine", "depth", "flops", "peak"),
+        *("attachment", "engine", "depth", "meta_counter", "flops", "peak"),
     ],
     "jobs": [
         *("errors", "machine", "store", "console", "models", "options", "request", "predict", "rank", "demo", "doctor"),

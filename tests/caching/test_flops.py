@@ -15,6 +15,7 @@ from caching.flops import (
     flops_of_prompt,
     run_on_meta,
 )
+from caching.meta_counter import MetaCounter
 from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.schedule import Interval, Places
 from tests.caching.conftest import SMALL_RECIPES
@@ -65,14 +66,24 @@ SMALL |= {"num_layers": 1, "num_single_layers": 2, "num_refiner_layers": 1}
 
 def cost_of_all_steps(method: Recipe, **size) -> Cost:
     """What a loop costs of which every step is run."""
-    with FlopCounterMode(display=False) as counter:
+    with MetaCounter({}) as counter:
         engine = run_on_meta(SMALL, method, **size)
     return Cost(
-        flops=float(counter.get_total_flops()),
+        flops=float(counter.flops),
         cache_bytes=engine.peak_cache_bytes,
         dense_steps=engine.dense_steps,
         sparse_steps=engine.sparse_steps,
     )
+
+
+@pytest.mark.parametrize("name", ["auto", *(pytest.param(name, marks=pytest.mark.slow) for name in SLOWER)])
+def test_operations_are_counted_as_torch_does(name):
+    size, method = {"grid": (4, 6, 8), "num_text_tokens": 40, "num_steps": 8}, SMALL_RECIPES[name]
+    with FlopCounterMode(display=False) as theirs:
+        run_on_meta(SMALL, method, **size)
+    with MetaCounter({}) as ours:
+        run_on_meta(SMALL, method, **size)
+    assert ours.flops == theirs.get_total_flops() > 0
 
 
 @pytest.mark.parametrize("name", ALL)
