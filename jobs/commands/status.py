@@ -45,7 +45,7 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
     if state.num_damaged:
         console.print(f"{count(state.num_damaged, 'damaged line')} in the ledger, left out")
     console.print(_driver(state, holder), soft_wrap=True)
-    if pace := _pace(state, begun["t"]):
+    if pace := _pace(state, begun["t"], holder):
         console.print(pace, soft_wrap=True)
     if state.gang_losses or state.retries:
         retries = ", ".join(f"{number} {kind}" for kind, number in state.retries.items()) or "none"
@@ -75,15 +75,17 @@ def _driver(state: BatchState, holder: Holder | None) -> str:
     return f"{driver}; it may be dead or cut off: the same command, run again, takes over"
 
 
-def _pace(state: BatchState, begun_s: float) -> str | None:
-    """Videos an hour since this driver has begun, and how long the rest takes at that pace."""
+def _pace(state: BatchState, begun_s: float, holder: Holder | None) -> str | None:
+    """Videos an hour since this driver has begun, and how long the rest takes: as it expects, or else at that pace."""
     ends = [item.line["t"] for item in state.items.values() if item.status == "done" and item.line["t"] > begun_s]
     if not ends:
         return None
     seconds = max(ends) - begun_s
     counts = state.counts()
     left = counts["running"] + counts["retrying"] + counts["waiting"]
-    rest = f"; the other {left} take about {duration(left * seconds / len(ends))}" if left else ""
+    told_s = holder.left_s if holder and not holder.is_certainly_dead() else None
+    left_s = left * seconds / len(ends) if told_s is None else told_s
+    rest = f"; the other {left} take about {duration(left_s)}" if left else ""
     return f"{3600 * len(ends) / seconds:.3g} videos an hour{rest}"
 
 

@@ -59,7 +59,7 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
             plan = _up_to_date(plan, lock)
             checks = [lock.check, CancelWatch(plan.storage).check]
             with _recording(plan, lock) as recorder:
-                return plan, _run_batch(plan, console, recorder, checks, layout, spec)
+                return plan, _run_batch(plan, console, recorder, lock, checks, layout, spec)
 
 
 def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
@@ -135,6 +135,7 @@ def _run_batch(
     plan: Plan,
     console: Console,
     recorder: Recorder,
+    lock: DriverLock,
     checks: list[Callable[[], None]],
     layout: Layout,
     spec: GangSpec,
@@ -155,6 +156,7 @@ def _run_batch(
         def note(event: Event) -> None:
             view.show(event)
             recorder.note(event)
+            lock.left_s = eta.left_s
 
         try:
             return run_batch(

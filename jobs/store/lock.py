@@ -38,6 +38,7 @@ class Holder:
     space: str
     beats: int = 0
     written_s: float = 0.0  # since 1970, by the holder's clock; for people to read, nothing is decided by it
+    left_s: float | None = None  # that it expects to be at work; for people, too
 
     def is_certainly_dead(self) -> bool:
         """Whether it ran on this machine, and does not any more."""
@@ -56,6 +57,7 @@ class DriverLock:
             space=process_space(),
             written_s=time.time(),
         )
+        self.left_s: float | None = None  # that the driver expects to be at work
         self.took_over = False  # from a driver that was at work until now, or has died
         self._ended = threading.Event()
         self._loss: str | None = None
@@ -126,7 +128,8 @@ class DriverLock:
                 if not self._is_mine():
                     self._loss = _lost(self._storage, read_holder(self._storage))
                     return
-                self._storage.write(NAME, _dump(replace(self._me, beats=beats, written_s=time.time())))
+                now = replace(self._me, beats=beats, written_s=time.time(), left_s=self.left_s)
+                self._storage.write(NAME, _dump(now))
             except OSError:  # The storage may come back; if it does not, whatever else is written fails, too.
                 continue
 

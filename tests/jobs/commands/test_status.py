@@ -11,7 +11,7 @@ from jobs.driver.batch_plan import make_plan
 from jobs.options.batch import RenderOptions
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
-from jobs.store.lock import DriverLock
+from jobs.store.lock import DriverLock, read_holder
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 from tests.jobs.models.test_facts import make_model
@@ -47,6 +47,18 @@ def test_status_tells_counts_failures_and_the_driver(batch, capsys):
     with DriverLock(batch):
         main(["status", "out"])
     assert "driver: process" in capsys.readouterr().out
+
+
+def test_status_tells_how_long_the_driver_expects_to_be_at_work(batch, capsys):
+    with DriverLock(batch, lease_s=0.4) as lock:
+        lock.left_s = 4321.0
+        while (holder := read_holder(batch)) is None or holder.left_s is None:
+            time.sleep(0.05)
+        main(["status", "out"])
+        assert f"the other 2 take about {duration(4321.0)}" in capsys.readouterr().out
+    main(["status", "out"])  # by the pace
+    told = capsys.readouterr().out
+    assert "the other 2 take about" in told and duration(4321.0) not in told
 
 
 def test_status_counts_damaged_lines(batch, capsys, tmp_path):
