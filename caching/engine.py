@@ -224,9 +224,10 @@ class Engine:
     def _make_stages(self, grid: Grid, num_steps: int) -> list[Stage]:
         num_tokens = prod(grid)
         self.group.divide(self._pieces(num_tokens))
-        return [self._make_stage(attachment, grid, num_tokens, num_steps) for attachment in self.attachments]
+        return [self._make_stage(model, grid, num_tokens, num_steps) for model in range(len(self.attachments))]
 
-    def _make_stage(self, attachment: Attachment, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
+    def _make_stage(self, model: int, grid: Grid, num_tokens: int, num_steps: int) -> Stage:
+        attachment = self.attachments[model]
         adapter = attachment.adapter
         if self.group.sequence_size > 1 and not adapter.attends_to_all:
             raise ValueError("tokens of this model attend in space and in time by turns; it works on one rank")
@@ -240,6 +241,7 @@ class Engine:
             grid=grid if self.group.sequence_size == 1 else None,
             attend=None if adapter.attends_to_all else partial(adapter.attend, grid),
             timed=self.timed,
+            model=model,
         )
         return Stage(adapter, site)
 

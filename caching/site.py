@@ -35,6 +35,7 @@ class Site:
     grid: Grid | None = None  # of the local tokens, if they are all
     attend: Attend | None = None  # a layer's attention, where a model's tokens do not all attend to all
     timed: Timed = untimed
+    model: int = 0  # the number of the model at work, of those that take over from each other
 
     @property
     def local_tokens(self) -> int:

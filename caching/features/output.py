@@ -126,7 +126,10 @@ class FittedOutput(DenseOutputs[MultistepPredictor]):
 
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site) -> None:
         assert isinstance(recipe.predictor, Multistep)
-        self.adapter, self.predictor = adapter, MultistepPredictor(recipe.predictor.weights)
+        of_models = recipe.predictor.of_models
+        if site.model >= len(of_models):
+            raise ValueError(f"{recipe.name} has weights for one model, and here another one takes over from it")
+        self.adapter, self.predictor = adapter, MultistepPredictor(of_models[site.model])
 
     def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
         """Dense steps that no sparse one follows count, too."""

@@ -31,8 +31,10 @@ class MultistepPredictor:
         self.mean: Tensor | None = None  # of the present stage
 
     def observe(self, value: Tensor) -> None:
-        """Take the true value `[B, N, C]` of a dense step."""
+        """Take the true value `[B, N, C]` of a dense step. ValueError for one that has no weights."""
         self.values.append(value)
+        if len(self.values) > len(self.weights):
+            raise ValueError("the weights were fitted to a model that takes over from another one at another step")
         self.mean = combine(self.weights[len(self.values) - 1], self.values).to(value.dtype)
 
     def predict(self) -> Tensor:

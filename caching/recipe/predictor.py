@@ -5,6 +5,7 @@ No torch here: the command line reads this file to answer `--help`.
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import ClassVar, Literal, Self
 
 from caching.recipe.settings import OptionValue, Settings, one_of
@@ -105,7 +106,8 @@ class Chebyshev(PredictorSettings):
 class Multistep(PredictorSettings):
     """Weighted sums of the velocities of all dense steps so far, one row of `weights` for each dense step.
 
-    `resca tune` fits them. They belong to the dense steps that stand beside them in the schedule.
+    `resca tune` fits them. They belong to the dense steps that stand beside them in the schedule. Where a model takes
+    over from another one (Wan 2.2), rows begin again with a single weight.
     """
 
     feature_class: ClassVar[str | None] = "caching.features.output:FittedOutput"
@@ -116,8 +118,15 @@ class Multistep(PredictorSettings):
     correction: ClassVar[float] = 0.0
 
     def __post_init__(self) -> None:
-        if any(len(row) != number for number, row in enumerate(self.weights, 1)):
+        lengths = [len(row) for row in self.weights]
+        if any(now not in (before + 1, 1) for before, now in pairwise([0, *lengths])):
             raise ValueError("the weights of dense step number n must be n numbers, one for each dense step so far")
+
+    @property
+    def of_models(self) -> tuple[tuple[tuple[float, ...], ...], ...]:
+        """The rows of each model."""
+        begins = [number for number, row in enumerate(self.weights) if len(row) == 1]
+        return tuple(self.weights[begin:end] for begin, end in pairwise([*begins, len(self.weights)]))
 
 
 Predictor = Taylor | ProxyTaylor | Chebyshev | Multistep

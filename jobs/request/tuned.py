@@ -6,7 +6,7 @@ from typing import Any
 from pydantic import BaseModel, ConfigDict
 
 from jobs.errors import BadInput
-from jobs.models.directory import read_json
+from jobs.models.directory import read_json, transformers_of
 from jobs.models.facts import ModelFacts
 from jobs.models.family import GUIDES
 from jobs.request.prompts import Item
@@ -37,7 +37,7 @@ class Promise(BaseModel):
 
 
 class Circumstances(BaseModel):
-    """What a plan is for. Other steps and schedulers contradict it; the rest was not tried."""
+    """What a plan is for. Other steps, schedulers and transformers contradict it; the rest was not tried."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -50,6 +50,8 @@ class Circumstances(BaseModel):
     """Of the videos that it was tried on, HEIGHTxWIDTHxFRAMES."""
     guides: dict[str, float | str | None]
     dtype: str
+    transformers: int = 1
+    """That take over from each other, at a step that goes by the shift."""
 
 
 class Tuned(Circumstances):
@@ -74,12 +76,13 @@ def circumstances(facts: ModelFacts, items: Iterable[Item], guides: Mapping[str,
         sizes=sorted({f"{item.height}x{item.width}x{item.num_frames}" for item in items}),
         guides={name: guides[name] for name in GUIDES},
         dtype=facts.dtype if dtype == "auto" else dtype,
+        transformers=len(transformers_of(facts.directory, facts.family)),
     )
 
 
 def compare(tuned: Tuned, name: str, now: Circumstances) -> str | None:
     """What was not tried of what is asked for now, in a sentence; None if all was. BadInput if it contradicts."""
-    for what in ("steps", "scheduler"):
+    for what in ("steps", "scheduler", "transformers", *(["shift"] if tuned.transformers > 1 else [])):
         made_for, asked = getattr(tuned, what), getattr(now, what)
         if made_for != asked:
             raise BadInput(f"the plan {name} was made for {what} {made_for}, not {asked}; run resca tune anew")

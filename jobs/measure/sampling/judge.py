@@ -13,7 +13,7 @@ from caching.recipe.recipe import Recipe
 from jobs.demo.items import CALIBRATION_SEED, benchmark_items, drawn_items
 from jobs.errors import BadInput
 from jobs.measure.sampling.executor import Executor, Heard, unheard
-from jobs.measure.sampling.task import Fidelity, Sample, SolverOf, Trajectory, Velocity
+from jobs.measure.sampling.task import Fidelity, Sample, SolverOf, Takeovers, Trajectory, Velocity
 from jobs.models.demos import DEMOS
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
@@ -50,6 +50,12 @@ class Judge:
         """The scheduler's own steps."""
         (solver,) = self.executor.map([SolverOf(steps=self.items[0].steps)])
         return solver
+
+    @cached_property
+    def takeovers(self) -> tuple[int, ...]:
+        """The steps at which a next transformer takes over; they are dense, and what was said before counts no more."""
+        (steps,) = self.executor.map([Takeovers(steps=self.items[0].steps)])
+        return steps
 
     @property
     def levels(self) -> list[float]:

@@ -75,6 +75,18 @@ class SolverOf:
 
 
 @dataclass(frozen=True, kw_only=True)
+class Takeovers:
+    """The steps, from 1, at which a next transformer takes over."""
+
+    steps: int
+    key: str | None = None
+
+    def run(self, model: Model) -> tuple[int, ...]:
+        stages = model.renderer.family.stages(model.renderer.pipeline, self.steps)
+        return tuple(stage.start for stage in stages if 0 < stage.start < self.steps)
+
+
+@dataclass(frozen=True, kw_only=True)
 class Noise:
     """What sampling begins with `[1, C, F, H, W]`."""
 

@@ -10,6 +10,7 @@ from jobs.errors import BadInput
 from jobs.measure.sampling.gangs import executor_for
 from jobs.measure.sampling.judge import sampled_in_full, unseen_items
 from jobs.measure.tune.held_out import HeldOut, auto_at
+from jobs.measure.tune.places import through
 from jobs.measure.tune.plan_file import write_plan
 from jobs.models.facts import read_facts
 from jobs.options.measure import TuneOptions
@@ -34,9 +35,10 @@ def check(plan: Path, options: TuneOptions, console: Console) -> None:
         raise BadInput("--check takes two prompts or more")
     about = circumstances(facts, items, guides_for(facts, options.video), options.video.dtype)
     untried = compare(before, plan.stem, about) if before else None
-    auto = auto_at(even_places(about.steps, _num_dense(method, about.steps)), about.steps)
+    num_dense = _num_dense(method, about.steps)
     with executor_for(facts, options.video, options.on, console) as executor:
         (judge,) = sampled_in_full(executor, [items], console)
+        auto = auto_at(through(even_places(about.steps, num_dense), judge.takeovers), about.steps)
         held = HeldOut(judge)
         found, untuned = held.promise(method), held.promise(auto)
     for line in [*([untried] if untried else []), *_sentences(plan.stem, found, untuned, before)]:

@@ -4,7 +4,7 @@ A schedule is a tuple of step numbers; the first is always 0.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from itertools import accumulate, pairwise
 
 from caching.recipe.schedule import even_places
@@ -36,21 +36,35 @@ def _nearest(reached: list[float], wanted: float) -> int:
     return after if is_later else after - 1
 
 
+def through(places: Steps, fixed: Collection[int]) -> Steps:
+    """The schedule with the nearest of its steps, but not the first, moved to each of the `fixed` ones."""
+    for step in sorted(set(fixed) - set(places)):
+        movable = [place for place in places[1:] if place not in fixed]
+        nearest = min(movable, key=lambda place: abs(place - step), default=None)
+        places = tuple(sorted({*places, step} - {nearest}))
+    return places
+
+
 def improve(
-    start: Steps, num_steps: int, is_better: Callable[[Steps, Steps], bool], may_ask: Callable[[], bool]
+    start: Steps,
+    num_steps: int,
+    is_better: Callable[[Steps, Steps], bool],
+    may_ask: Callable[[], bool],
+    fixed: Collection[int] = (),
 ) -> Steps:
     """Move one dense step at a time as long as that is better, by ever smaller strides.
 
     Args:
         is_better: whether the first schedule is to be preferred to the second.
         may_ask: whether one more may be compared.
+        fixed: steps that stay.
     """
     best = start
     for stride in (3, 2, 1):
         moved = True
         while moved:
             moved = False
-            for candidate in moves(best, num_steps, stride):
+            for candidate in moves(best, num_steps, stride, fixed):
                 if not may_ask():
                     return best
                 if is_better(candidate, best):
@@ -59,9 +73,12 @@ def improve(
     return best
 
 
-def moves(places: Steps, num_steps: int, stride: int) -> Iterator[Steps]:
-    """Every schedule that has one step but the first moved by `stride`; the last steps, which matter most, first."""
-    for index in reversed(range(1, len(places))):
+def moves(places: Steps, num_steps: int, stride: int, fixed: Collection[int] = ()) -> Iterator[Steps]:
+    """Every schedule that has one step moved by `stride`, but the first and `fixed` ones.
+
+    The last steps, which matter most, come first.
+    """
+    for index in reversed([index for index in range(1, len(places)) if places[index] not in fixed]):
         for place in (places[index] + stride, places[index] - stride):
             lowest = places[index - 1]
             highest = places[index + 1] if index + 1 < len(places) else num_steps

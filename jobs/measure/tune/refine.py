@@ -43,9 +43,9 @@ class Run:
     velocities: tuple[Tensor, ...]
     solver: Solver
 
-    def heard(self, velocity: Tensor) -> "Run":
-        """After a dense step."""
-        return replace(self, velocities=(*self.velocities, velocity))
+    def heard(self, velocity: Tensor, *, anew: bool) -> "Run":
+        """After a dense step; `anew` where a model takes over, so that what was said before counts no more."""
+        return replace(self, velocities=(velocity,) if anew else (*self.velocities, velocity))
 
     def advanced(self, row: Row, to: int) -> "Run":
         """At the end of a stage."""
@@ -138,7 +138,8 @@ class Refinement:
 
     def _dense(self, runs: Sequence[tuple[int, Run]], place: int) -> list[Run]:
         velocities = self.judge.velocities([(number, run.latents) for number, run in runs], place)
-        return [run.heard(velocity) for (_, run), velocity in zip(runs, velocities, strict=True)]
+        anew = place in self.rollouts.takeovers
+        return [run.heard(velocity, anew=anew) for (_, run), velocity in zip(runs, velocities, strict=True)]
 
 
 def dense_steps_to_refine(budget: int) -> int:

@@ -33,11 +33,11 @@ class Rollouts:
     def __init__(self, judge: Judge, only: Sequence[int] | None = None) -> None:
         self.judge, self.steps = judge, judge.items[0].steps
         self.numbers = range(len(judge.items)) if only is None else only
-        self.levels, self.solver = judge.levels, judge.solver
+        self.levels, self.solver, self.takeovers = judge.levels, judge.solver, judge.takeovers
         self.known: dict[tuple[bool, Steps], list[Tensor]] = {}
 
     def fit(self, places: Steps, *, crossed: bool = False) -> Rollout:
-        """The sampling with these dense steps; `places` begin with 0.
+        """The sampling with these dense steps; `places` begin with 0 and have each step at which a model takes over.
 
         Where it is `crossed`, each prompt is sampled in every stage with weights that were fitted to the others: that
         is how well the places serve unseen prompts. It takes two prompts or more.
@@ -46,11 +46,15 @@ class Rollouts:
         latents = self._full_at(0)
         velocities: list[list[Tensor]] = [[] for _ in latents]
         solvers = [self.solver.fork() for _ in latents]
+        nodes: list[float] = []
         for number, (begin, end) in enumerate(pairwise((*places, self.steps)), 1):
+            if begin in self.takeovers:
+                nodes, velocities = [], [[] for _ in latents]
             news = self._velocities(places[:number], latents, crossed)
             for values, new in zip(velocities, news, strict=True):
                 values.append(new)
-            prior = solver_weights([self.levels[node] for node in places[:number]], self.levels[begin : end + 1])
+            nodes.append(self.levels[begin])
+            prior = solver_weights(nodes, self.levels[begin : end + 1])
             evidence = [
                 Evidence.of(values, _wanted(solver, now, goal, end), prior)
                 for values, solver, now, goal in zip(velocities, solvers, latents, self._full_at(end), strict=True)

@@ -9,7 +9,7 @@ from math import sqrt
 from caching.predict.multistep import Row
 from caching.recipe.recipe import Multistep, Recipe
 from caching.recipe.schedule import Places, even_places
-from jobs.measure.tune.places import Steps, improve, spread
+from jobs.measure.tune.places import Steps, improve, spread, through
 from jobs.measure.tune.rollout import Rollouts
 
 BENDS = (0.15, 0.25)
@@ -45,12 +45,17 @@ class Search:
 
     def __init__(self, rollouts: Rollouts, say: Callable[[str], None], *, until: float = float("inf")) -> None:
         self.rollouts, self.say, self.until = rollouts, say, until
-        self.levels, self.steps = rollouts.levels[:-1], rollouts.steps
+        self.levels, self.steps, self.fixed = rollouts.levels[:-1], rollouts.steps, rollouts.takeovers
         self.known: dict[Steps, list[float]] = {}
 
     def even(self, budget: int) -> Steps:
-        """As many dense steps at even distances."""
-        return even_places(self.steps, budget)
+        """As many dense steps at even distances, but for those at which a model takes over, each of which is one."""
+        return through(even_places(self.steps, max(budget, self.least)), self.fixed)
+
+    @property
+    def least(self) -> int:
+        """The fewest dense steps that there can be."""
+        return 1 + len(self.fixed)
 
     def at(self, budget: int) -> Steps:
         """The best schedule with `budget` dense steps."""
@@ -61,9 +66,9 @@ class Search:
             return len(self.known) - asked < MOST_PER_DENSE_STEP * budget and time.monotonic() < self.until
 
         for guess in guesses(self.levels, budget):
-            if may_ask() and self.is_better(guess, start):
+            if may_ask() and self.is_better(guess := through(guess, self.fixed), start):
                 start = guess
-        places = improve(start, self.steps, self.is_better, may_ask)
+        places = improve(start, self.steps, self.is_better, may_ask, self.fixed)
         self.say(f"{self._described(places)}, found")
         return places
 
@@ -73,7 +78,7 @@ class Search:
 
     def fewest(self, enough_db: float) -> int:
         """The fewest dense steps at even distances with so much fidelity of latents on average, or all."""
-        low, high = 1, self.steps
+        low, high = max(1, self.least - 1), self.steps
         while high - low > 1:
             middle = (low + high) // 2
             low, high = (

@@ -48,8 +48,8 @@ def tune(options: TuneOptions, console: Console) -> None:
     target, out = _target(options), options.out or PLAN
     check_file(out, "--out")
     facts = read_facts(options.model, variant=options.video.variant)
-    if len(transformers_of(facts.directory, facts.family)) > 1:
-        raise BadInput(f"resca tune fits weights of one transformer, and {facts.name} has two that take turns")
+    if options.search in RIVALS and len(transformers_of(facts.directory, facts.family)) > 1:
+        raise BadInput(f"--search {options.search} is for one transformer, and {facts.name} has two that take turns")
     items = calibration_items(options, facts, *_wanted(options))
     steps = items[0].steps
     if options.budget_dense and options.budget_dense > steps:
@@ -129,8 +129,9 @@ class Tuning:
     def reaching(self, target_db: float) -> Recipe:
         """The one with the fewest dense steps whose held-out videos reach `target_db` on average."""
         enough_db = self._latents_for(target_db)
-        number = max(2, self.search.fewest(enough_db))  # at even distances; found ones may need fewer
-        while number > 2 and statistics.mean(self.search.unseen_db(self._places(number - 1))) >= enough_db:
+        least = max(2, self.search.least)
+        number = max(least, self.search.fewest(enough_db))  # at even distances; found ones may need fewer
+        while number > least and statistics.mean(self.search.unseen_db(self._places(number - 1))) >= enough_db:
             number -= 1
         method = self.at(number)
         while statistics.mean(self.held.video_db(method)) < target_db and self.num_dense(method) < self.search.steps:

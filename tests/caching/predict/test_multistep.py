@@ -82,4 +82,4 @@ def test_weights_belong_to_their_dense_steps_and_to_the_output(change):
 
 def test_rows_grow_by_one():
     with pytest.raises(ValueError, match="one for each dense step"):
-        Multistep(weights=((1.0,), (1.0,)))
+        Multistep(weights=((1.0,), (0.5, 0.5), (0.5, 0.5)))

@@ -10,7 +10,9 @@ from jobs.measure.tune.rollout import Rollouts
 from jobs.options.shared import MethodOptions
 from jobs.rank.renderer import Renderer
 from jobs.request.recipes import read_tuned, resolve_method
+from tests.jobs import tiny_wan
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
+from tests.jobs.tiny_wan import save_tiny_wan
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 8
@@ -127,6 +129,29 @@ def test_a_plan_is_checked_on_other_prompts(tiny_model, prompts, tmp_path, capsy
     assert "--check fits nothing" in capsys.readouterr().err
     assert main([*arguments, "--prompts", str(others), "--steps", str(STEPS + 1)]) == 2
     assert f"made for steps {STEPS}, not {STEPS + 1}" in capsys.readouterr().err
+
+
+def test_two_transformers_that_take_turns(prompts, tmp_path, capsys):
+    model, plan = save_tiny_wan(tmp_path / "wan", "2.2"), tmp_path / "mine.yaml"
+    size = [str(word) for name, value in tiny_wan.SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    common = ["--model", str(model), "--prompts", str(prompts), "--steps", str(STEPS), *size]
+    fitting = ["tune", *common, "--num", "2", "--budget-dense", "4", "--out", str(plan)]
+    assert main([*fitting, "--search", "l2p"]) == 2
+    assert "is for one transformer" in capsys.readouterr().err
+    assert main(fitting) == 0
+    method, tuned = resolve_method("auto", MethodOptions(plan=plan)), read_tuned(plan)
+    assert tuned and (tuned.transformers, tuned.shift) == (2, 3.0)
+    assert tuned.promise.mean_db >= tuned.auto.mean_db
+    assert len(method.schedule.dense) == 4
+
+    table = tmp_path / "rows.json"
+    assert main(["benchmark", "--methods", f"full,{plan}", *common, "--num", "1", "--json", str(table)]) == 0
+    assert json.loads(table.read_text())[1]["dense_steps"] == 4  # and no further one where the second takes over
+    shifted = json.loads((model / "scheduler/scheduler_config.json").read_text()) | {"flow_shift": 7.0}
+    (model / "scheduler/scheduler_config.json").write_text(json.dumps(shifted))
+    capsys.readouterr()
+    assert main(["plan", str(prompts), *common[:2], *common[4:], "--method", str(plan), "--out", "out"]) == 2
+    assert "made for shift 3.0, not 7.0" in capsys.readouterr().err
 
 
 @pytest.mark.slow

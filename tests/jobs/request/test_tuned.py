@@ -53,11 +53,18 @@ def test_what_was_not_tried_is_told(asked, change, said):
     assert told == f"the plan auto-9 was tuned with {said}: what it promises was not tried there"
 
 
-@pytest.mark.parametrize("change", [{"steps": 30}, {"scheduler": "UniPCMultistepScheduler"}])
+@pytest.mark.parametrize("change", [{"steps": 30}, {"scheduler": "UniPCMultistepScheduler"}, {"transformers": 2}])
 def test_what_contradicts_it_is_refused(asked, change):
     [(what, value)] = change.items()
     with pytest.raises(BadInput, match=f"was made for {what} {value}, not"):
         compare(tuned(asked, **change), "auto-9", asked)
+
+
+def test_a_shift_moves_the_step_at_which_the_second_transformer_takes_over(asked):
+    two = asked.model_copy(update={"transformers": 2})
+    assert compare(tuned(two), "auto-9", two) is None
+    with pytest.raises(BadInput, match=r"was made for shift 3\.0, not 7\.0"):
+        compare(tuned(two, shift=3.0), "auto-9", two)
 
 
 def test_it_stands_beside_the_recipe(asked, tmp_path):

@@ -3,7 +3,7 @@
 import pytest
 
 from caching.recipe.schedule import even_places
-from jobs.measure.tune.places import improve, moves, spread
+from jobs.measure.tune.places import improve, moves, spread, through
 
 SHIFTED = [7 * t / (1 + 6 * t) for t in (1 - step / 50 for step in range(50))]
 
@@ -38,6 +38,13 @@ def test_moves_keep_order_and_the_first_step():
         assert candidate[0] == 0
         assert list(candidate) == sorted(set(candidate))
         assert candidate[-1] < 10
+
+
+def test_a_schedule_is_led_through_steps_that_have_to_be_dense():
+    assert through((0, 6, 12, 18), (11,)) == (0, 6, 11, 18)
+    assert through((0, 6, 12, 18), (12,)) == (0, 6, 12, 18)
+    assert through((0, 6), (3, 5)) == (0, 3, 5)
+    assert {each[1] for each in moves((0, 5, 7), 10, 1, fixed=(5,))} == {5}
 
 
 def test_improve_finds_the_best_places_of_a_simple_score():

@@ -18,6 +18,7 @@ class Table:
     others: list[float] = field(default_factory=lambda: [30.0, 30.0, 30.0, 30.0])
     levels = LEVELS
     steps = 50
+    takeovers: Steps = ()
     asked: int = 0
 
     def latent_db(self, places: Steps, *, crossed: bool) -> list[float]:
@@ -40,6 +41,13 @@ EVEN, NEAR = (0, 10, 20, 30, 40), (0, 10, 20, 30, 43)
 def test_dense_steps_move_where_all_prompts_gain(fidelity, moves):
     search = Search(Table({NEAR: fidelity}), lambda line: None)
     assert search.is_better(NEAR, EVEN) is moves
+
+
+def test_where_a_model_takes_over_is_a_dense_step_of_every_schedule():
+    table = Table({(0, 10, 17, 30, 43): [40.0] * 4}, takeovers=(17,))
+    search = Search(table, lambda line: None)
+    assert search.even(2) == (0, 17) and search.even(1) == (0, 17)
+    assert 17 in search.at(5) and all(17 in places for places in search.known)
 
 
 def test_a_search_asks_no_more_than_it_may():

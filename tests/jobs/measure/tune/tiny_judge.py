@@ -1,5 +1,6 @@
 """Full samplings of two prompts by a tiny pipeline."""
 
+from functools import partial
 from pathlib import Path
 
 from jobs.measure.sampling.executor import LocalExecutor, load_model
@@ -11,8 +12,12 @@ from tests.jobs import tiny_wan
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 from tests.jobs.tiny_wan import save_tiny_wan
 
-# A model of one pass with Euler's steps, and one of two with UniPC's.
-KINDS = {"hunyuan_video": (save_tiny_pipeline, SIZE), "wan": (save_tiny_wan, tiny_wan.SIZE)}
+# A model of one pass with Euler's steps, one of two with UniPC's, and one of two transformers.
+KINDS = {
+    "hunyuan_video": (save_tiny_pipeline, SIZE),
+    "wan": (save_tiny_wan, tiny_wan.SIZE),
+    "wan-2.2": (partial(save_tiny_wan, kind="2.2"), tiny_wan.SIZE),
+}
 
 
 def make_judge(kind: str, directory: Path, *, steps: int) -> Judge:
