@@ -12,7 +12,7 @@ from cluster.environment import ray_address
 from cluster.placement import living_nodes
 from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
-from jobs.driver.cost import CostModel, calibrate, estimate, loops_of
+from jobs.driver.expected import Estimate, Expected, estimate, expected_of
 from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.ray import running_ray
 from jobs.errors import DONE
@@ -50,7 +50,7 @@ def run(options: PlanOptions) -> int:
         nodes=nodes,
     )
     gangs, on_gpus = num_gangs(options, spec, nodes), spec.num_gpus_per_rank > 0
-    model = calibrate(loops_of(plan), plan.items, plan.known.finished, on_gpus=on_gpus)
+    expected = expected_of(plan, layout, on_gpus=on_gpus)
     each = " and ".join(f"{amount:g} {name}" for name, amount in spec.rank.items() if amount)
     console.print(
         f"on {where}: {count(gangs, 'gang')} of {layout.words}, {each} a rank",
@@ -58,15 +58,15 @@ def run(options: PlanOptions) -> int:
     )
     if spec.num_gpus_per_rank and (need := check_gpu_memory(plan, layout, nodes)):
         console.print(need, soft_wrap=True)
-    rows = _rows(plan, model, layout.world_size)
+    rows = _rows(plan, expected)
     print_rows(console, rows)
-    _print_estimate(console, plan, model, layout.world_size, gangs, on_gpus=on_gpus)
+    _print_estimate(console, estimate(plan, expected, gangs=gangs), layout.world_size, on_gpus=on_gpus)
     if options.json:
         write_rows(options.json, rows)
     return DONE
 
 
-def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[SizeRow]:
+def _rows(plan: Plan, expected: Expected) -> list[SizeRow]:
     """One row a size and method, the commonest first."""
     sizes: dict[tuple[str, str, int], list[RenderItem]] = defaultdict(list)
     for item in plan.todo:
@@ -79,21 +79,24 @@ def _rows(plan: Plan, model: CostModel | None, num_ranks: int) -> list[SizeRow]:
             "steps": steps,
             "tokens": plan.num_tokens(items[0]),
             "videos": len(items),
-            "seconds": round(fmean(model.seconds(item, num_ranks) for item in items), 2) if model else None,
+            "seconds": _mean_seconds(items, expected),
         }
         for (size, method, steps), items in sorted(sizes.items(), key=lambda pair: -len(pair[1]))
     ]
 
 
-def _print_estimate(
-    console: Console, plan: Plan, model: CostModel | None, num_ranks: int, gangs: int, *, on_gpus: bool
-) -> None:
-    if model is None:
+def _mean_seconds(items: list[RenderItem], expected: Expected) -> float | None:
+    if not expected.num_finished:
+        return None
+    return round(fmean(expected.seconds(expected.kind_of(item)) for item in items), 2)
+
+
+def _print_estimate(console: Console, left: Estimate | None, num_ranks: int, *, on_gpus: bool) -> None:
+    if left is None:
         console.print("how long is not known: nothing of this batch is finished; render some with --limit 3 first")
         return
-    left = estimate(plan.todo, model, num_ranks=num_ranks, num_gangs=gangs)
-    unit = "GPU-hours" if on_gpus else "rank-hours"
-    console.print(f"about {duration(left.wall_s)}, {left.gpu_hours:.2g} {unit} ({left.basis})", soft_wrap=True)
+    unit, hours = "GPU-hours" if on_gpus else "rank-hours", left.gang_s * num_ranks / 3600
+    console.print(f"about {duration(left.wall_s)}, {hours:.2g} {unit} ({left.basis})", soft_wrap=True)
 
 
 def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:

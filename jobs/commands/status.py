@@ -75,18 +75,17 @@ def _driver(state: BatchState, holder: Holder | None) -> str:
     return f"{driver}; it may be dead or cut off: the same command, run again, takes over"
 
 
-def _pace(state: BatchState, begun_s: float, holder: Holder | None) -> str | None:
+def _pace(state: BatchState, begun_s: float, holder: Holder | None) -> str:
     """Videos an hour since this driver has begun, and how long the rest takes: as it expects, or else at that pace."""
     ends = [item.line["t"] for item in state.items.values() if item.status == "done" and item.line["t"] > begun_s]
-    if not ends:
-        return None
-    seconds = max(ends) - begun_s
-    counts = state.counts()
+    counts, seconds = state.counts(), max(ends, default=begun_s) - begun_s
     left = counts["running"] + counts["retrying"] + counts["waiting"]
-    told_s = holder.left_s if holder and not holder.is_certainly_dead() else None
-    left_s = left * seconds / len(ends) if told_s is None else told_s
-    rest = f"; the other {left} take about {duration(left_s)}" if left else ""
-    return f"{3600 * len(ends) / seconds:.3g} videos an hour{rest}"
+    left_s = holder.left_s if holder and not holder.is_certainly_dead() else None
+    if left_s is None and ends:
+        left_s = left * seconds / len(ends)
+    pace = [f"{3600 * len(ends) / seconds:.3g} videos an hour"] if ends else []
+    rest = [f"the other {left} take about {duration(left_s)}"] if left and left_s is not None else []
+    return "; ".join([*pace, *rest])
 
 
 def _print_items(console: Console, state: BatchState, status: Status, about: Callable[[ItemState], str]) -> None:

@@ -15,15 +15,15 @@ from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
-from jobs.driver.cost import LONG_S, calibrate, estimate, loops_of
 from jobs.driver.eta import Eta
+from jobs.driver.expected import Expected, estimate, expected_of
 from jobs.driver.gpu_memory import check_gpu_memory
+from jobs.driver.loops import loops_of
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import export_names, remember
 from jobs.driver.view import BatchView
 from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
-from jobs.predict.gpus import profile
 from jobs.rank.workload import RenderWorkload
 from jobs.request.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
 from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
@@ -34,6 +34,8 @@ from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
 from jobs.store.rehearsal import REHEARSAL, check_folders
 from parallel.layout import Layout
+
+LONG_S = 3600.0  # what takes longer is asked for
 
 
 def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcome]]:
@@ -54,12 +56,13 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
             console.print(f"layout: {layout.words}")
         if spec.num_gpus_per_rank:
             check_gpu_memory(plan, layout, cluster_nodes(options))
-        _ask(plan, console, spec)
+        expected = expected_of(plan, layout, on_gpus=spec.num_gpus_per_rank > 0)
+        _ask(plan, expected, console, spec)
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock)
             checks = [lock.check, CancelWatch(plan.storage).check]
             with _recording(plan, lock) as recorder:
-                return plan, _run_batch(plan, console, recorder, lock, checks, layout, spec)
+                return plan, _run_batch(plan, expected, console, recorder, lock, checks, layout, spec)
 
 
 def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
@@ -133,6 +136,7 @@ def _clear(plan: Plan) -> None:
 
 def _run_batch(
     plan: Plan,
+    expected: Expected,
     console: Console,
     recorder: Recorder,
     lock: DriverLock,
@@ -149,8 +153,7 @@ def _run_batch(
             check()
         recorder.tick()
 
-    device = "h100" if spec.num_gpus_per_rank else "cpu"  # until videos tell how fast it is
-    eta = Eta(plan.todo, loops_of(plan), layout, profile(device, "pcie", "ib400"))
+    eta = Eta(plan.todo, expected)
     with BatchView(console, len(plan.todo), eta) as view:
 
         def note(event: Event) -> None:
@@ -191,18 +194,15 @@ def _begin(recorder: Recorder, plan: Plan) -> None:
     )
 
 
-def _ask(plan: Plan, console: Console, spec: GangSpec) -> None:
+def _ask(plan: Plan, expected: Expected, console: Console, spec: GangSpec) -> None:
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
-    on_gpus = spec.num_gpus_per_rank > 0
-    model = calibrate(loops_of(plan), plan.items, plan.known.finished, on_gpus=on_gpus)
-    if model is None:
+    left = estimate(plan, expected, gangs=num_gangs(options, spec, cluster_nodes(options)))
+    if left is None:
         return
-    gangs = num_gangs(options, spec, cluster_nodes(options))
-    expected = estimate(plan.todo, model, num_ranks=spec.world_size, num_gangs=gangs)
-    sentence = f"about {duration(expected.wall_s)} for {count(len(plan.todo), 'video')} ({expected.basis})"
+    sentence = f"about {duration(left.wall_s)} for {count(len(plan.todo), 'video')} ({left.basis})"
     console.print(sentence, soft_wrap=True)
-    if expected.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):
+    if left.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):
         return
     try:
         answer = console.input("Go on? [y/N] ")

@@ -9,8 +9,9 @@ from caching.recipe.recipe import RECIPES
 from cluster.events import GangEvent, ItemDone, ItemFailed, ItemRunning
 from cluster.failure import FailureKind
 from cluster.job import Job
-from jobs.driver.cost import Loops
 from jobs.driver.eta import Eta
+from jobs.driver.expected import Expected
+from jobs.driver.loops import Loops
 from jobs.models.facts import read_facts
 from jobs.predict.gpus import profile
 from jobs.predict.seconds import Setup, seconds_of
@@ -73,7 +74,7 @@ def test_a_mixed_batch_is_foreseen_from_a_tenth_of_it_on(loops, seed):
     random = Random(seed)
     items = sorted(mixed(60, random), key=lambda one: -loops.work(one))
     now, told, ends = 0.0, [], []
-    eta = Eta(items, loops, Layout(), CORE, clock=lambda: now)
+    eta = Eta(items, Expected(loops, Layout(), CORE), clock=lambda: now)
     running: list[tuple[float, int]] = []
     for gang in range(2):
         eta.note(GangEvent(kind="gang_ready", gang=gang, hosts=("here",)))
@@ -98,7 +99,7 @@ def events(kind: str, one, **more):
 
 
 def test_nothing_is_known_before_the_first_video_has_ended(loops):
-    eta = Eta([item()], loops, Layout(), CORE, clock=lambda: 0.0)
+    eta = Eta([item()], Expected(loops, Layout(), CORE), clock=lambda: 0.0)
     eta.note(events("item_started", item()))
     eta.note(events("item_progress", item(), fraction=0.5))
     assert eta.left_s is None
@@ -106,7 +107,7 @@ def test_nothing_is_known_before_the_first_video_has_ended(loops):
 
 def test_what_runs_counts_as_far_as_it_has_to_go_and_gangs_share_the_rest(loops):
     now, items = 0.0, [item(id=f"{index:04d}") for index in range(10)]
-    eta = Eta(items, loops, Layout(), CORE, clock=lambda: now)
+    eta = Eta(items, Expected(loops, Layout(), CORE), clock=lambda: now)
     eta.note(GangEvent(kind="gang_ready", gang=0, hosts=("here",)))
     eta.note(events("item_started", items[0]))
     now = 8.0
@@ -124,7 +125,7 @@ def test_what_runs_counts_as_far_as_it_has_to_go_and_gangs_share_the_rest(loops)
 
 def test_what_is_tried_again_waits_again_and_what_is_given_up_does_not(loops):
     now, items = 0.0, [item(id=f"{index:04d}") for index in range(4)]
-    eta = Eta(items, loops, Layout(), CORE, clock=lambda: now)
+    eta = Eta(items, Expected(loops, Layout(), CORE), clock=lambda: now)
     eta.note(events("item_started", items[0]))
     now = 1.0
     result = sidecar(loops, items[0], 1.0).model_dump()

@@ -10,8 +10,9 @@ from cluster.events import Event, GangEvent, ItemDone, ItemFailed, ItemRunning
 from cluster.failure import FailureKind
 from cluster.job import Job
 from jobs.console import make_console, print_rows, write_rows
-from jobs.driver.cost import Loops
 from jobs.driver.eta import Eta
+from jobs.driver.expected import Expected
+from jobs.driver.loops import Loops
 from jobs.driver.view import BatchView, done_row, failed_row, print_table
 from jobs.models.facts import read_facts
 from jobs.predict.gpus import profile
@@ -63,7 +64,7 @@ def test_the_time_left_is_told_where_something_tells_it(tmp_path):
     more = [item(id=f"{index:04d}") for index in range(1, 4)]
     loops = Loops(facts=read_facts("demo"), method_of=lambda one: RECIPES["full"], num_passes=lambda one: 1)
     console, now = plain(), 0.0
-    eta = Eta([one, *more], loops, Layout(), profile("cpu", "pcie", "tcp100"), clock=lambda: now)
+    eta = Eta([one, *more], Expected(loops, Layout(), profile("cpu", "pcie", "tcp100")), clock=lambda: now)
     with BatchView(console, 4, eta) as view:
         view.show(ItemRunning(kind="item_started", gang=0, job=Job(index=0, item=one)))
         now = 3.0
