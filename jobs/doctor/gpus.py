@@ -8,12 +8,16 @@ from pathlib import Path
 from caching.recipe.recipe import RECIPES
 from cluster.devices import LEFT_VISIBLE, shared_gpus
 from cluster.gpus import Gpu, seen_by_driver
+from jobs.console import duration
 from jobs.doctor.cluster import address_of
 from jobs.doctor.finding import Finding, ok, problem, size, warning
 from jobs.errors import BadInput
 from jobs.models.demos import DEMOS
 from jobs.models.facts import local_directory, read_facts
 from jobs.options.batch import DoctorOptions, RenderOptions
+from jobs.predict.gpus import GPUS, profile
+from jobs.predict.seconds import Setup, interval_of
+from jobs.predict.shape import shape_of_facts, video_of
 from jobs.request.guidance import num_passes, sampling_by_default
 from jobs.store.items import FP8
 from parallel.layout import Layout
@@ -40,6 +44,7 @@ def check_gpus(options: DoctorOptions) -> Iterator[Finding]:
     yield from (_in_use(gpu) for gpu in gpus if gpu.used_bytes > IN_USE_BYTES)
     if sizes := [gpu.total_bytes for gpu in gpus if gpu.total_bytes]:
         yield from check_room(options, min(sizes), len(gpus))
+        yield from predict_speed(options, gpus[0].name)
 
 
 def has_driver() -> bool:
@@ -77,6 +82,25 @@ def check_room(options: DoctorOptions, gpu_bytes: float, num_gpus: int) -> Itera
         yield warning(refusal, "resca memory --methods all lists what fits")
     else:
         yield ok(f"{facts.name} at {setting.size} needs {planner.need(setting)} of {size(gpu_bytes)}")
+
+
+def predict_speed(options: DoctorOptions, gpu_name: str) -> Iterator[Finding]:
+    """What a video of a local model is expected to take on one GPU, with the defaults of everything."""
+    gpu = next((known for known in GPUS if known in gpu_name.lower().split()), None)
+    if gpu is None or local_directory(options.model) is None:
+        return
+    try:
+        facts = read_facts(options.model, variant=options.variant)
+    except (BadInput, OSError):
+        return
+    shape, defaults = shape_of_facts(facts, num_passes(facts.family, sampling_by_default(facts))), facts.defaults
+    size = {name: getattr(defaults, name) for name in ("height", "width", "num_frames", "steps")}
+    setup = Setup(shape=shape, video=video_of(shape, RECIPES[RenderOptions.method], **size), layout=Layout())
+    low, high = interval_of(setup, profile(gpu, "pcie", "ib400"))
+    yield ok(
+        f"a video by {RenderOptions.method} is predicted to take {duration(low)} to {duration(high)} on one {gpu}, "
+        f"without decoding; it was not measured: {defaults.height}x{defaults.width}x{defaults.num_frames}"
+    )
 
 
 def _without(options: DoctorOptions) -> Finding:

@@ -34,7 +34,8 @@ def test_more_gpus_than_torch_can_use_and_gpus_in_use(tmp_path, monkeypatch):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
     lines = "0, NVIDIA H200, 570.86.15, 143771, 4\n1, NVIDIA H200, 570.86.15, 143771, 20480\n2, A, 1, [N/A], [N/A]"
     stand_in(tmp_path, monkeypatch, f"cat <<END\n{lines}\nEND")
-    unusable, in_use, room = gpus.check_gpus(DOCTOR)
+    unusable, in_use, room, speed = gpus.check_gpus(DOCTOR)
+    assert speed.verdict == "ok" and "is predicted to take" in speed.found and "on one h200" in speed.found
     assert room.verdict == "ok" and "GiB" in room.found and room.found.endswith("of 140.4 GiB")
     assert unusable.verdict == "problem"
     assert unusable.found.startswith("driver 570.86.15, 3 x NVIDIA H200, but torch")
