@@ -5,7 +5,8 @@ import json
 import pytest
 
 from jobs.__main__ import main
-from jobs.measure.scaling import LayoutTimes, read_layouts
+from jobs.measure.scaling.compare import read_layouts
+from jobs.measure.scaling.times import Case
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
@@ -51,4 +52,4 @@ def test_layouts_have_names():
     """Guidance in parallel comes first, and may stand alone."""
     layouts = read_layouts("2x1,cfg2,cfg2x1x3,cfg1x4x2")
     assert layouts == [Layout(ulysses=2), Layout(cfg=2), Layout(cfg=2, ring=3), Layout(ulysses=4, ring=2)]
-    assert [LayoutTimes(layout=each).name for each in layouts] == ["2x1", "cfg2", "cfg2x1x3", "4x2"]
+    assert [Case(layout=each).name for each in layouts] == ["2x1", "cfg2", "cfg2x1x3", "4x2"]
