@@ -1,13 +1,10 @@
 """What runs on the ranks: renderings of which it is known what the encoder took, and probes between them."""
 
-import fcntl
-import os
 import resource
-import tempfile
 from dataclasses import dataclass
-from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
+from cluster.cpus import take_core
 from cluster.ranks import RankContext
 from jobs.predict.measured import Probe, ProbeRequest
 from jobs.rank.workload import RenderWorkload
@@ -69,24 +66,6 @@ class MeasuredSession:
 
     def close(self) -> None:
         self._session.close()
-
-
-def take_core() -> IO[str] | None:
-    """Keep all threads of this process to a core that no other rank of this machine has taken, if there is one left.
-
-    Returns what holds the claim, which ends with the process.
-    """
-    for core in sorted(os.sched_getaffinity(0)):
-        claim = (Path(tempfile.gettempdir()) / f"resca-core-{core}").open("w")
-        try:
-            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            claim.close()
-            continue
-        for thread in Path("/proc/self/task").iterdir():
-            os.sched_setaffinity(int(thread.name), {core})
-        return claim
-    return None
 
 
 def _of_children() -> float:

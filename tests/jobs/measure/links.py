@@ -32,11 +32,11 @@ from jobs.measure.scaling.times import Case, Listener, Times
 from jobs.options.measure import ScalingOptions
 from jobs.options.shared import VideoOptions
 from parallel.layout import Layout
-from tests.jobs.survival.conftest import NODE
-from tests.jobs.survival.partition import node_in
+from tests.cluster.node_in import node_in
 from tests.link import FAR, NAMESPACE, Link, linked_namespace
 
 GBIT = 1e9 / 8
+NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 ALONE = Layout()
 
 
