@@ -116,13 +116,13 @@ def fit(calls: Sequence[CallTime]) -> tuple[float, float]:
     """Bytes a second of a link, and seconds of a call beside them: least squares of relative errors, none negative."""
     rows = [(1 / call.seconds, call.bytes_sent / call.seconds) for call in calls]
     aa, ab, bb, at, bt = (sum(each) for each in zip(*[(a * a, a * b, b * b, a, b) for a, b in rows], strict=True))
-    calls, sizes = at * bb - bt * ab, bt * aa - at * ab  # both times the determinant
-    if sizes <= EQUAL * at * ab:  # more bytes take no longer
+    of_calls, of_bytes = at * bb - bt * ab, bt * aa - at * ab  # both times the determinant
+    if of_bytes <= EQUAL * at * ab:  # more bytes take no longer
         return FAST, at / aa
-    if calls <= 0:
+    if of_calls <= 0:
         return bb / bt, 0.0
     determinant = aa * bb - ab * ab
-    return determinant / sizes, calls / determinant
+    return determinant / of_bytes, of_calls / determinant
 
 
 def _of_probe(value: float, below: float = 1.1, above: float = 1.1) -> Quantity:

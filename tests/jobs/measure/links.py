@@ -90,7 +90,9 @@ def main(links: Links) -> int:
             _play(links, Path(folder), link, layout, times)
             for name, each in times.items():
                 found[name].append(each)
-                console.print(f"{each.case.name}, {name}: {each.median_s:.3g} s a video", soft_wrap=True)
+                expected = predict(plan, [alone, each], on_gpus=False)[each.case].seconds
+                told = f"{each.case.name}, {name}: {each.median_s:.3g} s a video, predicted {expected:.3g}"
+                console.print(told, soft_wrap=True)
         _play(links, Path(folder), link, alone.case.layout, {"alone": alone})
     rows: list[Row] = []
     for name, times in found.items():
