@@ -19,13 +19,17 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
     arguments = ["--model", str(model), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "4", *size]
     places = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
-    turns = ["--layouts", "1x1,1x2", "--rounds", "1", "--num", "2", "--method", "full"]
-    assert main(["scaling", *arguments, *places, *turns]) == 0
-    one, two = json.loads((tmp_path / "rows.json").read_text())
-    assert (one["layout"], one["ranks"], one["videos"], one["speedup"], one["efficiency"]) == ("1x1", 1, 2, 1, 1)
-    assert (two["layout"], two["ranks"], two["videos"]) == ("1x2", 2, 2)
+    turns = ["--layouts", "1x1,1x2", "--gangs", "2", "--rounds", "1", "--num", "2", "--method", "full"]
+    assert main(["scaling", *arguments, *places, *turns, "--report", str(tmp_path / "report")]) == 0
+    one, two, again, gangs = json.loads((tmp_path / "rows.json").read_text())
+    assert (one["case"], one["ranks"], one["videos"], one["speedup"], one["efficiency"]) == ("1x1", 1, 2, 1, 1)
+    assert (two["case"], two["ranks"], two["videos"]) == ("1x2", 2, 2)
+    assert (gangs["case"], gangs["ranks"], gangs["videos"]) == ("2 gangs of 1x1", 2, 4)
     assert two["speedup"] == pytest.approx(one["seconds"] / two["seconds"], rel=0.01, abs=0.001)
     assert two["efficiency"] == pytest.approx(two["speedup"] / 2, rel=0.01, abs=0.001)
+    assert again["predicted"] is None and two["predicted"] > 0 and gangs["predicted"] > 0
+    links = json.loads((tmp_path / "report" / "links.json").read_text())
+    assert [(row["case"], row.get("calls")) for row in links] == [("1x1", None), ("1x2", "all_gather")]
     assert list((tmp_path / "out").iterdir()) == []  # the videos are not kept
 
 
@@ -38,6 +42,8 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
         ("--layouts 1x1,cfg2x2x1", "layout cfg2x2x1 gives each of two passes its own ranks"),
         ("--layouts 1x1,0x1", "--layouts takes ULYSSESxRING"),
         ("--layouts 3x1", "does not divide the model's 4 attention heads"),
+        ("--gangs two", "--gangs takes numbers separated by commas"),
+        ("--gangs 0", "--gangs must be at least 1, not 0"),
         ("--rounds 0", "--rounds must be at least 1, not 0"),
         ("--method nonsense", "unknown method"),
     ],
