@@ -15,6 +15,7 @@ OF_A_RANK = ("linear_flops_per_s", "attention_flops_per_s", "decode_flops_per_s"
 SIZES = (0.25, 1.0, 4.0)  # of the sizes in question
 LEAST_BYTES = 1024
 EQUAL = 1e-9
+HELD = 1e-4  # as in `calibrated_by_videos`: little, as videos of two lengths are seen
 FAST = 1e15  # bytes a second of a link on which bytes make no difference
 
 
@@ -49,7 +50,7 @@ class ProbeRequest:
 
 @dataclass(frozen=True, kw_only=True)
 class Probe:
-    """What the ranks of a gang can do: FLOP/s of one alone, memory of each where all use it, and calls between them."""
+    """What the ranks of a gang can do: FLOP/s of one alone, memory around joint attention, and calls between them."""
 
     linear_flops_per_s: float
     attention_flops_per_s: float
@@ -78,7 +79,8 @@ def measured(base: Profile, seen: Sequence[Seen], probe: Probe, words: str) -> P
     """Rates by videos that have been seen of one layout, and by a probe of its ranks; the rest as it was."""
     rates = {name: _of_probe(getattr(probe, name)) for name in ("linear_flops_per_s", "attention_flops_per_s")}
     layout = seen[0].setup.layout
-    return calibrated_by_videos(probed(base.with_quantities(words, **rates), probe, layout), seen, words)
+    here = probed(base.with_quantities(words, **rates), probe, layout)
+    return calibrated_by_videos(here, seen, words, HELD)
 
 
 def probed(profile: Profile, probe: Probe, layout: Layout, together: float = 1.0) -> Profile:

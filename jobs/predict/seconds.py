@@ -183,6 +183,16 @@ def _waits(busy: float, profile: Profile, rates: Rates) -> float:
     return max(0.0, rates.block_launch_s - (busy if profile.launches_overlap else 0.0))
 
 
+def laid_out_bytes(layout: Layout, number_bytes: int) -> int:
+    """Of memory, for each element of a rank's tokens, around the all-to-all of a block."""
+    return LAID_OUT * number_bytes if layout.ulysses > 1 else 0
+
+
+def merged_bytes(layout: Layout) -> int:
+    """Of memory, for each element of a rank's tokens, where Ring merges what its turns give."""
+    return MERGED_BYTES * (layout.ring - 1)
+
+
 def _ulysses(setup: Setup, rates: Rates) -> float:
     """Query and output with the text, key and value without it; nothing else runs meanwhile."""
     ulysses, width = setup.layout.ulysses, setup.shape.numbers.width
@@ -191,7 +201,7 @@ def _ulysses(setup: Setup, rates: Rates) -> float:
     joint, image = setup.tokens + setup.shape.text_tokens, setup.tokens
     payloads = [tokens * width * setup.shape.number_bytes for tokens in (joint, image, image, joint)]
     sent = sum(sent_bytes("all_to_all", payload, ulysses) for payload in payloads)
-    laid_out_s = LAID_OUT * setup.shape.number_bytes * image * width / rates.memory_bytes_per_s
+    laid_out_s = laid_out_bytes(setup.layout, setup.shape.number_bytes) * image * width / rates.memory_bytes_per_s
     return sent / rates.link_bytes_per_s + len(payloads) * rates.link_call_s + laid_out_s
 
 
@@ -205,7 +215,8 @@ def _ring(setup: Setup, profile: Profile, rates: Rates, attention: float) -> flo
     num_bytes = 2 * elements * setup.shape.number_bytes
     crosses = layout.sequence_size > profile.ranks_per_node
     call = _call_s(num_bytes, profile, rates, crosses, layout.ulysses)
-    return turns * (max(0.0, call - attention / layout.ring) + MERGED_BYTES * elements / rates.memory_bytes_per_s)
+    merged_s = merged_bytes(layout) * elements / rates.memory_bytes_per_s
+    return turns * max(0.0, call - attention / layout.ring) + merged_s
 
 
 def _gathering(setup: Setup, profile: Profile, rates: Rates) -> float:

@@ -2,6 +2,8 @@
 
 import pytest
 
+from jobs.measure.scaling.probe import probe as probe_ranks
+from jobs.predict.measured import Probe, ProbeRequest
 from parallel.collectives import CallTime, sent_bytes
 from parallel.group import SequenceGroup
 from parallel.probe import probe_links
@@ -39,3 +41,16 @@ def num_groups(group: SequenceGroup) -> int:
     before = len(distributed_c10d._world.pg_map)
     probe(group)
     return len(distributed_c10d._world.pg_map) - before
+
+
+def probe_all(group: SequenceGroup) -> Probe:
+    request = ProbeRequest(layout=group.layout, tokens=48, width=32, heads=4, dtype="float32", number_bytes=4)
+    return probe_ranks(request, group)
+
+
+def test_what_ranks_can_do_is_found_on_any_layout(gang: Gang):
+    found = gang.run(probe_all)[0]
+    assert found.together >= 1
+    assert min(found.linear_flops_per_s, found.attention_flops_per_s, found.memory_bytes_per_s) > 0
+    kinds = {"all_to_all": gang.layout.ulysses > 1, "all_gather": gang.layout.ring > 1}
+    assert {call.collective for call in found.calls} == {kind for kind, is_made in kinds.items() if is_made}

@@ -59,7 +59,7 @@ class MeasuredSession:
         if isinstance(item, ProbeRequest):
             from jobs.measure.scaling.probe import probe  # with torch, which the driver does without
 
-            return probe(item)
+            return probe(item, self._session.group)
         before = _of_children()
         sidecar = self._session.run(item, attempt)
         return sidecar and sidecar | {ENCODER: _of_children() - before}

@@ -7,6 +7,7 @@ the link of `tests.link`. Ulysses, Ring and guidance in parallel render on all l
 Predictions are calibrated by one rank alone, and by probes over the link.
 """
 
+import shlex
 import sys
 import tempfile
 from collections.abc import Iterator, Mapping
@@ -64,7 +65,7 @@ class Links:
     layouts: str = "2x1,1x2,cfg2"
     """Of two ranks each."""
     rounds: int = 2
-    """How often each link has its turn."""
+    """How often each link has its turn; one rank alone has its own before and behind all others."""
     num: int = 2
     """Videos of a turn."""
     model: str = "demo"
@@ -95,10 +96,11 @@ def main(links: Links) -> int:
                 console.print(told, soft_wrap=True)
         _play(links, Path(folder), link, alone.case.layout, {"alone": alone})
     rows: list[Row] = []
+    about = describe_run([]) | {"command": shlex.join(["python", "-m", "tests.jobs.measure.links", *sys.argv[1:]])}
     for name, times in found.items():
         predicted = predict(plan, [alone, *times], on_gpus=False)
         rows += [{"link": name, **row} for row in make_rows([alone, *times], predicted)]
-        write_report(links.report / name.replace("/", " per "), [alone, *times], predicted, describe_run(sys.argv[1:]))
+        write_report(links.report / name.replace("/", " per "), [alone, *times], predicted, about)
         print_rows(console, link_rows(times))
     print_rows(console, rows)
     return 0
@@ -128,7 +130,7 @@ def _play(links: Links, folder: Path, link: Link, layout: Layout, times: Mapping
         link.set()
         with open_pool(spec=spec, gangs=1, workload=workload, on_event=listener) as pool:
             warm_up(pool, listener, plan, 1)
-            for _ in range(links.rounds):
+            for _ in range(1 if layout == ALONE else links.rounds):
                 for name, each in times.items():
                     rate = LINKS.get(name)
                     link.set(**vars(rate)) if rate else link.set()
