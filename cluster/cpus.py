@@ -1,7 +1,10 @@
-"""How many CPUs this process may use, and other limits of the control groups (cgroups) that it is in."""
+"""How many CPUs this process may use, one of its own, and other limits of the control groups (cgroups) it is in."""
 
+import fcntl
 import os
+import tempfile
 from pathlib import Path
+from typing import IO
 
 CGROUPS = Path("/sys/fs/cgroup")
 PERIOD_US = 100_000  # the kernel's own, which hardly anyone changes
@@ -11,6 +14,24 @@ def usable_cpus() -> int:
     """The CPUs that this process may run on (taskset, Slurm), or the whole ones of its time quota; at least 1."""
     cpus, quota = len(os.sched_getaffinity(0)), cpu_quota()
     return cpus if quota is None else max(1, min(cpus, int(quota)))
+
+
+def take_core() -> IO[str] | None:
+    """Keep all threads of this process to a core that no other rank of this machine has taken, if there is one left.
+
+    Returns what holds the claim, which ends with the process.
+    """
+    for core in sorted(os.sched_getaffinity(0)):
+        claim = (Path(tempfile.gettempdir()) / f"resca-core-{core}").open("w")
+        try:
+            fcntl.flock(claim, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            claim.close()
+            continue
+        for thread in Path("/proc/self/task").iterdir():
+            os.sched_setaffinity(int(thread.name), {core})
+        return claim
+    return None
 
 
 def cpu_quota() -> float | None:

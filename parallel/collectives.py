@@ -1,6 +1,7 @@
 """Every collective counted in one place, by the kind of step that called it."""
 
 from collections import Counter
+from dataclasses import dataclass
 from typing import Literal
 
 Collective = Literal["all_to_all", "all_gather", "all_reduce", "broadcast", "send"]
@@ -28,6 +29,15 @@ def sent_bytes(collective: Collective, payload_bytes: int, num_ranks: int) -> in
             return payload_bytes * others
         case "send":
             return payload_bytes
+
+
+@dataclass(frozen=True, kw_only=True)
+class CallTime:
+    """What a call took, of several the median, and what a rank sends in one."""
+
+    collective: Collective
+    bytes_sent: int
+    seconds: float
 
 
 class CollectiveCounter:

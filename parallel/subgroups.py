@@ -1,6 +1,6 @@
 """Groups of some of a video's ranks, beside those that an engine of sequence parallelism makes for itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch.distributed as dist
@@ -15,10 +15,10 @@ def make_subgroups(layout: Layout) -> tuple[dist.ProcessGroup | None, dist.Proce
     """
     size = layout.sequence_size
     parts = [[part * size + number for number in range(size)] for part in range(layout.cfg)]
-    return (_own_group(parts), _own_group(list(zip(*parts, strict=True)))) if layout.cfg > 1 else (None, None)
+    return (own_group(parts), own_group(list(zip(*parts, strict=True)))) if layout.cfg > 1 else (None, None)
 
 
-def _own_group(groups: Sequence[Sequence[int]]) -> dist.ProcessGroup:
+def own_group(groups: Iterable[Iterable[int]]) -> dist.ProcessGroup:
     """Of the groups of ranks, which all are made, the one with this rank."""
     made = {ranks: dist.new_group(list(ranks)) for ranks in map(tuple, groups)}
     [own] = [group for ranks, group in made.items() if dist.get_rank() in ranks]

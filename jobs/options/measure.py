@@ -218,10 +218,12 @@ class AnalyzeOptions:
 
 @dataclass(frozen=True, kw_only=True)
 class ScalingOptions:
-    """Render the same videos with several layouts, in turns, and compare what they take."""
+    """Render the same videos with several layouts and gangs, in turns, and compare what they take with predictions."""
 
     layouts: str = "1x1,2x1"
     """Ulysses x Ring, separated by commas, cfg2 or cfg2x2x1 with ranks for each pass; compared with the first."""
+    gangs: Text = None
+    """Also several gangs of the first layout at the same time: their numbers, separated by commas."""
     rounds: int = 2
     """How often each layout has its turn."""
     num: int = 4
@@ -239,6 +241,8 @@ class ScalingOptions:
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     json: File = None
     """Write the table to this file, as a list of rows."""
+    report: File = None
+    """Also write a directory: rows (JSON, CSV), what links were measured to be, and curves of efficiency."""
 
 
 @dataclass(frozen=True, kw_only=True)

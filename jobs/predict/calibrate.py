@@ -100,13 +100,16 @@ def seen_of(setup: Setup, seconds: Seconds) -> Seen:
     )
 
 
-def calibrated_by_videos(profile: Profile, seen: Sequence[Seen], directory: str) -> Profile:
-    """Rates of arithmetic and fixed costs by least squares of relative errors, what stands around them by medians."""
+def calibrated_by_videos(profile: Profile, seen: Sequence[Seen], directory: str, held: float = HELD) -> Profile:
+    """Rates of arithmetic and fixed costs by least squares of relative errors, what stands around them by medians.
+
+    `held` is less where videos were chosen to tell the two apart.
+    """
     source = f"{len(seen)} finished videos in {directory}"
     at_first = profile.quantities[WAITS[0]].value
     for _ in range(ROUNDS):
         rows = [(seconds_of(each.setup, profile), each.denoise_s) for each in seen]
-        work, waits = _factors(rows, profile.quantities[WAITS[0]].value / at_first)
+        work, waits = _factors(rows, profile.quantities[WAITS[0]].value / at_first, held)
         changed = {name: _known(profile.quantities[name].value / work, source) for name in RATES}
         changed |= {name: _known(profile.quantities[name].value * waits, source) for name in WAITS}
         profile = profile.with_quantities(profile.words, **changed)
@@ -115,7 +118,7 @@ def calibrated_by_videos(profile: Profile, seen: Sequence[Seen], directory: str)
     return replace(profile, words=f"{profile.words}, calibrated by {source}")
 
 
-def _factors(rows: Sequence[tuple[Parts, float]], so_far: float) -> tuple[float, float]:
+def _factors(rows: Sequence[tuple[Parts, float]], so_far: float, held: float) -> tuple[float, float]:
     """How much longer arithmetic, and what waits, take than was taken to be: least squares of relative errors.
 
     What waits is held to what it was taken to be at first, of which it is `so_far` times as much by now, as far as
@@ -126,7 +129,7 @@ def _factors(rows: Sequence[tuple[Parts, float]], so_far: float) -> tuple[float,
         for parts, seconds in rows
     ]
     ww, wf, ff, wt, ft = (sum(row[a] * row[b] for row in columns) for a, b in ((0, 0), (0, 1), (1, 1), (0, 2), (1, 2)))
-    ff, ft = ff + HELD * so_far**2, ft + HELD * so_far
+    ff, ft = ff + held * so_far**2, ft + held * so_far
     determinant = ww * ff - wf * wf
     work, waits = (wt * ff - ft * wf) / determinant, (ft * ww - wt * wf) / determinant
     if work > 0 and waits > 0:

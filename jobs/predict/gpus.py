@@ -179,6 +179,7 @@ def profile(gpu: str, link: str, network: str, ranks_per_node: int = 8) -> Profi
         cores=1 if gpu == "cpu" else CORES_PER_GPU,
         ranks_per_node=ranks_per_node,
         network_is_shared=between.is_shared,
+        launches_overlap=gpu != "cpu",
     )
 
 

@@ -61,6 +61,8 @@ class Profile:
     ranks_per_node: int
     network_is_shared: bool
     """Whether all ranks of a node send to others over one adapter."""
+    launches_overlap: bool = True
+    """Whether a host goes on to the next kernel while one runs, as with GPUs; else each takes its launch longer."""
 
     @property
     def rates(self) -> Rates:

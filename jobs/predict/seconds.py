@@ -8,16 +8,19 @@ from dataclasses import dataclass, fields, replace
 from caching.recipe.tokens import TrajectoryMedoids
 from jobs.errors import BadInput
 from jobs.predict.profile import Profile, Rates
-from jobs.predict.shape import BYTES, ModelShape, Video
+from jobs.predict.shape import ModelShape, Video
 from jobs.request.proxy_passes import count_proxy_passes
 from parallel.collectives import sent_bytes
 from parallel.layout import Layout
 
 ALONE = Layout()
 STREAMS = 2  # modules of a block that a method caches: attention and feed-forward
-# Bytes of memory an element: four tensors are laid out anew before and behind an all-to-all, and what a turn of Ring
-# gives is merged in float32, operation by operation.
-LAID_OUT_BYTES, MERGED_BYTES = 32, 38
+# Four tensors are laid out anew before and behind an all-to-all: so many times an element is read or written. What a
+# turn of Ring gives is merged in float32, operation by operation: so many bytes an element.
+LAID_OUT, MERGED_BYTES = 16, 38
+# Calls around the loop: what is to be done, the texts and the final latents, and the last tile that is decoded.
+CALLS_BESIDE = 6
+CHANNELS, FLOAT32_BYTES = 3, 4  # of a frame, and of a latent
 OF_MODEL = ("output", "residual", "stack")  # features of which a sparse step computes nothing
 
 
@@ -115,7 +118,7 @@ def seconds_of(setup: Setup, profile: Profile, rates: Rates | None = None) -> Pa
         num_dense, num_sparse = num_dense + more, num_sparse - more
     loop = dense_step(setup, profile, rates).times(num_dense) + Parts(fixed=rates.step_s).times(num_sparse)
     if num_sparse:
-        loop += sparse_pass(setup, rates, num_sparse, num_proxied).times(setup.passes)
+        loop += sparse_pass(setup, profile, rates, num_sparse, num_proxied).times(setup.passes)
     return loop + _around(setup, profile, rates)
 
 
@@ -127,10 +130,25 @@ def _around(setup: Setup, profile: Profile, rates: Rates) -> Parts:
     decoded = decoder.flops(video.height, video.width, video.num_frames, sharers) if decoder else 0.0
     cores = profile.cores * min(num_ranks, profile.ranks_per_node)
     return Parts(
+        exchange=_beside(setup, profile, rates),
         encode=rates.encode_s,
         decode=decoded / rates.decode_flops_per_s,
         host=video.pixels * rates.tail_pixel_s / cores + rates.publish_s,
     )
+
+
+def _beside(setup: Setup, profile: Profile, rates: Rates) -> float:
+    """What ranks say to each other before and behind the loop; tiles but the last go while others are decoded."""
+    shape, video, layout = setup.shape, setup.video, setup.layout
+    if layout.world_size == 1:
+        return 0.0
+    num_bytes = setup.tokens * shape.numbers.patch**2 * shape.numbers.latent_channels * FLOAT32_BYTES
+    if shape.decoder and setup.shares_decoding:
+        tiles = list(shape.decoder.tiles(video.height, video.width, video.num_frames))
+        num_bytes += max(tiles) * CHANNELS * shape.number_bytes if len(tiles) > 1 else 0
+    crosses = layout.world_size > profile.ranks_per_node
+    one, call = (_call_s(size, profile, rates, crosses, 1) for size in (num_bytes, 0))
+    return one + (CALLS_BESIDE - 1) * call
 
 
 def dense_step(setup: Setup, profile: Profile, rates: Rates) -> Parts:
@@ -140,7 +158,8 @@ def dense_step(setup: Setup, profile: Profile, rates: Rates) -> Parts:
     step += Parts(fixed=rates.step_s)
     if layout.cfg > 1:
         crosses = layout.world_size > profile.ranks_per_node
-        num_bytes = setup.tokens * setup.shape.numbers.patch**2 * setup.shape.numbers.latent_channels * BYTES
+        numbers = setup.shape.numbers
+        num_bytes = setup.tokens * numbers.patch**2 * numbers.latent_channels * setup.shape.number_bytes
         step += Parts(exchange=_call_s(num_bytes, profile, rates, crosses, layout.ulysses))
     return step
 
@@ -155,8 +174,23 @@ def block_pass(setup: Setup, profile: Profile, rates: Rates) -> Parts:
     exchange = _ulysses(setup, rates) + _ring(setup, profile, rates, attention)
     busy = linear + attention + exchange
     exchange += max(0.0, _gathering(setup, profile, rates) - busy)
-    waits = max(0.0, rates.block_launch_s - linear - attention - exchange)
+    waits = _waits(linear + attention + exchange, profile, rates)
     return Parts(linear=linear, attention=attention, exchange=exchange, fixed=waits)
+
+
+def _waits(busy: float, profile: Profile, rates: Rates) -> float:
+    """What launching a block takes beside what it computes."""
+    return max(0.0, rates.block_launch_s - (busy if profile.launches_overlap else 0.0))
+
+
+def laid_out_bytes(layout: Layout, number_bytes: int) -> int:
+    """Of memory, for each element of a rank's tokens, around the all-to-all of a block."""
+    return LAID_OUT * number_bytes if layout.ulysses > 1 else 0
+
+
+def merged_bytes(layout: Layout) -> int:
+    """Of memory, for each element of a rank's tokens, where Ring merges what its turns give."""
+    return MERGED_BYTES * (layout.ring - 1)
 
 
 def _ulysses(setup: Setup, rates: Rates) -> float:
@@ -165,9 +199,9 @@ def _ulysses(setup: Setup, rates: Rates) -> float:
     if ulysses == 1:
         return 0.0
     joint, image = setup.tokens + setup.shape.text_tokens, setup.tokens
-    payloads = [tokens * width * BYTES for tokens in (joint, image, image, joint)]
+    payloads = [tokens * width * setup.shape.number_bytes for tokens in (joint, image, image, joint)]
     sent = sum(sent_bytes("all_to_all", payload, ulysses) for payload in payloads)
-    laid_out_s = LAID_OUT_BYTES * image * width / rates.memory_bytes_per_s
+    laid_out_s = laid_out_bytes(setup.layout, setup.shape.number_bytes) * image * width / rates.memory_bytes_per_s
     return sent / rates.link_bytes_per_s + len(payloads) * rates.link_call_s + laid_out_s
 
 
@@ -178,10 +212,11 @@ def _ring(setup: Setup, profile: Profile, rates: Rates, attention: float) -> flo
     if not turns:
         return 0.0
     elements = setup.tokens * setup.shape.numbers.width
-    num_bytes = 2 * elements * BYTES
+    num_bytes = 2 * elements * setup.shape.number_bytes
     crosses = layout.sequence_size > profile.ranks_per_node
     call = _call_s(num_bytes, profile, rates, crosses, layout.ulysses)
-    return turns * (max(0.0, call - attention / layout.ring) + MERGED_BYTES * elements / rates.memory_bytes_per_s)
+    merged_s = merged_bytes(layout) * elements / rates.memory_bytes_per_s
+    return turns * max(0.0, call - attention / layout.ring) + merged_s
 
 
 def _gathering(setup: Setup, profile: Profile, rates: Rates) -> float:
@@ -202,21 +237,22 @@ def _call_s(num_bytes: float, profile: Profile, rates: Rates, crosses: bool, sen
     return num_bytes / each + rates.network_call_s
 
 
-def sparse_pass(setup: Setup, rates: Rates, num_sparse: int, num_proxied: int) -> Parts:
+def sparse_pass(setup: Setup, profile: Profile, rates: Rates, num_sparse: int, num_proxied: int) -> Parts:
     """What all sparse steps compute of one pass, beside the steps' own fixed costs."""
     method, blocks = setup.video.method, setup.shape.numbers.blocks
     if isinstance(method.tokens, TrajectoryMedoids):
         proxies = method.tokens.clusters + setup.shape.text_tokens
         block = 24 * proxies * setup.shape.numbers.width**2 / rates.linear_flops_per_s
-        return _at_least_launched(block, rates).times(blocks * num_proxied)
+        return _launched(block, profile, rates).times(blocks * num_proxied)
     if method.feature in OF_MODEL:
         return Parts()
-    kept = STREAMS * (method.predictor.order + 2) * setup.tokens * setup.shape.numbers.width * BYTES
-    return _at_least_launched(kept / rates.memory_bytes_per_s, rates).times(blocks * num_sparse)
+    kept = STREAMS * (method.predictor.order + 2) * setup.tokens * setup.shape.numbers.width
+    kept_s = kept * setup.shape.number_bytes / rates.memory_bytes_per_s
+    return _launched(kept_s, profile, rates).times(blocks * num_sparse)
 
 
-def _at_least_launched(block_s: float, rates: Rates) -> Parts:
-    return Parts(linear=block_s, fixed=max(0.0, rates.block_launch_s - block_s))
+def _launched(block_s: float, profile: Profile, rates: Rates) -> Parts:
+    return Parts(linear=block_s, fixed=_waits(block_s, profile, rates))
 
 
 def interval_of(setup: Setup, profile: Profile) -> tuple[float, float]:

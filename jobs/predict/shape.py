@@ -12,7 +12,7 @@ from jobs.predict.counted import DECODE_FLOPS
 from jobs.predict.decoding import Decoder
 from jobs.request.guidance import num_passes, sampling_by_default
 
-BYTES = 2  # of a number in bfloat16
+BYTES = {"float32": 4}  # of a number; 2 in the other formats
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -28,6 +28,8 @@ class ModelShape:
     num_transformers: int = 1
     size: tuple[int, int, int] = (0, 0, 0)
     """Height, width and frames, where no others are asked for."""
+    number_bytes: int = 2
+    """Of what ranks exchange."""
     decoder: Decoder | None = None
     """With the FLOPs of a pixel of a tile; 1 for a VAE that nobody has counted, and then a profile is calibrated."""
 
@@ -85,8 +87,8 @@ def _of_files(model: str) -> ModelShape:
     return shape_of_facts(facts, num_passes=num_passes(facts.family, sampling_by_default(facts)))
 
 
-def shape_of_facts(facts: ModelFacts, num_passes: int) -> ModelShape:
-    """That of a model whose files are at hand; its VAE has not been counted."""
+def shape_of_facts(facts: ModelFacts, num_passes: int, dtype: str | None = None) -> ModelShape:
+    """That of a model whose files are at hand, in its own number format or another; its VAE has not been counted."""
     family, defaults = facts.family, facts.defaults
     return ModelShape(
         name=facts.name,
@@ -95,6 +97,7 @@ def shape_of_facts(facts: ModelFacts, num_passes: int) -> ModelShape:
         cross_attention=family.cross_attention,
         num_passes=num_passes,
         size=(defaults.height, defaults.width, defaults.num_frames),
+        number_bytes=BYTES.get(dtype or facts.dtype, 2),
         decoder=Decoder.of(family.pipeline, 1.0),
     )
 

@@ -1,6 +1,8 @@
 """The CPUs that count are those that this process may use."""
 
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -41,3 +43,25 @@ def test_a_cpuset_counts():
         assert usable_cpus() == 1
     finally:
         os.sched_setaffinity(0, before)
+
+
+def test_every_rank_of_a_machine_takes_another_core(tmp_path):
+    code = (
+        "import os, sys\n"
+        "os.sched_setaffinity(0, {min(os.sched_getaffinity(0))})\n"
+        "from cluster.cpus import take_core\n"
+        "claim = take_core()\n"
+        "print(claim is not None, flush=True)\n"
+        "sys.stdin.read()\n"
+    )
+    command = [sys.executable, "-c", code]
+    pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True, "env": {"TMPDIR": str(tmp_path)}}
+    first = subprocess.Popen(command, **pipes)
+    try:
+        assert first.stdout and first.stdout.readline() == "True\n"
+        second = subprocess.run(command, input="", capture_output=True, text=True, env={"TMPDIR": str(tmp_path)})
+        assert second.stdout == "False\n"
+    finally:
+        first.communicate("")
+    third = subprocess.run(command, input="", capture_output=True, text=True, env={"TMPDIR": str(tmp_path)})
+    assert third.stdout == "True\n"  # a claim ends with its process

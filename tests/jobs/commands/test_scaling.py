@@ -5,7 +5,8 @@ import json
 import pytest
 
 from jobs.__main__ import main
-from jobs.measure.scaling import LayoutTimes, read_layouts
+from jobs.measure.scaling.compare import read_layouts
+from jobs.measure.scaling.times import Case
 from parallel.layout import Layout
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
@@ -18,13 +19,17 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
     size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
     arguments = ["--model", str(model), "--prompts", str(tmp_path / "prompts.txt"), "--steps", "4", *size]
     places = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
-    turns = ["--layouts", "1x1,1x2", "--rounds", "1", "--num", "2", "--method", "full"]
-    assert main(["scaling", *arguments, *places, *turns]) == 0
-    one, two = json.loads((tmp_path / "rows.json").read_text())
-    assert (one["layout"], one["ranks"], one["videos"], one["speedup"], one["efficiency"]) == ("1x1", 1, 2, 1, 1)
-    assert (two["layout"], two["ranks"], two["videos"]) == ("1x2", 2, 2)
+    turns = ["--layouts", "1x1,1x2", "--gangs", "2", "--rounds", "1", "--num", "2", "--method", "full"]
+    assert main(["scaling", *arguments, *places, *turns, "--report", str(tmp_path / "report")]) == 0
+    one, two, again, gangs = json.loads((tmp_path / "rows.json").read_text())
+    assert (one["case"], one["ranks"], one["videos"], one["speedup"], one["efficiency"]) == ("1x1", 1, 2, 1, 1)
+    assert (two["case"], two["ranks"], two["videos"]) == ("1x2", 2, 2)
+    assert (gangs["case"], gangs["ranks"], gangs["videos"]) == ("2 gangs of 1x1", 2, 4)
     assert two["speedup"] == pytest.approx(one["seconds"] / two["seconds"], rel=0.01, abs=0.001)
     assert two["efficiency"] == pytest.approx(two["speedup"] / 2, rel=0.01, abs=0.001)
+    assert again["predicted"] is None and two["predicted"] > 0 and gangs["predicted"] > 0
+    links = json.loads((tmp_path / "report" / "links.json").read_text())
+    assert [(row["case"], row.get("calls")) for row in links] == [("1x1", None), ("1x2", "all_gather")]
     assert list((tmp_path / "out").iterdir()) == []  # the videos are not kept
 
 
@@ -37,6 +42,8 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
         ("--layouts 1x1,cfg2x2x1", "layout cfg2x2x1 gives each of two passes its own ranks"),
         ("--layouts 1x1,0x1", "--layouts takes ULYSSESxRING"),
         ("--layouts 3x1", "does not divide the model's 4 attention heads"),
+        ("--gangs two", "--gangs takes numbers separated by commas"),
+        ("--gangs 0", "--gangs must be at least 1, not 0"),
         ("--rounds 0", "--rounds must be at least 1, not 0"),
         ("--method nonsense", "unknown method"),
     ],
@@ -51,4 +58,4 @@ def test_layouts_have_names():
     """Guidance in parallel comes first, and may stand alone."""
     layouts = read_layouts("2x1,cfg2,cfg2x1x3,cfg1x4x2")
     assert layouts == [Layout(ulysses=2), Layout(cfg=2), Layout(cfg=2, ring=3), Layout(ulysses=4, ring=2)]
-    assert [LayoutTimes(layout=each).name for each in layouts] == ["2x1", "cfg2", "cfg2x1x3", "4x2"]
+    assert [Case(layout=each).name for each in layouts] == ["2x1", "cfg2", "cfg2x1x3", "4x2"]

@@ -57,7 +57,7 @@ def finish(directory, number: int, setup: Setup, pace: float = 1.0) -> None:
 
 
 def test_rates_and_fixed_costs_are_found_apart(tmp_path):
-    for number, method in enumerate(["full", "auto", "full", "auto"]):
+    for number, method in enumerate(["full", "auto"] * 8):
         finish(tmp_path, number, demo(method))
     found = calibrated(CORES, DEMO, str(tmp_path))
     for other in (demo("full", num_frames=33), demo("auto", steps=30), demo("auto", ulysses=2), demo("steps")):

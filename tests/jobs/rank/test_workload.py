@@ -7,7 +7,7 @@ from diffusers import DiffusionPipeline
 from cluster.failure import FailureKind, classify
 from cluster.ranks import RankContext
 from jobs.errors import BadInput, InfrastructureError
-from jobs.measure.scaling import Pinned
+from jobs.measure.scaling.session import Measured
 from jobs.rank.workload import RenderWorkload
 from parallel.layout import Layout
 from tests.jobs.store.example import settings
@@ -46,7 +46,7 @@ def test_text_encoders_are_fetched_only_where_they_run(asked, tmp_path):
 
 
 def test_split_text_encoders_are_fetched_everywhere(asked, tmp_path):
-    Pinned(workload=workload_of("owner/name", tmp_path, shard_weights=True)).prepare(first_of_a_node(8))
+    Measured(workload=workload_of("owner/name", tmp_path, shard_weights=True)).prepare(first_of_a_node(8))
     assert asked == [("owner/name", "abc", set())]
 
 
