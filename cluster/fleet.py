@@ -9,6 +9,7 @@ from cluster.events import Event
 from cluster.failure import Budgets, RankError
 from cluster.nodes import NodeWatch
 from cluster.placement import GangSpec, room, shortfall
+from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 from cluster.slot import Slot
 
@@ -26,9 +27,11 @@ class Fleet(Generic[Item, Result]):
         budgets: Budgets,
         on_event: Callable[[Event[Item, Result]], None],
         watch: NodeWatch,
+        start_worker: StartWorker[Item, Result] = RemoteWorker,
     ):
         self._spec, self._gangs, self._workload = spec, gangs, workload
         self._backlog, self._budgets, self._on_event, self._watch = backlog, budgets, on_event, watch
+        self._start_worker = start_worker
         self._stop = threading.Event()
         self._num_slots = 0
         self._threads: dict[Slot[Item, Result], threading.Thread] = {}  # of slots that serve, leave, or have given up
@@ -112,6 +115,7 @@ class Fleet(Generic[Item, Result]):
             budgets=self._budgets,
             on_event=self._on_event,
             stop=self._stop,
+            start_worker=self._start_worker,
         )
         self._num_slots += 1
         thread = threading.Thread(target=self._serve, args=[slot], name=f"gang-{slot.index}", daemon=True)

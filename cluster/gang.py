@@ -16,9 +16,9 @@ from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
 from cluster.heartbeat import HeartbeatMonitor
 from cluster.placement import GangSpec, release, reserve
 from cluster.ranks import RankContext, assign_ranks
-from cluster.remote import RemoteWorker
+from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
-from cluster.waiting import TICK_S, Deadline, Value, arrived, check_stop
+from cluster.waiting import LOOK, Deadline, Value, arrived, check_stop
 from cluster.worker import RankReport, RankResult
 from cluster.worker_starts import WorkerStarts
 
@@ -50,12 +50,13 @@ class RunFailure:
 class Gang(Generic[Item, Result]):
     """Workers in rank order in one placement group. Fail-stop: once it is lost it is shut down, never repaired."""
 
-    def __init__(self, spec: GangSpec, placement: PlacementGroup):
+    def __init__(self, spec: GangSpec, placement: PlacementGroup, start_worker: StartWorker[Item, Result]):
         self.hosts: list[str] = []
         self.node_ids: list[str] = []
         self.num_runs = 0
         self._spec = spec
         self._placement = placement
+        self._start_worker = start_worker
         self._starts = WorkerStarts.of_this_node()
         self._workers: list[RemoteWorker[Item, Result]] = []
 
@@ -66,6 +67,7 @@ class Gang(Generic[Item, Result]):
         workload: Workload[Item, Result],
         stop: threading.Event,
         *,
+        start_worker: StartWorker[Item, Result],
         avoid: Iterable[str],
         waiting: Callable[[float], None],
         placed: Callable[[], None],
@@ -76,7 +78,7 @@ class Gang(Generic[Item, Result]):
         anything is started; both end it by raising. Nodes with ids in `avoid` are not taken. Raises GangLost (kind
         START if the workload itself raised) or Stopped; nothing is left behind then.
         """
-        gang = cls(spec, reserve(spec, avoid))
+        gang = cls(spec, reserve(spec, avoid), start_worker)
         try:
             _await_placement(gang._placement, stop, waiting)
             placed()
@@ -101,13 +103,13 @@ class Gang(Generic[Item, Result]):
         Raises GangLost when a rank dies, and Stopped; the caller then shuts down.
         """
         self.num_runs += 1
-        monitor, progress = self._monitor(), None
+        began, monitor, progress = time.monotonic(), self._monitor(), None
         refs = {rank: worker.run(item, attempt) for rank, worker in enumerate(self._workers)}
         reports: dict[int, RankReport[Result]] = {}
         grace_ends: float | None = None
         while refs:
             check_stop(stop)
-            reports |= self._arrived(refs)
+            reports |= self._arrived(refs, LOOK.period_s(time.monotonic() - began))
             if grace_ends is None and any(isinstance(report, RankError) for report in reports.values()):
                 grace_ends = time.monotonic() + GRACE_S
             if grace_ends is not None and time.monotonic() > grace_ends:
@@ -136,7 +138,7 @@ class Gang(Generic[Item, Result]):
 
     def _build(self, workload: Workload[Item, Result], stop: threading.Event) -> None:
         spec, deadline = self._spec, Deadline(self._spec.start_timeout_s, stop)
-        self._workers = [RemoteWorker(spec, self._placement, index) for index in range(spec.world_size)]
+        self._workers = [self._start_worker(spec, self._placement, index) for index in range(spec.world_size)]
         members = deadline.collect([worker.describe() for worker in self._workers], meanwhile=self._check_starts)
         contexts = assign_ranks(members)
         order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
@@ -201,9 +203,11 @@ class Gang(Generic[Item, Result]):
         stacks = [(rank, _value_or_none(ref)) for rank, ref in enumerate(asked) if ref in answered]
         return "\n".join(f"Rank {rank}:\n{text}" for rank, text in stacks if text)
 
-    def _arrived(self, refs: dict[int, ObjectRef[RankReport[Result]]]) -> dict[int, RankReport[Result]]:
-        """Waits at most a tick; takes the reports that have come out of `refs`."""
-        ready = arrived(list(refs.values()), TICK_S)
+    def _arrived(
+        self, refs: dict[int, ObjectRef[RankReport[Result]]], timeout_s: float
+    ) -> dict[int, RankReport[Result]]:
+        """Waits at most so long; takes the reports that have come out of `refs`."""
+        ready = arrived(list(refs.values()), timeout_s)
         ranks = [rank for rank, ref in refs.items() if ref in ready]
         return {rank: self._fetch(rank, refs.pop(rank)) for rank in ranks}
 
@@ -217,10 +221,12 @@ class Gang(Generic[Item, Result]):
 
 
 def _await_placement(placement: PlacementGroup, stop: threading.Event, waiting: Callable[[float], None]) -> None:
-    started = time.monotonic()
-    while not placement.wait(TICK_S):
+    # Its own `wait` takes whole seconds: with less it does not wait at all.
+    began, waited_s, ready = time.monotonic(), 0.0, placement.ready()
+    while not arrived([ready], LOOK.period_s(waited_s)):
         check_stop(stop)
-        waiting(time.monotonic() - started)
+        waited_s = time.monotonic() - began
+        waiting(waited_s)
 
 
 def _refuse_failed_start(report: RankReport[None]) -> None:

@@ -1,6 +1,7 @@
 """A pool of gangs that stay while one batch of items after another is run on them."""
 
 import logging
+import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from queue import Empty, SimpleQueue
@@ -13,6 +14,7 @@ from cluster.fleet import Fleet
 from cluster.job import Job
 from cluster.nodes import HeadLost, NodeWatch
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
+from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 from cluster.waiting import TICK_S
 
@@ -38,6 +40,7 @@ class Pool(Generic[Item, Result]):
         self._fleet, self._backlog, self._events, self._watch = fleet, backlog, events, watch
         self._on_event, self._on_tick = on_event, on_tick
         self._num_items = 0
+        self._ticked_s = 0.0  # of time.monotonic()
 
     def run(
         self,
@@ -85,11 +88,13 @@ class Pool(Generic[Item, Result]):
         self._fleet.join(TEARDOWN_S)
 
     def _turn(self) -> None:
-        """Passes on, in this thread, what the slots report."""
+        """Passes on, in this thread, what the slots report; looks after the rest as often as ticks come, not events."""
         self._pass_on(wait_s=TICK_S)
-        self._on_tick()
-        self._watch.check_head()
-        self._fleet.grow()
+        if time.monotonic() - self._ticked_s >= TICK_S:
+            self._ticked_s = time.monotonic()
+            self._on_tick()
+            self._watch.check_head()
+            self._fleet.grow()
 
     def _pass_on(self, wait_s: float) -> None:
         """Every event that is there, or the first that comes."""
@@ -122,6 +127,7 @@ def open_pool(
     on_event: Callable[[Event[Item, Result]], None] = lambda event: None,
     on_tick: Callable[[], None] = lambda: None,
     may_grow_to: Sequence[Mapping[str, float]] = (),
+    start_worker: StartWorker[Item, Result] = RemoteWorker,
 ) -> Iterator[Pool[Item, Result]]:
     """Gangs for what is run in the block; those of a number are started as far as there are items for them.
 
@@ -129,7 +135,7 @@ def open_pool(
     more when nodes join and fewer when they leave. What fails is tried again within `budgets`. `on_event` and, several
     times a second while something runs, `on_tick` are called in this thread; what they raise ends the block. Tracebacks
     are logged (`cluster.pool`). `may_grow_to` are the resources of all the nodes that an autoscaler may run together: a
-    gang that fits only there is waited for.
+    gang that fits only there is waited for. `start_worker` starts each rank.
 
     Raises ValueError for `gangs` below 1, InfeasibleGang, before anything is started, if the cluster is too small and
     will not grow, and HeadLost if its head is gone. Whatever ends the block, KeyboardInterrupt and SystemExit included,
@@ -150,6 +156,7 @@ def open_pool(
             budgets=budgets or Budgets(),
             on_event=events.put,
             watch=watch,
+            start_worker=start_worker,
         )
         pool = Pool(fleet, backlog, events, watch, on_event=on_event, on_tick=on_tick)
         try:

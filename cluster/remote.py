@@ -1,7 +1,8 @@
 """A worker as its driver sees it: Ray's handle of the actor, with the types that Ray does not know."""
 
+from collections.abc import Callable
 from pathlib import Path
-from typing import Generic
+from typing import Generic, TypeAlias
 
 import ray
 from ray import ObjectRef
@@ -19,11 +20,13 @@ from cluster.worker import RankReport, Worker
 class RemoteWorker(Generic[Item, Result]):
     """One `Worker` in a process of its own. Each method but `kill` is that of the worker, and returns at once."""
 
+    worker_class: type[Worker] = Worker
+
     def __init__(self, spec: GangSpec, placement: PlacementGroup, index: int):
         place = PlacementGroupSchedulingStrategy(
             placement_group=placement, placement_group_bundle_index=index // spec.together
         )
-        worker_class = ray.remote(Worker).options(  # pyright: ignore[reportAttributeAccessIssue]
+        worker_class = ray.remote(self.worker_class).options(  # pyright: ignore[reportAttributeAccessIssue]
             num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
         )
         num_threads, on_cpu = max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0
@@ -32,13 +35,13 @@ class RemoteWorker(Generic[Item, Result]):
         self._actor = actor
 
     def describe(self) -> ObjectRef[Member]:
-        return self._actor.describe.remote()
+        return self._call("describe")
 
     def open_store(self, world_size: int, timeout_s: float) -> ObjectRef[tuple[str, int]]:
-        return self._actor.open_store.remote(world_size, timeout_s)
+        return self._call("open_store", world_size, timeout_s)
 
     def prepare(self, context: RankContext, workload: Workload[Item, Result]) -> ObjectRef[RankReport[None]]:
-        return self._actor.prepare.remote(context, workload)
+        return self._call("prepare", context, workload)
 
     def begin(
         self,
@@ -48,22 +51,29 @@ class RemoteWorker(Generic[Item, Result]):
         join_s: float,
         collective_s: float,
     ) -> ObjectRef[RankReport[None]]:
-        return self._actor.begin.remote(context, address, workload, join_s, collective_s)
+        return self._call("begin", context, address, workload, join_s, collective_s)
 
     def run(self, item: Item, attempt: int) -> ObjectRef[RankReport[Result]]:
-        return self._actor.run.remote(item, attempt)
+        return self._call("run", item, attempt)
 
     def poll(self) -> ObjectRef[Heartbeat]:
-        return self._actor.poll.remote()
+        return self._call("poll")
 
     def stacks(self) -> ObjectRef[str]:
-        return self._actor.stacks.remote()
+        return self._call("stacks")
 
     def close(self) -> ObjectRef[RankReport[None]]:
-        return self._actor.close.remote()
+        return self._call("close")
 
     def kill(self) -> None:
         ray.kill(self._actor)
+
+    def _call(self, method: str, *args: object) -> ObjectRef:
+        return getattr(self._actor, method).remote(*args)
+
+
+# How a gang starts a rank, from its spec, its place and the number of the rank's bundle.
+StartWorker: TypeAlias = Callable[[GangSpec, PlacementGroup, int], RemoteWorker[Item, Result]]
 
 
 def _umask() -> int:

@@ -13,6 +13,7 @@ from cluster.failure import Budgets, Decision, FailureKind, RankError, decide, d
 from cluster.gang import Gang, GangLost, RunFailure
 from cluster.job import Job
 from cluster.placement import GangSpec
+from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 from cluster.waiting import Stopped, pause
 from cluster.worker import RankResult
@@ -64,6 +65,7 @@ class Slot(Generic[Item, Result]):
         budgets: Budgets,
         on_event: Callable[[Event[Item, Result]], None],
         stop: threading.Event,
+        start_worker: StartWorker[Item, Result] = RemoteWorker,
     ):
         self.index = index
         self.last_error: RankError | None = None
@@ -75,6 +77,7 @@ class Slot(Generic[Item, Result]):
         self._budgets = budgets
         self._on_event = on_event
         self._stop = stop
+        self._start_worker = start_worker
         self._gang: Gang[Item, Result] | None = None
         self._shape: Hashable = None
         self._looked_s = 0.0
@@ -147,6 +150,7 @@ class Slot(Generic[Item, Result]):
             self._spec,
             self._workload,
             self._stop,
+            start_worker=self._start_worker,
             avoid=self._cluster.unusable(),
             waiting=self._wait_for_place,
             placed=self._check_needed,

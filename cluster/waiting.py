@@ -3,6 +3,7 @@
 import threading
 import time
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import TypeVar
 
 import ray
@@ -16,12 +17,28 @@ class Stopped(Exception):
     """The batch is being torn down; whoever waits lets go of what it holds."""
 
 
+@dataclass(frozen=True, kw_only=True)
+class Pace:
+    """How often to look at what takes its time: the more seldom, the longer it has been under way."""
+
+    least_s: float
+    most_s: float
+
+    def period_s(self, elapsed_s: float) -> float:
+        """Seconds until the next look: a fifth of those so far, within the bounds."""
+        return min(self.most_s, max(self.least_s, elapsed_s / 5))
+
+
+# At what Ray is asked to do: what has come is taken at once, but the stop flag and the deadline are looked at so often.
+LOOK = Pace(least_s=TICK_S, most_s=1.0)
+
+
 class Deadline:
     """How long the steps of one piece of work may take together."""
 
     def __init__(self, timeout_s: float, stop: threading.Event | None = None):
         self._timeout_s = timeout_s
-        self._ends = time.monotonic() + timeout_s
+        self._began = time.monotonic()
         self._stop = stop or threading.Event()
 
     def collect(
@@ -30,7 +47,7 @@ class Deadline:
         check: Callable[[Value], None] = lambda value: None,
         meanwhile: Callable[[], None] = lambda: None,
     ) -> list[Value]:
-        """The values of all `refs`, in order; `check` sees each as soon as it is there, `meanwhile` is called at ticks.
+        """The values of all `refs`, in order; `check` sees each soon after it is there, `meanwhile` is called as often.
 
         Raises what the first failing one, `check` or `meanwhile` raises as soon as it does, TimeoutError at the
         deadline, and Stopped when the stop flag is set.
@@ -38,16 +55,20 @@ class Deadline:
         waiting = list(refs)
         while waiting:
             self._check()
-            ready = arrived(waiting, TICK_S)
+            ready = arrived(waiting, LOOK.period_s(self._elapsed_s))
             waiting = [ref for ref in waiting if ref not in ready]
             for value in ray.get(ready):
                 check(value)
             meanwhile()
         return ray.get(list(refs))
 
+    @property
+    def _elapsed_s(self) -> float:
+        return time.monotonic() - self._began
+
     def _check(self) -> None:
         check_stop(self._stop)
-        if time.monotonic() > self._ends:
+        if self._elapsed_s > self._timeout_s:
             raise TimeoutError(f"Not ready within {self._timeout_s:g} s.")
 
 

@@ -61,7 +61,7 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock)
             checks = [lock.check, CancelWatch(plan.storage).check]
-            with _recording(plan, lock) as recorder:
+            with recording(plan, lock) as recorder:
                 return plan, _run_batch(plan, expected, console, recorder, lock, checks, layout, spec)
 
 
@@ -85,7 +85,7 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
         check_folders(storage)
         with storage.trouble(), DriverLock(storage) as lock:
             plan = _up_to_date(plan, lock)
-            with _recording(plan, lock):
+            with recording(plan, lock):
                 return plan
     except BadInput as reason:  # Another driver is about to do it, or nobody can: the videos are there all the same.
         console.print(f"left as it is: {reason}", soft_wrap=True)
@@ -98,7 +98,7 @@ def _names_exports_anew(plan: Plan) -> bool:
 
 
 @contextmanager
-def _recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
+def recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
     storage, how, is_ours = plan.storage, "stopped", True
     with driver_log(storage):
@@ -146,20 +146,19 @@ def _run_batch(
 ) -> list[Outcome]:
     from cluster.batch import Budgets, InfeasibleGang, run_batch
 
-    options = plan.options
+    options, eta = plan.options, Eta(plan.todo, expected)
 
     def tick() -> None:
         for check in checks:
             check()
         recorder.tick()
+        lock.left_s = eta.left_s
 
-    eta = Eta(plan.todo, expected)
     with BatchView(console, len(plan.todo), eta) as view:
 
         def note(event: Event) -> None:
             view.show(event)
             recorder.note(event)
-            lock.left_s = eta.left_s
 
         try:
             return run_batch(

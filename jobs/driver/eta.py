@@ -70,8 +70,10 @@ class Eta:
         """Until the last video ends; None before any has, in this run or an earlier one."""
         if not self._expected.num_finished:
             return None
-        each = [self._seconds(run.kind) * (1 - run.fraction) for run in self._running.values()]
-        waiting = [(self._seconds(kind), number) for kind, number in self._waiting.items() if number > 0]
+        kinds = {*self._waiting, *(run.kind for run in self._running.values())}
+        seconds_of = {kind: self._seconds(kind) for kind in kinds}
+        each = [seconds_of[run.kind] * (1 - run.fraction) for run in self._running.values()]
+        waiting = [(seconds_of[kind], number) for kind, number in self._waiting.items() if number > 0]
         total = sum(each) + sum(seconds * number for seconds, number in waiting) + self._first_s
         longest = max([*each, *(seconds for seconds, _ in waiting)], default=0.0)
         return max(total / max(1, len(self._gangs)), longest)

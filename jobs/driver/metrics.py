@@ -49,7 +49,7 @@ class BatchMetrics:
         self.tick()
 
     def tick(self) -> None:
-        """Set the gauges. Ray shows only those that were set since it last looked."""
+        """Set the gauges, several times a second. Ray shows only those that were set since it last looked."""
         self.queue_length.set(self._num_left)
         self.gangs_running.set(len(self._ready))
 
@@ -73,7 +73,6 @@ class BatchMetrics:
                 self._ready.discard(event.gang)
             case "gang_closed":
                 self._ready.discard(event.gang)
-        self.tick()
 
     def _note_sidecar(self, sidecar: Spent) -> None:
         for stage, seconds in sidecar["seconds"].items():

@@ -31,6 +31,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "benchmark": (options.BenchmarkOptions, "jobs.commands.benchmark"),
     "benchmark gpu": (GpuOptions, "jobs.commands.benchmark_gpu"),
     "benchmark overhead": (options.OverheadOptions, "jobs.commands.overhead"),
+    "benchmark driver": (options.DriverOptions, "jobs.commands.benchmark_driver"),
     "flops": (options.FlopsOptions, "jobs.commands.flops"),
     "comm": (options.CommOptions, "jobs.commands.comm"),
     "memory": (options.MemoryOptions, "jobs.commands.memory"),

@@ -265,3 +265,26 @@ class OverheadOptions:
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     json: File = None
     """Write the table to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DriverOptions:
+    """What a driver takes for itself: processor, memory, and seconds from a free gang to its next item.
+
+    The whole driver runs on a Ray of its own, with ranks that only pass the time.
+    """
+
+    gangs: str = "8"
+    """Numbers of gangs, separated by commas; each is measured for itself."""
+    ranks: int = 1
+    """Ranks of a gang."""
+    ranks_per_process: int = 1
+    """With 1, each is an actor with a process of its own, started as ever; with more they share some that are there."""
+    item_seconds: int = 30
+    """What an item takes on average."""
+    seconds: int = 60
+    """For how long is measured, once all gangs run; at least twice as long as an item takes."""
+    terminal: tyro.conf.FlagCreatePairsOff[bool] = False
+    """With the bar that is shown on a terminal."""
+    json: File = None
+    """Write the table to this file, as a list of rows."""

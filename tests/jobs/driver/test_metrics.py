@@ -51,6 +51,7 @@ def told() -> Iterator[tuple[BatchMetrics, str]]:
         metrics = BatchMetrics(total=10, batch="s3://bucket/one")
         for event in STORY:
             metrics.note(event)
+        metrics.tick()
         yield metrics, f"http://127.0.0.1:{port}/metrics"
     finally:
         ray.shutdown()
