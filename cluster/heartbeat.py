@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from cluster.waiting import Pace, arrived
 
 # Rank 0 also reports the progress; the others are asked some times before they count as silent.
-LEADER = Pace(least_s=1.0, most_s=5.0)
+LEADER = Pace(least_s=1.0, most_s=10.0)
 POLLS_OF_A_SILENCE = 4
 
 

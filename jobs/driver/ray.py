@@ -9,13 +9,13 @@ from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 
 
 @contextmanager
-def running_ray(address: str | None) -> Iterator[None]:
-    """A running Ray; its errors at the start, in this package's terms."""
+def running_ray(address: str | None, *, num_cpus: int | None = None) -> Iterator[None]:
+    """A running Ray, as `cluster.runtime.ray_runtime` has it; its errors at the start, in this package's terms."""
     from cluster.runtime import ClusterUnavailable, ray_runtime
 
     with ExitStack() as stack:
         try:
-            stack.enter_context(ray_runtime(address, give_up=_leave_at_once))
+            stack.enter_context(ray_runtime(address, num_cpus=num_cpus, give_up=_leave_at_once))
         except ClusterUnavailable as error:
             raise InfrastructureError(str(error)) from error
         except ValueError as error:

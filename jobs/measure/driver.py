@@ -14,7 +14,6 @@ from cluster.events import Event
 from cluster.placement import GangSpec
 from cluster.pool import open_pool
 from cluster.remote import StartWorker
-from cluster.runtime import ray_runtime
 from jobs.console import PlainConsole
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import Plan, make_plan
@@ -23,6 +22,7 @@ from jobs.driver.drive import recording
 from jobs.driver.eta import Eta
 from jobs.driver.expected import expected_of
 from jobs.driver.loops import loops_of
+from jobs.driver.ray import running_ray
 from jobs.driver.view import BatchView
 from jobs.errors import BadInput, InfrastructureError
 from jobs.measure.idle import Alone, Crowds, IdleWorkload
@@ -134,7 +134,7 @@ def _numbers(options: DriverOptions) -> list[int]:
 
 def _measure(options: DriverOptions, gangs: int) -> Row:
     num_ranks = gangs * options.ranks
-    with tempfile.TemporaryDirectory(prefix="resca-") as folder, ray_runtime("local", num_cpus=num_ranks):
+    with tempfile.TemporaryDirectory(prefix="resca-") as folder, running_ray("local", num_cpus=num_ranks):
         plan = _plan(options, gangs, Path(folder))
         is_crowded = options.ranks_per_process > 1
         start_worker = Crowds(num_ranks, options.ranks_per_process) if is_crowded else Alone
