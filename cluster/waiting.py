@@ -30,7 +30,7 @@ class Pace:
 
 
 # At what Ray is asked to do: what has come is taken at once, but the stop flag and the deadline are looked at so often.
-LOOK = Pace(least_s=TICK_S, most_s=1.0)
+LOOK = Pace(least_s=TICK_S, most_s=1.5)
 
 
 class Deadline:

@@ -19,7 +19,7 @@ from cluster.worker import RankReport, RankResult, Worker
 from jobs.store.items import RenderItem
 
 BEATS = 50  # of an item, as many as it would have steps
-Sidecar = Mapping[str, object]
+Facts = Mapping[str, object]  # of a sidecar
 
 
 class IdleSession:
@@ -27,7 +27,7 @@ class IdleSession:
 
     num_ended, overdue = 0, None
 
-    def __init__(self, item_s: float, sidecar: Sidecar):
+    def __init__(self, item_s: float, sidecar: Facts):
         self._item_s, self._sidecar = item_s, sidecar
         self._began = self._lasts = self._ended = 0.0
 
@@ -39,7 +39,7 @@ class IdleSession:
     def beats(self) -> int:
         return int(self.progress * BEATS)
 
-    def run(self, item: RenderItem, attempt: int) -> Sidecar:
+    def run(self, item: RenderItem, attempt: int) -> Facts:
         self._began = time.monotonic()
         idle_s = self._began - self._ended if self._ended else 0.0
         # All ranks of a gang draw the same; its first item is somewhere in its middle.
@@ -58,7 +58,7 @@ class IdleWorkload:
     """Sessions whose items take `item_s` on average, a half of it at least."""
 
     item_s: float
-    sidecar: Sidecar
+    sidecar: Facts
 
     def prepare(self, context: RankContext) -> None:
         pass
