@@ -161,12 +161,17 @@ def _drive(plan: Plan, meter: Meter, options: DriverOptions, start_worker: Start
             lock.left_s = eta.left_s
 
         with BatchView(console, len(plan.todo), eta) as view:
-            listeners = [view.show, recorder.note, meter.note]
+
+            def note(event: Event) -> None:
+                view.show(event)
+                recorder.note(event)
+                meter.note(event)
+
             with open_pool(
                 spec=GangSpec(world_size=options.ranks),
                 gangs=meter.gangs,
                 workload=workload,
-                on_event=lambda event: [listener(event) for listener in listeners],
+                on_event=note,
                 on_tick=tick,
                 start_worker=start_worker,
             ) as pool:

@@ -125,4 +125,6 @@ class Crowds:
 
     def __call__(self, spec: GangSpec, placement: PlacementGroup, index: int) -> OneOfMany:
         crowd, rank = divmod(next(self._next), self._size)
-        return OneOfMany(self._crowds[crowd], rank)
+        actor = self._crowds[crowd]
+        assert isinstance(actor, ActorHandle)  # Ray's types leave open that it is the class.
+        return OneOfMany(actor, rank)
