@@ -18,7 +18,8 @@ SCHEDULER = "scheduler/scheduler_config.json"
 class Promise(BaseModel):
     """PSNR of videos against full sampling, of prompts that neither weights nor places were fitted to.
 
-    `mean_db` is known to about `give_or_take_db` (two standard errors); one prompt in ten is below `tenth_db`.
+    `mean_db` is known to about `give_or_take_db` (two standard errors). One prompt in ten or fewer is below `tenth_db`,
+    with a confidence of 80%.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -31,7 +32,7 @@ class Promise(BaseModel):
 
     def __str__(self) -> str:
         return (
-            f"{self.mean_db:.1f} dB on average (give or take {self.give_or_take_db:.1f}), one in ten below "
+            f"{self.mean_db:.1f} dB on average (give or take {self.give_or_take_db:.1f}), at most one in ten below "
             f"{self.tenth_db:.1f}, worst {self.worst_db:.1f}, on {self.prompts} held-out prompts"
         )
 
