@@ -111,7 +111,7 @@ def plot(directory: Path, rows: Sequence[Row]) -> None:
         _draw(pair[1], _with_efficiency(of_block), "efficiency", "predicted_efficiency")
         for axis, what in zip(pair, ("seconds of a video", "efficiency"), strict=True):
             axis.set_title(f"{what}: {BLOCKS[block]}")
-            axis.set_ylim(bottom=0)
+            axis.set_ylim(0, 1.1 * axis.get_ylim()[1])
             axis.grid(alpha=0.3)
     axes[0][0].legend()
     for kind in ("png", "svg"):
@@ -140,3 +140,4 @@ def _draw(axis: "Axes", rows: Sequence[Row], measured: str, predicted: str) -> N
         label = "measured" if key == measured else "predicted"
         axis.plot(*zip(*points, strict=True), marker, label=label, ms=6) if points else None
     axis.set_xticks(range(len(names)), names, rotation=20)
+    axis.set_xlim(-0.5, len(names) - 0.5)
