@@ -60,6 +60,11 @@ class Plan:
         """As a sentence names them."""
         return f"{'methods' if len(self.method_names) > 1 else 'method'} {', '.join(self.method_names)}"
 
+    @property
+    def noun(self) -> str:
+        """What one of the items is called."""
+        return self.facts.family.medium.name
+
     def method_of(self, item: RenderItem) -> Recipe:
         """What an item is rendered by."""
         return self.settings.recipe(item.method)
@@ -107,7 +112,7 @@ def make_plan(options: RenderOptions) -> Plan:
 
     Raises:
         BadInput: what is wrong with the request.
-        MachineError: videos cannot be made on this machine.
+        MachineError: what the model makes cannot be written on this machine.
     """
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
@@ -142,7 +147,7 @@ def make_plan(options: RenderOptions) -> Plan:
         )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         check_folders(storage)
-        check_encoder()
+        check_encoder(facts.family.medium)
     todo = {item.id for item in plan.todo}
     left = [line for line in lines if line.id in todo]
     told = notices(left, options.prompts, facts, fp8=settings.weights == FP8)
@@ -229,6 +234,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines
         methods=methods_of(lines, facts.plans, cross_attention=cross),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
+        medium=facts.family.medium.name,
         fps=video.fps or facts.defaults.fps,
         **guides_for(facts, video),
         out=str(storage),
@@ -242,6 +248,6 @@ def _refusal(storage: Storage, settings: BatchSettings, items: list[RenderItem],
     there = known.changed[first.id]
     others = f", and so were {len(known.changed) - 1} more" if len(known.changed) > 1 else ""
     return (
-        f"{there.name}.mp4 in {storage} was rendered with other settings "
+        f"{there.file} in {storage} was rendered with other settings "
         f"({difference(storage, settings, first, there)}){others}; choose another --out, or render anew with --replace"
     )

@@ -64,9 +64,8 @@ class ModelFacts(Numbers):
         nearest = self.nearest(height, width, num_frames)
         if nearest != (height, width, num_frames):
             raise BadInput(
-                f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: height and width "
-                f"must be multiples of {self.pixels} and num_frames a multiple of {self.frames} plus "
-                f"{self.first_frames}; nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
+                f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: {self.sizes}; "
+                f"nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
             )
         if (tokens := self.num_tokens(height, width, num_frames)) > MOST_TOKENS:
             raise BadInput(

@@ -1,7 +1,7 @@
 """What is particular to a family of models: its files, the sizes that fit it, and how its pipeline is run.
 
 Legend: C latent channels, F H W latent frames, height and width, L text tokens, D text width, f H' W' frames, height
-and width of a video.
+and width of a video. An image is one frame, f = 1, and its latents are [1, C, H, W].
 """
 
 from collections.abc import Callable, Iterator, Mapping
@@ -10,6 +10,8 @@ from math import lcm
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from jobs.store.medium import Medium
 
 if TYPE_CHECKING:  # what is known of a model before it is loaded is read without torch
     from diffusers import DiffusionPipeline
@@ -40,8 +42,9 @@ class GenerationDefaults(BaseModel):
 
     height: Height
     width: Width
-    num_frames: NumFrames
-    fps: Fps
+    num_frames: NumFrames = 1
+    fps: Fps | None = None
+    """None of images."""
     steps: Steps
     guidance: Scale
     guidance_2: Scale | None = None
@@ -79,6 +82,8 @@ class Numbers:
     latent_channels: int
     pixel_multiple: int
     """Of height and width, that the pipeline asks for whatever the VAE and the patches are."""
+    num_frames: int | None = None
+    """Of a model that makes no other number: 1 of images."""
 
     def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
         """The tokens of a valid size, along (time, height, width)."""
@@ -95,7 +100,13 @@ class Numbers:
         """The valid size that is nearest to this one."""
         sides = [max(1, round(side / self.pixels)) * self.pixels for side in (height, width)]
         groups = max(0, round((num_frames - self.first_frames) / self.frames))
-        return sides[0], sides[1], groups * self.frames + self.first_frames
+        return sides[0], sides[1], self.num_frames or groups * self.frames + self.first_frames
+
+    @property
+    def sizes(self) -> str:
+        """Which sizes are valid, in words."""
+        lengths = self.num_frames or f"a multiple of {self.frames} plus {self.first_frames}"
+        return f"height and width must be multiples of {self.pixels} and num_frames {lengths}"
 
     def step_flops(self, num_tokens: int) -> float:
         """About the FLOPs of a dense step, whose N tokens of width d take 4 d N (N + 6 d) in each block.
@@ -193,6 +204,9 @@ class Family(Protocol):
     pipeline: str
     """The class of diffusers that model_index.json names."""
 
+    medium: Medium
+    """What it makes: videos or images."""
+
     classes: Mapping[str, str]
     """Of components that have to be of one class: its name in diffusers."""
 
@@ -253,14 +267,18 @@ class Family(Protocol):
         ...
 
     def latent_shape(self, pipeline: "DiffusionPipeline", sampling: Sampling) -> tuple[int, ...]:
-        """Of the noise: `[1, C, F, H, W]`."""
+        """Of the noise: `[1, C, F, H, W]`, of an image `[1, C, H, W]`."""
         ...
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
-        """Have the scheduler set its noise levels as the pipeline's own loop of so many steps will."""
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
+        """Have the scheduler set its noise levels as the pipeline's own loop of so many steps will, at this size."""
         ...
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        """The noise level of each step that is set: sigma, and of epsilon what stands for it (`caching.models`)."""
+        ...
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         """The steps of each transformer that the pipeline has, of a loop of so many."""
         ...
 

@@ -24,6 +24,7 @@ from jobs.models.family import (
     TokenCount,
     guided,
 )
+from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, WanTransformer3DModel
@@ -62,6 +63,7 @@ class Wan:
     """The `Family` of `WanPipeline`."""
 
     pipeline = "WanPipeline"
+    medium: Medium = VIDEO
     classes: Mapping[str, str] = MappingProxyType(
         {
             "transformer": "WanTransformer3DModel",
@@ -132,13 +134,16 @@ class Wan:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.vae.config.z_dim, frames, sampling.height // spatial, sampling.width // spatial
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
         pipeline.scheduler.set_timesteps(steps)
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        return pipeline.scheduler.sigmas[:-1].tolist()
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         if pipeline.transformer is None or pipeline.transformer_2 is None:
             return [range(steps)]
-        self.set_timesteps(pipeline, steps)
+        self.set_timesteps(pipeline, sampling, steps)
         first = sum(float(timestep) >= _boundary(pipeline) for timestep in pipeline.scheduler.timesteps)
         return [range(first), range(first, steps)]
 

@@ -11,6 +11,7 @@ from jobs.models.registry import FAMILIES
 from jobs.predict.counted import DECODE_FLOPS
 from jobs.predict.decoding import Decoder
 from jobs.request.guidance import num_passes, sampling_by_default
+from jobs.store.medium import VIDEO
 
 BYTES = {"float32": 4}  # of a number; 2 in the other formats
 
@@ -56,9 +57,10 @@ def shape_of(model: str) -> ModelShape:
     if model not in FULL_SIZE:
         return _of_files(model)
     size = FULL_SIZE[model]
-    family = next((each for each in FAMILIES.values() if _is_of(each, size)), None)
+    families = [each for each in FAMILIES.values() if each.medium is VIDEO]
+    family = next((each for each in families if _is_of(each, size)), None)
     if family is None:
-        known = [name for name, each in FULL_SIZE.items() if any(_is_of(family, each) for family in FAMILIES.values())]
+        known = [name for name, each in FULL_SIZE.items() if any(_is_of(family, each) for family in families)]
         raise BadInput(f"{model} makes no videos here; known: {', '.join(known)}")
     numbers = family.numbers(Configs(transformer=size.config))
     return ModelShape(
@@ -84,6 +86,8 @@ def _is_of(family: Family, size: Size) -> bool:
 
 def _of_files(model: str) -> ModelShape:
     facts = read_facts(model)
+    if facts.family.medium is not VIDEO:
+        raise BadInput(f"{model} makes images; what is predicted are videos")
     return shape_of_facts(facts, num_passes=num_passes(facts.family, sampling_by_default(facts)))
 
 

@@ -165,12 +165,18 @@ class MemoryPlanner:
         if need.total <= gpu_bytes:
             return None
         remedy = self.remedy(setting, gpu_bytes, slots)
-        most = self.most_frames(setting, gpu_bytes)
-        smaller = f"at {setting.height}x{setting.width} at most {most} frames fit" if most else "no length fits"
         return (
             f"method {setting.method.name} at {setting.size} needs {need} on a GPU of {gpu_bytes / GIB:.1f} GiB: "
-            f"{f'{remedy} would fit' if remedy else 'no other choice would fit'}; as it is, {smaller}"
+            f"{f'{remedy} would fit' if remedy else 'no other choice would fit'}{self._shorter(setting, gpu_bytes)}"
         )
+
+    def _shorter(self, setting: Setting, gpu_bytes: float) -> str:
+        """What would fit at this height and width, where a model makes several lengths."""
+        if self.numbers.num_frames is not None:
+            return ""
+        most = self.most_frames(setting, gpu_bytes)
+        smaller = f"at {setting.height}x{setting.width} at most {most} frames fit" if most else "no length fits"
+        return f"; as it is, {smaller}"
 
     def _loop(self, setting: Setting) -> int:
         """Of one transformer: the next one begins without what the one before it has kept."""

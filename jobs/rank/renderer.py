@@ -131,7 +131,7 @@ class Renderer:
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
         if checkpoints is not None:
             check_solver(self.pipeline.scheduler)
-        engine.begin(grid, self.noise_levels(steps))
+        engine.begin(grid, self.noise_levels(sampling, steps))
         resumed = checkpoints.resume(engine, self.group) if checkpoints is not None else None
         own, solver = resumed or (column(engine.adapter, self.group.shard(engine.adapter.unfold(noise))), {})
         finite, done = FiniteSteps(), engine.step
@@ -208,7 +208,7 @@ class Renderer:
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
         """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
         engine, dense_steps = self._engine_in_use(), None
-        spans = self.family.stages(self.pipeline, len(engine.times))
+        spans = self.family.stages(self.pipeline, sampling, len(engine.times))
         if len(spans) > 1:  # the step of a change is dense, whatever the recipe says
             dense_steps = tuple(step for step, is_dense in enumerate(engine.dense) if is_dense)
         stages = [Steps(method=engine.settled, num=sampling.steps, dense=dense_steps, span=span) for span in spans]
@@ -216,7 +216,7 @@ class Renderer:
 
     def full_flops(self, prompt: Prompt, sampling: Sampling) -> float:
         """FLOPs of full sampling."""
-        spans, one = self.family.stages(self.pipeline, sampling.steps), Steps(method=RECIPES["full"], num=1)
+        spans, one = self.family.stages(self.pipeline, sampling, sampling.steps), Steps(method=RECIPES["full"], num=1)
         return self._flops(prompt, sampling, [replace(one, times=len(span)) for span in spans])
 
     def _flops(self, prompt: Prompt, sampling: Sampling, stages: Sequence[Steps]) -> float:
@@ -253,15 +253,15 @@ class Renderer:
         if not finite:
             raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.dtype)
 
-    def solver(self, steps: int) -> Solver:
-        """What goes from noise level to noise level as the pipeline's own loop of so many steps does."""
-        self.family.set_timesteps(self.pipeline, steps)
+    def solver(self, sampling: Sampling) -> Solver:
+        """What goes from noise level to noise level as the pipeline's own loop does."""
+        self.family.set_timesteps(self.pipeline, sampling, sampling.steps)
         return Solver(self.pipeline.scheduler)
 
-    def noise_levels(self, steps: int) -> list[float]:
-        """The sigma of each step, as the pipeline's own loop will set them."""
-        self.family.set_timesteps(self.pipeline, steps)
-        return self.pipeline.scheduler.sigmas[:-1].tolist()
+    def noise_levels(self, sampling: Sampling, steps: int) -> list[float]:
+        """That of each of so many steps, as the pipeline's own loop will set them."""
+        self.family.set_timesteps(self.pipeline, sampling, steps)
+        return self.family.levels(self.pipeline)
 
 
 @contextmanager

@@ -14,6 +14,7 @@ from jobs.options.shared import VideoOptions
 from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
 from jobs.store.items import BatchSettings
+from jobs.store.medium import IMAGE
 
 # Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
 MOST_OF_OPTIONS = {
@@ -28,6 +29,7 @@ MOST_MEASURED = 100_000  # videos, or rounds of them
 def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
     """What a prompt without its own settings takes: the command line's, else the model's. Raises BadInput."""
     check_video(video)
+    _check_lasts(facts, video)
     return Defaults(
         height=video.height or facts.defaults.height,
         width=video.width or facts.defaults.width,
@@ -36,6 +38,14 @@ def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
         seed=video.seed,
         fps=video.fps or facts.defaults.fps,
     )
+
+
+def _check_lasts(facts: ModelFacts, video: VideoOptions) -> None:
+    """Raises BadInput for what is asked of a video alone, where images are made."""
+    asked = [name for name in ("num_frames", "fps") if getattr(video, name) is not None]
+    if asked and facts.family.medium is IMAGE:
+        option = f"--{asked[0].replace('_', '-')}"
+        raise BadInput(f"model {facts.name} makes images, each of one frame; leave out {option}")
 
 
 def check_numbers(options: RenderOptions) -> None:

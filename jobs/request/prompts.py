@@ -33,7 +33,7 @@ MOST_LINES = 20
 class Defaults:
     """What an item takes where its line says nothing; `seed` is that of the first item.
 
-    `fps` is used for lines that give seconds instead of frames.
+    `fps` is used for lines that give seconds instead of frames; None of images, which have none.
     """
 
     height: int
@@ -41,7 +41,7 @@ class Defaults:
     num_frames: int
     steps: int
     seed: int = 0
-    fps: int = 24
+    fps: int | None = 24
 
 
 class Item(BaseModel):

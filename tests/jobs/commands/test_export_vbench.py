@@ -22,7 +22,7 @@ def finish(out: Path, id: str, prompt: str, seed: int, export_as: str | None = N
     """Put a video, as a batch publishes it, into the batch's directory."""
     video = item(id=id, prompt=prompt, seed=seed, export_as=export_as)
     publish(settings(out), video)
-    return out / video.video
+    return out / f"{video.name}.mp4"
 
 
 def export(out: Path, to: Path) -> int:
