@@ -12,7 +12,7 @@ from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
-from jobs.request.checks import check_numbers, check_sizes, defaults_for
+from jobs.request.checks import check_numbers, check_prompts, check_sizes, copies_of, defaults_for
 from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
@@ -117,14 +117,17 @@ def make_plan(options: RenderOptions) -> Plan:
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
     storage = open_storage(options.out)
-    lines = read_items(options.prompts, defaults_for(facts, options.video))
-    lines_of_batch = _not_forgotten(lines, options, storage)
+    copies = copies_of(facts, options)
+    lines = read_items(options.prompts, defaults_for(facts, options.video), copies=copies)
+    limit = None if options.limit is None else copies * options.limit
+    lines_of_batch = _not_forgotten(lines, limit, storage)
     settings = _settings(options, facts, storage, lines_of_batch)
-    check_sizes(lines[: options.limit], facts, options, settings)
-    check_guided(lines[: options.limit], facts, options.video)
-    untried = _untried(options, facts, settings, lines[: options.limit])
+    check_sizes(lines[:limit], facts, options, settings)
+    check_guided(lines[:limit], facts, options.video)
+    check_prompts(lines[:limit], facts)
+    untried = _untried(options, facts, settings, lines[:limit])
     batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines_of_batch]
-    items = batch[: options.limit]
+    items = batch[:limit]
     check_names(items)
     known_of_batch = _as_asked(options, _survey(options, facts, storage, settings, batch))
     known = known_of_batch.of(items)
@@ -166,12 +169,12 @@ def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings,
     return [each for each in told if each]
 
 
-def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:
+def _not_forgotten(lines: list[Item], limit: int | None, storage: Storage) -> list[Item]:
     """The lines of this run, and behind them those that an earlier one was about, too."""
-    if options.limit is None or options.limit >= len(lines):
+    if limit is None or limit >= len(lines):
         return lines
     remembered = remembered_ids(storage)
-    return [*lines[: options.limit], *(line for line in lines[options.limit :] if line.id in remembered)]
+    return [*lines[:limit], *(line for line in lines[limit:] if line.id in remembered)]
 
 
 def _as_asked(options: RenderOptions, known: Known) -> Known:

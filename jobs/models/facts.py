@@ -23,8 +23,9 @@ from jobs.models.directory import (
     read_json,
     transformers_of,
 )
-from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Numbers
+from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults
 from jobs.models.hub import HUB_ID, download, repository_files
+from jobs.models.numbers import Numbers
 from jobs.models.revision import earlier_revision, revision_of
 from jobs.models.weights import Weights, check_names, files_in, names_in_use, read_weights, stored_dtype
 from jobs.store.documents import first_problem

@@ -16,7 +16,6 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
@@ -24,6 +23,7 @@ from jobs.models.family import (
     TokenCount,
     guided,
 )
+from jobs.models.numbers import Numbers
 from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
@@ -74,8 +74,14 @@ class HunyuanVideo:
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})
     text_tokens = PROMPT_TOKENS
     cross_attention = False
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
 
     def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:

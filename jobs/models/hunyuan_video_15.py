@@ -20,13 +20,13 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
     Text,
     TokenCount,
 )
+from jobs.models.numbers import Numbers
 from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
@@ -94,9 +94,15 @@ class HunyuanVideo15:
     loop: tuple[str, ...] = ("scheduler", "guider")
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})  # as its authors run it
     cross_attention = False
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
     text_tokens = PROMPT_TOKENS + GLYPH_TOKENS
 
     def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:

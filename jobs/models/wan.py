@@ -16,14 +16,15 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
     Text,
     TokenCount,
     guided,
+    sequence_length,
 )
+from jobs.models.numbers import Numbers
 from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
@@ -78,10 +79,16 @@ class Wan:
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float32", "float16": "float32"})
     text_tokens = TEXT_TOKENS
     cross_attention = True
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
 
     def obstacle(self, index: Json) -> str | None:
         if index.get("transformer") == [None, None] and not _has_boundary(index):
             return "has no transformer"
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -118,13 +125,13 @@ class Wan:
         return bool(index.get("expand_timesteps"))
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
-        return _sequence_length(template) - END_OF_TEXT
+        return sequence_length(template, TEXT_TOKENS) - END_OF_TEXT
 
     def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
         tokens, _ = pipeline.encode_prompt(
             text,
             do_classifier_free_guidance=False,
-            max_sequence_length=_sequence_length(template),
+            max_sequence_length=sequence_length(template, TEXT_TOKENS),
             device=pipeline._execution_device,
         )
         return Text(tokens=tokens)
@@ -208,13 +215,6 @@ class Wan:
             for values in (config.latents_mean, config.latents_std)
         )
         return decode_frame_by_frame(pipeline.vae, latents / (1.0 / deviation) + mean, group)
-
-
-def _sequence_length(template: Json | None) -> int:
-    """To which prompts are padded: the pipeline's own, or what `resca.json` has as `max_sequence_length`."""
-    length = (template or {}).get("max_sequence_length", TEXT_TOKENS)
-    assert isinstance(length, int)
-    return length
 
 
 def _has_boundary(index: Json) -> bool:

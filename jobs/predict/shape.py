@@ -5,8 +5,9 @@ from dataclasses import dataclass, fields, replace
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
-from jobs.models.family import Configs, Family, Numbers
+from jobs.models.family import Configs, Family
 from jobs.models.full_size import FULL_SIZE, Size
+from jobs.models.numbers import Numbers
 from jobs.models.registry import FAMILIES
 from jobs.predict.counted import DECODE_FLOPS
 from jobs.predict.decoding import Decoder
@@ -56,12 +57,10 @@ def shape_of(model: str) -> ModelShape:
     """A full-size model by name, or one whose files are at hand. Raises BadInput for what is neither, or no video."""
     if model not in FULL_SIZE:
         return _of_files(model)
+    if model not in DECODE_FLOPS:
+        raise BadInput(f"{model} is not predicted, as its decoding is not counted; known: {', '.join(DECODE_FLOPS)}")
     size = FULL_SIZE[model]
-    families = [each for each in FAMILIES.values() if each.medium is VIDEO]
-    family = next((each for each in families if _is_of(each, size)), None)
-    if family is None:
-        known = [name for name, each in FULL_SIZE.items() if any(_is_of(family, each) for family in families)]
-        raise BadInput(f"{model} makes no videos here; known: {', '.join(known)}")
+    family = next(each for each in FAMILIES.values() if _is_of(each, size))
     numbers = family.numbers(Configs(transformer=size.config))
     return ModelShape(
         name=model,

@@ -15,7 +15,7 @@ from caching.models import family
 from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.models.directory import INDEX, brings_its_class, models_of, read_family, read_json, transformers_of
-from jobs.models.family import Numbers
+from jobs.models.numbers import Numbers
 from jobs.predict.memory import GIB, RESERVE_BYTES
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
@@ -200,8 +200,8 @@ class MemoryPlanner:
         wholes = [called_alone(each) for each in transformers]
         pairs = list(zip(transformers, wholes, strict=True))
         gathered = max(
-            *(gathered_bytes(each, ranks, whole=whole) for each, whole in pairs),
-            *(gathered_bytes(each, ranks) for each in texts),
+            [gathered_bytes(each, ranks, whole=whole) for each, whole in pairs]
+            + [gathered_bytes(each, ranks) for each in texts]
         )
         held = [held_bytes(each, ranks, whole=whole) for each, whole in pairs]
         text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(models.vae)

@@ -22,6 +22,7 @@ STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames"
 MOST_NAMES = 20
 TEXTS = ("prompt", "negative_prompt", "id", "export_as")
 FRACTIONS = ("guidance",)
+OF_GENEVAL = ("tag", "include", "exclude")
 OF_VBENCH = ("prompt_en", "dimension", "auxiliary_info", "video_list")
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(?:\.0*)?")  # pandas writes 1.0 where other cells of the column are empty
 FRACTION = re.compile(r"[0-9]{1,10}(?:\.[0-9]{0,20})?")
@@ -166,7 +167,10 @@ def _once(pairs: list[tuple[str, JsonValue]]) -> Json:
 
 
 def _fields(value: JsonValue, where: str, fps: int | None) -> Json:
-    """What a value says, with the names of fields as they are written here. Raises BadInput."""
+    """What a value says, with the names of fields as they are written here. Raises BadInput.
+
+    What GenEval looks for in its images is no business of theirs.
+    """
     if isinstance(value, str):
         return {"prompt": value}
     if not isinstance(value, dict):
@@ -176,6 +180,8 @@ def _fields(value: JsonValue, where: str, fps: int | None) -> Json:
         raise BadInput(f"{where} has two fields that differ in their letters' case alone: {', '.join(value)}")
     if "body" in given or "custom_id" in given:
         return _request(given, where, fps)
+    if "prompt" in given and {"tag", "include"} <= given.keys():
+        return {name: each for name, each in given.items() if name not in OF_GENEVAL}
     return _of_vbench(given) if "prompt_en" in given and "prompt" not in given else given
 
 

@@ -9,8 +9,8 @@ from typing import TypeVar
 
 from jobs.store.documents import read_as, read_object
 from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
-from jobs.store.medium import MEDIA, MediumName, file_of
 from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
+from jobs.store.medium import MEDIA, MediumName, file_of
 from jobs.store.storage import Storage, Stored
 
 Fact = TypeVar("Fact")
