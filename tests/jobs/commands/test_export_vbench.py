@@ -47,6 +47,13 @@ def test_videos_of_a_prompt_are_numbered_by_seed(tmp_path):
     assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
 
 
+def test_images_are_refused(tmp_path):
+    publish(settings(tmp_path / "out", medium="image", fps=None), item(num_frames=1))
+    with pytest.raises(BadInput, match=r"VBench judges videos, and .* has images, too"):
+        export(tmp_path / "out", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
+
+
 def test_prompt_lists_are_what_vbench_reads(tmp_path):
     finish(tmp_path / "out", "a", "a cat", 1)
     finish(tmp_path / "out", "b", "a cat/a dog", 1)
