@@ -80,6 +80,8 @@ class Text:
     """A feature of the whole text `[1, D']`, or the number of a class `[1, 1]`."""
     mask: "Tensor | None" = None
     """Which tokens count `[1, L]`, where padding is among them and the model is told so; None for all."""
+    layers: "Tensor | None" = None
+    """Features of the same tokens by each layer of another encoder `[layers, 1, L, D'']`."""
     glyphs: "Tensor | None" = None
     """Features of the letters of what is to be read in the video `[1, G, D']`."""
 
@@ -90,7 +92,7 @@ class Text:
     @property
     def tensors(self) -> "list[Tensor]":
         """All of it."""
-        return [each for each in (self.tokens, self.pooled, self.glyphs, self.mask) if each is not None]
+        return [each for each in vars(self).values() if each is not None]
 
 
 @dataclass(frozen=True, kw_only=True)

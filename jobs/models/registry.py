@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from jobs.models.dit import DiT
 from jobs.models.family import Family
 from jobs.models.flux import Flux
+from jobs.models.hidream import HiDream
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.models.hunyuan_video_15 import HunyuanVideo15
 from jobs.models.latte import Latte
@@ -20,6 +21,7 @@ OF_IMAGES: tuple[Family, ...] = (
     PixArt("PixArtAlphaPipeline", text_tokens=120),
     PixArt("PixArtSigmaPipeline", text_tokens=300),
     DiT(),
+    HiDream(),
 )
 FAMILIES = {family.pipeline: family for family in (*OF_VIDEOS, *OF_IMAGES)}
 

@@ -17,6 +17,8 @@ from diffusers import (
     FlowMatchEulerDiscreteScheduler,
     FluxPipeline,
     FluxTransformer2DModel,
+    HiDreamImagePipeline,
+    HiDreamImageTransformer2DModel,
     LattePipeline,
     LatteTransformer3DModel,
     PixArtAlphaPipeline,
@@ -24,7 +26,15 @@ from diffusers import (
     PixArtTransformer2DModel,
 )
 from torch import nn
-from transformers import CLIPTextConfig, CLIPTextModel, T5Config, T5EncoderModel
+from transformers import (
+    CLIPTextConfig,
+    CLIPTextModel,
+    CLIPTextModelWithProjection,
+    LlamaConfig,
+    LlamaForCausalLM,
+    T5Config,
+    T5EncoderModel,
+)
 
 from jobs.demo.tokenizer import SPECIAL_TOKENS, build_tokenizer
 
@@ -93,6 +103,40 @@ def build_tiny_dit() -> DiTPipeline:
     )
 
 
+def build_tiny_hidream() -> HiDreamImagePipeline:
+    """8 x 8 compression, 2 heads, 4 experts, images of 64 x 64 alone, as its pipeline takes them."""
+    torch.manual_seed(0)
+    transformer = HiDreamImageTransformer2DModel(
+        patch_size=2,
+        in_channels=CHANNELS,
+        num_layers=1,
+        num_single_layers=2,
+        attention_head_dim=16,
+        num_attention_heads=2,
+        caption_channels=[TEXT_WIDTH, TEXT_WIDTH],
+        text_emb_dim=2 * TEXT_WIDTH,
+        axes_dims_rope=(8, 4, 4),  # type: ignore[arg-type]
+        max_resolution=(8, 8),
+        llama_layers=[0, 1, 1],
+    )
+    make: Any = HiDreamImagePipeline  # its annotations want the tokenizers of CLIP, T5 and Llama
+    pipeline = make(
+        scheduler=FlowMatchEulerDiscreteScheduler(shift=3.0),
+        vae=_vae(scaling_factor=0.36, shift_factor=0.1, use_quant_conv=False, use_post_quant_conv=False),
+        text_encoder=_clip(CLIPTextModelWithProjection),
+        tokenizer=build_tokenizer(WORDS, LENGTH),
+        text_encoder_2=_clip(CLIPTextModelWithProjection),
+        tokenizer_2=build_tokenizer(WORDS, LENGTH),
+        text_encoder_3=_t5(),
+        tokenizer_3=_t5_tokenizer(),
+        text_encoder_4=_llama(),
+        tokenizer_4=build_tokenizer(WORDS, 512, form="[BOS] $A"),
+        transformer=_with_weights(transformer),
+    )
+    pipeline.default_sample_size = 8
+    return _quiet(pipeline)
+
+
 def build_tiny_latte() -> LattePipeline:
     """8 x 8 compression, 4 heads, videos of 3 frames."""
     torch.manual_seed(0)
@@ -131,13 +175,14 @@ TINY: dict[str, Callable[[], DiffusionPipeline]] = {
     "pixart-sigma": partial(build_tiny_pixart, PixArtSigmaPipeline),
     "dit": build_tiny_dit,
     "latte": build_tiny_latte,
+    "hidream": build_tiny_hidream,
 }
-IMAGES = ["flux", "pixart-sigma", "dit"]  # one of each pipeline that is much like another
+IMAGES = ["flux", "pixart-sigma", "dit", "hidream"]  # one of each pipeline that is much like another
 
 
 def size_of(name: str) -> dict[str, int]:
     """Height and width that a model has."""
-    return {"height": 64, "width": 64} if name == "dit" else SIZE
+    return {"height": 64, "width": 64} if name in ("dit", "hidream") else SIZE
 
 
 def save_tiny_image_model(directory: Path, name: str = "flux") -> Path:
@@ -194,7 +239,22 @@ def _t5_tokenizer() -> Any:
     return build_tokenizer(WORDS, 512, form="$A [EOS]")
 
 
-def _clip() -> CLIPTextModel:
+def _llama() -> LlamaForCausalLM:
+    config = LlamaConfig(
+        vocab_size=len(SPECIAL_TOKENS) + len(WORDS),
+        hidden_size=TEXT_WIDTH,
+        intermediate_size=32,
+        num_hidden_layers=2,
+        num_attention_heads=2,
+        initializer_range=0.15,
+        pad_token_id=0,
+        bos_token_id=2,
+        eos_token_id=3,
+    )
+    return LlamaForCausalLM(config).eval()
+
+
+def _clip(kind: Any = CLIPTextModel) -> CLIPTextModel | CLIPTextModelWithProjection:
     config = CLIPTextConfig(
         vocab_size=len(SPECIAL_TOKENS) + len(WORDS),
         hidden_size=TEXT_WIDTH,
@@ -203,8 +263,9 @@ def _clip() -> CLIPTextModel:
         num_attention_heads=4,
         max_position_embeddings=LENGTH,
         initializer_factor=4.0,
+        projection_dim=TEXT_WIDTH,
         pad_token_id=0,
         bos_token_id=2,
         eos_token_id=3,
     )
-    return CLIPTextModel(config).eval()
+    return kind(config).eval()

@@ -59,9 +59,9 @@ def latents_of(group, name, method, checkpoints=None, on_progress=None):
 
 
 def decoded(group, name):
-    """The pieces of a rank."""
+    """The pieces of a rank, as bytes."""
     renderer = renderer_of(name, group)
-    return list(renderer.family.decode(renderer.pipeline, renderer.noise(sampling_of(name)), renderer.group))
+    return list(renderer.frames(renderer.noise(sampling_of(name))))
 
 
 def of_flux(pipeline, sampling, output_type):
@@ -121,7 +121,21 @@ def of_latte(pipeline, sampling, output_type):
     return frames
 
 
-PLAIN: dict[str, Callable[..., Any]] = {"flux": of_flux, "dit": of_dit, "latte": of_latte}
+def of_hidream(pipeline, sampling, output_type):
+    return pipeline(
+        PROMPTS["hidream"],
+        negative_prompt=sampling.negative_prompt,
+        guidance_scale=sampling.guidance,
+        max_sequence_length=LENGTH,
+        height=sampling.height,
+        width=sampling.width,
+        num_inference_steps=sampling.steps,
+        generator=torch.Generator().manual_seed(sampling.seed),
+        output_type=output_type,
+    ).images
+
+
+PLAIN: dict[str, Callable[..., Any]] = {"flux": of_flux, "dit": of_dit, "latte": of_latte, "hidream": of_hidream}
 PLAIN |= dict.fromkeys(OF_PIXART, of_pixart)
 
 
