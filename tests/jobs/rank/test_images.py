@@ -20,8 +20,10 @@ from jobs.models.registry import family_of
 from jobs.options.batch import RenderOptions
 from jobs.rank.checkpoint import Checkpoints
 from jobs.rank.load import load_pipeline
+from jobs.rank.memory import MemoryPlanner, Setting, models_at
 from jobs.rank.renderer import Renderer
 from jobs.store.open import open_storage
+from parallel.layout import Layout
 from tests.caching.conftest import SMALL_RECIPES
 from tests.jobs.tiny_images import FRAMES, LENGTH, TINY, save_tiny_image_model, size_of
 
@@ -223,6 +225,24 @@ def test_a_velocity_of_flux_is_what_the_loop_goes_by():
     prompt, noise = encoded(renderer, "flux", sampling), renderer.noise(sampling)
     moved = renderer.denoise_without_engine(prompt, sampling, 1)
     assert_close(noise - renderer.velocity(noise, 1.0, prompt, sampling), moved)
+
+
+@pytest.mark.parametrize("name", ONE_OF_A_KIND)
+def test_what_a_rank_needs_and_a_loop_costs_is_counted(tmp_path, name):
+    """Without weights or values, as of videos."""
+    directory, sampling = save_tiny_image_model(tmp_path / "model", name), sampling_of(name)
+    models, facts = models_at(directory, torch.float32), read_facts(str(directory))
+    assert models is not None
+    size = {"height": sampling.height, "width": sampling.width, "num_frames": sampling.num_frames}
+    setting = Setting(method=RECIPES["taylorseer"], **size, num_steps=STEPS, layout=Layout(), num_passes=2)
+    planner = MemoryPlanner(models, facts, torch.float32)
+    assert planner.need(setting).loop > 0
+    refusal = planner.refusal(setting, 2**20, slots=1)
+    assert refusal is not None and "frames fit" not in refusal
+    renderer = renderer_of(name)
+    prompt = encoded(renderer, name, sampling)
+    one_pass = renderer.encode(PROMPTS[name])
+    assert renderer.full_flops(prompt, sampling) == 2 * renderer.full_flops(one_pass, sampling) > 0
 
 
 def test_a_prompt_of_dit_is_a_class_by_name_or_number_and_nothing_else(tmp_path, capsys):
