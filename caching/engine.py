@@ -15,6 +15,7 @@ from diffusers.models.modeling_outputs import Transformer2DModelOutput
 from torch import Tensor, nn
 
 from caching.attachment import Attachment
+from caching.attention import Attend
 from caching.generation import Generation, Progress
 from caching.group import Group, LocalGroup
 from caching.models.adapter import Adapter, Inputs
@@ -188,15 +189,16 @@ class Engine:
     def _answer(self, attachment: Attachment, hidden_states: Tensor, inputs: Inputs) -> Tensor:
         generation, adapter, are_patches = self._begun(), attachment.adapter, hidden_states.ndim == 3
         is_whole = not are_patches and self._is_whole(adapter.grid(hidden_states))
-        if self.group.num_parts > 1 and (is_whole or self.batched > 1):
-            raise ValueError("guidance in parallel needs calls of one pass each, on a rank's own tokens")
+        if self.group.num_parts > 1 and is_whole:
+            raise ValueError("guidance in parallel needs calls on a rank's own tokens")
         patches = hidden_states if are_patches else adapter.unfold(hidden_states)
         own = self.group.shard(patches) if is_whole else patches
         velocity = self._velocity(generation, attachment, own, inputs)
         if is_whole:
             return adapter.fold(self.group.gather(velocity), self.grid)
         answer = velocity if are_patches else column(adapter, velocity)
-        assert self.group.num_parts == 1 or answer.data_ptr() == velocity.data_ptr()  # its values may come later
+        is_known = self.group.num_parts == 1 or self.batched > 1  # else its values may come later
+        assert is_known or answer.data_ptr() == velocity.data_ptr()
         return answer
 
     def _is_whole(self, grid: Grid) -> bool:
@@ -209,10 +211,11 @@ class Engine:
     def _velocity(self, generation: Generation, attachment: Attachment, patches: Tensor, inputs: Inputs) -> Tensor:
         """Of each pass that a call holds `[B, N, P]`.
 
-        A batch whose passes keep nothing for later stays together: apart, its sums would round in another way.
+        A batch whose passes keep nothing for later stays together: apart, its sums would round in another way. Parts of
+        the ranks share it out; what others compute is known when all passes have been asked for.
         """
         number, name = self.attachments.index(attachment), attachment.pass_name
-        keeps_nothing = not self.recipe.schedule.has_sparse_steps
+        keeps_nothing = not self.recipe.schedule.has_sparse_steps and self.group.num_parts == 1
         as_one = not attachment.adapter.drops_padding or is_even(inputs)
         if self.batched == 1 or (keeps_nothing and as_one):
             return generation.advance(number, name, patches, inputs)
@@ -239,11 +242,23 @@ class Engine:
             num_steps=num_steps,
             rotary=(self.group.shard(cosines[None])[0], self.group.shard(sines[None])[0]),
             grid=grid if self.group.sequence_size == 1 else None,
-            attend=None if adapter.attends_to_all else partial(adapter.attend, grid),
+            attend=self._attend(adapter, grid),
             timed=self.timed,
             model=model,
         )
         return Stage(adapter, site)
+
+    def _attend(self, adapter: Adapter, grid: Grid) -> Attend | None:
+        """A layer's attention where it is not the group's own, of image and text in this order."""
+        if not adapter.attends_to_all:
+            return partial(adapter.attend, grid)
+        has_all = self.group.sequence_size == 1 and self.group.num_parts == 1
+        return self._attend_text_first if adapter.text_first and has_all else None
+
+    def _attend_text_first(self, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
+        """The same sums in another order, which is the model's own: so they are rounded as it rounds them."""
+        text, image = self.group.attend(*states[3:], *states[:3])
+        return image, text
 
     def _pieces(self, num_tokens: int) -> list[int]:
         """The tokens of each rank: whole logical shards where the recipe has any, else as evenly as can be."""

@@ -15,6 +15,7 @@ from caching.depth import shallow
 from caching.engine import Engine
 from caching.group import Group
 from caching.meta_counter import Known, MetaCounter
+from caching.models.adapter import Inputs
 from caching.models.state import Grid
 from caching.recipe.recipe import RECIPES, Recipe
 from caching.recipe.schedule import Places
@@ -251,11 +252,17 @@ class MetaLoop:
         changes = self.engine.recipe.changes_sides
         return max(0, min(length, self.num_steps // 2 - first)) if changes else 0
 
-    def _inputs(self, num_text_tokens: int, levels: Sequence[int], dtype: torch.dtype) -> dict[str, torch.Tensor]:
+    def _inputs(self, num_text_tokens: int, levels: Sequence[int], dtype: torch.dtype) -> Inputs:
         """With noise levels of this shape: one, or `[1, N]` of the local tokens."""
         inputs = self.engine.adapter.example_inputs(num_text_tokens, META)
-        inputs["timestep"] = torch.ones(*levels, device=META)
-        return {name: value.to(dtype) for name, value in inputs.items()}
+        return _in({**inputs, "timestep": torch.ones(*levels, device=META)}, dtype)
+
+
+def _in(inputs: Inputs, dtype: torch.dtype) -> Inputs:
+    """All tensors in this number format."""
+    return {
+        name: _in(value, dtype) if isinstance(value, Mapping) else value.to(dtype) for name, value in inputs.items()
+    }
 
 
 def _model(config: Config, dtype: torch.dtype) -> torch.nn.Module:

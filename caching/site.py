@@ -33,7 +33,7 @@ class Site:
     num_steps: int
     rotary: Rotary  # of the local tokens
     grid: Grid | None = None  # of the local tokens, if they are all
-    attend: Attend | None = None  # a layer's attention, where a model's tokens do not all attend to all
+    attend: Attend | None = None  # a layer's attention, where it is not the group's own
     timed: Timed = untimed
     model: int = 0  # the number of the model at work, of those that take over from each other
 

@@ -1,5 +1,6 @@
 """What the READMEs and ray_configs print works as printed: commands, options, targets, modules, paths and links."""
 
+import json
 import re
 import shlex
 import tomllib
@@ -26,7 +27,7 @@ from jobs.options.command_line import COMMANDS, parse
 from jobs.options.measure import ComparedOptions
 from jobs.predict.plan import make_rows, read_question
 from jobs.request.recipes import resolve_method
-from tests.jobs.models.test_facts import make_model
+from tests.jobs.models.test_facts import INDEX, make_model
 
 ROOT = Path(__file__).parents[1]
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
@@ -129,7 +130,10 @@ def test_the_command_line_takes_every_command(path, command):
 @pytest.mark.parametrize("path, command", BATCHES)
 def test_batches_can_be_planned(path, command, tmp_path):
     (tmp_path / "prompts.txt").write_text("a large red circle moving right on a plain background\n")
-    make_model(tmp_path / "model", {"num_attention_heads": 24})
+    model = make_model(tmp_path / "model", {"num_attention_heads": 24})
+    if "FLUX" in command:
+        classes = {"transformer": ["diffusers", "FluxTransformer2DModel"], "vae": ["diffusers", "AutoencoderKL"]}
+        (model / "model_index.json").write_text(json.dumps({**INDEX, "_class_name": "FluxPipeline", **classes}))
     try:
         assert run(planned_here(command, tmp_path)) == DONE
     except BadInput as refusal:

@@ -52,6 +52,9 @@ class Adapter(Protocol):
     attends_to_all: bool
     """Whether each token attends to all others, in every layer."""
 
+    text_first: bool
+    """Whether the text stands before the image in the sequence that attends."""
+
     @property
     def num_blocks(self) -> int: ...
 
@@ -104,7 +107,7 @@ class Adapter(Protocol):
         """Those of a block's image tokens."""
         ...
 
-    def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
+    def example_inputs(self, num_text_tokens: int, device: torch.device) -> Inputs:
         """Inputs of the right shapes, to count with."""
         ...
 
@@ -166,6 +169,7 @@ class BlockAdapter:
     batch_dims: Mapping[str, int] = MappingProxyType({})
     output_sign = 1
     attends_to_all = True
+    text_first = False
 
     @property
     def num_blocks(self) -> int:

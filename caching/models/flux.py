@@ -23,6 +23,7 @@ class FluxAdapter(TwoStreamAdapter):
 
     published_fit = (4.98651651e02, -2.83781631e02, 5.58554382e01, -3.82021401, 2.64230861e-01)
     published_blocks = 57
+    text_first = True
 
     def __init__(self, transformer: FluxTransformer2DModel) -> None:
         super().__init__(transformer)
@@ -58,9 +59,9 @@ class FluxAdapter(TwoStreamAdapter):
         return blocks.permute(0, 2, 4, 1, 3, 5).reshape(batch, height * width, -1)
 
     def fold(self, patches: Tensor, grid: Grid) -> Tensor:
-        """The inverse of `unfold`."""
-        _, height, width = grid
-        blocks = patches.reshape(len(patches), height, width, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
+        """The inverse of `unfold`; what a grid has more frames than one stands below each other."""
+        frames, height, width = grid
+        blocks = patches.reshape(len(patches), frames * height, width, -1, PATCH, PATCH).permute(0, 3, 1, 4, 2, 5)
         return blocks.flatten(4, 5).flatten(2, 3)
 
     def rotary(self, grid: Grid, device: torch.device) -> Rotary:

@@ -42,14 +42,14 @@ class LatteAdapter(SingleNorm):
         return in_space.repeat(frames, 1), in_time.repeat_interleave(height * width, 0)
 
     def embed_tokens(self, patches: Tensor, rotary: Rotary, grid: Grid | None) -> Tensor:
-        """Tokens `[B, N, D]` with their places; frames below each other are an image to the model's convolution."""
+        """Tokens `[B, N, D]` with their places; frames are images to the model's convolution."""
         embed = self.transformer.pos_embed.proj
         if grid is None:
             tokens = self.embed_patches(patches, embed)
         else:
-            frames, height, width = grid
-            image = self.fold(patches.to(embed.weight.dtype), (1, frames * height, width))[:, :, 0]
-            tokens = embed(image).flatten(2).transpose(1, 2)
+            frames = self.fold(patches.to(embed.weight.dtype), grid).transpose(1, 2).flatten(0, 1)
+            by_frame = embed(frames).flatten(2).transpose(1, 2)
+            tokens = by_frame.unflatten(0, (len(patches), -1)).flatten(1, 2)
         return (tokens + rotary[0]).to(tokens.dtype)
 
     def run(self, index: int, state: State) -> State:

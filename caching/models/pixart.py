@@ -27,14 +27,18 @@ class SingleNorm(BasicBlocks):
     drops_padding = False
     """It looks at the text apart, where a mask costs little and a doubled batch stays whole."""
 
-    def example_inputs(self, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
+    def example_inputs(self, num_text_tokens: int, device: torch.device) -> Inputs:
         """Inputs of the right shapes, to count with."""
         config = self.transformer.config
         width = config.caption_channels or config.cross_attention_dim
-        return dict(
+        inputs = dict(
             timestep=torch.ones(1, device=device),
             encoder_hidden_states=torch.ones(1, num_text_tokens, width, device=device),
         )
+        if not self.transformer.adaln_single.emb.use_additional_conditions:
+            return inputs
+        size = {"resolution": torch.ones(1, 2, device=device), "aspect_ratio": torch.ones(1, 1, device=device)}
+        return {**inputs, "added_cond_kwargs": size}
 
     def embed(
         self,

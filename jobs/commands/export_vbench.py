@@ -13,9 +13,7 @@ other ones, grouped by prompt or each video for itself:
 
 import itertools
 import json
-import os
 import re
-import shutil
 from collections import Counter, defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -24,14 +22,15 @@ from functools import partial
 from pathlib import Path
 
 from jobs.console import count, make_console
+from jobs.driver.export import THREADS, finished, place
 from jobs.driver.remembered import export_names
-from jobs.errors import DONE, PARTIAL, BadInput, InfrastructureError
+from jobs.errors import DONE, PARTIAL, BadInput
 from jobs.options.batch import VBenchOptions
 from jobs.store.documents import read_as
-from jobs.store.files import check_writable, sha256, write_text
+from jobs.store.files import check_writable, write_text
 from jobs.store.items import Sidecar
-from jobs.store.known import read_sidecar
-from jobs.store.ledger import BatchState, read_state
+from jobs.store.ledger import read_state
+from jobs.store.medium import VIDEO
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 
@@ -47,7 +46,6 @@ NAME_BYTES = 255
 # VBench-2.0 cuts prompts there (vbench2/__init__.py); VBench's own lists have none that is too long for a name.
 CUT_CHARACTERS = 180
 NOT_IN_NAMES = re.compile(r"[/\x00-\x1f\x7f]")
-THREADS = 8
 MOST_NAMES = 3
 
 
@@ -91,40 +89,22 @@ def run(options: VBenchOptions) -> int:
     takes none for the other. A rerun gives the same, with what the batch has finished since.
 
     Raises:
-        BadInput: nothing is finished, or the directory holds something else.
+        BadInput: nothing is finished, what is are images, or the directory holds something else.
     """
     batch = open_storage(options.out)
     state = read_state(batch)
-    found, broken = _finished(batch, state)
+    found, broken = finished(batch, state, VIDEO, judge="VBench")
     if not found:
         raise BadInput(f"{batch} has no finished videos; nothing to export")
     videos = _named(found, export_names(batch))
     _prepare(options.to, batch, videos)
     with ThreadPoolExecutor(THREADS) as pool:
-        list(pool.map(lambda video: _place(batch, video, options.to), videos))
+        list(pool.map(lambda each: place(batch, each.source, each.sidecar, options.to / VIDEOS / each.name), videos))
     _write_prompts(options.to, videos)
     unfinished = state.counts()
     del unfinished["done"]
     _report(videos, broken, unfinished, options.to)
     return PARTIAL if broken or unfinished or any(video.is_numbered for video in videos) else DONE
-
-
-def _finished(batch: Storage, state: BatchState) -> tuple[list[tuple[str, Sidecar]], list[str]]:
-    """The whole videos with their sidecars, and the names of those that only a sidecar or the ledger tells of."""
-    sizes = {name: stored.num_bytes for name, stored in batch.folder(VIDEOS).items()}
-    names = sorted(filter(_is_sidecar, sizes))
-    with ThreadPoolExecutor(THREADS) as pool:
-        sidecars = pool.map(lambda name: read_sidecar(batch, f"{VIDEOS}/{name.removesuffix('.json')}"), names)
-    videos = [(f"{name.removesuffix('.json')}.mp4", sidecar) for name, sidecar in zip(names, sidecars, strict=True)]
-    whole = [(f"{VIDEOS}/{name}", sidecar) for name, sidecar in videos if sidecar and sizes.get(name) == sidecar.bytes]
-    directories = filter(_is_sidecar, batch.folders(VIDEOS))
-    told = {f"{VIDEOS}/{name.removesuffix('.json')}.mp4" for name in (*names, *directories)}
-    told |= {f"{each.done['name']}.mp4" for each in state.items.values() if each.done}
-    return whole, sorted(told - {name for name, _ in whole})
-
-
-def _is_sidecar(name: str) -> bool:
-    return name.endswith(".json") and not name.startswith(".")
 
 
 def _named(found: Sequence[tuple[str, Sidecar]], export_names: Mapping[tuple[str, str], str | None]) -> list[Exported]:
@@ -206,26 +186,6 @@ def _row(video: Exported) -> dict[str, object]:
     """VBench asks to record the seed of every video."""
     known = video.sidecar.model_dump(include={"id", "prompt", "seed", "sha256"})
     return {"video": video.name, **known, "source": video.source}
-
-
-def _place(batch: Storage, video: Exported, to: Path) -> None:
-    """Link or copy one video to its name, unless it is there. Raises InfrastructureError if that cannot be done."""
-    place = to / VIDEOS / video.name
-    if place.is_file() and sha256(place) == video.sidecar.sha256:
-        return
-    try:
-        place.unlink(missing_ok=True)
-        with batch.fetched(video.source) as source:
-            _link_or_copy(source, place)
-    except OSError as error:
-        raise InfrastructureError(f"cannot put {video.source} at {place}: {error.strerror or error}") from error
-
-
-def _link_or_copy(source: Path, place: Path) -> None:
-    try:
-        os.link(source, place)
-    except OSError:  # Another file system, or one without links.
-        shutil.copyfile(source, place)
 
 
 def _write_prompts(to: Path, videos: Sequence[Exported]) -> None:

@@ -36,7 +36,7 @@ def run(options: PlanOptions) -> int:
     """Print the plan. Raises BadInput for what `render` would refuse, InfrastructureError if no cluster answers."""
     plan, console = make_plan(options), make_console()
     known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
-    headline = f"{count(len(plan.items), 'video')} with {plan.facts.name}, {plan.method_words}: {known}"
+    headline = f"{count(len(plan.items), plan.noun)} with {plan.facts.name}, {plan.method_words}: {known}"
     console.print("\n".join([headline, *plan.notices]), soft_wrap=True)
     if not plan.todo:
         return DONE

@@ -23,7 +23,7 @@ def run(options: RenderOptions) -> int:
     console.print("\n".join([_headline(plan), *plan.notices]), soft_wrap=True)
     plan, outcomes = render_what_is_left(plan, console) if plan.todo else (wrap_up(plan, console), [])
     rows = _rows(plan, outcomes)
-    print_table(console, rows, f"{plan.storage}/videos")
+    print_table(console, rows, plan.noun, f"{plan.storage}/videos")
     if options.json:
         write_rows(options.json, rows)
     return exit_code(outcomes, plan)
@@ -44,7 +44,7 @@ def exit_code(outcomes: list[Outcome], plan: Plan) -> int:
 def _headline(plan: Plan) -> str:
     again = f", {len(plan.known.finished)} finished before" if plan.known.finished else ""
     given_up = f", {len(plan.known.given_up)} given up before (resca retry)" if plan.known.given_up else ""
-    return f"{count(len(plan.items), 'video')} with {plan.facts.name}, {plan.method_words}{again}{given_up}"
+    return f"{count(len(plan.items), plan.noun)} with {plan.facts.name}, {plan.method_words}{again}{given_up}"
 
 
 def _rows(plan: Plan, outcomes: list[Outcome]) -> list[VideoRow]:
@@ -54,7 +54,7 @@ def _rows(plan: Plan, outcomes: list[Outcome]) -> list[VideoRow]:
 
 
 def _row(plan: Plan, item: RenderItem, rendered: dict[str, Outcome]) -> VideoRow:
-    known, method, where = plan.known, plan.method_of(item).name, plan.storage.where(item.video)
+    known, method, where = plan.known, plan.method_of(item).name, plan.storage.where(plan.settings.file(item))
     if item.id in known.finished:
         return done_row(item, method, where, known.finished[item.id], "finished before")
     if item.id in known.given_up:

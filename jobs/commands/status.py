@@ -41,7 +41,7 @@ def _print(console: Console, state: BatchState, begun: BeginLine, holder: Holder
     total = max(begun["total"], len(state.items))
     each = ", ".join(f"{counts[status]} {status}" for status in ("done", "running", "retrying", "waiting", "failed"))
     how = f"with {begun.get('model', 'an unknown model')}, {_methods(begun.get('method', 'unknown'))}"
-    console.print(f"{count(total, 'video')} {how}: {each}", soft_wrap=True)
+    console.print(f"{count(total, begun.get('medium', 'video'))} {how}: {each}", soft_wrap=True)
     if state.num_damaged:
         console.print(f"{count(state.num_damaged, 'damaged line')} in the ledger, left out")
     console.print(_driver(state, holder), soft_wrap=True)
@@ -104,7 +104,7 @@ def _damaged(storage: Storage, state: BatchState) -> Iterator[str]:
     files = storage.folder("videos")
     for item in state.items.values():
         if item.done and not is_intact(storage, Done.of_ledger(item.done), files, verify=True):
-            yield f"{item.done['name']}.mp4"
+            yield Done.of_ledger(item.done).file
 
 
 def _row(name: str, item: ItemState) -> dict[str, object]:

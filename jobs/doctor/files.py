@@ -11,8 +11,10 @@ from jobs.models.facts import local_directory, read_facts
 from jobs.models.hub import HUB_ID, hub_errors, refusal
 from jobs.options.batch import DoctorOptions
 from jobs.store.files import existing
+from jobs.store.medium import VIDEO
+from jobs.store.mp4 import encode_two_frames
 from jobs.store.open import open_storage
-from jobs.store.rehearsal import REMEDY, check_folders, encode_two_frames
+from jobs.store.rehearsal import check_folders
 
 HUB_TIMEOUT_S = 5
 HUB_REMEDY = "correct --model, or hf auth login; without the hub, copy the model here and give --model its directory"
@@ -23,7 +25,7 @@ def check_video(options: DoctorOptions) -> Iterator[Finding]:
     try:
         _, facts = encode_two_frames()
     except OSError as error:
-        yield problem(str(error), REMEDY)
+        yield problem(str(error), VIDEO.remedy)
         return
     yield ok(f"writes and reads {facts.codec}")
 

@@ -12,7 +12,7 @@ from jobs.driver.remembered import remembered_ids
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
-from jobs.request.checks import check_numbers, check_sizes, defaults_for
+from jobs.request.checks import check_numbers, check_prompts, check_sizes, copies_of, defaults_for
 from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, read_items
@@ -59,6 +59,11 @@ class Plan:
     def method_words(self) -> str:
         """As a sentence names them."""
         return f"{'methods' if len(self.method_names) > 1 else 'method'} {', '.join(self.method_names)}"
+
+    @property
+    def noun(self) -> str:
+        """What one of the items is called."""
+        return self.facts.family.medium.name
 
     def method_of(self, item: RenderItem) -> Recipe:
         """What an item is rendered by."""
@@ -107,19 +112,22 @@ def make_plan(options: RenderOptions) -> Plan:
 
     Raises:
         BadInput: what is wrong with the request.
-        MachineError: videos cannot be made on this machine.
+        MachineError: what the model makes cannot be written on this machine.
     """
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
     storage = open_storage(options.out)
-    lines = read_items(options.prompts, defaults_for(facts, options.video))
-    lines_of_batch = _not_forgotten(lines, options, storage)
+    copies = copies_of(facts, options)
+    lines = read_items(options.prompts, defaults_for(facts, options.video), copies=copies)
+    limit = None if options.limit is None else copies * options.limit
+    lines_of_batch = _not_forgotten(lines, limit, storage)
     settings = _settings(options, facts, storage, lines_of_batch)
-    check_sizes(lines[: options.limit], facts, options, settings)
-    check_guided(lines[: options.limit], facts, options.video)
-    untried = _untried(options, facts, settings, lines[: options.limit])
+    check_sizes(lines[:limit], facts, options, settings)
+    check_guided(lines[:limit], facts, options.video)
+    check_prompts(lines[:limit], facts)
+    untried = _untried(options, facts, settings, lines[:limit])
     batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines_of_batch]
-    items = batch[: options.limit]
+    items = batch[:limit]
     check_names(items)
     known_of_batch = _as_asked(options, _survey(options, facts, storage, settings, batch))
     known = known_of_batch.of(items)
@@ -142,7 +150,7 @@ def make_plan(options: RenderOptions) -> Plan:
         )
     if plan.todo:  # A batch that is finished may lie where nothing can be written.
         check_folders(storage)
-        check_encoder()
+        check_encoder(facts.family.medium)
     todo = {item.id for item in plan.todo}
     left = [line for line in lines if line.id in todo]
     told = notices(left, options.prompts, facts, fp8=settings.weights == FP8)
@@ -161,12 +169,12 @@ def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings,
     return [each for each in told if each]
 
 
-def _not_forgotten(lines: list[Item], options: RenderOptions, storage: Storage) -> list[Item]:
+def _not_forgotten(lines: list[Item], limit: int | None, storage: Storage) -> list[Item]:
     """The lines of this run, and behind them those that an earlier one was about, too."""
-    if options.limit is None or options.limit >= len(lines):
+    if limit is None or limit >= len(lines):
         return lines
     remembered = remembered_ids(storage)
-    return [*lines[: options.limit], *(line for line in lines[options.limit :] if line.id in remembered)]
+    return [*lines[:limit], *(line for line in lines[limit:] if line.id in remembered)]
 
 
 def _as_asked(options: RenderOptions, known: Known) -> Known:
@@ -229,6 +237,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines
         methods=methods_of(lines, facts.plans, cross_attention=cross),
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
+        medium=facts.family.medium.name,
         fps=video.fps or facts.defaults.fps,
         **guides_for(facts, video),
         out=str(storage),
@@ -242,6 +251,6 @@ def _refusal(storage: Storage, settings: BatchSettings, items: list[RenderItem],
     there = known.changed[first.id]
     others = f", and so were {len(known.changed) - 1} more" if len(known.changed) > 1 else ""
     return (
-        f"{there.name}.mp4 in {storage} was rendered with other settings "
+        f"{there.file} in {storage} was rendered with other settings "
         f"({difference(storage, settings, first, there)}){others}; choose another --out, or render anew with --replace"
     )

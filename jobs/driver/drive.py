@@ -32,6 +32,7 @@ from jobs.store.ledger import FOLDER as LEDGER
 from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
+from jobs.store.medium import VIDEO
 from jobs.store.rehearsal import REHEARSAL, check_folders
 from parallel.layout import Layout
 
@@ -176,7 +177,7 @@ def _run_batch(
         except InfeasibleGang as error:  # It did fit a moment ago.
             raise InfrastructureError(str(error)) from error
         except (KeyboardInterrupt, SystemExit):
-            done, all_of_them = view.num_done, count(view.total, "video")
+            done, all_of_them = view.num_done, count(view.total, plan.noun)
             console.print(f"stopped after {done} of {all_of_them}; run it again for the rest")
             raise
 
@@ -187,6 +188,7 @@ def _begin(recorder: Recorder, plan: Plan) -> None:
         todo=len(plan.todo),
         method=", ".join(plan.method_names),
         model=plan.facts.name,
+        medium=None if plan.facts.family.medium is VIDEO else plan.noun,
         gangs=plan.options.gangs,
         retry=plan.options.retry or None,
         job=os.environ.get(JOB),
@@ -199,7 +201,7 @@ def _ask(plan: Plan, expected: Expected, console: Console, spec: GangSpec) -> No
     left = estimate(plan, expected, gangs=num_gangs(options, spec, cluster_nodes(options)))
     if left is None:
         return
-    sentence = f"about {duration(left.wall_s)} for {count(len(plan.todo), 'video')} ({left.basis})"
+    sentence = f"about {duration(left.wall_s)} for {count(len(plan.todo), plan.noun)} ({left.basis})"
     console.print(sentence, soft_wrap=True)
     if left.wall_s < LONG_S or options.yes or not (console.is_terminal and sys.stdin.isatty()):
         return

@@ -175,7 +175,7 @@ class Recorder:
     def _stamp(self, item: RenderItem) -> str | None:
         """Of its file, so that it is known again; without one the next driver compares its checksum."""
         try:
-            stored = self._storage.stored(item.video)
+            stored = self._storage.stored(self._settings.file(item))
         except OSError as error:
             self._endure(error)
             return None
@@ -215,7 +215,7 @@ def _known_as(item: RenderItem, known: Known) -> Shown:
 def _shown(done: Done, *, attempts: int = 0, gang: int | None = None) -> Shown:
     return {
         "status": "done",
-        "video": f"{done.name}.mp4",
+        "video": done.file,
         "seconds": done.seconds,
         "dense_steps": done.dense_steps,
         "sparse_steps": done.sparse_steps,

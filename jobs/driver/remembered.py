@@ -32,6 +32,7 @@ def remember(plan: "Plan") -> None:
     if options.cache.plan or options.method.endswith(SUFFIXES):
         storage.write(RECIPE, json.dumps(plan.settings.method.describe(), indent=2).encode())
         options = replace(options, method=RECIPE, cache=MethodOptions())
+    options = replace(options, images_per_prompt=None)  # the prompts that are written have all of them
     if options.model not in DEMOS and os.path.exists(options.model):
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}

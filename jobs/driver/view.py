@@ -151,11 +151,14 @@ def failed_row(item: RenderItem, method: str, error: str | None, status: str) ->
     return {"id": item.id, "video": None, "status": status, "method": method, "error": error}
 
 
-def print_table(console: Console, rows: Sequence[VideoRow], place: str) -> None:
-    """The table at the end, of a big batch only what failed and the first ones; and where the files are."""
+def print_table(console: Console, rows: Sequence[VideoRow], noun: str, place: str) -> None:
+    """The table at the end, of a big batch only what failed and the first ones; and where the files are.
+
+    `noun` is what each is: a video or an image.
+    """
     shown = sorted(rows, key=lambda row: row["video"] is not None)[:LONGEST_TABLE] if is_big(rows) else rows
     has_several = len({row["method"] for row in rows}) > 1
-    table = Table("video", *(["method"] if has_several else []), "status", "dense/sparse", "seconds", "FLOPs ratio")
+    table = Table(noun, *(["method"] if has_several else []), "status", "dense/sparse", "seconds", "FLOPs ratio")
     for row in shown:
         video, *others = _cells(row)
         table.add_row(video, *([row["method"]] if has_several else []), *others)
@@ -164,7 +167,7 @@ def print_table(console: Console, rows: Sequence[VideoRow], place: str) -> None:
         statuses = Counter(row["status"] for row in rows)
         counts = ", ".join(f"{number} {status}" for status, number in statuses.items())
         console.print(f"and {len(rows) - len(shown)} more; in all: {counts}")
-    console.print(f"videos: {place}", soft_wrap=True)
+    console.print(f"{noun}s: {place}", soft_wrap=True)
 
 
 def _cells(row: VideoRow) -> tuple[str, ...]:

@@ -23,8 +23,9 @@ from transformers import (
 from caching.flops import BY_TOKEN
 from jobs.errors import BadInput
 from jobs.measure.full_size import DTYPE
-from jobs.models.family import Configs, Family, Numbers
+from jobs.models.family import Configs, Family
 from jobs.models.full_size import FULL_SIZE
+from jobs.models.numbers import Numbers
 from jobs.models.registry import FAMILIES
 from jobs.rank.components import default_dtype
 from jobs.rank.memory import MemoryPlanner, Models

@@ -13,6 +13,8 @@ LFS_POINTER = b"version https://git-lfs"
 VOCABULARIES = ("tokenizer.json", "vocab.json", "vocab.txt", "*.model")
 OF_BYTES = (("transformers", "ByT5Tokenizer"),)  # tokenizers that need none
 ORIGINALS = ("*.pt", "*.pth", "*.ckpt", "*.bin", "*.safetensors", "config.json")
+# What older models were saved as: a class that diffusers reads as the one that it has become.
+EARLIER = {"Transformer2DModel": ("DiTTransformer2DModel", "PixArtTransformer2DModel")}
 CONVERTED = "needed is one that diffusers has saved, such as hunyuanvideo-community/HunyuanVideo"
 
 
@@ -99,7 +101,7 @@ def check_classes(name: str, directory: Path, family: Family) -> None:
         entry, wanted = entry_of(directory / component), family.classes.get(component)
         if entry is None:
             raise BadInput(f"model {name} has no {component}: a {family.pipeline} needs one, and {INDEX} names none")
-        if entry[0] in LIBRARIES and wanted and entry[1] != wanted:
+        if entry[0] in LIBRARIES and wanted and wanted not in (entry[1], *EARLIER.get(entry[1], ())):
             raise BadInput(f"model {name} has a {entry[1]} as its {component}: a {family.pipeline} needs a {wanted}")
 
 

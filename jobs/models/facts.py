@@ -23,8 +23,9 @@ from jobs.models.directory import (
     read_json,
     transformers_of,
 )
-from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults, Numbers
+from jobs.models.family import MOST_TOKENS, Family, GenerationDefaults
 from jobs.models.hub import HUB_ID, download, repository_files
+from jobs.models.numbers import Numbers
 from jobs.models.revision import earlier_revision, revision_of
 from jobs.models.weights import Weights, check_names, files_in, names_in_use, read_weights, stored_dtype
 from jobs.store.documents import first_problem
@@ -64,9 +65,8 @@ class ModelFacts(Numbers):
         nearest = self.nearest(height, width, num_frames)
         if nearest != (height, width, num_frames):
             raise BadInput(
-                f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: height and width "
-                f"must be multiples of {self.pixels} and num_frames a multiple of {self.frames} plus "
-                f"{self.first_frames}; nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
+                f"height {height}, width {width}, num_frames {num_frames} do not fit {self.name}: {self.sizes}; "
+                f"nearest: height {nearest[0]}, width {nearest[1]}, num_frames {nearest[2]}"
             )
         if (tokens := self.num_tokens(height, width, num_frames)) > MOST_TOKENS:
             raise BadInput(

@@ -1,15 +1,17 @@
 """What is particular to a family of models: its files, the sizes that fit it, and how its pipeline is run.
 
 Legend: C latent channels, F H W latent frames, height and width, L text tokens, D text width, f H' W' frames, height
-and width of a video.
+and width of a video. An image is one frame, f = 1, and its latents are [1, C, H, W].
 """
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from math import lcm
 from typing import TYPE_CHECKING, Annotated, Literal, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
+
+from jobs.models.numbers import Numbers
+from jobs.store.medium import Medium
 
 if TYPE_CHECKING:  # what is known of a model before it is loaded is read without torch
     from diffusers import DiffusionPipeline
@@ -40,8 +42,9 @@ class GenerationDefaults(BaseModel):
 
     height: Height
     width: Width
-    num_frames: NumFrames
-    fps: Fps
+    num_frames: NumFrames = 1
+    fps: Fps | None = None
+    """None of images."""
     steps: Steps
     guidance: Scale
     guidance_2: Scale | None = None
@@ -66,61 +69,6 @@ class Configs:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Numbers:
-    """The numbers of a model that decide what can be rendered."""
-
-    heads: int
-    width: int
-    blocks: int
-    patch: int
-    patch_t: int
-    spatial: int
-    temporal: int
-    latent_channels: int
-    pixel_multiple: int
-    """Of height and width, that the pipeline asks for whatever the VAE and the patches are."""
-
-    def grid(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        """The tokens of a valid size, along (time, height, width)."""
-        latent_frames = (num_frames - 1) // self.temporal + 1
-        side = self.spatial * self.patch
-        return latent_frames // self.patch_t, height // side, width // side
-
-    def num_tokens(self, height: int, width: int, num_frames: int) -> int:
-        """The latent tokens of a valid size."""
-        t, h, w = self.grid(height, width, num_frames)
-        return t * h * w
-
-    def nearest(self, height: int, width: int, num_frames: int) -> tuple[int, int, int]:
-        """The valid size that is nearest to this one."""
-        sides = [max(1, round(side / self.pixels)) * self.pixels for side in (height, width)]
-        groups = max(0, round((num_frames - self.first_frames) / self.frames))
-        return sides[0], sides[1], groups * self.frames + self.first_frames
-
-    def step_flops(self, num_tokens: int) -> float:
-        """About the FLOPs of a dense step, whose N tokens of width d take 4 d N (N + 6 d) in each block.
-
-        Linear layers take 24 N d**2 of them, attention 4 N**2 d (a multiply-add counts 2).
-        """
-        return 4.0 * self.width * num_tokens * (num_tokens + 6 * self.width) * self.blocks
-
-    @property
-    def pixels(self) -> int:
-        """What height and width are multiples of."""
-        return lcm(self.spatial * self.patch, self.pixel_multiple)
-
-    @property
-    def frames(self) -> int:
-        """The frames of a video are a multiple of these, and the first ones."""
-        return self.temporal * self.patch_t
-
-    @property
-    def first_frames(self) -> int:
-        """The fewest frames: the causal VAE gives the first latent to one frame, each other one to `temporal`."""
-        return self.temporal * (self.patch_t - 1) + 1
-
-
-@dataclass(frozen=True, kw_only=True)
 class Text:
     """What a pass looks at: token features `[1, L, D]` and, in some families, more.
 
@@ -129,7 +77,11 @@ class Text:
 
     tokens: "Tensor"
     pooled: "Tensor | None" = None
-    """A feature of the whole text `[1, D']`."""
+    """A feature of the whole text `[1, D']`, or the number of a class `[1, 1]`."""
+    mask: "Tensor | None" = None
+    """Which tokens count `[1, L]`, where padding is among them and the model is told so; None for all."""
+    layers: "Tensor | None" = None
+    """Features of the same tokens by each layer of another encoder `[layers, 1, L, D'']`."""
     glyphs: "Tensor | None" = None
     """Features of the letters of what is to be read in the video `[1, G, D']`."""
 
@@ -140,7 +92,7 @@ class Text:
     @property
     def tensors(self) -> "list[Tensor]":
         """All of it."""
-        return [each for each in (self.tokens, self.pooled, self.glyphs) if each is not None]
+        return [each for each in vars(self).values() if each is not None]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -181,6 +133,13 @@ def guided(velocities: "list[Tensor]", scale: float | None) -> "Tensor":
     return cond if not others else others[0] + (scale or 1.0) * (cond - others[0])
 
 
+def sequence_length(template: Json | None, default: int) -> int:
+    """To which prompts are padded: as the pipeline has it, or what `resca.json` has as `max_sequence_length`."""
+    length = (template or {}).get("max_sequence_length", default)
+    assert isinstance(length, int)
+    return length
+
+
 # How many tokens a text has, with what the tokenizer puts around it.
 TokenCount = Callable[[str], int]
 # Called after each step with the pipeline, the step, its timestep and {"latents": ...}; what it returns is put in.
@@ -192,6 +151,9 @@ class Family(Protocol):
 
     pipeline: str
     """The class of diffusers that model_index.json names."""
+
+    medium: Medium
+    """What it makes: videos or images."""
 
     classes: Mapping[str, str]
     """Of components that have to be of one class: its name in diffusers."""
@@ -217,8 +179,21 @@ class Family(Protocol):
     cross_attention: bool
     """Whether the video attends to the text apart from itself."""
 
+    doubles_batch: bool
+    """Whether both passes of guidance are halves of one batch, to the model, and not two calls."""
+
+    predicts_epsilon: bool
+    """Whether the model predicts epsilon, and not a velocity."""
+
+    decodes_tiles: bool
+    """Whether the VAE decodes tile by tile, as of videos; images are decoded whole."""
+
     def obstacle(self, index: Json) -> str | None:
         """Why a model with this `model_index.json` cannot be rendered, to follow its name; None if it can."""
+        ...
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
+        """Why a model with this `model_index.json` cannot be asked for that, in a sentence; None if it can."""
         ...
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -253,14 +228,18 @@ class Family(Protocol):
         ...
 
     def latent_shape(self, pipeline: "DiffusionPipeline", sampling: Sampling) -> tuple[int, ...]:
-        """Of the noise: `[1, C, F, H, W]`."""
+        """Of the noise: `[1, C, F, H, W]`, of an image `[1, C, H, W]`."""
         ...
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
-        """Have the scheduler set its noise levels as the pipeline's own loop of so many steps will."""
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
+        """Have the scheduler set its noise levels as the pipeline's own loop of so many steps will, at this size."""
         ...
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        """The noise level of each step that is set: sigma, and of epsilon what stands for it (`caching.models`)."""
+        ...
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         """The steps of each transformer that the pipeline has, of a loop of so many."""
         ...
 

@@ -16,7 +16,6 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
@@ -24,6 +23,8 @@ from jobs.models.family import (
     TokenCount,
     guided,
 )
+from jobs.models.numbers import Numbers
+from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -61,6 +62,7 @@ class HunyuanVideo:
     """The `Family` of `HunyuanVideoPipeline`."""
 
     pipeline = "HunyuanVideoPipeline"
+    medium: Medium = VIDEO
     classes: Mapping[str, str] = MappingProxyType(
         {"transformer": "HunyuanVideoTransformer3DModel", "vae": "AutoencoderKLHunyuanVideo"}
     )
@@ -72,8 +74,14 @@ class HunyuanVideo:
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})
     text_tokens = PROMPT_TOKENS
     cross_attention = False
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
 
     def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -124,12 +132,15 @@ class HunyuanVideo:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.transformer.config.in_channels, frames, sampling.height // spatial, sampling.width // spatial
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
         import numpy as np
 
         pipeline.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        return pipeline.scheduler.sigmas[:-1].tolist()
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         return [range(steps)]
 
     def sample(

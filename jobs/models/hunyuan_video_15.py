@@ -20,13 +20,14 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
     Text,
     TokenCount,
 )
+from jobs.models.numbers import Numbers
+from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
     from diffusers import ClassifierFreeGuidance, DiffusionPipeline
@@ -79,6 +80,7 @@ class HunyuanVideo15:
     """The `Family` of `HunyuanVideo15Pipeline`."""
 
     pipeline = "HunyuanVideo15Pipeline"
+    medium: Medium = VIDEO
     classes: Mapping[str, str] = MappingProxyType(
         {
             "transformer": "HunyuanVideo15Transformer3DModel",
@@ -92,9 +94,15 @@ class HunyuanVideo15:
     loop: tuple[str, ...] = ("scheduler", "guider")
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float16"})  # as its authors run it
     cross_attention = False
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
     text_tokens = PROMPT_TOKENS + GLYPH_TOKENS
 
     def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -140,12 +148,15 @@ class HunyuanVideo15:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.num_channels_latents, frames, sampling.height // spatial, sampling.width // spatial
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
         import numpy as np
 
         pipeline.scheduler.set_timesteps(sigmas=np.linspace(1.0, 0.0, steps + 1)[:-1])
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        return pipeline.scheduler.sigmas[:-1].tolist()
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         return [range(steps)]
 
     def sample(
@@ -160,7 +171,7 @@ class HunyuanVideo15:
     ) -> "Tensor":
         """The pipeline's `__call__` has no callback, and rounds latents to the model's number format."""
         scheduler, guider, passes = pipeline.scheduler, _guider_of(pipeline, sampling), _passes_of(pipeline, prompt)
-        self.set_timesteps(pipeline, steps)
+        self.set_timesteps(pipeline, sampling, steps)
         timesteps = scheduler.timesteps.to(pipeline._execution_device)
         scheduler.set_begin_index(0)
         with _exact_times(pipeline.transformer):

@@ -23,6 +23,8 @@ def cut_tokens(directory: Path, family: Family, template: Json | None, prompts: 
     Prompts of fewer bytes than they may have tokens are not counted, as a token has at least one: where all are such,
     the tokenizer is not read. Nothing is known of a model without a tokenizer.json. Raises BadInput for a broken one.
     """
+    if not family.tokenizers:
+        return {}
     file = directory / family.tokenizers[0] / "tokenizer.json"
     if not file.exists():
         return {}

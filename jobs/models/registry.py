@@ -2,15 +2,28 @@
 
 from typing import TYPE_CHECKING
 
+from jobs.models.dit import DiT
 from jobs.models.family import Family
+from jobs.models.flux import Flux
+from jobs.models.hidream import HiDream
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.models.hunyuan_video_15 import HunyuanVideo15
+from jobs.models.latte import Latte
+from jobs.models.pixart import PixArt
 from jobs.models.wan import Wan
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, ModelMixin
 
-FAMILIES: dict[str, Family] = {family.pipeline: family for family in (HunyuanVideo(), HunyuanVideo15(), Wan())}
+OF_VIDEOS: tuple[Family, ...] = (HunyuanVideo(), HunyuanVideo15(), Wan(), Latte())
+OF_IMAGES: tuple[Family, ...] = (
+    Flux(),
+    PixArt("PixArtAlphaPipeline", text_tokens=120),
+    PixArt("PixArtSigmaPipeline", text_tokens=300),
+    DiT(),
+    HiDream(),
+)
+FAMILIES = {family.pipeline: family for family in (*OF_VIDEOS, *OF_IMAGES)}
 
 
 def family_of(pipeline: "DiffusionPipeline") -> Family:

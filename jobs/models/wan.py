@@ -16,14 +16,16 @@ from jobs.models.family import (
     Dtype,
     GenerationDefaults,
     Json,
-    Numbers,
     Prompt,
     Sampling,
     StepCallback,
     Text,
     TokenCount,
     guided,
+    sequence_length,
 )
+from jobs.models.numbers import Numbers
+from jobs.store.medium import VIDEO, Medium
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline, WanTransformer3DModel
@@ -62,6 +64,7 @@ class Wan:
     """The `Family` of `WanPipeline`."""
 
     pipeline = "WanPipeline"
+    medium: Medium = VIDEO
     classes: Mapping[str, str] = MappingProxyType(
         {
             "transformer": "WanTransformer3DModel",
@@ -76,10 +79,16 @@ class Wan:
     vae_dtypes: Mapping[str, Dtype] = MappingProxyType({"bfloat16": "float32", "float16": "float32"})
     text_tokens = TEXT_TOKENS
     cross_attention = True
+    doubles_batch = False
+    predicts_epsilon = False
+    decodes_tiles = True
 
     def obstacle(self, index: Json) -> str | None:
         if index.get("transformer") == [None, None] and not _has_boundary(index):
             return "has no transformer"
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -116,13 +125,13 @@ class Wan:
         return bool(index.get("expand_timesteps"))
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
-        return _sequence_length(template) - END_OF_TEXT
+        return sequence_length(template, TEXT_TOKENS) - END_OF_TEXT
 
     def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
         tokens, _ = pipeline.encode_prompt(
             text,
             do_classifier_free_guidance=False,
-            max_sequence_length=_sequence_length(template),
+            max_sequence_length=sequence_length(template, TEXT_TOKENS),
             device=pipeline._execution_device,
         )
         return Text(tokens=tokens)
@@ -132,13 +141,16 @@ class Wan:
         frames = (sampling.num_frames - 1) // pipeline.vae_scale_factor_temporal + 1
         return 1, pipeline.vae.config.z_dim, frames, sampling.height // spatial, sampling.width // spatial
 
-    def set_timesteps(self, pipeline: "DiffusionPipeline", steps: int) -> None:
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
         pipeline.scheduler.set_timesteps(steps)
 
-    def stages(self, pipeline: "DiffusionPipeline", steps: int) -> list[range]:
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        return pipeline.scheduler.sigmas[:-1].tolist()
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
         if pipeline.transformer is None or pipeline.transformer_2 is None:
             return [range(steps)]
-        self.set_timesteps(pipeline, steps)
+        self.set_timesteps(pipeline, sampling, steps)
         first = sum(float(timestep) >= _boundary(pipeline) for timestep in pipeline.scheduler.timesteps)
         return [range(first), range(first, steps)]
 
@@ -203,13 +215,6 @@ class Wan:
             for values in (config.latents_mean, config.latents_std)
         )
         return decode_frame_by_frame(pipeline.vae, latents / (1.0 / deviation) + mean, group)
-
-
-def _sequence_length(template: Json | None) -> int:
-    """To which prompts are padded: the pipeline's own, or what `resca.json` has as `max_sequence_length`."""
-    length = (template or {}).get("max_sequence_length", TEXT_TOKENS)
-    assert isinstance(length, int)
-    return length
 
 
 def _has_boundary(index: Json) -> bool:

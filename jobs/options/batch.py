@@ -15,7 +15,7 @@ Place = tyro.conf.Positional[str]
 
 @dataclass(frozen=True, kw_only=True)
 class RenderOptions:
-    """Render every prompt of a file to an MP4, on Ray."""
+    """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
 
     prompts: tyro.conf.Positional[Path]
     """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
@@ -67,6 +67,8 @@ class RenderOptions:
     """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    images_per_prompt: Count = None
+    """Images of each prompt, whose seeds follow each other; of models that make images."""
     limit: Count = None
     """Render only the first prompts of the file; the batch remembers those others that it was about before."""
     retry: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -78,7 +80,7 @@ class RenderOptions:
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Start long batches without asking."""
     save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the final latents as .safetensors beside each MP4."""
+    """Keep the final latents as .safetensors beside each file."""
     json: File = None
     """Write the final table to this file, as a list of rows."""
 
@@ -142,6 +144,38 @@ class VBenchOptions:
     """The batch's output directory: a path or a URL."""
     to: Path
     """The directory to make; videos are linked where they can be, and copied elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenEvalOptions:
+    """Lay finished images out as GenEval reads them."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    to: Path
+    """The directory to make; images are linked where they can be, and copied elsewhere."""
+    metadata: Path
+    """GenEval's evaluation_metadata.jsonl, which tells of each prompt what is to be seen."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class DrawBenchOptions:
+    """Lay finished images out as ImageReward reads them, with its list of prompts."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    to: Path
+    """The directory to make; images are linked where they can be, and copied elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class FidOptions:
+    """Lay finished images out as a folder of numbered ones, as FID is computed of."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    to: Path
+    """The directory to make; images are linked where they can be, and copied elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)

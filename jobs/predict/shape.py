@@ -5,12 +5,14 @@ from dataclasses import dataclass, fields, replace
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
-from jobs.models.family import Configs, Family, Numbers
+from jobs.models.family import Configs, Family
 from jobs.models.full_size import FULL_SIZE, Size
+from jobs.models.numbers import Numbers
 from jobs.models.registry import FAMILIES
 from jobs.predict.counted import DECODE_FLOPS
 from jobs.predict.decoding import Decoder
 from jobs.request.guidance import num_passes, sampling_by_default
+from jobs.store.medium import VIDEO
 
 BYTES = {"float32": 4}  # of a number; 2 in the other formats
 
@@ -55,11 +57,10 @@ def shape_of(model: str) -> ModelShape:
     """A full-size model by name, or one whose files are at hand. Raises BadInput for what is neither, or no video."""
     if model not in FULL_SIZE:
         return _of_files(model)
+    if model not in DECODE_FLOPS:
+        raise BadInput(f"{model} is not predicted, as its decoding is not counted; known: {', '.join(DECODE_FLOPS)}")
     size = FULL_SIZE[model]
-    family = next((each for each in FAMILIES.values() if _is_of(each, size)), None)
-    if family is None:
-        known = [name for name, each in FULL_SIZE.items() if any(_is_of(family, each) for family in FAMILIES.values())]
-        raise BadInput(f"{model} makes no videos here; known: {', '.join(known)}")
+    family = next(each for each in FAMILIES.values() if _is_of(each, size))
     numbers = family.numbers(Configs(transformer=size.config))
     return ModelShape(
         name=model,
@@ -84,6 +85,8 @@ def _is_of(family: Family, size: Size) -> bool:
 
 def _of_files(model: str) -> ModelShape:
     facts = read_facts(model)
+    if facts.family.medium is not VIDEO:
+        raise BadInput(f"{model} makes images; what is predicted are videos")
     return shape_of_facts(facts, num_passes=num_passes(facts.family, sampling_by_default(facts)))
 
 

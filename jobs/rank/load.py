@@ -76,7 +76,8 @@ def load_pipeline(
     )
     for name in own:
         place(getattr(pipeline, name), **ways[name])
-    pipeline.vae.enable_tiling()
+    if family.decodes_tiles:
+        pipeline.vae.enable_tiling()
     pipeline.set_progress_bar_config(disable=True)
     _hasten_convolutions(pipeline.vae, device, dtype)
     for name, way in ways.items():

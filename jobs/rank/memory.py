@@ -15,7 +15,7 @@ from caching.models import family
 from caching.peak import peak_loop_bytes
 from caching.recipe.recipe import RECIPES, Recipe
 from jobs.models.directory import INDEX, brings_its_class, models_of, read_family, read_json, transformers_of
-from jobs.models.family import Numbers
+from jobs.models.numbers import Numbers
 from jobs.predict.memory import GIB, RESERVE_BYTES
 from jobs.rank.components import CannotStream, build
 from jobs.rank.load import called_alone
@@ -165,12 +165,18 @@ class MemoryPlanner:
         if need.total <= gpu_bytes:
             return None
         remedy = self.remedy(setting, gpu_bytes, slots)
-        most = self.most_frames(setting, gpu_bytes)
-        smaller = f"at {setting.height}x{setting.width} at most {most} frames fit" if most else "no length fits"
         return (
             f"method {setting.method.name} at {setting.size} needs {need} on a GPU of {gpu_bytes / GIB:.1f} GiB: "
-            f"{f'{remedy} would fit' if remedy else 'no other choice would fit'}; as it is, {smaller}"
+            f"{f'{remedy} would fit' if remedy else 'no other choice would fit'}{self._shorter(setting, gpu_bytes)}"
         )
+
+    def _shorter(self, setting: Setting, gpu_bytes: float) -> str:
+        """What would fit at this height and width, where a model makes several lengths."""
+        if self.numbers.num_frames is not None:
+            return ""
+        most = self.most_frames(setting, gpu_bytes)
+        smaller = f"at {setting.height}x{setting.width} at most {most} frames fit" if most else "no length fits"
+        return f"; as it is, {smaller}"
 
     def _loop(self, setting: Setting) -> int:
         """Of one transformer: the next one begins without what the one before it has kept."""
@@ -194,8 +200,8 @@ class MemoryPlanner:
         wholes = [called_alone(each) for each in transformers]
         pairs = list(zip(transformers, wholes, strict=True))
         gathered = max(
-            *(gathered_bytes(each, ranks, whole=whole) for each, whole in pairs),
-            *(gathered_bytes(each, ranks) for each in texts),
+            [gathered_bytes(each, ranks, whole=whole) for each, whole in pairs]
+            + [gathered_bytes(each, ranks) for each in texts]
         )
         held = [held_bytes(each, ranks, whole=whole) for each, whole in pairs]
         text, vae = sum(held_bytes(each, ranks) for each in texts), held_bytes(models.vae)

@@ -1,11 +1,12 @@
 """A loaded pipeline joined with a recipe and a sequence group: encode, denoise, decode.
 
-Legend: C latent channels, F H W latent frames, height and width, f H' W' frames, height and width of a video.
+Legend: C latent channels, F H W latent frames, height and width, f H' W' frames, height and width of a video; an image
+is one frame, of latents [1, C, H, W].
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -25,28 +26,9 @@ from jobs.rank.finite import FiniteSteps, NotFinite, check_finite, not_finite
 from jobs.rank.offload import on_device, taking_turns
 from jobs.rank.pixels import on_host, to_bytes
 from jobs.rank.solver import Solver, begun, check_solver, state_of
+from jobs.rank.steps import Steps
 from parallel.rank_group import RankGroup
 from parallel.single import SingleGroup
-
-
-@dataclass(frozen=True, kw_only=True)
-class Steps:
-    """What one transformer does of a loop: the steps of a `span` of it, or all, so many times."""
-
-    method: Recipe
-    num: int
-    dense: tuple[int, ...] | None = None
-    span: range | None = None
-    times: int = 1
-
-    @property
-    def of_later_passes(self) -> "Steps":
-        """The same of a pass after the first one: dense steps alone, where sparse ones have one pass."""
-        if not self.method.one_pass_when_sparse:
-            return self
-        planned = [step for step, dense in enumerate(self.method.dense_plan(self.num)) if dense]
-        dense = [step for step in self.dense or planned if self.span is None or step in self.span]
-        return Steps(method=RECIPES["full"], num=1, times=self.times * len(dense))
 
 
 class Renderer:
@@ -102,6 +84,8 @@ class Renderer:
 
     def cut_tokens(self, prompt: str) -> int | None:
         """The tokens at a prompt's end that `encode` leaves out; None where that cannot be known."""
+        if not self.family.tokenizers:
+            return None
         tokenizer = getattr(self.pipeline, self.family.tokenizers[0])
 
         def count(text: str) -> int:
@@ -131,7 +115,7 @@ class Renderer:
         grid, steps = engine.adapter.grid(noise), engine.recipe.schedule.num_steps(sampling.steps)
         if checkpoints is not None:
             check_solver(self.pipeline.scheduler)
-        engine.begin(grid, self.noise_levels(steps))
+        engine.begin(grid, self.noise_levels(sampling, steps), batched=self._batched(prompt))
         resumed = checkpoints.resume(engine, self.group) if checkpoints is not None else None
         own, solver = resumed or (column(engine.adapter, self.group.shard(engine.adapter.unfold(noise))), {})
         finite, done = FiniteSteps(), engine.step
@@ -168,7 +152,7 @@ class Renderer:
     def velocity(self, latents: Tensor, level: float, prompt: Prompt, sampling: Sampling) -> Tensor:
         """What the model says of latents `[1, C, F, H, W]` at a noise level; the same shape, float32."""
         engine = self._use_full()
-        engine.begin(engine.adapter.grid(latents), [level])
+        engine.begin(engine.adapter.grid(latents), [level], batched=self._batched(prompt))
         with self._in_turns():
             velocity = self.family.velocity(self.pipeline, latents, level, prompt, sampling)
         engine.end()
@@ -176,6 +160,10 @@ class Renderer:
 
     def _use_full(self) -> Engine:
         return self.engine if self.engine and self.engine.recipe == RECIPES["full"] else self.use(RECIPES["full"])
+
+    def _batched(self, prompt: Prompt) -> int:
+        """The passes that one call of the model holds."""
+        return len(prompt.texts) if self.family.doubles_batch else 1
 
     def _whole(self, engine: Engine, own: Tensor) -> Tensor:
         """All tokens of which each rank has its `own`, as latents `[1, C, F, H, W]`."""
@@ -208,7 +196,7 @@ class Renderer:
     def flops(self, prompt: Prompt, sampling: Sampling) -> tuple[float, float]:
         """FLOPs of the last generation's denoising loop, all ranks together, and of full sampling."""
         engine, dense_steps = self._engine_in_use(), None
-        spans = self.family.stages(self.pipeline, len(engine.times))
+        spans = self.family.stages(self.pipeline, sampling, len(engine.times))
         if len(spans) > 1:  # the step of a change is dense, whatever the recipe says
             dense_steps = tuple(step for step, is_dense in enumerate(engine.dense) if is_dense)
         stages = [Steps(method=engine.settled, num=sampling.steps, dense=dense_steps, span=span) for span in spans]
@@ -216,7 +204,7 @@ class Renderer:
 
     def full_flops(self, prompt: Prompt, sampling: Sampling) -> float:
         """FLOPs of full sampling."""
-        spans, one = self.family.stages(self.pipeline, sampling.steps), Steps(method=RECIPES["full"], num=1)
+        spans, one = self.family.stages(self.pipeline, sampling, sampling.steps), Steps(method=RECIPES["full"], num=1)
         return self._flops(prompt, sampling, [replace(one, times=len(span)) for span in spans])
 
     def _flops(self, prompt: Prompt, sampling: Sampling, stages: Sequence[Steps]) -> float:
@@ -253,15 +241,15 @@ class Renderer:
         if not finite:
             raise not_finite("the decoded frames are", self.pipeline.vae.dtype, self.dtype)
 
-    def solver(self, steps: int) -> Solver:
-        """What goes from noise level to noise level as the pipeline's own loop of so many steps does."""
-        self.family.set_timesteps(self.pipeline, steps)
+    def solver(self, sampling: Sampling) -> Solver:
+        """What goes from noise level to noise level as the pipeline's own loop does."""
+        self.family.set_timesteps(self.pipeline, sampling, sampling.steps)
         return Solver(self.pipeline.scheduler)
 
-    def noise_levels(self, steps: int) -> list[float]:
-        """The sigma of each step, as the pipeline's own loop will set them."""
-        self.family.set_timesteps(self.pipeline, steps)
-        return self.pipeline.scheduler.sigmas[:-1].tolist()
+    def noise_levels(self, sampling: Sampling, steps: int) -> list[float]:
+        """That of each of so many steps, as the pipeline's own loop will set them."""
+        self.family.set_timesteps(self.pipeline, sampling, steps)
+        return self.family.levels(self.pipeline)
 
 
 @contextmanager

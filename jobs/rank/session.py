@@ -27,8 +27,9 @@ from jobs.request.guidance import guides_of, sampling_of
 from jobs.store.faults import StorageError
 from jobs.store.items import FP8, SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
+from jobs.store.medium import MEDIA
 from jobs.store.open import open_storage
-from jobs.store.publish import attempt_place, publish_video
+from jobs.store.publish import attempt_place, publish_item
 from jobs.store.rehearsal import check_encoder, rehearse
 from jobs.store.storage import Storage
 from parallel.group import make_group
@@ -56,7 +57,7 @@ class RenderSession:
     """One rank's part of the rendering.
 
     A video that its storage refuses is kept, up to its latents: run again, it is only decoded and published. Nothing is
-    rendered before the storage has taken two frames.
+    rendered before the storage has taken a small file.
 
     `progress` is the fraction of the denoising steps that are done, `beats` counts steps and decoded pieces.
     """
@@ -65,7 +66,7 @@ class RenderSession:
         self.workload, self.context, self.progress, self.beats = workload, context, 0.0, 0
         self.settings = workload.settings
         self.device_name = device_name()
-        self.two_frames = check_encoder() if context.rank == 0 else b""
+        self.smallest = check_encoder(MEDIA[self.settings.medium]) if context.rank == 0 else b""
         self.rendered: Rendered | None = None
         self.layout = workload.layout
         self.attention = Choice.read(self.settings.attention or AUTO)
@@ -146,7 +147,7 @@ class RenderSession:
         with ExitStack() as stack:
             try:
                 place = stack.enter_context(attempt_place(storage, item))
-                rehearse(storage, place, self.two_frames)
+                rehearse(storage, place, self.smallest)
                 part = "decode" if self._has(item) else "render"
             finally:
                 self.group.broadcast(part)
@@ -169,14 +170,14 @@ class RenderSession:
             return self._sidecar(item, rendered.prompt, clock, digest, num_bytes)
 
         try:
-            sidecar = publish_video(storage, place, self.settings, item, frames, rendered.latents, sidecar_of)
+            sidecar = publish_item(storage, place, self.settings, item, frames, rendered.latents, sidecar_of)
         except StorageError:
             self.rendered = rendered
             deque(frames, maxlen=0)  # The other ranks decode to the end.
             raise
         if checkpoints := self.workload.checkpoints(item):
             checkpoints.discard()
-        logger.info("published", extra={"facts": {"video": item.video, "seconds": clock.seconds}})
+        logger.info("published", extra={"facts": {"file": self.settings.file(item), "seconds": clock.seconds}})
         return sidecar.model_dump(mode="json")
 
     def _denoise(self, item: RenderItem) -> Rendered:

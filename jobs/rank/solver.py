@@ -6,7 +6,13 @@ from contextlib import contextmanager
 from functools import wraps
 from typing import Any
 
-from diffusers import FlowMatchEulerDiscreteScheduler, SchedulerMixin, UniPCMultistepScheduler
+from diffusers import (
+    DDIMScheduler,
+    DPMSolverMultistepScheduler,
+    FlowMatchEulerDiscreteScheduler,
+    SchedulerMixin,
+    UniPCMultistepScheduler,
+)
 from torch import Tensor
 
 from caching.state_dict import StateDict
@@ -14,6 +20,8 @@ from jobs.errors import BadInput
 
 KEPT: dict[type[SchedulerMixin], tuple[str, ...]] = {
     FlowMatchEulerDiscreteScheduler: (),
+    DDIMScheduler: (),
+    DPMSolverMultistepScheduler: ("model_outputs", "lower_order_nums"),
     UniPCMultistepScheduler: ("model_outputs", "timestep_list", "lower_order_nums", "last_sample", "this_order"),
 }
 
@@ -21,7 +29,8 @@ KEPT: dict[type[SchedulerMixin], tuple[str, ...]] = {
 def check_solver(scheduler: SchedulerMixin) -> None:
     """Raises BadInput for a scheduler whose state between steps is not known, or depends on chance."""
     config: Any = getattr(scheduler, "config", {})
-    if type(scheduler) not in KEPT or config.get("stochastic_sampling") or config.get("solver_p"):
+    by_chance = config.get("stochastic_sampling") or str(config.get("algorithm_type")).startswith("sde")
+    if type(scheduler) not in KEPT or by_chance or config.get("solver_p"):
         names = " or ".join(kind.__name__ for kind in KEPT)
         raise BadInput(
             f"checkpoints need the scheduler {names}, neither stochastic nor with another one inside, not "
@@ -38,12 +47,13 @@ def state_of(scheduler: SchedulerMixin) -> StateDict:
 def begun(scheduler: Any, done: int, state: StateDict) -> Iterator[None]:
     """In the block, a pipeline's loop begins after the `done` first steps, with the state that they have left.
 
-    Pipelines set the timesteps, take them all, and set the index to begin with; schedulers count on having them all.
+    Pipelines set the timesteps, take them all, and set the index to begin with; schedulers count on having them all,
+    but for those without an index, which go by each timestep alone.
     """
     if not done:
         yield
         return
-    set_timesteps, set_begin_index = scheduler.set_timesteps, scheduler.set_begin_index
+    set_timesteps, set_begin_index = scheduler.set_timesteps, getattr(scheduler, "set_begin_index", None)
     whole: list[Any] = []
 
     @wraps(set_timesteps)  # pipelines look at its signature
@@ -53,15 +63,18 @@ def begun(scheduler: Any, done: int, state: StateDict) -> Iterator[None]:
         scheduler.timesteps = scheduler.timesteps[done:]
 
     def begin_with_the_rest(_index: int = 0) -> None:
+        assert set_begin_index is not None
         (scheduler.timesteps,) = whole
         set_begin_index(done)
         vars(scheduler).update(state)
 
-    scheduler.set_timesteps, scheduler.set_begin_index = set_the_rest, begin_with_the_rest
+    own = {"set_timesteps": set_the_rest, **({"set_begin_index": begin_with_the_rest} if set_begin_index else {})}
+    vars(scheduler).update(own)
     try:
         yield
     finally:
-        del scheduler.set_timesteps, scheduler.set_begin_index
+        for name in own:
+            delattr(scheduler, name)
 
 
 class Solver:

@@ -1,12 +1,13 @@
 """What can be known of a request before a model is loaded: numbers, sizes, clusters, layouts."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from functools import cache
 from importlib.util import find_spec
 
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
+from jobs.models.directory import INDEX, read_json
 from jobs.models.facts import ModelFacts
 from jobs.models.family import MOST, SCALES
 from jobs.options.batch import RenderOptions
@@ -14,12 +15,15 @@ from jobs.options.shared import VideoOptions
 from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
 from jobs.store.items import BatchSettings
+from jobs.store.medium import IMAGE
+from parallel.layout import Layout
 
 # Far above what any cluster has. Seconds have to fit into what waits for them, and tries into their backoff.
 MOST_OF_OPTIONS = {
     **{"ulysses": 4096, "ring": 4096, "gangs": 100_000, "cpus_per_rank": 4096},
     **{"start_timeout": 10_000_000, "deadline": 10_000_000, "heartbeat": 10_000_000},
     **{"tries": 1000, "lost_gangs": 1000},
+    **{"images_per_prompt": 10_000},
     **{"limit": 1_000_000_000, "checkpoint_every": 1_000_000_000},
 }
 MOST_MEASURED = 100_000  # videos, or rounds of them
@@ -28,6 +32,7 @@ MOST_MEASURED = 100_000  # videos, or rounds of them
 def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
     """What a prompt without its own settings takes: the command line's, else the model's. Raises BadInput."""
     check_video(video)
+    _check_lasts(facts, video)
     return Defaults(
         height=video.height or facts.defaults.height,
         width=video.width or facts.defaults.width,
@@ -36,6 +41,21 @@ def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
         seed=video.seed,
         fps=video.fps or facts.defaults.fps,
     )
+
+
+def _check_lasts(facts: ModelFacts, video: VideoOptions) -> None:
+    """Raises BadInput for what is asked of a video alone, where images are made."""
+    asked = [name for name in ("num_frames", "fps") if getattr(video, name) is not None]
+    if asked and facts.family.medium is IMAGE:
+        option = f"--{asked[0].replace('_', '-')}"
+        raise BadInput(f"model {facts.name} makes images, each of one frame; leave out {option}")
+
+
+def copies_of(facts: ModelFacts, options: RenderOptions) -> int:
+    """How often each prompt is rendered. Raises BadInput where that is asked for of videos."""
+    if options.images_per_prompt is not None and facts.family.medium is not IMAGE:
+        raise BadInput(f"model {facts.name} makes videos; leave out --images-per-prompt, or list prompts several times")
+    return options.images_per_prompt or 1
 
 
 def check_numbers(options: RenderOptions) -> None:
@@ -86,6 +106,7 @@ def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, se
         num_tokens = facts.num_tokens(height, width, num_frames)
         layout.check(heads=facts.heads, tokens=num_tokens)
         method.schedule.start(method.schedule.num_steps(steps))
+        _check_attention(facts, method, layout)
         _check_clusters(method, num_tokens, layout.sequence_size)
 
     for line in lines:
@@ -93,6 +114,27 @@ def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, se
             check(line.height, line.width, line.num_frames, line.steps, line.method)
         except ValueError as error:
             raise BadInput(f"{line.where}: {error}") from error
+
+
+def check_prompts(lines: Iterable[Item], facts: ModelFacts) -> None:
+    """Raises BadInput, naming the line, for a prompt that the model cannot be asked for."""
+    index = read_json(facts.directory / INDEX)
+    for line in lines:
+        if obstacle := facts.family.prompt_obstacle(index, line.prompt):
+            raise BadInput(f"{line.where}: {obstacle}")
+
+
+def _check_attention(facts: ModelFacts, method: Recipe, layout: Layout) -> None:
+    """Raises BadInput for what needs tokens that attend to all others, of a model whose do not."""
+    if facts.attends_to_all:
+        return
+    if layout.sequence_size > 1:
+        raise BadInput(
+            f"tokens of {facts.name} attend in space and in time by turns, on one rank, not on {layout.sequence_size}; "
+            "--cfg 2 gives each pass of guidance a rank"
+        )
+    if method.tokens and method.tokens.attends_anew:
+        raise BadInput(f"method {method.name} lets each token attend to all others, which {facts.name} does not")
 
 
 def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:

@@ -9,7 +9,7 @@ from caching.recipe.recipe import Recipe
 from cluster.devices import VISIBLE_GPUS
 from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
-from jobs.models.family import Numbers
+from jobs.models.numbers import Numbers
 from jobs.options.batch import RenderOptions
 from jobs.request.proxy_passes import most_ranks_beside_proxies
 from parallel.kernels import Choice
@@ -62,7 +62,7 @@ def gang_spec(
     device = "GPU" if _have_gpus(nodes) else "CPU"
     if device == "CPU" and not choice_as_given(options).on_cpu:
         raise BadInput(f"--attention {options.attention} is a kernel for GPUs, of which there is none")
-    most = min(most_ranks(tokens, method) for method in methods)
+    most = min(most_ranks(tokens, method) for method in methods) if model.attends_to_all else 1
     if device == "GPU":
         beside_proxies = min(most_ranks_beside_proxies(method, model, tokens) for method in methods)
         most = int(max(1, min(most, beside_proxies)))

@@ -22,6 +22,7 @@ STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames"
 MOST_NAMES = 20
 TEXTS = ("prompt", "negative_prompt", "id", "export_as")
 FRACTIONS = ("guidance",)
+OF_GENEVAL = ("tag", "include", "exclude")
 OF_VBENCH = ("prompt_en", "dimension", "auxiliary_info", "video_list")
 WHOLE_NUMBER = re.compile(r"(-?[0-9]{1,20})(?:\.0*)?")  # pandas writes 1.0 where other cells of the column are empty
 FRACTION = re.compile(r"[0-9]{1,10}(?:\.[0-9]{0,20})?")
@@ -58,7 +59,7 @@ def field_name(name: str) -> str:
     return re.sub(r"[\s-]+", "_", name.strip().lower())
 
 
-def read_plain(text: str, path: Path, fps: int) -> Iterator[Given]:
+def read_plain(text: str, path: Path, fps: int | None) -> Iterator[Given]:
     """One prompt a line; lines that start with # are comments. Raises BadInput for options of other programs."""
     for where, line in _lines(text, path):
         if not line.startswith("#"):
@@ -76,7 +77,7 @@ def _check_plain(line: str, where: str) -> None:
         )
 
 
-def read_table(text: str, path: Path, fps: int) -> Iterator[Given]:
+def read_table(text: str, path: Path, fps: int | None) -> Iterator[Given]:
     """A header row, then a row a video, quoted as in RFC 4180; an empty cell says nothing. Raises BadInput."""
     rows = _rows(text, path, _delimiter(text, path.suffix.lower()))
     where, header = next(rows, ("", []))
@@ -129,7 +130,7 @@ def _cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | float]
             yield name, int(number[1]) if number else cell
 
 
-def read_json(text: str, path: Path, fps: int) -> Iterator[Given]:
+def read_json(text: str, path: Path, fps: int | None) -> Iterator[Given]:
     """An array of videos, or a video a line: its fields, a request of an OpenAI batch, or VBench's. Raises BadInput."""
     values = _elements(text, path) if text.lstrip().startswith("[") else _values(text, path)
     return ((where, _fields(value, where, fps)) for where, value in values)
@@ -165,8 +166,11 @@ def _once(pairs: list[tuple[str, JsonValue]]) -> Json:
     return given
 
 
-def _fields(value: JsonValue, where: str, fps: int) -> Json:
-    """What a value says, with the names of fields as they are written here. Raises BadInput."""
+def _fields(value: JsonValue, where: str, fps: int | None) -> Json:
+    """What a value says, with the names of fields as they are written here. Raises BadInput.
+
+    What GenEval looks for in its images is no business of theirs.
+    """
     if isinstance(value, str):
         return {"prompt": value}
     if not isinstance(value, dict):
@@ -176,6 +180,8 @@ def _fields(value: JsonValue, where: str, fps: int) -> Json:
         raise BadInput(f"{where} has two fields that differ in their letters' case alone: {', '.join(value)}")
     if "body" in given or "custom_id" in given:
         return _request(given, where, fps)
+    if "prompt" in given and {"tag", "include"} <= given.keys():
+        return {name: each for name, each in given.items() if name not in OF_GENEVAL}
     return _of_vbench(given) if "prompt_en" in given and "prompt" not in given else given
 
 
@@ -184,7 +190,7 @@ def _of_vbench(given: Json) -> Json:
     return {"prompt": given["prompt_en"]} | {name: each for name, each in given.items() if name not in OF_VBENCH}
 
 
-def _request(given: Json, where: str, fps: int) -> Json:
+def _request(given: Json, where: str, fps: int | None) -> Json:
     """The fields of a batch request for /v1/videos, see https://developers.openai.com/api/docs/guides/batch.
 
     `size` is WIDTHxHEIGHT; `seconds` asks for fps frames each, and the one that a video starts with; `model` is
@@ -211,15 +217,17 @@ def _size(body: Json, where: str) -> dict[str, int]:
     return {"width": int(sides[1]), "height": int(sides[2])}
 
 
-def _num_frames(body: Json, where: str, fps: int) -> dict[str, int]:
+def _num_frames(body: Json, where: str, fps: int | None) -> dict[str, int]:
     if (seconds := body.get("seconds")) is None:
         return {}
     if isinstance(seconds, bool) or not re.fullmatch(r"[1-9][0-9]{0,5}", str(seconds)):
         raise BadInput(f"{where}: seconds {seconds!r} must be a whole number of at least 1")
+    if fps is None:
+        raise BadInput(f"{where}: the model makes images, which take no seconds; leave them out")
     return {"num_frames": int(str(seconds)) * fps + 1}
 
 
-READERS: dict[str, Callable[[str, Path, int], Iterator[Given]]] = {
+READERS: dict[str, Callable[[str, Path, int | None], Iterator[Given]]] = {
     ".txt": read_plain,
     ".csv": read_table,
     ".tsv": read_table,

@@ -33,7 +33,7 @@ MOST_LINES = 20
 class Defaults:
     """What an item takes where its line says nothing; `seed` is that of the first item.
 
-    `fps` is used for lines that give seconds instead of frames.
+    `fps` is used for lines that give seconds instead of frames; None of images, which have none.
     """
 
     height: int
@@ -41,7 +41,7 @@ class Defaults:
     num_frames: int
     steps: int
     seed: int = 0
-    fps: int = 24
+    fps: int | None = 24
 
 
 class Item(BaseModel):
@@ -71,11 +71,12 @@ class Item(BaseModel):
 FIELDS = dict.fromkeys(name for name in Item.model_fields if name != "where")
 
 
-def read_items(path: Path, defaults: Defaults) -> list[Item]:
+def read_items(path: Path, defaults: Defaults, *, copies: int = 1) -> list[Item]:
     """The items of a prompt file, in order.
 
     An item without an id is called by its place in the file: 0000, 0001, ... Item number i without a seed takes
-    `defaults.seed + i`, so that equal prompts give different videos.
+    `defaults.seed + i`, so that equal prompts give different videos. Of several `copies` of a line each has a number
+    behind its id, and the next seed.
 
     Raises:
         BadInput: naming the file, and the line where there is one.
@@ -86,7 +87,11 @@ def read_items(path: Path, defaults: Defaults) -> list[Item]:
     fallback = {name: value for name, value in vars(defaults).items() if name in FIELDS}
     lines = list(READERS[suffix](read_text(path), path, defaults.fps))
     _check_fields(lines, path)
-    items = [_item(index, where, given, fallback) for index, (where, given) in enumerate(lines)]
+    items = [
+        _copied(_item(index, where, given, fallback, copies), copy, copies)
+        for index, (where, given) in enumerate(lines)
+        for copy in range(copies)
+    ]
     if not items:
         raise BadInput(f"{path} has no prompts; write one a line")
     _check_ids(items)
@@ -106,9 +111,19 @@ def _check_fields(lines: list[Given], path: Path) -> None:
         raise BadInput(f"{first}: unknown {names[first]}{rest}; known: {', '.join(FIELDS)}")
 
 
-def _item(index: int, where: str, given: Json, fallback: dict[str, int]) -> Item:
+def _copied(item: Item, copy: int, copies: int) -> Item:
+    """One of several copies of an item. Raises BadInput for an id that then is too long."""
+    if copies == 1:
+        return item
+    try:
+        return Item.model_validate(item.model_dump() | {"id": f"{item.id}-{copy}", "seed": item.seed + copy})
+    except ValidationError as error:
+        raise BadInput(f"{item.where}: {_first_complaint(error)}") from None
+
+
+def _item(index: int, where: str, given: Json, fallback: dict[str, int], copies: int) -> Item:
     own = {name: value for name, each in given.items() if (value := _value(name, each)) is not None}
-    numbered = {"id": f"{index:04d}", "seed": fallback["seed"] + index}
+    numbered = {"id": f"{index:04d}", "seed": fallback["seed"] + copies * index}
     try:
         return Item.model_validate(fallback | numbered | own | {"where": where})
     except ValidationError as error:

@@ -7,7 +7,7 @@ from functools import lru_cache
 
 from caching.recipe.recipe import Recipe
 from caching.recipe.tokens import TrajectoryMedoids
-from jobs.models.family import Numbers
+from jobs.models.numbers import Numbers
 
 # Estimates, not yet measured: 4,300 kernels of HunyuanVideo's 60 blocks take 40 ms to launch, and an H100 reaches 40%
 # of its peak in a dense step.

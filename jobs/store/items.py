@@ -12,6 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
+from jobs.store.medium import MediumName, file_of
 
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
@@ -31,7 +32,7 @@ FP8 = "fp8"  # how weights are kept where they are not in the model's number for
 
 
 class RenderItem(BaseModel):
-    """One video to render, beside what its batch has in common: what the driver sends to every rank of a gang.
+    """One video or image to render, beside what its batch has in common: what the driver sends to every rank of a gang.
 
     `method`, by its name, `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export
     calls it instead of by its prompt.
@@ -53,13 +54,8 @@ class RenderItem(BaseModel):
 
     @property
     def name(self) -> str:
-        """The name of its files below the output directory, without the suffix."""
+        """The name of its files below the output directory, without the suffix; images, too, lie in `videos`."""
         return f"videos/{video_name(self.id, self.prompt, self.seed)}"
-
-    @property
-    def video(self) -> str:
-        """The MP4; the sidecar and the latents lie beside it."""
-        return f"{self.name}.mp4"
 
     @property
     def sidecar(self) -> str:
@@ -73,7 +69,7 @@ class RenderItem(BaseModel):
 
 
 class BatchSettings(BaseModel):
-    """What is asked of every video of a batch: the model, how it is sampled, and where the videos go."""
+    """What is asked of every item of a batch: the model, how it is sampled, and where the files go."""
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
@@ -89,13 +85,19 @@ class BatchSettings(BaseModel):
     attention: str | None = None  # None for the fastest exact kernel that there is
     weights: str | None = None
     """How those of transformer and text encoders are kept, where it is not in `dtype`."""
-    fps: int
+    medium: MediumName = "video"
+    fps: int | None = None
+    """None of images."""
     guidance: float
     guidance_2: float | None = None
     true_cfg_scale: float | None = None
     negative_prompt: str | None = None
     out: str
     save_latents: bool
+
+    def file(self, item: RenderItem) -> str:
+        """The MP4 or PNG; the sidecar and the latents lie beside it."""
+        return file_of(item.name, self.medium)
 
     def recipe(self, name: str | None) -> Recipe:
         """That of items which name this method as their own; of those that name none, the batch's."""
@@ -147,7 +149,7 @@ class World(BaseModel):
 
 
 class Sidecar(BaseModel):
-    """What a finished video is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching.
+    """What a finished video or image is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching.
 
     `cut_tokens` are those at the prompt's end that the model had no room for; None where that was not known.
     Those of other versions are read, too: a field that is added gets a default, and fields that a newer version may
@@ -166,7 +168,8 @@ class Sidecar(BaseModel):
     height: int
     width: int
     num_frames: int
-    fps: int
+    medium: MediumName = "video"
+    fps: int | None = None
     steps: int
     dense_steps: int
     sparse_steps: int
@@ -193,7 +196,7 @@ class Sidecar(BaseModel):
 
     @property
     def text(self) -> str:
-        """As it is written beside its video."""
+        """As it is written beside its file."""
         return f"{self.model_dump_json(indent=2)}\n"
 
 
@@ -218,4 +221,4 @@ def check_names(items: Sequence[RenderItem]) -> None:
     for item in items:
         other = seen.setdefault(item.name.casefold(), item)
         if other is not item:
-            raise BadInput(f"items {other.id!r} and {item.id!r} would both be written to {item.video}")
+            raise BadInput(f"items {other.id!r} and {item.id!r} would both be written to {item.name}")

@@ -10,6 +10,7 @@ from typing import TypeVar
 from jobs.store.documents import read_as, read_object
 from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
 from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
+from jobs.store.medium import MEDIA, MediumName, file_of
 from jobs.store.storage import Storage, Stored
 
 Fact = TypeVar("Fact")
@@ -36,13 +37,19 @@ class Done:
     flops_full: float
     device: str
     world_size: int
+    medium: MediumName = "video"
+
+    @property
+    def file(self) -> str:
+        """The MP4 or PNG."""
+        return file_of(self.name, self.medium)
 
     @classmethod
     def of_sidecar(cls, sidecar: Sidecar, name: str, stamp: str | None = None) -> "Done":
         """`name` is the files' without their suffix."""
         return cls(
             **sidecar.model_dump(include={"id", "fingerprint", "sha256", "dense_steps", "sparse_steps"}),
-            **sidecar.model_dump(include={"flops", "flops_full", "device"}),
+            **sidecar.model_dump(include={"flops", "flops_full", "device", "medium"}),
             name=name,
             num_bytes=sidecar.bytes,
             num_sidecar_bytes=len(sidecar.text.encode()),
@@ -69,6 +76,7 @@ class Done:
             flops_full=line["full"],
             device=line["dev"],
             world_size=line["ranks"],
+            medium=line.get("medium", "video"),
         )
 
     def for_ledger(self) -> dict[str, object]:
@@ -88,6 +96,7 @@ class Done:
             "full": self.flops_full,
             "dev": self.device,
             "ranks": self.world_size,
+            **({} if self.medium == "video" else {"medium": self.medium}),
         }
 
 
@@ -175,21 +184,21 @@ def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify:
 
     Nothing is read of what the ledger has seen, but with `verify`.
     """
-    video, sidecar = (files.get(f"{_stem(done)}.{kind}") for kind in ("mp4", "json"))
+    video, sidecar = files.get(_file(done)), files.get(f"{_stem(done)}.json")
     if video is None or video.num_bytes != done.num_bytes or sidecar is None or not sidecar.num_bytes:
         return False
     is_seen = video.stamp == done.stamp and not verify
     if not (is_seen and done.num_sidecar_bytes in (None, sidecar.num_bytes)) and not read_sidecar(storage, done.name):
         return False
     try:
-        return is_seen or storage.digest(f"{done.name}.mp4") == done.sha256
+        return is_seen or storage.digest(done.file) == done.sha256
     except FileNotFoundError:  # It was there a moment ago.
         return False
 
 
 def remove_video(storage: Storage, name: str) -> None:
     """Remove a video and what lies beside it; the sidecar last, as without it nobody knows of the rest."""
-    for kind in ("mp4", "safetensors", "json"):
+    for kind in (*(each.suffix for each in MEDIA.values()), "safetensors", "json"):
         storage.remove(f"{name}.{kind}")
 
 
@@ -230,19 +239,19 @@ def _only(ids: set[str], by_id: dict[str, Fact]) -> dict[str, Fact]:
 
 def _most_fitting(done: Sequence[Done], fingerprint: str, files: dict[str, Stored]) -> Done | None:
     """Of an item's videos that are there the one of these settings, else that which the ledger knows."""
-    there = [each for each in reversed(done) if f"{_stem(each)}.mp4" in files]
+    there = [each for each in reversed(done) if _file(each) in files]
     return max(there, key=lambda each: each.fingerprint == fingerprint, default=None)
 
 
 def _as_it_lies(done: Done, files: dict[str, Stored]) -> Done:
     """With what the ledger is to know its files by. One whose line has no size of a sidecar is left so."""
-    video, sidecar = (files[f"{_stem(done)}.{kind}"] for kind in ("mp4", "json"))
+    video, sidecar = files[_file(done)], files[f"{_stem(done)}.json"]
     size = sidecar.num_bytes if done.stamp != video.stamp or done.num_sidecar_bytes is not None else None
     return replace(done, stamp=video.stamp, num_sidecar_bytes=size)
 
 
 def _lies_in(files: dict[str, Stored], done: Done) -> bool:
-    return any(f"{_stem(done)}.{kind}" in files for kind in ("mp4", "json"))
+    return _file(done) in files or f"{_stem(done)}.json" in files
 
 
 def _is_complete(item: RenderItem, files: dict[str, Stored], *, with_latents: bool) -> bool:
@@ -267,3 +276,7 @@ def read_sidecar(storage: Storage, name: str) -> Sidecar | None:
 
 def _stem(done: Done) -> str:
     return done.name.removeprefix("videos/")
+
+
+def _file(done: Done) -> str:
+    return done.file.removeprefix("videos/")

@@ -17,6 +17,7 @@ from typing_extensions import TypedDict  # pydantic reads that of Python 3.11 no
 
 from cluster.heap import uncollected
 from jobs.store.items import Seconds
+from jobs.store.medium import MediumName
 from jobs.store.storage import Storage, Stored
 
 FOLDER = "ledger"
@@ -68,6 +69,7 @@ class BeginLine(Line):
     total: Annotated[int, Field(ge=0)]
     model: NotRequired[str]
     method: NotRequired[str]
+    medium: NotRequired[MediumName]  # of images alone
     retry: NotRequired[bool]
 
 
@@ -115,6 +117,7 @@ class DoneLine(Line):
     full: float
     dev: str
     ranks: int
+    medium: NotRequired[MediumName]  # of images alone
 
 
 AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine

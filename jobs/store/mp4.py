@@ -5,6 +5,7 @@ import os
 import re
 import signal
 import subprocess
+import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from concurrent.futures import Executor, Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -15,7 +16,7 @@ from typing import IO, BinaryIO
 
 import numpy as np
 
-from jobs.store.faults import MachineError, reason
+from jobs.store.faults import MachineError, reason, writing
 from jobs.store.files import publish, sha256
 
 # Visually lossless; the videos are small, and what is compared should not be the codec.
@@ -100,6 +101,18 @@ def probe(path: Path) -> VideoFacts:
         codec=stream["codec"],
         pixel_format=stream["pixel_format"],
     )
+
+
+def encode_two_frames() -> tuple[bytes, VideoFacts]:
+    """A whole MP4, and what a decoder sees in it. Raises MachineError where videos cannot be made."""
+    what = "the folder for temporary files"
+    with writing(what), tempfile.TemporaryDirectory(prefix="resca-", ignore_cleanup_errors=True) as folder:
+        path = Path(folder) / "video.mp4"
+        write_video(np.zeros((2, 16, 16, 3), np.uint8), path, fps=8)
+        facts = probe(path)
+        if facts.num_frames != 2:
+            raise MachineError(f"ffmpeg reads {facts.num_frames} frames where it wrote 2")
+        return path.read_bytes(), facts
 
 
 def _check_frames(frames: np.ndarray) -> None:

@@ -1,4 +1,4 @@
-"""How a video gets its name: written in a place of its own, looked at, and only then given out; the sidecar last."""
+"""How a file gets its name: written in a place of its own, looked at, and only then given out; the sidecar last."""
 
 import secrets
 from collections.abc import Callable, Iterator
@@ -11,7 +11,7 @@ from safetensors.torch import save
 
 from jobs.store.faults import writing
 from jobs.store.items import ATTEMPTS, BatchSettings, RenderItem, Sidecar
-from jobs.store.mp4 import probe, write_video
+from jobs.store.medium import MEDIA, Medium, file_of
 from jobs.store.storage import Storage
 
 
@@ -22,7 +22,7 @@ def attempt_place(storage: Storage, item: RenderItem) -> Iterator[Path]:
         yield place
 
 
-def publish_video(
+def publish_item(
     storage: Storage,
     place: Path,
     settings: BatchSettings,
@@ -31,16 +31,16 @@ def publish_video(
     latents: torch.Tensor,
     sidecar_of: Callable[[str, int], Sidecar],
 ) -> Sidecar:
-    """Encode `frames` in `place`, verify the file, and publish it: latents, MP4, and then the sidecar.
+    """Encode `frames` in `place`, verify the file, and publish it: latents, MP4 or PNG, and then the sidecar.
 
     `sidecar_of` gets the file's sha256 and bytes. Raises OSError for a file that does not decode to what was asked,
-    StorageError for what cannot be written, and MachineError where there is no ffmpeg to do it.
+    StorageError for what cannot be written, and MachineError where nothing here can do it.
     """
-    file = place / "video.mp4"
-    tags = {"title": item.prompt, "comment": settings.fingerprint(item)}
+    medium = MEDIA[settings.medium]
+    file = place / file_of("made", medium.name)
     with writing(place):
-        digest = write_video(frames, file, fps=settings.fps, metadata=tags)
-        verify(file, item)
+        digest = medium.write(frames, file, settings.fps, _facts(settings, item))
+        verify(file, item, medium)
         sidecar = sidecar_of(digest, file.stat().st_size)
         if settings.save_latents:  # Not by the library, whose errors do not say what the system refused.
             (place / "latents").write_bytes(save({"latents": latents.cpu().contiguous()}))
@@ -48,15 +48,26 @@ def publish_video(
         storage.publish(place / "latents", item.latents)
     else:
         storage.remove(item.latents)
-    storage.publish(file, item.video)
+    storage.publish(file, settings.file(item))
     storage.write(item.sidecar, sidecar.text.encode())
+    for other in MEDIA.keys() - {medium.name}:  # whose place this has taken
+        storage.remove(file_of(item.name, other))
     return sidecar
 
 
-def verify(file: Path, item: RenderItem) -> None:
+def verify(file: Path, item: RenderItem, medium: Medium) -> None:
     """Raises OSError unless the file decodes to as many frames, of the size, as the item has."""
-    facts = probe(file)
-    found = facts.num_frames, facts.height, facts.width
-    asked = item.num_frames, item.height, item.width
+    found, asked = medium.size(file), (item.num_frames, item.height, item.width)
     if found != asked:
-        raise OSError(f"the MP4 has frames, height and width {found}, not {asked}")
+        raise OSError(f"the {medium.name} has frames, height and width {found}, not {asked}")
+
+
+def _facts(settings: BatchSettings, item: RenderItem) -> dict[str, str]:
+    """What a file says of itself, without its sidecar."""
+    return {
+        "prompt": item.prompt,
+        "seed": str(item.seed),
+        "method": settings.recipe(item.method).name,
+        "model": settings.model,
+        "fingerprint": settings.fingerprint(item),
+    }

@@ -76,7 +76,7 @@ def test_plan_renders_only_what_is_not_finished_and_intact(place):
     assert isinstance(options, RenderOptions)
     finish_everything(options)
     first, second = make_plan(options).items
-    video, sidecar = place / "out" / second.video, place / "out" / first.sidecar
+    video, sidecar = place / "out" / f"{second.name}.mp4", place / "out" / first.sidecar
     video.write_bytes(video.read_bytes()[:-1])
     assert make_plan(options).todo == [second]
     sidecar.unlink()

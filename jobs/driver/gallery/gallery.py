@@ -18,8 +18,8 @@ Status = Literal["waiting", "running", "retrying", "done", "failed"]
 class Entry:
     """What the page shows of one video.
 
-    `video` is relative to the batch's directory (`videos/0000-a-red-ball-s0.mp4`; the page plays nothing that lies
-    elsewhere). `error` is the reason of a failure or retry. `seconds` go by stage, in the order of the stages.
+    `video` is relative to the batch's directory (`videos/0000-a-red-ball-s0.mp4`, of an image a `.png`; the page shows
+    nothing that lies elsewhere). `error` is the reason of a failure or retry. `seconds` go by stage, in their order.
     """
 
     id: str

@@ -93,7 +93,7 @@ def random_transformer(config: Config, device: torch.device) -> HunyuanVideoTran
 
 def random_inputs(transformer: nn.Module, num_text_tokens: int, device: torch.device) -> dict[str, Tensor]:
     """A random prompt: what the transformer's forward takes beside latents and timestep."""
-    inputs = adapter_for(transformer).example_inputs(num_text_tokens, device)
+    inputs = dict(adapter_for(transformer).example_inputs(num_text_tokens, device))
     for name in ("encoder_hidden_states", "pooled_projections"):
         inputs[name].normal_()
     inputs["guidance"].fill_(1000 * GUIDANCE)

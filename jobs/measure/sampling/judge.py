@@ -48,13 +48,13 @@ class Judge:
     @cached_property
     def solver(self) -> Solver:
         """The scheduler's own steps."""
-        (solver,) = self.executor.map([SolverOf(steps=self.items[0].steps)])
+        (solver,) = self.executor.map([SolverOf(item=self.items[0])])
         return solver
 
     @cached_property
     def takeovers(self) -> tuple[int, ...]:
         """The steps at which a next transformer takes over; they are dense, and what was said before counts no more."""
-        (steps,) = self.executor.map([Takeovers(steps=self.items[0].steps)])
+        (steps,) = self.executor.map([Takeovers(item=self.items[0])])
         return steps
 
     @property

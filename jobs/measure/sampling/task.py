@@ -65,25 +65,26 @@ class Task(Protocol[Answer]):
 
 @dataclass(frozen=True, kw_only=True)
 class SolverOf:
-    """The steps of a scheduler over a number of steps."""
+    """The steps of a scheduler on an item."""
 
-    steps: int
+    item: Item
     key: str | None = None
 
     def run(self, model: Model) -> Solver:
-        return model.renderer.solver(self.steps)
+        return model.renderer.solver(model.sampling(self.item))
 
 
 @dataclass(frozen=True, kw_only=True)
 class Takeovers:
-    """The steps, from 1, at which a next transformer takes over."""
+    """The steps of an item, from 1, at which a next transformer takes over."""
 
-    steps: int
+    item: Item
     key: str | None = None
 
     def run(self, model: Model) -> tuple[int, ...]:
-        stages = model.renderer.family.stages(model.renderer.pipeline, self.steps)
-        return tuple(stage.start for stage in stages if 0 < stage.start < self.steps)
+        sampling = model.sampling(self.item)
+        stages = model.renderer.family.stages(model.renderer.pipeline, sampling, sampling.steps)
+        return tuple(stage.start for stage in stages if 0 < stage.start < sampling.steps)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -50,6 +50,8 @@ def tune(options: TuneOptions, console: Console) -> None:
     facts = read_facts(options.model, variant=options.video.variant)
     if options.search in RIVALS and len(transformers_of(facts.directory, facts.family)) > 1:
         raise BadInput(f"--search {options.search} is for one transformer, and {facts.name} has two that take turns")
+    if facts.family.predicts_epsilon:
+        raise BadInput(f"resca tune fits weights of velocities, and {facts.name} says epsilon; auto needs no fitting")
     items = calibration_items(options, facts, *_wanted(options))
     steps = items[0].steps
     if options.budget_dense and options.budget_dense > steps:

@@ -22,7 +22,7 @@ def finish(out: Path, id: str, prompt: str, seed: int, export_as: str | None = N
     """Put a video, as a batch publishes it, into the batch's directory."""
     video = item(id=id, prompt=prompt, seed=seed, export_as=export_as)
     publish(settings(out), video)
-    return out / video.video
+    return out / f"{video.name}.mp4"
 
 
 def export(out: Path, to: Path) -> int:
@@ -45,6 +45,13 @@ def test_videos_of_a_prompt_are_numbered_by_seed(tmp_path):
     assert names(tmp_path / "to") == ["A red ball, rolling.-0.mp4", "A red ball, rolling.-1.mp4", "a cat-0.mp4"]
     assert (tmp_path / "to" / "videos" / "A red ball, rolling.-1.mp4").samefile(last)
     assert probe(tmp_path / "to" / "videos" / "a cat-0.mp4").num_frames == 5
+
+
+def test_images_are_refused(tmp_path):
+    publish(settings(tmp_path / "out", medium="image", fps=None), item(num_frames=1))
+    with pytest.raises(BadInput, match=r"VBench judges videos, and .* has images, too"):
+        export(tmp_path / "out", tmp_path / "to")
+    assert not (tmp_path / "to").exists()
 
 
 def test_prompt_lists_are_what_vbench_reads(tmp_path):

@@ -29,7 +29,7 @@ def batch(tmp_path, monkeypatch) -> Storage:
     items = plan.items
     storage = open_storage("out")
     ledger, sidecar = Ledger(storage), publish(plan.settings, items[0])
-    stored = storage.stored(items[0].video)
+    stored = storage.stored(f"{items[0].name}.mp4")
     assert stored is not None
     ledger.add("begin", total=4, todo=4, method="resca", model="model", gangs=1)
     ledger.add("done", n=1, g=0, **Done.of_sidecar(sidecar, items[0].name, stored.stamp).for_ledger())

@@ -86,14 +86,14 @@ def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
 def rows_of(directory, sidecar) -> list[dict]:
     """A video that is there, and one that is not."""
     one = item()
-    done = done_row(one, "full", f"{directory}/{one.video}", Done.of_sidecar(sidecar, one.name), "rendered")
+    done = done_row(one, "full", f"{directory}/{one.name}.mp4", Done.of_sidecar(sidecar, one.name), "rendered")
     return [done, failed_row(item(id="0001"), "full", "[ValueError] no", "failed")]
 
 
 def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
     done, failed = rows_of(tmp_path, publish(settings(tmp_path), item()))
     console = plain()
-    print_table(console, [done] * 2000 + [failed], str(tmp_path))
+    print_table(console, [done] * 2000 + [failed], "video", str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "0001" in text and "in all: 2000 rendered, 1 failed" in text and len(text.splitlines()) < 200
 
@@ -101,7 +101,7 @@ def test_table_of_a_big_batch_shows_what_failed_and_counts_the_rest(tmp_path):
 def test_table_has_steps_seconds_and_ratio_and_says_where_the_files_are(tmp_path):
     sidecar = publish(settings(tmp_path), item()).model_copy(update={"dense_steps": 1, "sparse_steps": 3, "flops": 2.0})
     console = plain()
-    print_table(console, rows_of(tmp_path, sidecar), str(tmp_path))
+    print_table(console, rows_of(tmp_path, sidecar), "video", str(tmp_path))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     for part in ("0000-a-red-ball-s0.mp4", "1/3", "2.5", "4.00x", "failed: [ValueError] no", f"videos: {tmp_path}"):
         assert part in text
@@ -111,7 +111,7 @@ def test_the_table_names_methods_where_there_are_several(tmp_path):
     done, failed = rows_of(tmp_path, publish(settings(tmp_path), item()))
     for rows, names in (([done, failed], []), ([done, {**failed, "method": "auto"}], ["method", "full", "auto"])):
         console = plain()
-        print_table(console, rows, str(tmp_path))
+        print_table(console, rows, "video", str(tmp_path))
         table = console.file.getvalue().rpartition("videos: ")[0]  # type: ignore[attr-defined]
         assert [name for name in ("method", "full", "auto") if f" {name} " in table] == names
 

@@ -19,9 +19,9 @@ from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 def test_a_family_names_a_pipeline_of_diffusers_and_components_of_it(name):
     family, components = FAMILIES[name], inspect.signature(getattr(diffusers, name)).parameters
     assert family.pipeline == name
-    settings = {name for name, each in components.items() if each.annotation in (bool, float | None)}
     named = {*family.transformers, "vae", *family.loop, *family.text_encoders, *family.tokenizers}
-    assert named == components.keys() - settings and family.loop[0] == "scheduler"
+    needed = {name for name, each in components.items() if each.default is inspect.Parameter.empty}
+    assert needed <= named <= components.keys() and family.loop[0] == "scheduler"
 
 
 def test_a_pipeline_is_of_the_family_of_its_class_or_of_what_that_derives_from():

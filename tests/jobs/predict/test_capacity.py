@@ -113,7 +113,7 @@ def test_a_batch_is_simulated_with_its_losses(tmp_path):
     [
         (["8x"], "--gpus takes numbers separated by commas, such as 1,8,64, not 8x"),
         (["0"], "--gpus must be at least 1, not 0"),
-        (["8", "--model", "flux"], "flux makes no videos here; known: hunyuanvideo"),
+        (["8", "--model", "flux"], "flux is not predicted, as its decoding is not counted; known: hunyuanvideo"),
         (["8", "--model", "demo"], "how fast demo decodes is not known: give --calibrate"),
         (["8", "--method", "toca"], "method toca: what its sparse steps take is not predicted"),
         (["8", "--height", "721"], "height 721, width 640, num_frames 65 do not fit hunyuanvideo; nearest: height 720"),

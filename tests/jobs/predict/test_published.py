@@ -6,7 +6,7 @@ from itertools import pairwise
 import pytest
 
 from caching.recipe.recipe import RECIPES
-from jobs.models.family import Numbers
+from jobs.models.numbers import Numbers
 from jobs.predict.calibrate import calibrated_by_total
 from jobs.predict.decoding import Decoder
 from jobs.predict.gpus import profile

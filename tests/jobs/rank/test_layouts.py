@@ -2,6 +2,7 @@
 
 from functools import cache
 
+import numpy as np
 import pytest
 import torch
 from torch.testing import assert_close
@@ -9,7 +10,8 @@ from torch.testing import assert_close
 from caching.recipe.recipe import recipe
 from jobs.rank.renderer import Prompt, Renderer, Sampling
 from parallel.layout import Layout
-from tests.jobs.rank import test_hunyuan_video_15, test_wan
+from tests.jobs.rank import test_hunyuan_video_15, test_images, test_wan
+from tests.jobs.tiny_images import IMAGES
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline
 from tests.jobs.tiny_wan import save_tiny_wan
 from tests.parallel.gang import Gang
@@ -139,6 +141,21 @@ def test_two_ranks_sample_and_decode_hunyuan_video_15_as_one_process_does(gang_o
     frames, nothing = gang.run(test_hunyuan_video_15.decoded)
     assert_close(frames, test_hunyuan_video_15.decoded(None), rtol=0, atol=1e-6)
     assert not nothing
+
+
+@pytest.mark.timeout(400)
+@pytest.mark.parametrize("name", [*IMAGES, "latte"])
+def test_two_ranks_sample_and_decode_images_as_one_process_does(gang_of, name):
+    """Tokens are shared out, or the passes of guidance, where these are halves of a batch, too."""
+    for layout in (Layout(cfg=2), *([] if name == "latte" else [Layout(ulysses=2)])):
+        gang = gang_of(layout)
+        for method in ("full", "taylorseer" if name == "latte" else "resca"):
+            expected = test_images.latents_of(None, name, method)
+            for latents in gang.run(test_images.latents_of, name, method):
+                assert ((latents - expected).norm() / expected.norm()).item() < FLOAT32_BOUND, (layout, method)
+    images, nothing = gang_of(Layout(cfg=2)).run(test_images.decoded, name)
+    [expected] = test_images.decoded(None, name)
+    assert np.array_equal(images[0], expected) and not nothing
 
 
 @pytest.mark.timeout(400)

@@ -144,7 +144,7 @@ def test_a_video_that_its_storage_refuses_is_kept_and_published_without_renderin
     assert len(rendered) == 1 and not list((tmp_path / "out" / "attempts").iterdir())
     assert sidecar == json.loads((tmp_path / "out" / one.sidecar).read_text())
     assert (sidecar["dense_steps"], sidecar["seconds"]["denoise"] > 0) == (4, True)
-    assert probe(tmp_path / "out" / one.video).num_frames == SIZE["num_frames"]
+    assert probe(tmp_path / "out" / f"{one.name}.mp4").num_frames == SIZE["num_frames"]
     assert '"kept"' in (tmp_path / "out" / "logs" / "0000.3.jsonl").read_text()
 
 

@@ -11,7 +11,7 @@ from jobs.store.items import SIDECAR_VERSION, BatchSettings, RenderItem, Seconds
 from jobs.store.known import Done
 from jobs.store.ledger import Ledger
 from jobs.store.open import open_storage
-from jobs.store.publish import attempt_place, publish_video
+from jobs.store.publish import attempt_place, publish_item
 
 
 def settings(directory: Path | str, **changes: Any) -> BatchSettings:
@@ -42,7 +42,7 @@ def publish(batch: BatchSettings, item: RenderItem) -> Sidecar:
     shape = item.num_frames, item.height, item.width, 3
     with attempt_place(storage, item) as place:
         frames = iter([np.zeros(shape, np.uint8)])
-        return publish_video(
+        return publish_item(
             storage, place, batch, item, frames, latents, lambda *facts: sidecar_of(batch, item, *facts)
         )
 
@@ -57,7 +57,7 @@ def finish(batch: BatchSettings, one: RenderItem) -> Done:
     """As a driver does: published, then written down."""
     storage = open_storage(batch.out)
     sidecar = publish(batch, one)
-    stored = storage.stored(one.video)
+    stored = storage.stored(batch.file(one))
     assert stored is not None
     done = Done.of_sidecar(sidecar, one.name, stored.stamp)
     ledger = Ledger(storage)

@@ -17,7 +17,7 @@ from jobs.store.faults import MachineError, StorageError, writing
 from jobs.store.local import LocalStorage
 from jobs.store.mp4 import write_video
 from jobs.store.open import open_storage
-from jobs.store.publish import attempt_place, publish_video
+from jobs.store.publish import attempt_place, publish_item
 from tests.jobs.store.example import item, publish, settings, sidecar_of
 
 ROOT = Path(__file__).parents[3]
@@ -119,7 +119,7 @@ def test_latents_that_cannot_be_written_are_a_fault_of_the_storage(tmp_path: Pat
     frames = iter([np.zeros((5, 16, 16, 3), np.uint8)])
     with pytest.raises(StorageError, match="cannot be written"), attempt_place(storage, one) as place:
         (place / "latents").symlink_to("/proc/none/latents")
-        publish_video(storage, place, batch, one, frames, torch.zeros(1), lambda *facts: sidecar_of(batch, one, *facts))
+        publish_item(storage, place, batch, one, frames, torch.zeros(1), lambda *facts: sidecar_of(batch, one, *facts))
     assert not (tmp_path / "videos").exists()
 
 
@@ -127,7 +127,7 @@ def test_a_video_that_is_not_what_was_asked_for_is_the_videos_own_fault(tmp_path
     batch, one, storage = settings(tmp_path), item(num_frames=9), open_storage(tmp_path)
     frames = iter([np.zeros((5, 16, 16, 3), np.uint8)])
     with pytest.raises(OSError, match="not \\(9, 16, 16\\)") as caught, attempt_place(storage, one) as place:
-        publish_video(storage, place, batch, one, frames, torch.zeros(1), lambda *facts: sidecar_of(batch, one, *facts))
+        publish_item(storage, place, batch, one, frames, torch.zeros(1), lambda *facts: sidecar_of(batch, one, *facts))
     assert classify(caught.value) is FailureKind.ITEM
 
 
@@ -140,7 +140,7 @@ def test_videos_on_another_file_system_are_copied_and_whole_or_absent(tmp_path: 
         (tmp_path / "videos").symlink_to(elsewhere)
         batch, one = settings(tmp_path, save_latents=True), item()
         sidecar = publish(batch, one)
-        assert open_storage(tmp_path).digest(one.video) == sidecar.sha256
+        assert open_storage(tmp_path).digest(f"{one.name}.mp4") == sidecar.sha256
         assert sorted(path.suffix for path in elsewhere.iterdir()) == [".json", ".mp4", ".safetensors"]
         assert not list((tmp_path / "attempts").iterdir())
     finally:

@@ -31,7 +31,11 @@ def test_slug_is_short_lower_case_ascii(prompt, expected):
 
 def test_video_name_tells_id_prompt_and_seed():
     assert video_name("0007", "a red ball", 42) == "0007-a-red-ball-s42"
-    assert item().video == "videos/0000-a-red-ball-s0.mp4"
+    assert [settings("out", medium=each).file(item()).rpartition(".")[2] for each in ("video", "image")] == [
+        "mp4",
+        "png",
+    ]
+    assert item().name == "videos/0000-a-red-ball-s0"
 
 
 def test_two_items_of_one_file_name_are_refused():

@@ -9,7 +9,7 @@ import pytest
 from caching.recipe.schedule import Interval
 from jobs.store.files import sha256
 from jobs.store.items import BatchSettings, RenderItem
-from jobs.store.known import Done, difference, is_intact, remove_video, survey
+from jobs.store.known import Done, difference, is_intact, read_sidecar, remove_video, survey
 from jobs.store.ledger import Ledger
 from jobs.store.open import open_storage
 from tests.jobs.store.example import finish, item, publish, settings
@@ -46,7 +46,7 @@ def test_a_video_is_unrecorded_until_the_ledger_has_it_as_it_lies_there(tmp_path
     ledger.flush()
     known = survey(storage, batch, [one])
     assert (known.unrecorded, known.finished) == ([], {"0000": unrecorded})
-    (tmp_path / one.video).touch()  # as a copy would
+    (tmp_path / f"{one.name}.mp4").touch()  # as a copy would
     [again] = survey(storage, batch, [one]).unrecorded
     assert again.sha256 == unrecorded.sha256 and again.stamp != unrecorded.stamp
 
@@ -55,7 +55,7 @@ def test_a_video_is_unrecorded_until_the_ledger_has_it_as_it_lies_there(tmp_path
 def test_a_damaged_video_is_not_finished(tmp_path, with_ledger):
     batch, one = settings(tmp_path), item()
     finish(batch, one) if with_ledger else publish(batch, one)
-    damage(tmp_path / one.video)
+    damage(tmp_path / f"{one.name}.mp4")
     assert finished(batch) is None
 
 
@@ -92,9 +92,9 @@ def test_damage_that_left_no_trace_is_found_by_verifying(tmp_path):
 
     batch, one = settings(tmp_path), item()
     finish(batch, one)
-    before = (tmp_path / one.video).stat()
-    damage(tmp_path / one.video)
-    os.utime(tmp_path / one.video, ns=(before.st_atime_ns, before.st_mtime_ns))
+    before = (tmp_path / f"{one.name}.mp4").stat()
+    damage(tmp_path / f"{one.name}.mp4")
+    os.utime(tmp_path / f"{one.name}.mp4", ns=(before.st_atime_ns, before.st_mtime_ns))
     assert finished(batch)
     assert finished(batch, verify=True) is None
 
@@ -102,7 +102,7 @@ def test_damage_that_left_no_trace_is_found_by_verifying(tmp_path):
 def test_a_video_that_is_gone_is_not_finished(tmp_path):
     batch, one = settings(tmp_path), item()
     finish(batch, one)
-    (tmp_path / one.video).unlink()
+    (tmp_path / f"{one.name}.mp4").unlink()
     assert finished(batch) is None
 
 
@@ -125,7 +125,7 @@ def test_without_a_ledger_a_sidecar_of_an_older_or_newer_version_tells_that_its_
     publish(batch, one)
     change_sidecar(tmp_path / one.sidecar, **changes)
     done = finished(batch, verify=True)
-    assert done is not None and done.sha256 == sha256(tmp_path / one.video)
+    assert done is not None and done.sha256 == sha256(tmp_path / f"{one.name}.mp4")
 
 
 def test_missing_latents_are_missed_only_when_asked_for(tmp_path):
@@ -158,7 +158,7 @@ def test_other_settings_are_told_whatever_has_become_of_the_sidecar(tmp_path, te
 def test_a_video_that_goes_while_it_is_looked_at_is_not_finished(tmp_path):
     batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
     done, files = finish(batch, one), storage.folder("videos")
-    (tmp_path / one.video).unlink()
+    (tmp_path / f"{one.name}.mp4").unlink()
     assert not is_intact(storage, done, files, verify=True)
 
 
@@ -182,7 +182,7 @@ def test_without_a_ledger_an_outdated_video_beside_the_finished_one_does_not_sta
 
 def test_an_outdated_sidecar_is_known_without_its_video(tmp_path):
     batch, old, new = two_of_one_id(tmp_path, 0)
-    (tmp_path / old.video).unlink()
+    (tmp_path / f"{old.name}.mp4").unlink()
     assert survey(open_storage(tmp_path), batch, [new]).superseded == [old.name]
     remove_video(open_storage(tmp_path), old.name)
     assert survey(open_storage(tmp_path), batch, [new]).superseded == []
@@ -202,3 +202,19 @@ def test_what_was_given_up_stays_so_until_it_is_retried(tmp_path):
 def test_ledger_facts_read_back(tmp_path):
     done = finish(settings(tmp_path), item())
     assert Done.of_ledger(json.loads(json.dumps(done.for_ledger()))) == done
+
+
+def test_an_image_is_known_again_by_its_png_and_takes_the_place_of_a_video(tmp_path):
+    one, batch = item(num_frames=1), settings(tmp_path)
+    finish(batch, one)
+    images = settings(tmp_path, medium="image", fps=None, revision="of images")
+    storage = open_storage(tmp_path)
+    assert survey(storage, images, [one]).changed["0000"].file == f"{one.name}.mp4"
+    done = finish(images, one)
+    assert sorted(path.suffix for path in (tmp_path / "videos").iterdir()) == [".json", ".png"]
+    known = survey(storage, images, [one])
+    assert known.finished["0000"] == done and not known.unrecorded and done.file == f"{one.name}.png"
+    damage(tmp_path / done.file)
+    assert not survey(storage, images, [one]).finished
+    sidecar = read_sidecar(storage, one.name)
+    assert sidecar is not None and (sidecar.medium, sidecar.fps, sidecar.num_frames) == ("image", None, 1)

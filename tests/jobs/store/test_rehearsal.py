@@ -7,6 +7,7 @@ import pytest
 
 from jobs.errors import INFRASTRUCTURE, BadInput
 from jobs.store.faults import MachineError, StorageError
+from jobs.store.medium import MEDIA, VIDEO, Medium
 from jobs.store.open import open_storage
 from jobs.store.publish import attempt_place
 from jobs.store.rehearsal import FOLDERS, check_encoder, check_folders, rehearse
@@ -55,23 +56,24 @@ def test_an_ffmpeg_that_makes_no_videos_is_found(tmp_path: Path, monkeypatch, ma
     monkeypatch.setenv("IMAGEIO_FFMPEG_EXE", str(tmp_path / "ffmpeg"))
     make(tmp_path / "ffmpeg")
     with pytest.raises(MachineError, match=r"no video can be made on this machine: .*set IMAGEIO_FFMPEG_EXE") as caught:
-        check_encoder()
+        check_encoder(VIDEO)
     assert why in str(caught.value) and caught.value.exit_code == INFRASTRUCTURE
 
 
-def test_two_frames_are_published_and_nothing_is_left(tmp_path: Path):
+@pytest.mark.parametrize("medium", MEDIA.values(), ids=MEDIA)
+def test_a_small_file_is_published_and_nothing_is_left(tmp_path: Path, medium: Medium):
     storage = open_storage(tmp_path)
     with attempt_place(storage, item()) as place:
-        rehearse(storage, place, check_encoder())
+        rehearse(storage, place, check_encoder(medium))
     assert not list((tmp_path / "videos").iterdir()) and not list((tmp_path / "attempts").iterdir())
 
 
-def test_a_storage_that_would_refuse_a_video_refuses_two_frames(tmp_path: Path):
+def test_a_storage_that_would_refuse_a_video_refuses_a_small_file(tmp_path: Path):
     storage = open_storage(tmp_path)
     (tmp_path / "videos").symlink_to("/proc/tty")
     with (
         pytest.raises(StorageError, match=f"{tmp_path}/videos cannot be written"),
         attempt_place(storage, item()) as place,
     ):
-        rehearse(storage, place, b"two frames")
+        rehearse(storage, place, b"a small file")
     assert not list((tmp_path / "attempts").iterdir())

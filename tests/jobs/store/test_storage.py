@@ -120,7 +120,7 @@ def test_a_batch_lives_on_either(storage: Storage):
         with pytest.raises(BadInput, match="another driver works on"):
             DriverLock(storage, lease_s=20).__enter__()
         sidecar, ledger = publish(batch, one), Ledger(storage)
-        stored = storage.stored(one.video)
+        stored = storage.stored(f"{one.name}.mp4")
         assert stored is not None
         ledger.add("begin", total=1)
         ledger.flush()
@@ -129,7 +129,7 @@ def test_a_batch_lives_on_either(storage: Storage):
     assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
     assert read_state(storage).counts()["done"] == 1
     assert list(survey(storage, batch, [one], verify=True).finished) == ["0000"]
-    assert storage.digest(one.video) == sidecar.sha256
+    assert storage.digest(f"{one.name}.mp4") == sidecar.sha256
 
 
 @pytest.fixture

@@ -96,7 +96,7 @@ example.publish(batch, example.item())
     assert killed.returncode == -9
     batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
     assert survey(storage, batch, [one]).finished == {}
-    assert ("sidecar" in when) == (storage.stored(one.video) is not None)
+    assert ("sidecar" in when) == (storage.stored(f"{one.name}.mp4") is not None)
     storage.remove(ATTEMPTS)
     publish(batch, one)
     assert list(survey(storage, batch, [one]).finished) == ["0000"]

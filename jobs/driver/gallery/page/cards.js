@@ -1,4 +1,4 @@
-// One video as a card. All text goes in as text: prompts and errors are never markup.
+// One video or image as a card. All text goes in as text: prompts and errors are never markup.
 "use strict";
 
 const STATUSES = ["done", "running", "retrying", "failed", "waiting"];
@@ -104,7 +104,7 @@ function note(item) {
   return item.video ? "Not shown: its path leads out of videos/" : "There is no file";
 }
 
-// A video, or why there is none. What is there and still right stays, so that it goes on playing.
+// A video or an image, or why there is none. What is there and still right stays, so that it goes on playing.
 function fillMedia(card) {
   const { media, item } = card;
   const url = item.status === "done" && videoUrl(item.video);
@@ -112,12 +112,18 @@ function fillMedia(card) {
   if (media.shows === shows) return;
   media.shows = shows;
   media.querySelector("video")?.removeAttribute("src");
-  if (url && card.isNear) media.replaceChildren(makeVideo(item, url));
+  if (url && card.isNear) media.replaceChildren(isImage(item.video) ? makeImage(item, url) : makeVideo(item, url));
   else media.replaceChildren(...(url ? [] : [makeNote(note(item))]));
   playOrPause(card);
 }
 
 const makeNote = (text) => element("p", { className: "note", dir: "auto", textContent: text });
+
+function makeImage(item, url) {
+  const image = element("img", { src: url, alt: item.prompt, decoding: "async" });
+  image.addEventListener("error", () => image.isConnected && image.replaceWith(makeNote("This file cannot be shown")));
+  return image;
+}
 
 function makeVideo(item, url) {
   const settings = { muted: true, loop: true, controls: true, playsInline: true, preload: "metadata" };

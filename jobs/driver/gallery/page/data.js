@@ -28,7 +28,7 @@ const numVideos = () => Object.values(batch.manifest.counts).reduce((sum, number
 
 function toItem(fields, row) {
   const item = Object.fromEntries(fields.map((field, place) => [field, row[place]]));
-  item.size = `${item.width}×${item.height}×${item.num_frames}`;
+  item.size = `${item.width}×${item.height}${item.num_frames > 1 ? `×${item.num_frames}` : ""}`;
   item.total = item.seconds && Object.values(item.seconds).reduce((sum, seconds) => sum + seconds, 0);
   item.text = `${item.id}\n${item.prompt}`.toLowerCase();
   return item;
@@ -48,6 +48,8 @@ function matching(items, view) {
     words.every((word) => item.text.includes(word)));
   return view.sort === "slowest" ? found.sort((a, b) => (b.total ?? -1) - (a.total ?? -1)) : found;
 }
+
+const isImage = (path) => path?.endsWith(".png") ?? false;
 
 // The URL of a path below videos/, null for any other: the path comes from data, which may point anywhere.
 function videoUrl(path) {

@@ -37,7 +37,7 @@ function detailRows(item) {
   const rows = {
     Seed: item.seed,
     Method: item.method,
-    Size: `${item.width} × ${item.height} pixels, ${item.num_frames} frames`,
+    Size: `${item.width} × ${item.height} pixels${item.num_frames > 1 ? `, ${item.num_frames} frames` : ""}`,
     Steps: dense === null ? steps : `${steps}: ${dense} dense, ${sparse} sparse`,
     Time: item.total === null ? null : element("div", {}, duration(item.total), bar, stages.join(", ")),
     Attempts: item.attempts || null,

@@ -140,10 +140,12 @@ function showSummary(items) {
   const isComplete = manifest && isLoaded();
   const total = manifest ? numVideos() : 0;
   const number = (count) => count.toLocaleString("en");
-  const videos = `${number(total)} ${total === 1 ? "video" : "videos"}`;
+  const ofImages = isImage(items.find((item) => item.video)?.video);
+  const videos = `${number(total)} ${ofImages ? "image" : "video"}${total === 1 ? "" : "s"}`;
   const reading = isComplete ? "" : `; ${number(items.length)} read so far`;
   const matches = shown.length === total ? videos : `${number(shown.length)} of ${videos}`;
   byId("summary").textContent = shown.length ? matches + reading : "";
+  byId("play").hidden = ofImages;
   byId("legend").hidden = !shown.some((item) => item.seconds);
   byId("empty").hidden = shown.length > 0;
   byId("clear").hidden = !items.length;

@@ -1,8 +1,10 @@
 """The page of a gallery, used with a real browser."""
 
+import numpy as np
 import pytest
 from playwright.sync_api import expect
 
+from jobs.store.png import write_image
 from tests.jobs.driver.gallery.showcase import done, entry, film, ids, plays
 
 pytestmark = pytest.mark.timeout(240)
@@ -31,6 +33,26 @@ def test_video_plays(batch, page, name):
     plays(page)
     settings = "v => [v.muted, v.loop, v.controls, v.playsInline, v.preload].join()"
     assert page.locator(".card video").evaluate(settings) == "true,true,true,true,metadata"
+
+
+def test_an_image_is_shown_as_one(batch, page):
+    """To the pixel, in its card and its details; nothing is to be played."""
+    pixels = np.full((1, 48, 64, 3), (220, 40, 40), np.uint8)
+    (batch.directory / "videos").mkdir(exist_ok=True)
+    write_image([pixels], batch.directory / "videos" / "0000.png", {})
+    batch.show(done(video="videos/0000.png", num_frames=1), entry("0001", num_frames=1))
+    page.goto(batch.url)
+    image = page.locator(".card img")
+    expect(image).to_have_count(1)
+    expect(image).to_have_attribute("alt", "a red ball, 0000")
+    expect(page.locator(".card video")).to_have_count(0)
+    assert image.evaluate("i => i.decode().then(() => [i.naturalWidth, i.naturalHeight])") == [64, 48]
+    expect(page.locator(".card").first).to_contain_text("64×48")
+    expect(page.locator("#summary")).to_have_text("2 images")
+    expect(page.get_by_role("button", name="Play all in view")).to_be_hidden()
+    page.get_by_role("button", name="Details of 0000").click()
+    expect(page.get_by_role("dialog", name="0000")).to_contain_text("64 × 48 pixels")
+    expect(page.locator("#details-media img")).to_be_visible()
 
 
 def test_failures_show_their_reason(batch, page):

@@ -1,0 +1,192 @@
+"""HiDream-I1: images guided by a negative prompt, prompts by two CLIPs, a T5 and a Llama, layer by layer.
+
+Both passes of a step are one batch, the negative prompt's first; the velocity is the negative of what the model gives.
+Its pipeline makes images of one area; those here are square, and so of one size.
+
+Legend: C latent channels, H W latent height and width, L text tokens, K layers of the Llama.
+"""
+
+from collections.abc import Iterator, Mapping
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from pydantic import BaseModel
+
+from jobs.models.autoencoder_kl import VaeConfig, decode_images
+from jobs.models.family import (
+    Configs,
+    Dtype,
+    GenerationDefaults,
+    Json,
+    Prompt,
+    Sampling,
+    StepCallback,
+    Text,
+    TokenCount,
+    guided,
+    sequence_length,
+)
+from jobs.models.loop import run_steps
+from jobs.models.numbers import Numbers
+from jobs.store.medium import IMAGE, Medium
+
+if TYPE_CHECKING:
+    from diffusers import DiffusionPipeline
+    from torch import Tensor
+
+    from parallel.rank_group import RankGroup
+
+TEXT_TOKENS = 128  # to which the pipeline fills prompts up, for each encoder
+END_OF_TEXT = 1
+SCHEDULERS = ("FlowMatchEulerDiscreteScheduler", "UniPCMultistepScheduler")
+
+
+class TransformerConfig(BaseModel):
+    """A configuration may leave out what equals the default of its diffusers class: these are HiDream's."""
+
+    patch_size: int = 2
+    in_channels: int = 64
+    num_layers: int = 16
+    num_single_layers: int = 32
+    attention_head_dim: int = 128
+    num_attention_heads: int = 20
+    max_resolution: tuple[int, int] = (128, 128)
+
+
+class HiDream:
+    """The `Family` of `HiDreamImagePipeline`."""
+
+    pipeline = "HiDreamImagePipeline"
+    medium: Medium = IMAGE
+    classes: Mapping[str, str] = MappingProxyType(
+        {"transformer": "HiDreamImageTransformer2DModel", "vae": "AutoencoderKL"}
+    )
+    transformers: tuple[str, ...] = ("transformer",)
+    text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
+    tokenizers: tuple[str, ...] = ("tokenizer_3", "tokenizer", "tokenizer_2", "tokenizer_4")
+    loop: tuple[str, ...] = ("scheduler",)
+    vae_dtypes: Mapping[str, Dtype] = MappingProxyType({})
+    text_tokens = TEXT_TOKENS
+    cross_attention = False
+    doubles_batch = True
+    predicts_epsilon = False
+    decodes_tiles = False
+
+    def obstacle(self, index: Json) -> str | None:
+        match index.get("scheduler"):
+            case [_, str(name)] if name not in SCHEDULERS:
+                return f"has the scheduler {name}: needed is {' or '.join(SCHEDULERS)}, which draw no noise on the way"
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
+        return None
+
+    def defaults(self, configs: Configs) -> GenerationDefaults:
+        side = self.numbers(configs).side
+        return GenerationDefaults.model_validate({"height": side, "width": side, "steps": 50, "guidance": 5.0})
+
+    def guides(self, configs: Configs) -> frozenset[str]:
+        return frozenset({"guidance", "negative_prompt"})
+
+    def negative_prompt(self, sampling: Sampling) -> str | None:
+        return sampling.negative_prompt or "" if sampling.guidance > 1 else None
+
+    def numbers(self, configs: Configs) -> Numbers:
+        model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
+        return Numbers(
+            heads=model.num_attention_heads,
+            width=model.num_attention_heads * model.attention_head_dim,
+            blocks=model.num_layers + model.num_single_layers,
+            patch=model.patch_size,
+            patch_t=1,
+            spatial=coder.spatial,
+            temporal=1,
+            latent_channels=model.in_channels,
+            pixel_multiple=1,
+            num_frames=1,
+            side=model.max_resolution[0] * coder.spatial,
+        )
+
+    def levels_by_token(self, index: Json) -> bool:
+        return False
+
+    def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
+        return sequence_length(template, TEXT_TOKENS) - END_OF_TEXT
+
+    def encode(self, pipeline: "DiffusionPipeline", text: str, template: Json | None) -> Text:
+        tokens, _, layers, _, pooled, _ = pipeline.encode_prompt(
+            text,
+            device=pipeline._execution_device,
+            do_classifier_free_guidance=False,
+            max_sequence_length=sequence_length(template, TEXT_TOKENS),
+        )
+        return Text(tokens=tokens, pooled=pooled, layers=layers)
+
+    def latent_shape(self, pipeline: "DiffusionPipeline", sampling: Sampling) -> tuple[int, ...]:
+        scale = pipeline.vae_scale_factor
+        return 1, pipeline.transformer.config.in_channels, sampling.height // scale, sampling.width // scale
+
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
+        """A scheduler may shift them by the most tokens that the model takes."""
+        from diffusers.pipelines.hidream_image.pipeline_hidream_image import calculate_shift
+
+        shift = {}
+        if pipeline.scheduler.config.get("use_dynamic_shifting"):
+            shift["mu"] = calculate_shift(pipeline.transformer.max_seq)
+        pipeline.scheduler.set_timesteps(steps, **shift)
+
+    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
+        return pipeline.scheduler.sigmas[:-1].tolist()
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
+        return [range(steps)]
+
+    def sample(
+        self,
+        pipeline: "DiffusionPipeline",
+        latents: "Tensor",
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        steps: int,
+        on_step_end: StepCallback | None = None,
+    ) -> "Tensor":
+        """The pipeline's `__call__` does not take a rank's latents."""
+        self.set_timesteps(pipeline, sampling, steps)
+
+        def predict(latents: "Tensor", timestep: "Tensor") -> "Tensor":
+            return _velocity(pipeline, latents, timestep, prompt, sampling)
+
+        return run_steps(pipeline, latents, predict, steps=steps, on_step_end=on_step_end)
+
+    def velocity(
+        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, sampling: Sampling
+    ) -> "Tensor":
+        import torch
+
+        device = pipeline._execution_device
+        timestep = torch.tensor(level * pipeline.scheduler.config.num_train_timesteps, device=device)
+        return _velocity(pipeline, latents.to(device), timestep, prompt, sampling).float()
+
+    def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
+        config = pipeline.vae.config
+        return decode_images(pipeline.vae, latents / config.scaling_factor + config.shift_factor, group)
+
+
+def _velocity(
+    pipeline: "DiffusionPipeline", latents: "Tensor", timestep: "Tensor", prompt: Prompt, sampling: Sampling
+) -> "Tensor":
+    """What the pipeline makes of what the transformer says of latents `[1, C, H, W]`, guided; of the same shape."""
+    import torch
+
+    transformer, texts = pipeline.transformer, prompt.texts[::-1]
+    batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
+    answer = transformer(
+        hidden_states=batch,
+        timesteps=timestep.expand(len(batch)),
+        encoder_hidden_states_t5=torch.cat([text.tokens for text in texts]),
+        encoder_hidden_states_llama3=torch.cat([text.layers for text in texts if text.layers is not None], dim=1),
+        pooled_embeds=torch.cat([text.pooled for text in texts if text.pooled is not None]),
+        return_dict=False,
+    )[0]
+    return guided(list((-answer).chunk(len(texts)))[::-1], sampling.guidance)
