@@ -25,8 +25,8 @@ class Pace:
     most_s: float
 
     def period_s(self, elapsed_s: float) -> float:
-        """Seconds until the next look: a third of those so far, within the bounds."""
-        return min(self.most_s, max(self.least_s, elapsed_s / 3))
+        """Seconds from one look to the next: half of those so far, within the bounds."""
+        return min(self.most_s, max(self.least_s, elapsed_s / 2))
 
 
 # At what Ray is asked to do: what has come is taken at once, but the stop flag and the deadline are looked at so often.

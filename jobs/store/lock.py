@@ -110,11 +110,13 @@ class DriverLock:
             raise BadInput(_taken(self._storage, read_holder(self._storage) or self._me))
 
     def _is_mine(self) -> bool:
-        """Looks twice: one who takes it for a dead driver's moves it aside for a moment, and then puts it back."""
-        if self._has_my_token():
-            return True
-        time.sleep(ASIDE_S)
-        return self._has_my_token()
+        """Looks again for a while: one who takes it for a dead driver's moves it aside, and then puts it back."""
+        ends = time.monotonic() + ASIDE_S
+        while not self._has_my_token():
+            if time.monotonic() > ends:
+                return False
+            time.sleep(ASIDE_S / 10)
+        return True
 
     def _has_my_token(self) -> bool:
         holder = read_holder(self._storage)

@@ -20,7 +20,8 @@ ARGUMENTS = {
     **{command: ["p.txt", "--out", "out"] for command in ("render", "plan", "submit")},
     **{command: ["out"] for command in ("status", "retry", "cancel")},
     "plan --gpus": ["8"],
-    "export vbench": ["out", "--to", "to"],
+    **{f"export {judge}": ["out", "--to", "to"] for judge in ("vbench", "drawbench", "fid")},
+    "export geneval": ["out", "--to", "to", "--metadata", "evaluation_metadata.jsonl"],
     "tune": ["--target", "psnr=40", "--out", "plan.yaml"],
 }
 

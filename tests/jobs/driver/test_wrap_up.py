@@ -11,7 +11,7 @@ import pytest
 from jobs.__main__ import main
 from jobs.driver.batch_plan import make_plan
 from jobs.driver.cancellation import ask
-from jobs.driver.drive import _recording
+from jobs.driver.drive import recording
 from jobs.driver.remembered import recall, remember
 from jobs.options.batch import RenderOptions
 from jobs.store.ledger import read_lines, read_state
@@ -116,7 +116,7 @@ def test_a_limit_that_grows_remembers_what_it_has_come_to(out, tmp_path):
 
 def test_a_request_to_stop_that_came_too_late_is_not_left_lying(out):
     plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
-    with DriverLock(plan.storage) as lock, _recording(plan, lock):
+    with DriverLock(plan.storage) as lock, recording(plan, lock):
         ask(plan.storage, by="somebody")
     assert not (out / "cancel").exists()
 
@@ -132,7 +132,7 @@ def test_a_living_driver_is_left_alone(out, capsys):
 
 def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):
     plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
-    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), _recording(plan, lock):
+    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), recording(plan, lock):
         (out / "attempts" / "0001-of-the-other").mkdir(parents=True)
         raise LockLost("another driver has taken over")
     assert (out / "attempts" / "0001-of-the-other").exists()

@@ -127,8 +127,8 @@ def break_file(path: Path, text: str | None) -> None:
         ("model_index.json", "[]", "must hold a JSON object"),
         (
             "model_index.json",
-            '{"_class_name": "FluxPipeline"}',
-            "is a FluxPipeline, not a HunyuanVideoPipeline or HunyuanVideo15Pipeline or WanPipeline",
+            '{"_class_name": "SanaPipeline"}',
+            "is a SanaPipeline, not a HunyuanVideoPipeline or HunyuanVideo15Pipeline or WanPipeline",
         ),
         ("transformer/config.json", None, "cannot read model file"),
         ("transformer/config.json", '{"patch_size": "two"}', "patch_size: .* valid integer"),

@@ -6,7 +6,7 @@ import logging
 import diffusers
 import pytest
 import torch
-from diffusers import DPMSolverMultistepScheduler, FlowMatchEulerDiscreteScheduler, UniPCMultistepScheduler
+from diffusers import FlowMatchEulerDiscreteScheduler, FlowMatchHeunDiscreteScheduler, UniPCMultistepScheduler
 
 from caching.recipe.recipe import recipe
 from caching.snapshot import STATE_VERSION
@@ -235,7 +235,7 @@ def test_they_are_written_every_one_or_more_dense_steps(tmp_path):
     "scheduler",
     [
         FlowMatchEulerDiscreteScheduler(stochastic_sampling=True),
-        DPMSolverMultistepScheduler(prediction_type="flow_prediction", use_flow_sigmas=True),
+        FlowMatchHeunDiscreteScheduler(),
     ],
     ids=["stochastic", "unknown"],
 )

@@ -15,7 +15,7 @@ from jobs.measure.tune.rivals.dpcache import cheapest_path, stage_costs
 from jobs.measure.tune.rivals.l2p import l2p, teacher_forced
 from jobs.measure.tune.rivals.registry import RIVALS
 from jobs.measure.tune.rollout import Rollouts
-from tests.jobs.measure.tune.tiny_judge import KINDS, make_judge
+from tests.jobs.measure.tune.tiny_judge import make_judge
 
 pytestmark = pytest.mark.timeout(300)
 STEPS = 8
@@ -131,7 +131,7 @@ def test_annealing_leaves_a_schedule_without_others_as_it_is():
         assert anneal(places, steps, lambda _: 1.0, max_scores=4) == (places, 1.0)
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=["hunyuan_video", "wan"])
 def rollouts(request, tmp_path_factory):
     """Of a model of one pass with Euler's steps, and of one of two with UniPC's."""
     return Rollouts(make_judge(request.param, tmp_path_factory.mktemp("model"), steps=STEPS))
