@@ -111,7 +111,7 @@ class DiT(OfEpsilon):
         config = pipeline.transformer.config
         return 1, config.in_channels, config.sample_size, config.sample_size
 
-    def epsilon(
+    def predict(
         self,
         pipeline: "DiffusionPipeline",
         latents: "Tensor",

@@ -5,27 +5,25 @@ Prompts go through a T5, and through a CLIP that gives one feature of all.
 Legend: C latent channels, H W latent height and width, N tokens of two by two latents, L text tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig, decode_images
+from jobs.models.autoencoder_kl import VaeConfig
 from jobs.models.family import (
     Configs,
-    Dtype,
     GenerationDefaults,
     Json,
     Prompt,
     Sampling,
-    StepCallback,
     Text,
     TokenCount,
     guided,
     sequence_length,
 )
-from jobs.models.loop import run_steps
+from jobs.models.flow import OfFlow
 from jobs.models.numbers import Numbers
 from jobs.store.medium import IMAGE, Medium
 
@@ -33,7 +31,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor
 
-    from parallel.rank_group import RankGroup
 
 TEXT_TOKENS = 512  # to which the pipeline fills prompts up
 END_OF_TEXT = 1
@@ -51,28 +48,17 @@ class TransformerConfig(BaseModel):
     guidance_embeds: bool = False
 
 
-class Flux:
+class Flux(OfFlow):
     """The `Family` of `FluxPipeline`."""
 
     pipeline = "FluxPipeline"
     medium: Medium = IMAGE
     classes: Mapping[str, str] = MappingProxyType({"transformer": "FluxTransformer2DModel", "vae": "AutoencoderKL"})
-    transformers: tuple[str, ...] = ("transformer",)
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2")
     tokenizers: tuple[str, ...] = ("tokenizer_2", "tokenizer")
-    loop: tuple[str, ...] = ("scheduler",)
-    vae_dtypes: Mapping[str, Dtype] = MappingProxyType({})
     text_tokens = TEXT_TOKENS
     cross_attention = False
     doubles_batch = False
-    predicts_epsilon = False
-    decodes_tiles = False
-
-    def obstacle(self, index: Json) -> str | None:
-        return None
-
-    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
-        return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
         """Without an embedded scale it is distilled for few steps, too (FLUX.1-schnell)."""
@@ -102,9 +88,6 @@ class Flux:
             num_frames=1,
         )
 
-    def levels_by_token(self, index: Json) -> bool:
-        return False
-
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
         return sequence_length(template, TEXT_TOKENS) - END_OF_TEXT
 
@@ -130,70 +113,37 @@ class Flux:
             shift["mu"] = calculate_shift(height * width // PATCH**2, *lengths, *shifts)
         pipeline.scheduler.set_timesteps(sigmas=np.linspace(1.0, 1 / steps, steps), **shift)
 
-    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
-        return pipeline.scheduler.sigmas[:-1].tolist()
-
-    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
-        return [range(steps)]
-
-    def sample(
+    def predict(
         self,
         pipeline: "DiffusionPipeline",
         latents: "Tensor",
+        timestep: "Tensor",
         prompt: Prompt,
         sampling: Sampling,
-        *,
-        steps: int,
-        on_step_end: StepCallback | None = None,
     ) -> "Tensor":
-        """The pipeline's `__call__` rounds latents to the number format of prompts, and shifts by a rank's tokens."""
-        self.set_timesteps(pipeline, sampling, steps)
-
-        def predict(latents: "Tensor", timestep: "Tensor") -> "Tensor":
-            return _velocity(pipeline, latents, timestep, prompt, sampling)
-
-        return run_steps(pipeline, latents, predict, steps=steps, on_step_end=on_step_end)
-
-    def velocity(
-        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, sampling: Sampling
-    ) -> "Tensor":
+        """The transformer takes latents `[1, C, H, W]` as tokens `[1, N, 4 C]`."""
         import torch
 
-        device = pipeline._execution_device
-        timestep = torch.tensor(level * pipeline.scheduler.config.num_train_timesteps, device=device)
-        return _velocity(pipeline, latents.to(device), timestep, prompt, sampling).float()
-
-    def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
-        config = pipeline.vae.config
-        return decode_images(pipeline.vae, latents / config.scaling_factor + config.shift_factor, group)
-
-
-def _velocity(
-    pipeline: "DiffusionPipeline", latents: "Tensor", timestep: "Tensor", prompt: Prompt, sampling: Sampling
-) -> "Tensor":
-    """What the transformer says of latents `[1, C, H, W]`, which it takes as tokens `[1, N, 4 C]`, in all passes."""
-    import torch
-
-    transformer, (_, channels, height, width) = pipeline.transformer, latents.shape
-    tokens = pipeline._pack_latents(latents.to(transformer.dtype), 1, channels, height, width)
-    places = pipeline._prepare_latent_image_ids(1, height // PATCH, width // PATCH, latents.device, torch.float32)
-    embedded = None
-    if transformer.config.guidance_embeds:
-        embedded = torch.full([1], sampling.guidance, device=latents.device, dtype=torch.float32)
-    velocities = []
-    for name, text in zip(("cond", "uncond"), prompt.texts, strict=False):
-        with transformer.cache_context(name):
-            velocity = transformer(
-                hidden_states=tokens,
-                timestep=timestep.expand(1) / 1000,
-                guidance=embedded,
-                pooled_projections=text.pooled,
-                encoder_hidden_states=text.tokens,
-                txt_ids=torch.zeros(text.tokens.shape[1], 3, device=latents.device),
-                img_ids=places,
-                return_dict=False,
-            )[0]
-        velocities.append(velocity)
-    scale = pipeline.vae_scale_factor
-    velocity = guided(velocities, sampling.true_cfg_scale)
-    return pipeline._unpack_latents(velocity, height * scale, width * scale, scale)
+        transformer, (_, channels, height, width) = pipeline.transformer, latents.shape
+        tokens = pipeline._pack_latents(latents.to(transformer.dtype), 1, channels, height, width)
+        places = pipeline._prepare_latent_image_ids(1, height // PATCH, width // PATCH, latents.device, torch.float32)
+        embedded = None
+        if transformer.config.guidance_embeds:
+            embedded = torch.full([1], sampling.guidance, device=latents.device, dtype=torch.float32)
+        velocities = []
+        for name, text in zip(("cond", "uncond"), prompt.texts, strict=False):
+            with transformer.cache_context(name):
+                velocity = transformer(
+                    hidden_states=tokens,
+                    timestep=timestep.expand(1) / 1000,
+                    guidance=embedded,
+                    pooled_projections=text.pooled,
+                    encoder_hidden_states=text.tokens,
+                    txt_ids=torch.zeros(text.tokens.shape[1], 3, device=latents.device),
+                    img_ids=places,
+                    return_dict=False,
+                )[0]
+            velocities.append(velocity)
+        scale = pipeline.vae_scale_factor
+        velocity = guided(velocities, sampling.true_cfg_scale)
+        return pipeline._unpack_latents(velocity, height * scale, width * scale, scale)

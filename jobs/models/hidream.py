@@ -6,27 +6,25 @@ Its pipeline makes images of one area; those here are square, and so of one size
 Legend: C latent channels, H W latent height and width, L text tokens, K layers of the Llama.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig, decode_images
+from jobs.models.autoencoder_kl import VaeConfig
 from jobs.models.family import (
     Configs,
-    Dtype,
     GenerationDefaults,
     Json,
     Prompt,
     Sampling,
-    StepCallback,
     Text,
     TokenCount,
     guided,
     sequence_length,
 )
-from jobs.models.loop import run_steps
+from jobs.models.flow import OfFlow
 from jobs.models.numbers import Numbers
 from jobs.store.medium import IMAGE, Medium
 
@@ -34,7 +32,6 @@ if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
     from torch import Tensor
 
-    from parallel.rank_group import RankGroup
 
 TEXT_TOKENS = 128  # to which the pipeline fills prompts up, for each encoder
 END_OF_TEXT = 1
@@ -53,7 +50,7 @@ class TransformerConfig(BaseModel):
     max_resolution: tuple[int, int] = (128, 128)
 
 
-class HiDream:
+class HiDream(OfFlow):
     """The `Family` of `HiDreamImagePipeline`."""
 
     pipeline = "HiDreamImagePipeline"
@@ -61,24 +58,16 @@ class HiDream:
     classes: Mapping[str, str] = MappingProxyType(
         {"transformer": "HiDreamImageTransformer2DModel", "vae": "AutoencoderKL"}
     )
-    transformers: tuple[str, ...] = ("transformer",)
     text_encoders: tuple[str, ...] = ("text_encoder", "text_encoder_2", "text_encoder_3", "text_encoder_4")
     tokenizers: tuple[str, ...] = ("tokenizer_3", "tokenizer", "tokenizer_2", "tokenizer_4")
-    loop: tuple[str, ...] = ("scheduler",)
-    vae_dtypes: Mapping[str, Dtype] = MappingProxyType({})
     text_tokens = TEXT_TOKENS
     cross_attention = False
     doubles_batch = True
-    predicts_epsilon = False
-    decodes_tiles = False
 
     def obstacle(self, index: Json) -> str | None:
         match index.get("scheduler"):
             case [_, str(name)] if name not in SCHEDULERS:
                 return f"has the scheduler {name}: needed is {' or '.join(SCHEDULERS)}, which draw no noise on the way"
-        return None
-
-    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
@@ -107,9 +96,6 @@ class HiDream:
             side=model.max_resolution[0] * coder.spatial,
         )
 
-    def levels_by_token(self, index: Json) -> bool:
-        return False
-
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
         return sequence_length(template, TEXT_TOKENS) - END_OF_TEXT
 
@@ -135,58 +121,25 @@ class HiDream:
             shift["mu"] = calculate_shift(pipeline.transformer.max_seq)
         pipeline.scheduler.set_timesteps(steps, **shift)
 
-    def levels(self, pipeline: "DiffusionPipeline") -> list[float]:
-        return pipeline.scheduler.sigmas[:-1].tolist()
-
-    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
-        return [range(steps)]
-
-    def sample(
+    def predict(
         self,
         pipeline: "DiffusionPipeline",
         latents: "Tensor",
+        timestep: "Tensor",
         prompt: Prompt,
         sampling: Sampling,
-        *,
-        steps: int,
-        on_step_end: StepCallback | None = None,
     ) -> "Tensor":
-        """The pipeline's `__call__` does not take a rank's latents."""
-        self.set_timesteps(pipeline, sampling, steps)
-
-        def predict(latents: "Tensor", timestep: "Tensor") -> "Tensor":
-            return _velocity(pipeline, latents, timestep, prompt, sampling)
-
-        return run_steps(pipeline, latents, predict, steps=steps, on_step_end=on_step_end)
-
-    def velocity(
-        self, pipeline: "DiffusionPipeline", latents: "Tensor", level: float, prompt: Prompt, sampling: Sampling
-    ) -> "Tensor":
+        """What the pipeline makes of what the transformer says of latents `[1, C, H, W]`, guided; of the same shape."""
         import torch
 
-        device = pipeline._execution_device
-        timestep = torch.tensor(level * pipeline.scheduler.config.num_train_timesteps, device=device)
-        return _velocity(pipeline, latents.to(device), timestep, prompt, sampling).float()
-
-    def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
-        config = pipeline.vae.config
-        return decode_images(pipeline.vae, latents / config.scaling_factor + config.shift_factor, group)
-
-
-def _velocity(
-    pipeline: "DiffusionPipeline", latents: "Tensor", timestep: "Tensor", prompt: Prompt, sampling: Sampling
-) -> "Tensor":
-    """What the pipeline makes of what the transformer says of latents `[1, C, H, W]`, guided; of the same shape."""
-    import torch
-
-    transformer, texts = pipeline.transformer, prompt.texts[::-1]
-    batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
-    answer = transformer(
-        hidden_states=batch,
-        timesteps=timestep.expand(len(batch)),
-        encoder_hidden_states_t5=torch.cat([text.tokens for text in texts]),
-        encoder_hidden_states_llama3=torch.cat([text.layers for text in texts if text.layers is not None], dim=1),
-        pooled_embeds=torch.cat([text.pooled for text in texts if text.pooled is not None]),
-        return_dict=False,
-    )[0]
-    return guided(list((-answer).chunk(len(texts)))[::-1], sampling.guidance)
+        transformer, texts = pipeline.transformer, prompt.texts[::-1]
+        batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
+        answer = transformer(
+            hidden_states=batch,
+            timesteps=timestep.expand(len(batch)),
+            encoder_hidden_states_t5=torch.cat([text.tokens for text in texts]),
+            encoder_hidden_states_llama3=torch.cat([text.layers for text in texts if text.layers is not None], dim=1),
+            pooled_embeds=torch.cat([text.pooled for text in texts if text.pooled is not None]),
+            return_dict=False,
+        )[0]
+        return guided(list((-answer).chunk(len(texts)))[::-1], sampling.guidance)

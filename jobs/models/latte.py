@@ -97,7 +97,7 @@ class Latte(OfEpsilon):
         scale, channels = pipeline.vae_scale_factor, pipeline.transformer.config.in_channels
         return 1, channels, sampling.num_frames, sampling.height // scale, sampling.width // scale
 
-    def epsilon(
+    def predict(
         self,
         pipeline: "DiffusionPipeline",
         latents: "Tensor",

@@ -3,10 +3,12 @@
 Legend: C latent channels, F H W latent frames, height and width.
 """
 
-from collections.abc import Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Mapping
+from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from jobs.models.family import StepCallback
+from jobs.models.family import Dtype, Json, Prompt, Sampling, StepCallback
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -14,6 +16,60 @@ if TYPE_CHECKING:
 
 # Given latents and a timestep, what the scheduler takes: a velocity or epsilon, guided, of the latents' shape.
 Predict = Callable[["Tensor", "Tensor"], "Tensor"]
+
+
+class OwnLoop(ABC):
+    """What families share that sample by `run_steps`: one transformer, whose passes `predict` calls."""
+
+    transformers: tuple[str, ...] = ("transformer",)
+    loop: tuple[str, ...] = ("scheduler",)
+    vae_dtypes: Mapping[str, Dtype] = MappingProxyType({})
+    decodes_tiles = False
+
+    def obstacle(self, index: Json) -> str | None:
+        return None
+
+    def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
+        return None
+
+    def levels_by_token(self, index: Json) -> bool:
+        return False
+
+    @abstractmethod
+    def set_timesteps(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> None:
+        """As the pipeline's own loop does."""
+
+    def stages(self, pipeline: "DiffusionPipeline", sampling: Sampling, steps: int) -> list[range]:
+        return [range(steps)]
+
+    def sample(
+        self,
+        pipeline: "DiffusionPipeline",
+        latents: "Tensor",
+        prompt: Prompt,
+        sampling: Sampling,
+        *,
+        steps: int,
+        on_step_end: StepCallback | None = None,
+    ) -> "Tensor":
+        """The pipelines' `__call__` does not take a rank's latents, rounds them, or cannot go on in the middle."""
+        self.set_timesteps(pipeline, sampling, steps)
+
+        def predict(latents: "Tensor", timestep: "Tensor") -> "Tensor":
+            return self.predict(pipeline, latents, timestep, prompt, sampling)
+
+        return run_steps(pipeline, latents, predict, steps=steps, on_step_end=on_step_end)
+
+    @abstractmethod
+    def predict(
+        self,
+        pipeline: "DiffusionPipeline",
+        latents: "Tensor",
+        timestep: "Tensor",
+        prompt: Prompt,
+        sampling: Sampling,
+    ) -> "Tensor":
+        """What the scheduler takes of latents `[1, C, ...]`: a velocity or epsilon, guided; of the same shape."""
 
 
 def run_steps(

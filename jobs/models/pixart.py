@@ -110,7 +110,7 @@ class PixArt(OfEpsilon):
         scale = pipeline.vae_scale_factor
         return 1, pipeline.transformer.config.in_channels, sampling.height // scale, sampling.width // scale
 
-    def epsilon(
+    def predict(
         self,
         pipeline: "DiffusionPipeline",
         latents: "Tensor",
