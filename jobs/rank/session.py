@@ -35,6 +35,7 @@ from jobs.store.storage import Storage
 from parallel.group import make_group
 from parallel.kernels import AUTO, Choice
 from parallel.local_attention import obstacle
+from parallel.rank_group import RankGroup
 
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
@@ -53,7 +54,23 @@ class Rendered:
     seconds: dict[str, float]
 
 
-class RenderSession:
+class OfAGang:
+    """What sessions of ranks that share their work tell of it."""
+
+    group: RankGroup
+
+    @property
+    def num_ended(self) -> int:
+        """The collectives with the other ranks that have come to their end."""
+        return self.group.num_ended
+
+    @property
+    def overdue(self) -> str | None:
+        """On GPUs: the collective that did not end within the deadline, and who is missing in it."""
+        return self.group.overdue
+
+
+class RenderSession(OfAGang):
     """One rank's part of the rendering.
 
     A video that its storage refuses is kept, up to its latents: run again, it is only decoded and published. Nothing is
@@ -90,16 +107,6 @@ class RenderSession:
         )
         self.renderer = Renderer(pipeline, self.group, workload.prompt_template, compiled=workload.compiled)
         self.engine = self.renderer.use(self.settings.method)
-
-    @property
-    def num_ended(self) -> int:
-        """The collectives with the other ranks that have come to their end."""
-        return self.group.num_ended
-
-    @property
-    def overdue(self) -> str | None:
-        """On GPUs: the collective that did not end within the deadline, and who is missing in it."""
-        return self.group.overdue
 
     def _check_attention(self) -> None:
         """Raises BadInput for a kernel that was asked for and does not work here; what is chosen need not be tried."""

@@ -5,10 +5,11 @@ from jobs.measure.sampling.task import Model, Task
 from jobs.measure.sampling.workload import TaskWorkload
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer
+from jobs.rank.session import OfAGang
 from parallel.group import make_group
 
 
-class TaskSession:
+class TaskSession(OfAGang):
     """One rank's part of each task."""
 
     def __init__(self, workload: TaskWorkload, context: RankContext) -> None:
@@ -37,16 +38,6 @@ class TaskSession:
     def beats(self) -> int:
         """Changes with each step that is done."""
         return self.model.beats
-
-    @property
-    def num_ended(self) -> int:
-        """The collectives with the other ranks that have come to their end."""
-        return self.group.num_ended
-
-    @property
-    def overdue(self) -> str | None:
-        """On GPUs: the collective that did not end within the deadline, and who is missing in it."""
-        return self.group.overdue
 
     def run(self, item: Task[object], attempt: int) -> object:
         """The answer, which rank 0 alone returns."""

@@ -66,59 +66,52 @@ def decoded(group, name):
     return list(renderer.frames(renderer.noise(sampling_of(name))))
 
 
+def asked(sampling, output_type, *sized):
+    """What all pipelines are asked for, and what those that make several sizes are."""
+    of_a_size = {name: getattr(sampling, name) for name in sized}
+    return of_a_size | {
+        "guidance_scale": sampling.guidance,
+        "num_inference_steps": sampling.steps,
+        "generator": torch.Generator().manual_seed(sampling.seed),
+        "output_type": output_type,
+    }
+
+
+SIZED = ("negative_prompt", "height", "width")
+
+
 def of_flux(pipeline, sampling, output_type):
     return pipeline(
         PROMPTS["flux"],
-        negative_prompt=sampling.negative_prompt,
         true_cfg_scale=sampling.true_cfg_scale or 1.0,
-        guidance_scale=sampling.guidance,
         max_sequence_length=LENGTH,
-        height=sampling.height,
-        width=sampling.width,
-        num_inference_steps=sampling.steps,
-        generator=torch.Generator().manual_seed(sampling.seed),
-        output_type=output_type,
+        **asked(sampling, output_type, *SIZED),
     ).images
 
 
 def of_pixart(pipeline, sampling, output_type):
     return pipeline(
         PROMPTS["pixart-alpha"],
-        negative_prompt=sampling.negative_prompt,
-        guidance_scale=sampling.guidance,
         max_sequence_length=LENGTH,
-        height=sampling.height,
-        width=sampling.width,
-        num_inference_steps=sampling.steps,
-        generator=torch.Generator().manual_seed(sampling.seed),
         use_resolution_binning=False,
         clean_caption=False,
-        output_type=output_type,
+        **asked(sampling, output_type, *SIZED),
     ).images
 
 
 def of_dit(pipeline, sampling, output_type):
     return pipeline(
         pipeline.get_label_ids([PROMPTS["dit"]]),
-        guidance_scale=sampling.guidance,
-        num_inference_steps=sampling.steps,
-        generator=torch.Generator().manual_seed(sampling.seed),
-        output_type=output_type,
+        **asked(sampling, output_type),
     ).images
 
 
 def of_latte(pipeline, sampling, output_type):
     [frames] = pipeline(
         PROMPTS["latte"],
-        negative_prompt=sampling.negative_prompt,
-        guidance_scale=sampling.guidance,
         video_length=sampling.num_frames,
-        height=sampling.height,
-        width=sampling.width,
-        num_inference_steps=sampling.steps,
-        generator=torch.Generator().manual_seed(sampling.seed),
         clean_caption=False,
-        output_type=output_type,
+        **asked(sampling, output_type, *SIZED),
     ).frames
     return frames
 
@@ -126,14 +119,8 @@ def of_latte(pipeline, sampling, output_type):
 def of_hidream(pipeline, sampling, output_type):
     return pipeline(
         PROMPTS["hidream"],
-        negative_prompt=sampling.negative_prompt,
-        guidance_scale=sampling.guidance,
         max_sequence_length=LENGTH,
-        height=sampling.height,
-        width=sampling.width,
-        num_inference_steps=sampling.steps,
-        generator=torch.Generator().manual_seed(sampling.seed),
-        output_type=output_type,
+        **asked(sampling, output_type, *SIZED),
     ).images
 
 
