@@ -15,7 +15,7 @@ class ComparedOptions:
     """Several methods, with options that each takes where it has them."""
 
     methods: str = "full,resca"
-    """Methods to compare (names or recipe files), separated by commas, or all."""
+    """Methods to compare (names or recipe files), separated by commas; all stands for every one of ours."""
     cache: tyro.conf.OmitArgPrefixes[MethodOptions] = field(default_factory=MethodOptions)
     json: File = None
     """Write the table to this file, as a list of rows."""
@@ -23,7 +23,7 @@ class ComparedOptions:
     @property
     def wants_all(self) -> bool:
         """Whether every method is meant."""
-        return self.methods.strip() == "all"
+        return "all" in self._given()
 
     def method_names(self, *, cross_attention: bool = False) -> list[str]:
         """The methods to compare, in the order given. Raises BadInput if there are none.
@@ -32,12 +32,14 @@ class ComparedOptions:
         """
         from caching.recipe.recipe import RECIPES
 
-        if self.wants_all:
-            return [name for name, method in RECIPES.items() if cross_attention or not method.needs_cross_attention]
-        names = [name.strip() for name in self.methods.split(",") if name.strip()]
+        every = [name for name, method in RECIPES.items() if cross_attention or not method.needs_cross_attention]
+        names = [each for name in self._given() for each in (every if name == "all" else [name])]
         if not names:
             raise BadInput("--methods names no method; give some, separated by commas")
-        return names
+        return list(dict.fromkeys(names))
+
+    def _given(self) -> list[str]:
+        return [name.strip() for name in self.methods.split(",") if name.strip()]
 
     def cache_for(self, method: str) -> MethodOptions:
         """The given options that `method` has. Raises BadInput for one that none of the methods has."""

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from caching.recipe.recipe import RECIPES
 from jobs.__main__ import COMMANDS, main, parse
 from jobs.errors import INFRASTRUCTURE, BadInput
 from jobs.models.family import Configs
@@ -47,6 +48,13 @@ def test_benchmark_gives_each_method_the_options_that_it_has():
     assert isinstance(options, BenchmarkOptions)
     given = {name: options.cache_for(name).given() for name in options.method_names()}
     assert given == {"full": {}, "taylorseer": {"interval": 5}, "resca": {"interval": 5, "clusters": 32}}
+
+
+def test_all_stands_for_every_method_of_ours_beside_files():
+    options = parse(["benchmark", "--methods", "all,mine.yaml,full"])
+    assert isinstance(options, BenchmarkOptions)
+    every = [name for name, method in RECIPES.items() if not method.needs_cross_attention]
+    assert options.method_names() == [*every, "mine.yaml"]
 
 
 def test_benchmark_refuses_an_option_that_no_method_has():
