@@ -108,12 +108,12 @@ def warm_up(pool: Pool[Asked, Found], listener: Listener, plan: Plan, gangs: int
 def measure(
     pool: Pool[Asked, Found], listener: Listener, plan: Plan, times: Times, *, num: int, with_small: bool
 ) -> None:
-    """A probe, so many videos of each gang, and smaller ones where rates are to be told from fixed costs."""
+    """So many videos of each gang between two probes, and smaller ones where rates are to be told from fixed costs."""
     case, others = times.case, plan.items[1:] or plan.items
-    if case.gangs == 1:
-        request = ProbeRequest.of(setup_of(plan, plan.items[0], case.layout), plan.settings.dtype)
-        listener.probes = times.probes
-        pool.run([request])
+    request = ProbeRequest.of(setup_of(plan, plan.items[0], case.layout), plan.settings.dtype)
+    probes = [request] if case.gangs == 1 else []
+    listener.probes = times.probes
+    pool.run(probes)
     items = list(islice(cycle(others), num * case.gangs))
     listener.into = times.videos
     pool.run(items)
@@ -121,6 +121,7 @@ def measure(
         listener.into = times.small
         pool.run(small)
     listener.into = None
+    pool.run(probes)
 
 
 def _smaller(plan: Plan, item: RenderItem) -> RenderItem | None:
