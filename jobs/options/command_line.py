@@ -23,6 +23,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "plan": (batch.PlanOptions, "jobs.commands.plan"),
     "plan --gpus": (CapacityOptions, "jobs.commands.plan_gpus"),
     "submit": (batch.SubmitOptions, "jobs.commands.submit"),
+    "submit scaling": (options.SubmitScalingOptions, "jobs.commands.submit_scaling"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
     "retry": (batch.RetryOptions, "jobs.commands.retry"),
     "cancel": (batch.CancelOptions, "jobs.commands.cancel"),

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -237,14 +237,26 @@ class ScalingOptions:
     model: str = "demo"
     """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
-    out: Path = Path("out/scaling")
-    """Directory for the videos, which are not kept; every node has to see it."""
+    out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")] = "out/scaling"
+    """Directory for the videos, which are not kept, or a URL; every node has to see it."""
+    nodes: Text = None
+    """What a cluster that scales by itself may grow to, as in 4xCPU=96,GPU=8; gangs then wait for their nodes."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
     json: File = None
     """Write the table to this file, as a list of rows."""
     report: File = None
     """Also write a directory: rows (JSON, CSV), what links were measured to be, and curves of efficiency."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class SubmitScalingOptions(ScalingOptions):
+    """The same on a cluster from another machine, through Ray's job interface; the job is followed to its end."""
+
+    dashboard: Text = None
+    """The job interface, http://HOST:8265; by default RAY_API_SERVER_ADDRESS."""
+    follow: bool = True
+    """Show what the job says and end with its exit code; without it, return as soon as it is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)

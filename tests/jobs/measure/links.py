@@ -125,7 +125,7 @@ def _play(links: Links, folder: Path, link: Link, layout: Layout, times: Mapping
     options, case = links.options(), Case(layout=layout)
     spec = GangSpec(world_size=layout.world_size)
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        plan = make_plan(render_options(options, layout, Path(out)))
+        plan = make_plan(render_options(options, layout, out))
         workload, listener = Measured(workload=workload_of(plan, layout)), Listener(case.name)
         link.set()
         with open_pool(spec=spec, gangs=1, workload=workload, on_event=listener) as pool:

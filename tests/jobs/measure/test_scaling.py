@@ -36,7 +36,7 @@ CALLS = tuple(
 
 def plan_of(folder: Path, method: str = "full") -> Plan:
     video = VideoOptions(steps=10, true_cfg_scale=4.0, negative_prompt="blurred")
-    return check_layout(ScalingOptions(out=folder / "out", num=2, method=method, video=video), ONE.layout)
+    return check_layout(ScalingOptions(out=str(folder / "out"), num=2, method=method, video=video), ONE.layout)
 
 
 def probe(together: float = 1.0, calls: tuple[CallTime, ...] = ()) -> Probe:
