@@ -25,7 +25,8 @@ from jobs.models.demos import DEMOS
 from jobs.options.batch import PlanOptions, RenderOptions
 from jobs.options.capacity import CapacityOptions
 from jobs.options.command_line import COMMANDS, parse
-from jobs.options.measure import ComparedOptions, ScalingOptions
+from jobs.options.measure import ComparedOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.predict.plan import make_rows, read_question
 from jobs.request.gangs import nodes_as_given
 from jobs.request.recipes import resolve_method

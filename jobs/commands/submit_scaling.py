@@ -8,7 +8,7 @@ from pathlib import Path
 from jobs.commands.job import Job, check_model, check_place, flags_of, send
 from jobs.errors import BadInput
 from jobs.measure.scaling.compare import read_cases
-from jobs.options.measure import ScalingOptions, SubmitScalingOptions
+from jobs.options.scaling import ScalingOptions, SubmitScalingOptions
 from jobs.request.prompts import Defaults, read_items
 from jobs.request.recipes import SUFFIXES, read_recipe
 

@@ -22,7 +22,7 @@ from jobs.measure.scaling.predicted import setup_of
 from jobs.measure.scaling.session import Asked, Found, Measured
 from jobs.measure.scaling.times import Case, Listener, Times, layout_name
 from jobs.options.batch import RenderOptions
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.predict.measured import ProbeRequest
 from jobs.request.checks import MOST_MEASURED, check_count
 from jobs.request.gangs import Node, nodes_as_given, spec_of

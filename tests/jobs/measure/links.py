@@ -30,7 +30,7 @@ from jobs.measure.scaling.predicted import predict
 from jobs.measure.scaling.report import Row, link_rows, make_rows, write_report
 from jobs.measure.scaling.session import Measured
 from jobs.measure.scaling.times import Case, Listener, Times
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.options.shared import VideoOptions
 from parallel.layout import Layout
 from tests.cluster.node_in import node_in

@@ -15,7 +15,7 @@ from jobs.measure.scaling.predicted import predict, setup_of
 from jobs.measure.scaling.report import link_rows, make_rows, write_report
 from jobs.measure.scaling.session import ENCODER
 from jobs.measure.scaling.times import Case, Listener, Times, Video
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.options.shared import VideoOptions
 from jobs.predict.gpus import profile
 from jobs.predict.measured import Probe, probed
