@@ -7,6 +7,7 @@ from cluster.failure import Budgets
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec, InfeasibleGang
 from cluster.pool import open_pool
+from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 
 __all__ = ["Budgets", "Event", "HeadLost", "InfeasibleGang", "Outcome", "run_batch"]
@@ -24,6 +25,7 @@ def run_batch(
     on_event: Callable[[Event[Item, Result]], None] = lambda event: None,
     on_tick: Callable[[], None] = lambda: None,
     may_grow_to: Sequence[Mapping[str, float]] = (),
+    start_worker: StartWorker[Item, Result] = RemoteWorker,
 ) -> list[Outcome[Item, Result]]:
     """Runs every item once on one of `gangs` gangs, as `Pool.run` does with its last items, and raises as `open_pool`.
 
@@ -37,5 +39,6 @@ def run_batch(
         on_event=on_event,
         on_tick=on_tick,
         may_grow_to=may_grow_to,
+        start_worker=start_worker,
     ) as pool:
         return pool.run(items, cost_of=cost_of, shape_of=shape_of, is_last=True)

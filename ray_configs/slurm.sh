@@ -2,7 +2,10 @@
 # On Slurm: a Ray of the job's own on all its nodes, and the batch on the first of them.
 #   sbatch --nodes=4 --gpus-per-node=8 ray_configs/slurm.sh prompts.txt /shared/videos \
 #       --model hunyuanvideo-community/HunyuanVideo --ulysses 8 --gangs auto
-# What follows prompts and output goes to `resca render`. Submit from the root of a checkout on storage that all nodes
+# What follows prompts and output goes to `resca render`; with `scaling` in their place, to `resca scaling`:
+#   sbatch --nodes=4 --gpus-per-node=8 ray_configs/slurm.sh scaling --layouts 8x1,8x2,8x4 --gangs 2,4 \
+#       --model hunyuanvideo-community/HunyuanVideo --out /shared/scaling --report /shared/scaling-report
+# Submit from the root of a checkout on storage that all nodes
 # share; its .venv is used, or else what is in PATH. Nodes are taken whole, also their memory (--mem=0), and need as many
 # CPUs as the first one has.
 # A node that does not start is left out. Before its time limit the job is told to stop, and what is finished stays:
@@ -15,8 +18,9 @@
 #SBATCH --ntasks-per-node=1
 #SBATCH --signal=B:TERM@60
 set -euo pipefail
-if (($# < 2)); then
-    echo "usage: sbatch --nodes=N --gpus-per-node=8 ray_configs/slurm.sh PROMPTS OUT [options of resca render]" >&2
+if [[ ${1:-} != scaling ]] && (($# < 2)); then
+    echo "usage: sbatch --nodes=N --gpus-per-node=8 ray_configs/slurm.sh PROMPTS OUT [options of resca render]," \
+        "or scaling [its options] instead" >&2
     exit 2
 fi
 cd "${SLURM_SUBMIT_DIR:-.}"
@@ -27,8 +31,13 @@ if ! type -P ray resca >/dev/null; then
     exit 2
 fi
 
-prompts=$1 out=$2
-shift 2
+if [[ $1 == scaling ]]; then
+    command=(scaling)
+    shift
+else
+    command=(render "$1" --out "$2" --yes)
+    shift 2
+fi
 readonly START_TIMEOUT_S=300 INFRASTRUCTURE=33
 port=${RAY_PORT:-6379}
 declare -A workers=() # node: process id of its srun
@@ -130,6 +139,6 @@ mapfile -t nodes < <(scontrol show hostnames "$SLURM_JOB_NODELIST")
 start_head
 start_workers "${nodes[@]:1}" # A batch script runs on the first node of its job.
 await_workers
-resca render "$prompts" --out "$out" --address "$address" --yes "$@" &
+resca "${command[@]}" --address "$address" "$@" &
 render=$!
 await_render

@@ -20,13 +20,17 @@ from caching.recipe.recipe import RECIPES, Recipe, recipe
 from jobs.commands.export_vbench import DIMENSIONS, PROMPTS, VIDEOS
 from jobs.commands.plan import run
 from jobs.errors import DONE, BadInput
+from jobs.measure.scaling.compare import read_cases, render_options
 from jobs.models.demos import DEMOS
 from jobs.options.batch import PlanOptions, RenderOptions
 from jobs.options.capacity import CapacityOptions
 from jobs.options.command_line import COMMANDS, parse
 from jobs.options.measure import ComparedOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.predict.plan import make_rows, read_question
+from jobs.request.gangs import nodes_as_given
 from jobs.request.recipes import resolve_method
+from parallel.layout import Layout
 from tests.jobs.models.test_facts import INDEX, make_model
 
 ROOT = Path(__file__).parents[1]
@@ -50,6 +54,7 @@ RESCA = re.compile(r"(?<![\w,.-])resca ([a-z][^\n`;|]*)")
 RESCA_IN_SCRIPTS = re.compile(rf"(?<![\w,.-])resca ((?:{'|'.join(COMMANDS)})(?=[ \n`])[^\n`;|]*)")
 MODULE_OF_RESCA = re.compile(r"python -m jobs ([a-z][^\n`;|]*)")
 BATCH_SCRIPT = re.compile(r"sbatch [^\n`]*slurm\.sh (\S*prompts\.\S+) (\S+)([^\n`]*)")
+SCALING_SCRIPT = re.compile(r"sbatch [^\n`]*slurm\.sh (scaling [^\n`]*)")
 VBENCH = re.compile(r"vbench evaluate ([^\n]*)")
 MAKE, MODULE = (
     re.compile(r"\bmake ((?:[a-z][\w-]*|[A-Z]\w*=\S+)(?: [A-Z]\w*=\S+)*)"),
@@ -79,6 +84,7 @@ def commands_in(path: Path) -> list[str]:
     found = [command.strip() for code in code_in(path) for pattern in patterns for command in pattern.findall(code)]
     batches = [batch for code in code_in(path) for batch in BATCH_SCRIPT.findall(code)]
     slurm = [f"render {prompts} --out {out}{options}" for prompts, out, options in batches]
+    slurm += [command for code in code_in(path) for command in SCALING_SCRIPT.findall(code)]
     return [command for command in found if '"$@"' not in command] + slurm  # slurm.sh's own call is not printed
 
 
@@ -110,6 +116,7 @@ def words(command: str) -> list[str]:
 ALL = [pytest.param(path, command, id=f"{place(path)}: {command}") for path in FILES for command in commands_in(path)]
 BATCHES = [param for param in ALL if isinstance(parsed(str(param.values[1])), RenderOptions)]
 QUESTIONS = [param for param in ALL if isinstance(parsed(str(param.values[1])), CapacityOptions)]
+LAYOUTS = [param for param in ALL if isinstance(parsed(str(param.values[1])), ScalingOptions)]
 
 
 @pytest.mark.parametrize("path", FILES, ids=place)
@@ -143,6 +150,13 @@ def test_batches_can_be_planned(path, command, tmp_path):
 @pytest.mark.parametrize("path, command", QUESTIONS)
 def test_what_so_many_gpus_would_render_can_be_predicted(path, command):
     assert make_rows(read_question(parse(words(command))))
+
+
+@pytest.mark.parametrize("path, command", LAYOUTS)
+def test_layouts_that_are_measured_can_be_read(path, command):
+    options = parsed(command)
+    assert isinstance(options, ScalingOptions) and len(read_cases(options)) > 1
+    nodes_as_given(render_options(options, Layout(), options.out))
 
 
 def planned_here(command: str, folder: Path) -> PlanOptions:

@@ -15,7 +15,7 @@ from jobs.measure.scaling.compare import Comparison, compare_layouts
 from jobs.measure.scaling.predicted import Predicted, predict
 from jobs.measure.scaling.report import link_rows, make_rows, write_report
 from jobs.measure.scaling.times import Case
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 
 
 def run(options: ScalingOptions) -> int:

@@ -3,14 +3,17 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from rich.console import Console
 
 from cluster.events import Event, Outcome
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec
+from cluster.session import Workload
 from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
@@ -35,6 +38,9 @@ from jobs.store.logs import driver_log, prune
 from jobs.store.medium import VIDEO
 from jobs.store.rehearsal import REHEARSAL, check_folders
 from parallel.layout import Layout
+
+if TYPE_CHECKING:
+    from cluster.remote import StartWorker
 
 LONG_S = 3600.0  # what takes longer is asked for
 
@@ -62,8 +68,9 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock)
             checks = [lock.check, CancelWatch(plan.storage).check]
+            ranks = Ranks(spec=spec, gangs=gangs_to_ask_for(options, spec), workload=workload_of(plan, layout))
             with recording(plan, lock) as recorder:
-                return plan, _run_batch(plan, expected, console, recorder, lock, checks, layout, spec)
+                return plan, run_on(ranks, plan, expected, console, recorder, lock, checks)
 
 
 def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
@@ -135,17 +142,32 @@ def _clear(plan: Plan) -> None:
         remove_video(storage, name)
 
 
-def _run_batch(
+@dataclass(frozen=True, kw_only=True)
+class Ranks:
+    """What a batch runs on: gangs (None for as many as there is room for), and what each rank builds.
+
+    `start_worker` starts a rank, where that is not done as ever.
+    """
+
+    spec: GangSpec
+    gangs: int | None
+    workload: Workload[RenderItem, Mapping[str, object] | None]
+    start_worker: "StartWorker | None" = None
+
+
+def run_on(
+    ranks: Ranks,
     plan: Plan,
     expected: Expected,
     console: Console,
     recorder: Recorder,
     lock: DriverLock,
-    checks: list[Callable[[], None]],
-    layout: Layout,
-    spec: GangSpec,
+    checks: Sequence[Callable[[], None]],
+    listen: Callable[[Event], None] = lambda event: None,
 ) -> list[Outcome]:
+    """Render what is left, and show and record it. `checks` and `listen`, at each event, end it by what they raise."""
     from cluster.batch import Budgets, InfeasibleGang, run_batch
+    from cluster.remote import RemoteWorker
 
     options, eta = plan.options, Eta(plan.todo, expected)
 
@@ -160,12 +182,13 @@ def _run_batch(
         def note(event: Event) -> None:
             view.show(event)
             recorder.note(event)
+            listen(event)
 
         try:
             return run_batch(
-                spec=spec,
-                gangs=gangs_to_ask_for(options, spec),
-                workload=workload_of(plan, layout),
+                spec=ranks.spec,
+                gangs=ranks.gangs,
+                workload=ranks.workload,
                 items=plan.todo,
                 cost_of=loops_of(plan).work,
                 shape_of=_compiled_for if options.video.compile else lambda item: None,
@@ -173,6 +196,7 @@ def _run_batch(
                 on_event=note,
                 on_tick=tick,
                 may_grow_to=nodes_as_given(options),
+                start_worker=ranks.start_worker or RemoteWorker,
             )
         except InfeasibleGang as error:  # It did fit a moment ago.
             raise InfrastructureError(str(error)) from error

@@ -14,7 +14,6 @@ from jobs.predict.profile import Profile
 from jobs.predict.seconds import Setup, seconds_of
 from jobs.predict.shape import shape_of_facts, video_of
 from jobs.store.items import RenderItem, Seconds
-from jobs.store.known import Done
 from parallel.layout import Layout
 
 LATEST = 32  # finished videos that a prediction goes by
@@ -47,6 +46,8 @@ class Expected:
         self._seen: deque[Seen] = deque(maxlen=LATEST)
         self._known, self._predicted = profile, dict[Kind, float]()
         self.num_finished = self._num_known = 0  # and of those that predictions go by
+        self.devices: set[str] = set()
+        """Those on which videos had been rendered before."""
 
     def kind_of(self, item: RenderItem) -> Kind:
         """The kind of a video."""
@@ -89,15 +90,12 @@ class Expected:
 def expected_of(plan: Plan, layout: Layout, *, on_gpus: bool) -> Expected:
     """What the finished videos of a plan let expect."""
     expected = Expected(loops_of(plan), layout, profile("h100" if on_gpus else "cpu", "pcie", "ib400"))
-    for item, done in _finished(plan):
-        expected.note(expected.kind_of(item), Seconds(**done.seconds), done.world_size)
-    return expected
-
-
-def _finished(plan: Plan) -> list[tuple[RenderItem, Done]]:
-    """They were rendered by the methods of the items, as their fingerprints are the same."""
     finished = plan.known.finished
-    return [(item, finished[item.id]) for item in plan.items if item.id in finished]
+    for item in plan.items:  # rendered by their methods, if they are finished, as their fingerprints are the same
+        if done := finished.get(item.id):
+            expected.note(expected.kind_of(item), Seconds(**done.seconds), done.world_size)
+            expected.devices.add(done.device)
+    return expected
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -116,6 +114,6 @@ def estimate(plan: Plan, expected: Expected, *, gangs: int) -> Estimate | None:
     each = [(expected.seconds(kind), number) for kind, number in Counter(map(expected.kind_of, plan.todo)).items()]
     gang_s = sum(seconds * number for seconds, number in each)
     longest_s = max((seconds for seconds, _ in each), default=0.0)
-    devices = ", ".join(sorted({done.device for _, done in _finished(plan)}))
+    devices = ", ".join(sorted(expected.devices))
     basis = f"from {count(expected.num_finished, 'video')} finished here, on {devices}"
     return Estimate(gang_s=gang_s, wall_s=max(gang_s / gangs, longest_s), basis=basis)

@@ -12,18 +12,14 @@ from rich.console import Console
 
 from cluster.events import Event
 from cluster.placement import GangSpec
-from cluster.pool import open_pool
 from cluster.remote import StartWorker
 from jobs.console import PlainConsole
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import CancelWatch
-from jobs.driver.drive import recording
-from jobs.driver.eta import Eta
+from jobs.driver.drive import Ranks, recording, run_on
 from jobs.driver.expected import expected_of
-from jobs.driver.loops import loops_of
 from jobs.driver.ray import running_ray
-from jobs.driver.view import BatchView
 from jobs.errors import BadInput, InfrastructureError
 from jobs.measure.idle import Alone, Crowds, IdleWorkload
 from jobs.options.batch import RenderOptions
@@ -150,32 +146,14 @@ def _drive(plan: Plan, meter: Meter, options: DriverOptions, start_worker: Start
     """The whole driver as `resca render` has it, but for ranks that only pass the time."""
     layout = Layout(ring=options.ranks)
     workload = IdleWorkload(item_s=options.item_seconds, sidecar=_sidecar(plan, layout))
-    eta = Eta(plan.todo, expected_of(plan, layout, on_gpus=False))
+    ranks = Ranks(
+        spec=GangSpec(world_size=options.ranks), gangs=meter.gangs, workload=workload, start_worker=start_worker
+    )
+    expected = expected_of(plan, layout, on_gpus=False)
     with open(os.devnull, "w") as nowhere, DriverLock(plan.storage) as lock, recording(plan, lock) as recorder:
         console = PlainConsole(file=nowhere, force_terminal=options.terminal)
-        checks = [lock.check, CancelWatch(plan.storage).check, recorder.tick, meter.check]
-
-        def tick() -> None:
-            for check in checks:
-                check()
-            lock.left_s = eta.left_s
-
-        with BatchView(console, len(plan.todo), eta) as view:
-
-            def note(event: Event) -> None:
-                view.show(event)
-                recorder.note(event)
-                meter.note(event)
-
-            with open_pool(
-                spec=GangSpec(world_size=options.ranks),
-                gangs=meter.gangs,
-                workload=workload,
-                on_event=note,
-                on_tick=tick,
-                start_worker=start_worker,
-            ) as pool:
-                pool.run(plan.todo, cost_of=loops_of(plan).work, is_last=True)
+        checks = [lock.check, CancelWatch(plan.storage).check, meter.check]
+        run_on(ranks, plan, expected, console, recorder, lock, checks, listen=meter.note)
 
 
 def _plan(options: DriverOptions, gangs: int, folder: Path) -> Plan:

@@ -23,11 +23,11 @@ Facts = Mapping[str, object]  # of a sidecar
 
 
 class IdleSession:
-    """Passes the time of an item; its sidecar says how long rank 0 had waited for it (`idle_s`, 0 for the first)."""
+    """Passes the time of an item. Rank 0's sidecar says how long it had waited for it (`idle_s`, 0 for the first)."""
 
     num_ended, overdue = 0, None
 
-    def __init__(self, item_s: float, sidecar: Facts):
+    def __init__(self, item_s: float, sidecar: Facts | None):
         self._item_s, self._sidecar = item_s, sidecar
         self._began = self._lasts = self._ended = 0.0
 
@@ -39,7 +39,7 @@ class IdleSession:
     def beats(self) -> int:
         return int(self.progress * BEATS)
 
-    def run(self, item: RenderItem, attempt: int) -> Facts:
+    def run(self, item: RenderItem, attempt: int) -> Facts | None:
         self._began = time.monotonic()
         idle_s = self._began - self._ended if self._ended else 0.0
         # All ranks of a gang draw the same; its first item is somewhere in its middle.
@@ -47,7 +47,7 @@ class IdleSession:
         self._lasts = self._item_s * (0.5 + drawn if self._ended else drawn)
         time.sleep(self._lasts)
         self._ended = time.monotonic()
-        return {**self._sidecar, "id": item.id, "prompt": item.prompt, "idle_s": idle_s}
+        return self._sidecar and {**self._sidecar, "id": item.id, "prompt": item.prompt, "idle_s": idle_s}
 
     def close(self) -> None:
         pass
@@ -64,7 +64,7 @@ class IdleWorkload:
         pass
 
     def __call__(self, context: RankContext) -> IdleSession:
-        return IdleSession(self.item_s, self.sidecar)
+        return IdleSession(self.item_s, self.sidecar if context.rank == 0 else None)
 
 
 class IdleWorker(Worker):

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.options.shared import Count, File, MethodOptions, Text, VideoOptions, Weights
+from jobs.options.shared import Count, File, JobOptions, MethodOptions, Text, VideoOptions, Weights
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")]
@@ -91,13 +91,8 @@ class PlanOptions(RenderOptions):
 
 
 @dataclass(frozen=True, kw_only=True)
-class SubmitOptions(RenderOptions):
+class SubmitOptions(RenderOptions, JobOptions):
     """Render on a cluster from another machine, through Ray's job interface; the job is followed to its end."""
-
-    dashboard: Text = None
-    """The job interface, http://HOST:8265; by default RAY_API_SERVER_ADDRESS."""
-    follow: bool = True
-    """Show what the job says and end with its exit code; without it, return as soon as it is accepted."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -16,6 +16,7 @@ from jobs.options import batch
 from jobs.options import measure as options
 from jobs.options.capacity import CapacityOptions
 from jobs.options.gpu import GpuOptions
+from jobs.options.scaling import ScalingOptions, SubmitScalingOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
@@ -23,6 +24,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "plan": (batch.PlanOptions, "jobs.commands.plan"),
     "plan --gpus": (CapacityOptions, "jobs.commands.plan_gpus"),
     "submit": (batch.SubmitOptions, "jobs.commands.submit"),
+    "submit scaling": (SubmitScalingOptions, "jobs.commands.submit_scaling"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
     "retry": (batch.RetryOptions, "jobs.commands.retry"),
     "cancel": (batch.CancelOptions, "jobs.commands.cancel"),
@@ -38,7 +40,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "flops": (options.FlopsOptions, "jobs.commands.flops"),
     "comm": (options.CommOptions, "jobs.commands.comm"),
     "memory": (options.MemoryOptions, "jobs.commands.memory"),
-    "scaling": (options.ScalingOptions, "jobs.commands.scaling"),
+    "scaling": (ScalingOptions, "jobs.commands.scaling"),
     "tune": (options.TuneOptions, "jobs.commands.tune"),
     "analyze": (options.AnalyzeOptions, "jobs.commands.analyze"),
 }

@@ -219,35 +219,6 @@ class AnalyzeOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ScalingOptions:
-    """Render the same videos with several layouts and gangs, in turns, and compare what they take with predictions."""
-
-    layouts: str = "1x1,2x1"
-    """Ulysses x Ring, separated by commas, cfg2 or cfg2x2x1 with ranks for each pass; compared with the first."""
-    gangs: Text = None
-    """Also several gangs of the first layout at the same time: their numbers, separated by commas."""
-    rounds: int = 2
-    """How often each layout has its turn."""
-    num: int = 4
-    """Videos of a turn, after one that does not count."""
-    method: str = "auto"
-    """A method, or a file with a recipe."""
-    prompts: File = None
-    """A .txt, .csv or .jsonl file; by default the demo's."""
-    model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
-    video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
-    out: Path = Path("out/scaling")
-    """Directory for the videos, which are not kept; every node has to see it."""
-    address: Text = None
-    """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
-    json: File = None
-    """Write the table to this file, as a list of rows."""
-    report: File = None
-    """Also write a directory: rows (JSON, CSV), what links were measured to be, and curves of efficiency."""
-
-
-@dataclass(frozen=True, kw_only=True)
 class OverheadOptions:
     """What rendering through Ray adds to the same work in a plain torchrun process, measured in turns."""
 

@@ -73,3 +73,13 @@ class VideoOptions:
     """Which weights to take of a model that has several: fp16 reads model.fp16.safetensors, as in diffusers."""
     compile: tyro.conf.FlagCreatePairsOff[bool] = False
     """Compile the model's blocks: minutes before the first video, faster steps after."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class JobOptions:
+    """Where a job goes, and whether it is followed."""
+
+    dashboard: Text = None
+    """The job interface, http://HOST:8265; by default RAY_API_SERVER_ADDRESS."""
+    follow: bool = True
+    """Show what the job says and end with its exit code; without it, return as soon as it is accepted."""

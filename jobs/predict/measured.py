@@ -1,6 +1,7 @@
 """A profile as `resca scaling` measures it: by videos of its first layout, and by probes of ranks and their links."""
 
 import statistics
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
@@ -60,17 +61,42 @@ class Probe:
     calls: tuple[CallTime, ...] = ()
 
 
-def combined(probes: Sequence[Probe]) -> Probe:
-    """Medians of several, and the calls of all."""
+@dataclass(frozen=True, kw_only=True)
+class Turn:
+    """Seconds of a block, some times: on rank 0 while the others wait, and then on all ranks, `[P, repetitions]`."""
 
-    def median(value: Callable[[Probe], float]) -> float:
-        return statistics.median(map(value, probes))
+    alone: Sequence[float]
+    together: Sequence[Sequence[float]]
+
+
+def slowdown(turns: Sequence[Turn]) -> float:
+    """How many times as long a block takes where all ranks compute, each repetition as long as its slowest rank.
+
+    The median of the turns, of which each compares what was measured within a moment. A mean would be spoiled by one
+    turn that other work disturbs, and the least of them would leave out what ranks always do to each other.
+    """
+
+    def times(turn: Turn) -> float:
+        slowest = [max(of_ranks) for of_ranks in zip(*turn.together, strict=True)]
+        return statistics.median(slowest) / statistics.median(turn.alone)
+
+    return max(1.0, statistics.median(map(times, turns)))
+
+
+def combined(probes: Sequence[Probe]) -> Probe:
+    """Medians of several, and the calls of all.
+
+    Of an even number the better one of the two in the middle: what disturbs a probe makes it slower, never faster.
+    """
+
+    def fast(rate: Callable[[Probe], float]) -> float:
+        return statistics.median_high(map(rate, probes))
 
     return Probe(
-        linear_flops_per_s=median(lambda each: each.linear_flops_per_s),
-        attention_flops_per_s=median(lambda each: each.attention_flops_per_s),
-        memory_bytes_per_s=median(lambda each: each.memory_bytes_per_s),
-        together=median(lambda each: each.together),
+        linear_flops_per_s=fast(lambda each: each.linear_flops_per_s),
+        attention_flops_per_s=fast(lambda each: each.attention_flops_per_s),
+        memory_bytes_per_s=fast(lambda each: each.memory_bytes_per_s),
+        together=statistics.median_low(each.together for each in probes),
         calls=tuple(call for each in probes for call in each.calls),
     )
 
@@ -115,8 +141,15 @@ def _link(name: str, collective: Collective, calls: Sequence[CallTime]) -> dict[
 
 
 def fit(calls: Sequence[CallTime]) -> tuple[float, float]:
-    """Bytes a second of a link, and seconds of a call beside them: least squares of relative errors, none negative."""
-    rows = [(1 / call.seconds, call.bytes_sent / call.seconds) for call in calls]
+    """Bytes a second of a link, and seconds of a call beside them: least squares of relative errors, none negative.
+
+    Of calls of one size the median counts, as in `combined`.
+    """
+    of_size: defaultdict[int, list[float]] = defaultdict(list)
+    for call in calls:
+        of_size[call.bytes_sent].append(call.seconds)
+    middle = {size: statistics.median_low(seconds) for size, seconds in of_size.items()}
+    rows = [(1 / seconds, size / seconds) for size, seconds in middle.items()]
     aa, ab, bb, at, bt = (sum(each) for each in zip(*[(a * a, a * b, b * b, a, b) for a, b in rows], strict=True))
     of_calls, of_bytes = at * bb - bt * ab, bt * aa - at * ab  # both times the determinant
     if of_bytes <= EQUAL * at * ab:  # more bytes take no longer

@@ -2,10 +2,30 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from cluster.events import Outcome
 from cluster.failure import Budgets, FailureKind
 from cluster.placement import GangSpec
+
+
+@dataclass(frozen=True, kw_only=True)
+class Strike:
+    """A loss whose time is known.
+
+    It strikes the rank on a node, with its gang; a node with all its gangs; or the driver, behind which another one
+    starts all gangs anew.
+    """
+
+    at_s: float
+    what: Literal["rank", "node", "driver"]
+    node: int = 0
+    notice_s: float = 0.0
+    """Until the driver knows of it."""
+    notice_at_start_s: float | None = None
+    """The same of a gang that is starting; None where it makes no difference."""
+    away_s: float = 0.0
+    """Until there is another node, or driver."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +56,10 @@ class Scenario:
     """How often a start ends so."""
     checkpoint_s: float | None = None
     """After so many seconds each a video's state is kept; None for never."""
+    strikes: Sequence[Strike] = ()
+    """Losses beside those that are drawn."""
+    cores: float | None = None
+    """Those of one machine that all gangs share; None where each has its own."""
     seed: int = 0
 
     @property

@@ -1,10 +1,7 @@
 """A batch on a virtual clock: gangs load, render, fail and are lost, by the queue and the decisions of real ones."""
 
-import heapq
 import math
-from collections.abc import Callable
 from dataclasses import dataclass, replace
-from itertools import count
 from random import Random
 
 from cluster.backlog import Backlog
@@ -12,18 +9,20 @@ from cluster.events import Outcome
 from cluster.failure import Decision, FailureKind, RankError, decide, decide_start
 from cluster.job import Job
 from jobs.predict.places import Places
-from jobs.predict.scenario import Scenario, Tally
+from jobs.predict.scenario import Scenario, Strike, Tally
+from jobs.predict.timeline import Action, Planned, Timeline
 
 HOUR_S = 3600.0
 
 
 @dataclass(kw_only=True, eq=False)
 class Gang:
-    """What stands in a slot. `turn` changes whenever what it was about to do is off."""
+    """What stands in a slot."""
 
     index: int
     nodes: tuple[int, ...] = ()
-    turn: int = 0
+    next: Planned | None = None
+    """What it is about to do."""
     starts: int = 0
     runs: int = 0
     is_ready: bool = False
@@ -31,7 +30,11 @@ class Gang:
     """What it renders."""
     reserved: Job[int] | None = None
     """What it will render next: it was started for that, or waits to try it again."""
-    began: float = 0.0
+    began_s: float = 0.0
+    began_work: float = 0.0
+    """When it began with that, by the clock, and by what had been worked until then."""
+    ended_work: float | None = None
+    """The latter when nothing more came of it."""
     pace: float = 1.0
     """Seconds that a second of undisturbed work takes in this run."""
 
@@ -45,12 +48,12 @@ class Simulation:
     """Events in their order; each is an action at a time."""
 
     def __init__(self, scenario: Scenario):
-        self.scenario, self.now = scenario, 0.0
+        self.scenario, self.timeline = scenario, Timeline(scenario.cores)
         # Apart, so that a batch without losses is otherwise the same.
         self._luck, self._losses = Random(scenario.seed), Random(f"losses {scenario.seed}")
         self._pace = [self._luck.lognormvariate(0, scenario.spread) for _ in scenario.seconds]
         jobs = [Job(index=index, item=index, cost=seconds) for index, seconds in enumerate(scenario.seconds)]
-        self.backlog: Backlog[int, bool] = Backlog(jobs, clock=lambda: self.now)
+        self.backlog: Backlog[int, bool] = Backlog(jobs, clock=lambda: self.timeline.now)
         self.places = Places(scenario.spec, scenario.nodes)
         self.tally = Tally(renderings=[0] * len(jobs))
         self._left = list(scenario.seconds)
@@ -58,35 +61,36 @@ class Simulation:
         self._gangs = [Gang(index=index) for index in range(scenario.gangs)]
         self._idle: list[Gang] = []
         self._waiting: list[Gang] = []
-        self._events: list[tuple[float, int, Callable[[], None]]] = []
-        self._numbers = count()
         slow = [self._luck.random() < scenario.slow_nodes for _ in scenario.nodes]
         self._slowness = [scenario.slowness if each else 1.0 for each in slow]
 
     def run(self) -> Tally:
         for node in range(len(self.scenario.nodes)):
             self._plan_loss(node)
+        for strike in self.scenario.strikes:
+            self.timeline.after(strike.at_s, lambda strike=strike: self._strike(strike))
         for gang in self._gangs:
             self._start(gang)
-        while len(self.backlog) and self._events:
-            self.now, _, action = heapq.heappop(self._events)
-            action()
+        while len(self.backlog) and self.timeline.step():
+            pass
         self.backlog.give_up(RankError(kind=FailureKind.START, summary="No gang was left to run it."))
-        self.tally.seconds, self.tally.outcomes = self.now, self.backlog.take_outcomes()
+        self.tally.seconds, self.tally.outcomes = self.timeline.now, self.backlog.take_outcomes()
         return self.tally
 
-    def _after(self, seconds: float, action: Callable[[], None]) -> None:
-        heapq.heappush(self._events, (self.now + seconds, next(self._numbers), action))
-
-    def _then(self, gang: Gang, seconds: float, action: Callable[[], None]) -> None:
+    def _wait(self, gang: Gang, seconds: float, action: Action) -> None:
         """Unless something happens to the gang before."""
-        turn = gang.turn
+        gang.next = self.timeline.after(seconds, action)
 
-        def act() -> None:
-            if gang.turn == turn:
-                action()
+    def _work(self, gang: Gang, seconds: float, action: Action) -> None:
+        """The same, of what takes a core."""
+        gang.next = self.timeline.work(seconds, action)
 
-        self._after(seconds, act)
+    def _halt(self, gang: Gang) -> None:
+        """What it was about to do is off."""
+        if gang.next:
+            self.timeline.call_off(gang.next)
+        if gang.ended_work is None:
+            gang.ended_work = self.timeline.worked
 
     # Gangs
 
@@ -96,10 +100,10 @@ class Simulation:
             self._release(gang)
             self._waiting.append(gang)
             return
-        gang.nodes, gang.runs = nodes, 0
+        gang.nodes, gang.runs, gang.ended_work = nodes, 0, None
         self.tally.loading_s += self.scenario.load_s
         fails = self._luck.random() < self.scenario.start_failures
-        self._then(gang, self.scenario.load_s, lambda: self._lose(gang) if fails else self._is_up(gang))
+        self._work(gang, self.scenario.load_s, lambda: self._lose(gang) if fails else self._is_up(gang))
 
     def _is_up(self, gang: Gang) -> None:
         gang.is_ready, gang.starts = True, 0
@@ -114,7 +118,7 @@ class Simulation:
         gang.starts += 1
         hopeless = decide_start(FailureKind.INFRASTRUCTURE, gang.starts, self.scenario.budgets) is Decision.FAIL
         if not hopeless or any(other.is_ready for other in self._gangs):
-            self._then(gang, self.scenario.budgets.wait_s(gang.starts), lambda: self._start(gang))
+            self._wait(gang, self.scenario.budgets.wait_s(gang.starts), lambda: self._start(gang))
 
     def _release(self, gang: Gang) -> None:
         """What it was started for goes back."""
@@ -125,7 +129,7 @@ class Simulation:
     def _drop(self, gang: Gang) -> None:
         self.places.give_back(gang.nodes)
         gang.nodes, gang.is_ready = (), False
-        gang.turn += 1
+        self._halt(gang)
         self._let_wait_no_longer()
 
     def _let_wait_no_longer(self) -> None:
@@ -149,12 +153,13 @@ class Simulation:
     def _run(self, gang: Gang, job: Job[int]) -> None:
         assert job.index not in self._running, "Two gangs render one video."
         self._running.add(job.index)
-        gang.job, gang.began = job, self.now
+        gang.job, gang.began_s = job, self.timeline.now
+        gang.began_work, gang.ended_work = self.timeline.worked, None
         gang.runs += 1
         gang.pace = max(self._slowness[node] for node in gang.nodes) * self._pace[job.index]
         seconds = self._left[job.index] * gang.pace
         kind, part = self._fate()
-        self._then(gang, seconds * part, lambda: self._finish(gang) if kind is None else self._fail(gang, kind))
+        self._work(gang, seconds * part, lambda: self._finish(gang) if kind is None else self._fail(gang, kind))
 
     def _fate(self) -> tuple[FailureKind | None, float]:
         """How a run ends, and after what part of it."""
@@ -171,7 +176,7 @@ class Simulation:
         assert job is not None
         gang.job = None
         self._running.discard(job.index)
-        self.tally.busy_s += self.now - gang.began
+        self.tally.busy_s += self.timeline.now - gang.began_s
         return job
 
     def _finish(self, gang: Gang) -> None:
@@ -182,8 +187,8 @@ class Simulation:
 
     def _fail(self, gang: Gang, kind: FailureKind) -> None:
         """What a slot does with a job that has failed."""
-        began, job = gang.began, self._take_down(gang)
-        self._keep(job, (self.now - began) / gang.pace)
+        job = self._take_down(gang)
+        self._keep(gang, job)
         job = replace(job, failures=(*job.failures, kind))
         decision = decide(kind, job.failures.count(kind), self.scenario.budgets)
         if kind.policy.loses_gang:
@@ -202,43 +207,67 @@ class Simulation:
         wait_s = self.scenario.budgets.wait_s(len(job.failures))
         if kind.policy.holds_gang:
             gang.reserved = replace(job, attempts=job.attempts + 1)
-            self._then(gang, wait_s, lambda: self._is_up(gang))
+            self._wait(gang, wait_s, lambda: self._is_up(gang))
         else:
-            self._put_back(replace(job, needs_fresh_gang=fresh, not_before=self.now + wait_s))
+            self._put_back(replace(job, needs_fresh_gang=fresh, not_before=self.timeline.now + wait_s))
 
-    def _keep(self, job: Job[int], done_s: float) -> None:
+    def _keep(self, gang: Gang, job: Job[int]) -> None:
         """Of what was done, as far as the last checkpoint."""
-        every = self.scenario.checkpoint_s
+        ended = self.timeline.worked if gang.ended_work is None else gang.ended_work
+        done_s, every = (ended - gang.began_work) / gang.pace, self.scenario.checkpoint_s
         kept = math.floor(done_s / every) * every if every else 0.0
         self.tally.wasted_s += done_s - kept
         self._left[job.index] -= kept
 
     def _put_back(self, job: Job[int]) -> None:
         self.backlog.put_back(job)
-        self._after(max(0.0, job.not_before - self.now), self._wake)
+        self.timeline.after(max(0.0, job.not_before - self.timeline.now), self._wake)
 
     def _wake(self) -> None:
         if self._idle:
             self._serve(self._idle.pop())
 
-    # Nodes
+    # Losses
 
     def _plan_loss(self, node: int) -> None:
         if self.scenario.loss_hours is not None:
-            self._after(
-                self._losses.expovariate(1 / (self.scenario.loss_hours * HOUR_S)), lambda: self._lose_node(node)
-            )
+            seconds = self._losses.expovariate(1 / (self.scenario.loss_hours * HOUR_S))
+            self.timeline.after(seconds, lambda: self._lose_node(node))
 
     def _lose_node(self, node: int) -> None:
-        self.tally.node_losses += 1
-        self.places.lose(node)
-        for gang in self._gangs:
-            if node in gang.nodes:
-                gang.turn += 1  # nothing more comes of it, though nobody knows yet
-                if gang in self._idle:
-                    self._idle.remove(gang)
-                self._then(gang, self.scenario.notice_s, lambda gang=gang: self._notice(gang))
-        self._after(self.scenario.repair_s, lambda: self._repair(node))
+        scenario = self.scenario
+        loss = Strike(
+            at_s=self.timeline.now, what="node", node=node, notice_s=scenario.notice_s, away_s=scenario.repair_s
+        )
+        self._strike(loss)
+        self.timeline.after(scenario.repair_s, lambda: self._plan_loss(node))
+
+    def _strike(self, strike: Strike) -> None:
+        there = [gang for gang in self._gangs if strike.node in gang.nodes]
+        if strike.what == "driver":
+            self._restart(strike.away_s)
+            return
+        if strike.what == "node":
+            self.tally.node_losses += 1
+            self.places.lose(strike.node)
+            self.timeline.after(strike.away_s, lambda: self._repair(strike.node))
+        for gang in there if strike.what == "node" else there[:1]:
+            self._hit(gang, strike)
+
+    def _hit(self, gang: Gang, strike: Strike) -> None:
+        """Nothing more comes of it, though nobody knows yet; if it was hit before, the earlier notice counts."""
+        at_start_s = strike.notice_at_start_s
+        notice_s = strike.notice_s if gang.is_ready or at_start_s is None else at_start_s
+        if gang.ended_work is not None and gang.next and gang.next.due <= self.timeline.now + notice_s:
+            return
+        self._halt(gang)
+        self._rest(gang)
+        self._wait(gang, notice_s, lambda: self._notice(gang))
+
+    def _rest(self, gang: Gang) -> None:
+        """It takes nothing from the queue."""
+        if gang in self._idle:
+            self._idle.remove(gang)
 
     def _notice(self, gang: Gang) -> None:
         if gang.job:
@@ -248,5 +277,19 @@ class Simulation:
 
     def _repair(self, node: int) -> None:
         self.places.mend(node)
-        self._plan_loss(node)
         self._let_wait_no_longer()
+
+    def _restart(self, away_s: float) -> None:
+        """Another driver finds what is finished, and knows nothing of failures."""
+        self._waiting.clear()
+        for gang in self._gangs:
+            self._halt(gang)
+            self._rest(gang)
+            if gang.job:
+                job = self._take_down(gang)
+                self._keep(gang, job)
+                self._put_back(replace(job, failures=(), needs_fresh_gang=False))
+            self._release(gang)
+            self.places.give_back(gang.nodes)
+            gang.nodes, gang.is_ready, gang.starts = (), False, 0
+            self._wait(gang, away_s, lambda gang=gang: self._start(gang))

@@ -132,9 +132,9 @@ def smallest_spec(layout: Layout, nodes: Sequence[Node]) -> GangSpec:
     return GangSpec(world_size=layout.world_size, together=layout.ulysses, num_gpus_per_rank=gpus)
 
 
-def spec_of(layout: Layout, gangs: int = 1) -> GangSpec:
-    """The smallest on the running cluster. Raises BadInput if that has too little for so many gangs."""
-    nodes = living_nodes()
+def spec_of(layout: Layout, gangs: int = 1, promised: Sequence[Node] = ()) -> GangSpec:
+    """The smallest on the running cluster, or on what it may grow to. Raises BadInput for too little for the gangs."""
+    nodes = promised or living_nodes()
     spec = smallest_spec(layout, nodes)
     if missing := shortfall(spec, gangs, nodes):
         raise BadInput(missing)

@@ -45,6 +45,16 @@ print("REPORT", json.dumps(report), flush=True)
 signal.sigwait([signal.SIGTERM])
 sys.exit(143)
 """
+# Of one node, without a Ray: its head stands, and one node is counted.
+STANDING_RAY = """#!/usr/bin/env bash
+[[ $1 != start ]] || exec sleep 100
+"""
+PYTHON = f"""#!/usr/bin/env bash
+[[ $1 == - ]] && echo 1 || exec {sys.executable} "$@"
+"""
+ECHO = """#!/usr/bin/env bash
+echo "resca $*"
+"""
 FAILING_RAY = """#!/usr/bin/env bash
 exit 1
 """
@@ -133,7 +143,7 @@ def test_the_job_has_all_memory_and_every_step_all_cores_of_its_node(ended):
 def test_what_follows_prompts_and_output_reaches_the_render(ended):
     arguments = ended.report["arguments"]
     assert arguments[:4] == ["render", "prompts.txt", "--out", "/shared/videos"]
-    assert arguments[-5:] == ["--yes", "--ulysses", "8", "--gangs", "auto"]
+    assert arguments[4:6] == ["--yes", "--address"] and arguments[-4:] == ["--ulysses", "8", "--gangs", "auto"]
 
 
 def test_the_token_is_a_file_that_only_its_owner_reads(ended):
@@ -170,3 +180,20 @@ def test_without_ray_the_job_ends_with_where_it_was_looked_for(tmp_path):
 def test_without_an_output_the_job_ends_with_how_it_is_used(tmp_path):
     job = subprocess.run(["bash", SCRIPT, "prompts.txt"], capture_output=True, text=True)
     assert job.returncode == 2 and "usage: sbatch" in job.stderr
+
+
+@pytest.mark.parametrize(
+    ("given", "words"),
+    [
+        (["scaling", "--layouts", "8x1,8x2"], "resca scaling --address {} --layouts 8x1,8x2"),
+        (["prompts.txt", "videos"], "resca render prompts.txt --out videos --yes --address {}"),
+    ],
+)
+def test_layouts_are_measured_as_batches_are_rendered(tmp_path, given, words):
+    if not address():
+        pytest.skip("this machine has no address but loopback")
+    there = environment(tmp_path, scontrol=SCONTROL, ray=STANDING_RAY, python=PYTHON, resca=ECHO)
+    there |= {"SLURM_JOB_NODELIST": "first"}
+    job = subprocess.run(["bash", SCRIPT, *given], env=there, capture_output=True, text=True, timeout=60)
+    assert job.returncode == 0, job.stderr
+    assert job.stdout.strip() == words.format(f"{address()[0]}:6379")

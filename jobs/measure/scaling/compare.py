@@ -1,8 +1,10 @@
 """The same videos rendered by one rank and by several, and by several gangs, in turns, and what they take."""
 
 import re
+import secrets
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from itertools import cycle, islice
 from pathlib import Path
@@ -20,15 +22,17 @@ from jobs.measure.scaling.predicted import setup_of
 from jobs.measure.scaling.session import Asked, Found, Measured
 from jobs.measure.scaling.times import Case, Listener, Times, layout_name
 from jobs.options.batch import RenderOptions
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.predict.measured import ProbeRequest
 from jobs.request.checks import MOST_MEASURED, check_count
-from jobs.request.gangs import spec_of
-from jobs.store.files import check_writable
+from jobs.request.gangs import Node, nodes_as_given, spec_of
 from jobs.store.items import RenderItem
 from jobs.store.logs import logging_to
+from jobs.store.open import open_storage
+from jobs.store.storage import Storage
 from parallel.layout import Layout
 
+LOG = "scaling.jsonl"
 NAME = re.compile(r"cfg(?P<alone>\d+)|(?:cfg(?P<cfg>\d+)x)?(?P<ulysses>\d+)x(?P<ring>\d+)")
 
 
@@ -47,15 +51,25 @@ def compare_layouts(options: ScalingOptions, console: Console) -> Comparison:
         check_count(name, getattr(options, name), MOST_MEASURED)
     measured = [Times(case=case) for case in read_cases(options)]
     plans = [check_layout(options, times.case.layout) for times in measured]
-    check_writable(options.out, "the directory of --out")
-    with logging_to(options.out / "scaling.jsonl"), running_ray(options.address):  # what ranks fail with
-        specs = [spec_of(times.case.layout, times.case.gangs) for times in measured]
+    storage, promised = open_storage(options.out), nodes_as_given(plans[0].options)
+    storage.check_writable()
+    log = storage.log_path(LOG) or Path(tempfile.gettempdir(), f"resca-{LOG}")
+    if promised:  # else a running Ray is asked
+        _specs(measured, promised)
+    with logging_to(log), running_ray(options.address):  # what ranks fail with
+        specs = _specs(measured, promised)
         for number in range(options.rounds):
             for times, spec in zip(measured, specs, strict=True):
-                _play(options, times, spec, is_first=times is measured[0])
+                with _folder(storage) as out:
+                    _play(options, out, times, spec, is_first=times is measured[0])
                 told = f"round {number + 1} of {options.rounds}, {times.case.name}: {times.median_s:.3g} s a video"
                 console.print(told, soft_wrap=True)
     return Comparison(plan=plans[0], times=measured, on_gpus=specs[0].num_gpus_per_rank > 0)
+
+
+def _specs(measured: Sequence[Times], promised: Sequence[Node]) -> list[GangSpec]:
+    """Of each case. Raises BadInput for too few nodes."""
+    return [spec_of(times.case.layout, times.case.gangs, promised) for times in measured]
 
 
 def read_cases(options: ScalingOptions) -> list[Case]:
@@ -87,16 +101,25 @@ def check_layout(options: ScalingOptions, layout: Layout) -> Plan:
     return plan
 
 
-def _play(options: ScalingOptions, times: Times, spec: GangSpec, *, is_first: bool) -> None:
-    """One turn: gangs of their own, a probe, and the videos."""
-    options.out.mkdir(parents=True, exist_ok=True)
+@contextmanager
+def _folder(storage: Storage) -> Iterator[str]:
+    """For the videos of a turn, which are not kept."""
+    name = f"turn-{secrets.token_hex(4)}"
+    try:
+        yield storage.where(name)
+    finally:
+        storage.remove(name)
+
+
+def _play(options: ScalingOptions, out: str, times: Times, spec: GangSpec, *, is_first: bool) -> None:
+    """One turn: gangs of their own, probes, and the videos."""
     case = times.case
-    with tempfile.TemporaryDirectory(dir=options.out) as folder:
-        plan = make_plan(render_options(options, case.layout, Path(folder)))
-        workload, listener = Measured(workload=workload_of(plan, case.layout)), Listener(case.name)
-        with open_pool(spec=spec, gangs=case.gangs, workload=workload, on_event=listener) as pool:
-            warm_up(pool, listener, plan, case.gangs)
-            measure(pool, listener, plan, times, num=options.num, with_small=is_first)
+    plan = make_plan(render_options(options, case.layout, out))
+    workload, listener = Measured(workload=workload_of(plan, case.layout)), Listener(case.name)
+    may_grow_to = nodes_as_given(plan.options)
+    with open_pool(spec=spec, gangs=case.gangs, workload=workload, on_event=listener, may_grow_to=may_grow_to) as pool:
+        warm_up(pool, listener, plan, case.gangs)
+        measure(pool, listener, plan, times, num=options.num, with_small=is_first)
 
 
 def warm_up(pool: Pool[Asked, Found], listener: Listener, plan: Plan, gangs: int) -> None:
@@ -108,12 +131,12 @@ def warm_up(pool: Pool[Asked, Found], listener: Listener, plan: Plan, gangs: int
 def measure(
     pool: Pool[Asked, Found], listener: Listener, plan: Plan, times: Times, *, num: int, with_small: bool
 ) -> None:
-    """A probe, so many videos of each gang, and smaller ones where rates are to be told from fixed costs."""
+    """So many videos of each gang between two probes, and smaller ones where rates are to be told from fixed costs."""
     case, others = times.case, plan.items[1:] or plan.items
-    if case.gangs == 1:
-        request = ProbeRequest.of(setup_of(plan, plan.items[0], case.layout), plan.settings.dtype)
-        listener.probes = times.probes
-        pool.run([request])
+    request = ProbeRequest.of(setup_of(plan, plan.items[0], case.layout), plan.settings.dtype)
+    probes = [request] if case.gangs == 1 else []
+    listener.probes = times.probes
+    pool.run(probes)
     items = list(islice(cycle(others), num * case.gangs))
     listener.into = times.videos
     pool.run(items)
@@ -121,6 +144,7 @@ def measure(
         listener.into = times.small
         pool.run(small)
     listener.into = None
+    pool.run(probes)
 
 
 def _smaller(plan: Plan, item: RenderItem) -> RenderItem | None:
@@ -148,16 +172,17 @@ def _read_layout(name: str) -> Layout:
     )
 
 
-def render_options(options: ScalingOptions, layout: Layout, out: Path) -> RenderOptions:
+def render_options(options: ScalingOptions, layout: Layout, out: str) -> RenderOptions:
     """As `render` would take them."""
     return RenderOptions(
         prompts=options.prompts or PROMPTS_FILE,
-        out=str(out),
+        out=out,
         model=options.model,
         method=options.method,
         video=options.video,
         cfg=2 if layout.cfg == 2 else 1,
         ulysses=layout.ulysses,
         ring=layout.ring,
+        nodes=options.nodes,
         limit=options.num + 1,
     )

@@ -11,7 +11,7 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.nn import functional as F
 
-from jobs.predict.measured import Probe, ProbeRequest, fit
+from jobs.predict.measured import Probe, ProbeRequest, Turn, fit, slowdown
 from jobs.predict.seconds import laid_out_bytes, merged_bytes
 from parallel.collectives import CallTime, Collective, sent_bytes
 from parallel.group import own_device
@@ -19,6 +19,7 @@ from parallel.probe import probe_links, timed
 from parallel.rank_group import RankGroup
 
 WARM_UP, REPEATS = 3, 16
+TURNS, OF_A_TURN = 8, 4  # of a block on rank 0 alone and on all ranks
 MOST_TOKENS = 4096  # that arithmetic is timed with; more take no other rate
 TEXT_TOKENS = 16
 LEAST_PART = 0.01  # of joint attention, for what is neither attention nor calls
@@ -34,15 +35,13 @@ def probe(request: ProbeRequest, group: RankGroup) -> Probe:
         linear()
         attention()
 
-    alone = [_median(work) if group.rank == 0 else 1.0 for work in (linear, attention, block)]
-    dist.barrier()
-    together = _slowest(_repeated(block))
+    alone = [_median(work) if group.rank == 0 else 1.0 for work in (linear, attention)]
     calls = probe_links(request.layout, request.sizes(1), request.sizes(2)) if several else []
     return Probe(
         linear_flops_per_s=16 * tokens * request.width**2 / alone[0],
         attention_flops_per_s=4 * tokens**2 * request.width / alone[1],
         memory_bytes_per_s=_joint(request, group, calls) if group.sequence_size > 1 else _copied(request),
-        together=max(1.0, together / alone[2]) if several else 1.0,
+        together=slowdown([_turn(block, group) for _ in range(TURNS)]) if several else 1.0,
         calls=tuple(calls),
     )
 
@@ -102,13 +101,16 @@ def _median(work: Work) -> float:
     return statistics.median(_repeated(work))
 
 
-def _repeated(work: Work) -> list[float]:
-    return [timed(work) for _ in range(WARM_UP + REPEATS)][WARM_UP:]
+def _repeated(work: Work, warm_up: int = WARM_UP, repeats: int = REPEATS) -> list[float]:
+    return [timed(work) for _ in range(warm_up + repeats)][warm_up:]
 
 
-def _slowest(seconds: list[float]) -> float:
-    """The mean over repetitions of what each takes on its slowest rank, for which the others would wait."""
-    own = torch.tensor(seconds, device=own_device())
-    each = [torch.empty_like(own) for _ in range(dist.get_world_size())]
+def _turn(work: Work, group: RankGroup) -> Turn:
+    """Once on rank 0 alone, then on all ranks at the same time."""
+    dist.barrier()
+    alone = _repeated(work, 1, OF_A_TURN) if group.rank == 0 else [1.0]
+    dist.barrier()
+    own = torch.tensor(_repeated(work, 1, OF_A_TURN), device=own_device())
+    each = [torch.empty_like(own) for _ in range(group.world_size)]
     dist.all_gather(each, own)
-    return float(torch.stack(each).amax(dim=0).mean())
+    return Turn(alone=alone, together=[seconds.tolist() for seconds in each])

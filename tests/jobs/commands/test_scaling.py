@@ -1,8 +1,11 @@
 """`resca scaling` on a real local Ray, and what it refuses."""
 
 import json
+from threading import Thread
+from time import sleep
 
 import pytest
+from ray.cluster_utils import Cluster
 
 from jobs.__main__ import main
 from jobs.measure.scaling.compare import read_layouts
@@ -33,6 +36,37 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
     assert list((tmp_path / "out").iterdir()) == []  # the videos are not kept
 
 
+@pytest.mark.slow
+@pytest.mark.timeout(400)
+def test_ranks_of_three_nodes_share_videos_and_gangs_have_a_node_each(tmp_path):
+    """Three nodes of a core each, which a cluster was said to grow to: of the last one nothing is seen at first."""
+    model = save_tiny_pipeline(tmp_path / "model")
+    size = [str(word) for name, value in SIZE.items() for word in (f"--{name.replace('_', '-')}", value)]
+    head = {"num_cpus": 0, "object_store_memory": 80 << 20, "include_dashboard": False, "dashboard_port": 0}
+    cluster = Cluster(initialize_head=True, head_node_args=head)
+    try:
+        for _ in range(2):
+            cluster.add_node(num_cpus=1, object_store_memory=80 << 20)
+        late = Thread(target=lambda: sleep(20) or cluster.add_node(num_cpus=1, object_store_memory=80 << 20))
+        late.start()
+        asked = ["--model", str(model), "--steps", "4", *size, "--method", "full", "--rounds", "1", "--num", "1"]
+        asked += ["--layouts", "1x1,1x2,1x3", "--gangs", "3", "--nodes", "3xCPU=1", "--address", cluster.address]
+        places = ["--out", str(tmp_path / "out"), "--json", str(tmp_path / "rows.json")]
+        assert main(["scaling", *asked, *places, "--report", str(tmp_path / "report")]) == 0
+        late.join()
+    finally:
+        cluster.shutdown()
+    rows = json.loads((tmp_path / "rows.json").read_text())
+    assert [(row["case"], row["ranks"]) for row in rows] == [
+        ("1x1", 1), ("1x2", 2), ("1x3", 3), ("1x1", 1), ("3 gangs of 1x1", 3),
+    ]  # fmt: skip
+    assert all(row["predicted"] > 0 for row in rows if row["case"] != "1x1")
+    links = json.loads((tmp_path / "report" / "links.json").read_text())
+    assert [(row["case"], row.get("calls")) for row in links] == [
+        ("1x1", None), ("1x2", "all_gather"), ("1x3", "all_gather"),
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize(
     ("options", "complaint"),
     [
@@ -44,6 +78,8 @@ def test_layouts_render_the_same_videos_in_turns(tmp_path):
         ("--layouts 3x1", "does not divide the model's 4 attention heads"),
         ("--gangs two", "--gangs takes numbers separated by commas"),
         ("--gangs 0", "--gangs must be at least 1, not 0"),
+        ("--nodes many", "--nodes many should be a number of equal nodes"),
+        ("--nodes 2xCPU=1 --gangs 3", "2 nodes"),
         ("--rounds 0", "--rounds must be at least 1, not 0"),
         ("--method nonsense", "unknown method"),
     ],

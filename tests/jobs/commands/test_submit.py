@@ -9,7 +9,9 @@ from ray.job_submission import JobDetails, JobStatus, JobType
 
 from jobs.__main__ import main, parse
 from jobs.commands.follow import follow
-from jobs.commands.submit import _entrypoint, _package
+from jobs.commands.job import packaged
+from jobs.commands.submit import job_of
+from jobs.commands.submit_scaling import job_of as scaling_job_of
 from jobs.errors import InfrastructureError
 
 
@@ -40,20 +42,52 @@ def test_bad_input_is_one_sentence(place, capsys, words, told):
 
 def test_recipes_go_with_the_job_under_their_kind_of_file(place):
     options = parse(["submit", "p.txt", "--out", "/shared/videos", "--method", "mine.json", "--ring", "2"])
-    with _package(options) as folder:
+    with packaged(job_of(options)) as folder:
         assert {"prompts.txt", "recipe.json", "jobs", "cluster"} <= {path.name for path in folder.iterdir()}
-    assert "--method recipe.json" in _entrypoint(options) and "--ring 2" in _entrypoint(options)
+    assert "--method recipe.json" in job_of(options).entrypoint and "--ring 2" in job_of(options).entrypoint
 
 
 def test_how_weights_are_kept_goes_with_the_job(place):
     options = parse(["submit", "p.txt", "--out", "/shared/videos", "--weights", "fp8"])
-    assert parse(shlex.split(_entrypoint(options))[3:]).weights == "fp8"
+    assert parse(shlex.split(job_of(options).entrypoint)[3:]).weights == "fp8"
 
 
 def test_each_variable_of_the_ranks_goes_with_the_job(place):
     options = parse(["submit", "p.txt", "--out", "/shared/videos", "--env", "A=1 2", "--env", "B=-x"])
-    assert "--env 'A=1 2' --env B=-x" in _entrypoint(options)
-    assert parse(shlex.split(_entrypoint(options))[3:]).env == ("A=1 2", "B=-x")
+    assert "--env 'A=1 2' --env B=-x" in job_of(options).entrypoint
+    assert parse(shlex.split(job_of(options).entrypoint)[3:]).env == ("A=1 2", "B=-x")
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        ([], "--out out/scaling is a relative path"),
+        (["--out", "/shared/scaling", "--report", "report"], "--report report is a relative path"),
+        (["--out", "/shared/scaling", "--json", "rows.json"], "--json rows.json is a relative path"),
+        (["--out", "/shared/scaling", "--layouts", "two"], "--layouts takes ULYSSESxRING"),
+        (["--out", "/shared/scaling", "--gangs", "0"], "--gangs must be at least 1"),
+        (["--out", "/shared/scaling", "--method", "none.yaml"], "cannot read the recipe none.yaml"),
+        (["--out", "/shared/scaling", "--prompts", "none.txt"], "none.txt"),
+        (["--out", "/shared/scaling", "--model", "."], "--model . is a relative path"),
+        (["--out", "/shared/scaling", "--address", "auto"], "--address is for scaling"),
+        (["--out", "/shared/scaling", "--dashboard", "127.0.0.1:8265"], "should be a URL"),
+    ],
+)
+def test_bad_input_to_a_measurement_is_one_sentence(place, capsys, words, told):
+    assert main(["submit", "scaling", *words]) == 2
+    error = capsys.readouterr().err
+    assert told in error and len(error.splitlines()) == 1
+
+
+def test_a_measurement_goes_with_its_prompts_and_recipe(place):
+    words = ["--layouts", "8x1,8x2", "--gangs", "2,4", "--prompts", "p.txt", "--method", "mine.json", "--steps", "9"]
+    places = ["--out", "s3://bucket/scaling", "--report", "/tmp/report", "--nodes", "8xCPU=96,GPU=8"]
+    job = scaling_job_of(parse(["submit", "scaling", *words, *places]))
+    asked = parse(shlex.split(job.entrypoint)[3:])
+    assert (asked.layouts, asked.gangs, asked.video.steps, asked.address) == ("8x1,8x2", "2,4", 9, "auto")
+    assert (str(asked.prompts), asked.method, asked.nodes) == ("prompts.txt", "recipe.json", "8xCPU=96,GPU=8")
+    assert (asked.out, str(asked.report)) == ("s3://bucket/scaling", "/tmp/report")
+    assert {name: path.name for name, path in job.files.items()} == {"prompts.txt": "p.txt", "recipe.json": "mine.json"}
 
 
 class CutOff:

@@ -30,7 +30,7 @@ from jobs.measure.scaling.predicted import predict
 from jobs.measure.scaling.report import Row, link_rows, make_rows, write_report
 from jobs.measure.scaling.session import Measured
 from jobs.measure.scaling.times import Case, Listener, Times
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.options.shared import VideoOptions
 from parallel.layout import Layout
 from tests.cluster.node_in import node_in
@@ -125,7 +125,7 @@ def _play(links: Links, folder: Path, link: Link, layout: Layout, times: Mapping
     options, case = links.options(), Case(layout=layout)
     spec = GangSpec(world_size=layout.world_size)
     with tempfile.TemporaryDirectory(dir=folder) as out:
-        plan = make_plan(render_options(options, layout, Path(out)))
+        plan = make_plan(render_options(options, layout, out))
         workload, listener = Measured(workload=workload_of(plan, layout)), Listener(case.name)
         link.set()
         with open_pool(spec=spec, gangs=1, workload=workload, on_event=listener) as pool:

@@ -15,7 +15,7 @@ from jobs.measure.scaling.predicted import predict, setup_of
 from jobs.measure.scaling.report import link_rows, make_rows, write_report
 from jobs.measure.scaling.session import ENCODER
 from jobs.measure.scaling.times import Case, Listener, Times, Video
-from jobs.options.measure import ScalingOptions
+from jobs.options.scaling import ScalingOptions
 from jobs.options.shared import VideoOptions
 from jobs.predict.gpus import profile
 from jobs.predict.measured import Probe, probed
@@ -36,7 +36,7 @@ CALLS = tuple(
 
 def plan_of(folder: Path, method: str = "full") -> Plan:
     video = VideoOptions(steps=10, true_cfg_scale=4.0, negative_prompt="blurred")
-    return check_layout(ScalingOptions(out=folder / "out", num=2, method=method, video=video), ONE.layout)
+    return check_layout(ScalingOptions(out=str(folder / "out"), num=2, method=method, video=video), ONE.layout)
 
 
 def probe(together: float = 1.0, calls: tuple[CallTime, ...] = ()) -> Probe:

@@ -7,7 +7,7 @@ import pytest
 from caching.recipe.recipe import RECIPES
 from jobs.predict.calibrate import Seen
 from jobs.predict.gpus import profile
-from jobs.predict.measured import FAST, Probe, ProbeRequest, combined, fit, measured, probed
+from jobs.predict.measured import FAST, Probe, ProbeRequest, Turn, combined, fit, measured, probed, slowdown
 from jobs.predict.profile import Profile
 from jobs.predict.seconds import Setup, seconds_of
 from jobs.predict.shape import shape_of, video_of
@@ -84,6 +84,34 @@ def test_ranks_that_compute_together_are_slower():
 def test_probes_of_several_turns_are_one():
     found = combined([probe(together=times, calls=calls(1e9, 0.0)) for times in (1.0, 1.1, 9.0)])
     assert found.together == 1.1 and len(found.calls) == 9
+
+
+def turn(*together: float, alone: float = 0.010) -> Turn:
+    """Of four repetitions; on several ranks, what a block takes on each."""
+    return Turn(alone=[alone] * 4, together=[[seconds] * 4 for seconds in together])
+
+
+def test_a_block_on_all_ranks_takes_as_long_as_on_the_slowest():
+    assert slowdown([turn(0.010, 0.012)] * 3) == pytest.approx(1.2)
+    late = Turn(alone=[0.010] * 4, together=[[0.010, 0.013] * 2, [0.013, 0.010] * 2])
+    assert slowdown([late]) == pytest.approx(1.3)
+    assert slowdown([turn(0.009, 0.008)]) == 1.0
+
+
+def test_what_disturbs_some_turns_of_a_probe_is_left_out():
+    calm = [turn(0.011, 0.010)] * 5
+    assert slowdown([*calm, *[turn(0.030, 0.010)] * 3]) == pytest.approx(1.1)
+    assert slowdown([*calm, turn(0.030, 0.030, alone=0.028)]) == pytest.approx(1.1)
+    assert slowdown([turn(0.030, 0.010)] * 5) == pytest.approx(3.0)  # this is how it is there
+
+
+def test_one_of_two_probes_may_be_disturbed():
+    link, slow = calls(1.25e8, 1e-3), [replace(call, seconds=3 * call.seconds) for call in calls(1.25e8, 1e-3)]
+    calm = probe(together=1.1, calls=link)
+    disturbed = probe(together=1.6, calls=tuple(slow), linear_flops_per_s=calm.linear_flops_per_s / 2)
+    found = combined([calm, disturbed])
+    assert (found.together, found.linear_flops_per_s) == (1.1, calm.linear_flops_per_s)
+    assert fit(found.calls) == pytest.approx((1.25e8, 1e-3), rel=1e-3)
 
 
 def test_sizes_in_question_are_those_of_a_rank():

@@ -1,6 +1,7 @@
 """A batch on a virtual clock keeps the promises of a real one, whatever happens to its gangs."""
 
 from dataclasses import replace
+from random import Random
 
 import pytest
 
@@ -8,7 +9,7 @@ from cluster.failure import Budgets, FailureKind
 from cluster.placement import GangSpec
 from jobs.predict.capacity import nodes_of
 from jobs.predict.places import Places
-from jobs.predict.scenario import Scenario
+from jobs.predict.scenario import Scenario, Strike
 from jobs.predict.simulation import simulate
 
 
@@ -88,6 +89,74 @@ def test_ten_thousand_videos_on_a_thousand_gpus_survive_their_nodes():
     calm, lossy = simulate(big), simulate(replace(big, loss_hours=500.0))
     assert calm.renderings == lossy.renderings == [1] * 10_000
     assert lossy.node_losses > 0 and lossy.seconds / calm.seconds - 1 < 0.01
+
+
+ONE = replace(CALM, gangs=1, nodes=nodes_of(8, 8), seconds=[100.0] * 3)  # 60 s of loading, then 3 videos
+STRUCK_S = 60 + 150  # in the middle of the second
+
+
+@pytest.mark.parametrize(
+    ("strike", "seconds"),
+    [
+        # What was done of the second is lost; noticed, a wait of a second, loading, and two videos.
+        (Strike(at_s=STRUCK_S, what="rank", notice_s=9), STRUCK_S + 9 + 1 + 60 + 200),
+        (Strike(at_s=STRUCK_S, what="rank", notice_s=9, notice_at_start_s=50), STRUCK_S + 9 + 1 + 60 + 200),
+        (Strike(at_s=30, what="rank", notice_s=9, notice_at_start_s=50), 30 + 50 + 1 + 60 + 300),
+        # Another node is there only later.
+        (Strike(at_s=STRUCK_S, what="node", notice_s=3, away_s=90), STRUCK_S + 90 + 60 + 200),
+        # Another driver waits for nothing; it has no failure to count.
+        (Strike(at_s=STRUCK_S, what="driver", away_s=7), STRUCK_S + 7 + 60 + 200),
+    ],
+)
+def test_a_loss_whose_time_is_known_is_arithmetic(strike, seconds):
+    tally = simulate(replace(ONE, strikes=[strike]))
+    assert tally.seconds == pytest.approx(seconds) and tally.renderings == [1, 1, 1]
+    assert tally.gang_losses == (strike.what != "driver")
+
+
+def test_of_two_losses_the_one_that_is_noticed_first_counts():
+    slow, quick = (Strike(at_s=at_s, what="rank", notice_s=notice_s) for at_s, notice_s in ((200, 60), (210, 1)))
+    for strikes in ([slow, quick], [quick, replace(slow, at_s=210.5)]):
+        tally = simulate(replace(ONE, strikes=strikes))
+        assert tally.seconds == pytest.approx(211 + 1 + 60 + 200) and tally.gang_losses == 1
+
+
+def test_what_was_done_after_a_loss_is_not_kept():
+    """Checkpoints every 30 s, and a loss after 50 s of a video that is noticed 60 s later."""
+    strike = Strike(at_s=60 + 50, what="rank", notice_s=60)
+    tally = simulate(replace(ONE, strikes=[strike], checkpoint_s=30.0))
+    assert tally.wasted_s == pytest.approx(20)
+    assert tally.seconds == pytest.approx(110 + 60 + 1 + 60 + 70 + 200)
+
+
+def test_gangs_that_share_cores_take_turns_and_leave_them_to_each_other():
+    shared = simulate(replace(CALM, cores=2))
+    assert shared.seconds == pytest.approx(2 * simulate(CALM).seconds)
+    # With the driver gone nobody works; with one of two gangs away the other one has the core.
+    two = replace(CALM, gangs=2, seconds=[100.0] * 4, cores=1)
+    lost = simulate(replace(two, strikes=[Strike(at_s=170, what="rank")]))
+    assert simulate(two).seconds == pytest.approx(120 + 400)
+    assert lost.seconds == pytest.approx(120 + 400 + 25 + 60)  # what was done of a video, and another load
+
+
+@pytest.mark.parametrize("seed", range(10))
+def test_known_losses_of_all_kinds_lose_nothing(seed):
+    luck = Random(seed)
+    strikes = [
+        Strike(
+            at_s=at_s,
+            what=luck.choice(["rank", "node", "driver"]),
+            node=luck.randrange(13),
+            notice_s=luck.uniform(0, 60),
+            notice_at_start_s=90.0,
+            away_s=luck.uniform(0, 300),
+        )
+        for at_s in range(0, 6000, 100)
+    ]
+    rough = replace(ROUGH, strikes=strikes, cores=3, seed=seed, checkpoint_s=20.0, budgets=Budgets(gang_losses=1000))
+    tally = simulate(rough)
+    assert [outcome.error is None for outcome in tally.outcomes] == [times == 1 for times in tally.renderings]
+    assert max(tally.renderings) == 1 and len(tally.outcomes) == 200 and tally.wasted_s >= 0
 
 
 def test_places_are_those_that_placement_counts():

@@ -1,41 +1,46 @@
 """A chaos soak: ranks, nodes and the driver are killed at random while a batch runs; nothing may be lost or done twice.
 
 make soak    # python -m tests.jobs.survival.soak --items 200 --gangs 3 --minutes 10
+
+Beside the seconds of a batch stand those that the simulation predicts of it, by the first items and loads of the
+undisturbed one, and by what was struck when.
 """
 
 import json
 import random
-import signal
 import sys
 import tempfile
 import time
 from collections import Counter
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import tyro
-from ray.cluster_utils import Cluster
 
-from tests.jobs.survival.conftest import NODE, check_nothing_is_held
+from jobs.predict.scenario import Strike
+from jobs.predict.simulation import simulate
+from tests.jobs.survival.conftest import check_nothing_is_held
 from tests.jobs.survival.harness import (
     SETTINGS,
     Driver,
     check_no_debris,
     check_no_rank_lives,
     checksums,
-    ranks,
-    send,
     told,
 )
+from tests.jobs.survival.nodes import HEARTBEAT_S, Fault, Nodes
+from tests.jobs.survival.predicted import Known, calibrated, scenario_of
 from tests.jobs.tiny_model import save_tiny_pipeline
 
 WORDS = ["a", "cat", "walks", "on", "grass"]
+CHECKPOINT_STEPS = 10
 
 
 @dataclass(kw_only=True)
 class Soak:
-    """One soak, and what it has done so far."""
+    """One soak."""
 
     items: int = 200
     gangs: int = 3
@@ -48,7 +53,6 @@ class Soak:
     seed: int = 0
     report: tyro.conf.OmitArgPrefixes[Path] | None = None
     """Also write the figures to this JSON file."""
-    faults: tyro.conf.Suppress[Counter[str]] = field(default_factory=Counter)
 
 
 def main(soak: Soak) -> int:
@@ -56,14 +60,15 @@ def main(soak: Soak) -> int:
         place = Path(folder)
         model = save_tiny_pipeline(place / "model")
         _write_prompts(soak, place / "prompts.txt")
-        calm_s = _calm(soak, model, place)
-        print(f"undisturbed: {calm_s:.0f} s", flush=True)
-        storms = _storms(soak, model, place)
+        known, calm = _calm(soak, model, place)
+        print(f"undisturbed: {calm}", flush=True)
+        faults, storms = _storms(soak, model, place, known)
     figures = {
         "items": soak.items,
         "gangs": soak.gangs,
-        "faults": dict(soak.faults),
-        "undisturbed_s": round(calm_s),
+        "known": {name: round(value, 2) for name, value in asdict(known).items()},
+        "undisturbed": calm,
+        "faults": faults,
         "batches": storms,
     }
     print(json.dumps(figures, indent=2))
@@ -77,86 +82,74 @@ def _write_prompts(soak: Soak, path: Path) -> None:
     path.write_text("\n".join(" ".join(chance.choices(WORDS, k=4)) for _ in range(soak.items)))
 
 
-def _cluster(soak: Soak) -> Cluster:
-    head = {**NODE, "num_cpus": 0, "include_dashboard": False, "dashboard_port": 0}
-    cluster = Cluster(initialize_head=True, head_node_args=head)
-    for _ in range(soak.gangs):
-        cluster.add_node(**NODE)
-    cluster.wait_for_nodes()
-    return cluster
-
-
 def _driver(soak: Soak, model: Path, place: Path, out: str, address: str, number: int = 0) -> Driver:
     words: list[Any] = [place / "prompts.txt", "--out", place / out, "--model", model, "--steps", soak.steps, *SETTINGS]
     words += ["--method", "resca", "--clusters", 8, "--gangs", "auto", "--address", address]
-    words += ["--heartbeat", 8, "--checkpoint-every", 10]
+    words += ["--heartbeat", HEARTBEAT_S, "--checkpoint-every", CHECKPOINT_STEPS]
     # Chaos is not the videos' fault, however often it strikes.
     return Driver("render", *words, "--lost-gangs", 1000, "--tries", 3, log=place / f"{out}-{number}.log")
 
 
-def _calm(soak: Soak, model: Path, place: Path) -> float:
-    cluster = _cluster(soak)
-    try:
-        started = time.monotonic()
-        driver = _driver(soak, model, place, "calm", cluster.address)
+def _calm(soak: Soak, model: Path, place: Path) -> tuple[Known, dict[str, int]]:
+    """What is known of the machine by its first items, and the seconds of the whole batch."""
+    with Nodes(soak.gangs) as nodes:
+        started = time.time()
+        driver = _driver(soak, model, place, "calm", nodes.address)
         assert driver.wait(3600) == 0, driver.told
-        return time.monotonic() - started
-    finally:
-        cluster.shutdown()
+    known = calibrated(place / "calm", started)
+    return known, _seconds(soak, known, place / "calm", started, [])
 
 
-def _storms(soak: Soak, model: Path, place: Path) -> list[dict[str, Any]]:
+def _seconds(soak: Soak, known: Known, out: Path, started: float, strikes: list[Strike]) -> dict[str, int]:
+    """Until the last item was finished, measured and predicted."""
+    scenario = scenario_of(
+        known, items=soak.items, gangs=soak.gangs, strikes=strikes, checkpoint_part=CHECKPOINT_STEPS / soak.steps
+    )
+    tally = simulate(scenario)
+    assert tally.finished == soak.items
+    last_s = max(line["t"] for line in told(out, "done"))
+    return {"seconds": round(last_s - started), "predicted": round(tally.seconds)}
+
+
+def _storms(soak: Soak, model: Path, place: Path, known: Known) -> tuple[dict[str, int], list[dict[str, Any]]]:
     """The batch again and again, from the start, until the minutes are over; faults all the time."""
-    cluster, chance, batches = _cluster(soak), random.Random(soak.seed), []
-    ends = time.monotonic() + 60 * soak.minutes
-    try:
-        while time.monotonic() < ends:
-            out = f"stormy-{len(batches)}"
-            took_s = _storm(soak, model, place, out, cluster, chance, ends)
-            batches.append(_check(soak, place / "calm", place / out) | {"seconds": round(took_s)})
-        check_nothing_is_held(cluster.address)
-        return batches
-    finally:
-        cluster.shutdown()
+    faults, batches, ends = list[Fault](), [], time.time() + 60 * soak.minutes
+    chance = random.Random(soak.seed)
+    with Nodes(soak.gangs) as nodes:
+        while time.time() < ends:
+            out, started = f"stormy-{len(batches)}", time.time()
+            struck = _storm(soak, model, place, out, nodes, chance, ends)
+            took = _seconds(soak, known, place / out, started, known.strikes(struck, started))
+            batches.append(_check(soak, place / "calm", place / out) | took)
+            faults += struck
+        check_nothing_is_held(nodes.address)
+    return _counts(faults), batches
+
+
+def _counts(faults: Sequence[Fault]) -> dict[str, int]:
+    return dict(Counter(fault.kind for fault in faults))
 
 
 def _storm(
-    soak: Soak, model: Path, place: Path, out: str, cluster: Cluster, chance: random.Random, ends: float
-) -> float:
-    """Seconds until everything was there. A driver that was killed is started again."""
-    started, number = time.monotonic(), 0
-    driver = _driver(soak, model, place, out, cluster.address)
+    soak: Soak, model: Path, place: Path, out: str, nodes: Nodes, chance: random.Random, ends: float
+) -> list[Fault]:
+    """What was struck until everything was there. A driver that was killed is started again."""
+    started, number, faults = time.time(), 0, []
+    driver = _driver(soak, model, place, out, nodes.address)
     while driver.process.poll() is None or driver.process.returncode != 0:
         if driver.process.poll() is not None:
             number += 1
-            driver = _driver(soak, model, place, out, cluster.address, number)
-        if time.monotonic() > ends:
+            driver = _driver(soak, model, place, out, nodes.address, number)
+        if time.time() > ends:
             driver.process.wait(3600)
             continue
         time.sleep(chance.uniform(*soak.every_s))
-        _strike(soak, cluster, driver, chance)
+        if fault := nodes.strike(driver, chance):
+            faults.append(fault)
         done = len({line["id"] for line in told(place / out, "done")})
-        print(f"{out}, {time.monotonic() - started:.0f} s: {done} of {soak.items}; {dict(soak.faults)}", flush=True)
-    took_s = time.monotonic() - started
-    check_no_rank_lives(driver, *(node.all_processes["raylet"][0].process.pid for node in cluster.worker_nodes))
-    return took_s
-
-
-def _strike(soak: Soak, cluster: Cluster, driver: Driver, chance: random.Random) -> None:
-    """One fault: most often a rank, sometimes stopped and not killed, a node with its successor, or the driver."""
-    nodes = list(cluster.worker_nodes)
-    fault = chance.choices(["rank killed", "rank stopped", "node killed", "driver killed"], [6, 2, 2, 2])[0]
-    victims = [rank for node in nodes for rank in ranks(node.all_processes["raylet"][0].process.pid)]
-    if fault.startswith("rank") and victims:
-        send(chance.choice(victims), signal.SIGKILL if fault == "rank killed" else signal.SIGSTOP)
-    elif fault == "node killed":
-        cluster.remove_node(chance.choice(nodes), allow_graceful=False)
-        cluster.add_node(**NODE)
-    elif fault == "driver killed" and driver.process.poll() is None:
-        driver.kill()
-    else:
-        return
-    soak.faults[fault] += 1
+        print(f"{out}, {time.time() - started:.0f} s: {done} of {soak.items}; {_counts(faults)}", flush=True)
+    check_no_rank_lives(driver, *nodes.raylets)
+    return faults
 
 
 def _check(soak: Soak, calm_out: Path, out: Path) -> dict[str, Any]:
@@ -170,6 +163,7 @@ def _check(soak: Soak, calm_out: Path, out: Path) -> dict[str, Any]:
     return {
         "drivers": len(told(out, "begin")),
         "starts": len(told(out, "start")),
+        "losses": len(told(out, "gang_lost")),
         "done": len(stormy),
         "done_twice": sum(count - 1 for count in done.values()),
         "lost": soak.items - len(stormy),

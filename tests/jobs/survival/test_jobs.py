@@ -1,5 +1,6 @@
 """Batches that are submitted to a Ray with token authentication, followed, refused and stopped."""
 
+import json
 import os
 import shutil
 import subprocess
@@ -14,6 +15,7 @@ import pytest
 
 from tests.jobs.survival.harness import (
     RAY,
+    SETTINGS,
     Driver,
     check_nothing_is_lost,
     checksums,
@@ -108,6 +110,18 @@ def test_a_stopped_job_flushes_and_the_next_one_goes_on(submit, dashboard, start
     assert again.wait() == 0, again.told
     assert checksums(out) == reference
     assert ledger(out)[-1]["how"] == "done"
+
+
+@pytest.mark.slow
+def test_layouts_are_measured_by_a_job(dashboard, model, tmp_path):
+    asked = ["scaling", "--model", model, "--steps", 4, *SETTINGS, "--method", "full", "--dashboard", dashboard]
+    asked += ["--layouts", "1x1,1x2", "--rounds", 1, "--num", 1]
+    places = ["--out", tmp_path / "out", "--json", tmp_path / "rows.json", "--report", tmp_path / "report"]
+    followed = Driver("submit", *asked, *places, log=tmp_path / "log", environment=TOKEN)
+    assert followed.wait(200) == 0, followed.told
+    assert "round 1 of 1, 1x2" in followed.told
+    assert [row["case"] for row in json.loads((tmp_path / "rows.json").read_text())] == ["1x1", "1x2"]
+    assert (tmp_path / "report" / "curves.png").exists() and list((tmp_path / "out").iterdir()) == []
 
 
 def _answers(url: str) -> bool:
