@@ -82,7 +82,7 @@ class Slot(Generic[Item, Result]):
         self._shape: Hashable = None
         self._looked_s = 0.0
         self._why = ""
-        self._last_busy_s = 0.0  # of time.monotonic()
+        self._placed_s = self._last_busy_s = 0.0  # of time.monotonic()
         self._is_refused = False  # an item was left here, and none has been finished since
 
     @property
@@ -135,7 +135,8 @@ class Slot(Generic[Item, Result]):
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
                 self._last_busy_s = time.monotonic()
-                self._report("gang_ready", hosts=tuple(self._gang.hosts))
+                hosts, held_s = tuple(self._gang.hosts), self._last_busy_s - self._placed_s
+                self._on_event(GangEvent(kind="gang_ready", gang=self.index, hosts=hosts, held_s=held_s))
         return self._gang
 
     def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
@@ -153,8 +154,12 @@ class Slot(Generic[Item, Result]):
             start_worker=self._start_worker,
             avoid=self._cluster.unusable(),
             waiting=self._wait_for_place,
-            placed=self._check_needed,
+            placed=self._take_place,
         )
+
+    def _take_place(self) -> None:
+        self._check_needed()
+        self._placed_s = time.monotonic()
 
     def _check_needed(self) -> None:
         """Raises NoPlace if every item has its outcome by now."""
@@ -275,9 +280,8 @@ class Slot(Generic[Item, Result]):
         job: Job[Item] | None = None,
         error: str | None = None,
         traceback: str | None = None,
-        hosts: tuple[str, ...] | None = None,
     ) -> None:
-        self._on_event(GangEvent(kind=kind, gang=self.index, job=job, error=error, traceback=traceback, hosts=hosts))
+        self._on_event(GangEvent(kind=kind, gang=self.index, job=job, error=error, traceback=traceback))
 
     def _close(self) -> None:
         if self._gang is not None:

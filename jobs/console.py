@@ -129,6 +129,11 @@ def duration(seconds: float) -> str:
     return f"{seconds:.0f} s"
 
 
+def figure(number: float) -> str:
+    """`12,345`, `340`, `12.3`, `0.0123`."""
+    return f"{number:,.0f}" if number >= 100 else f"{number:.3g}"
+
+
 def count(number: int, noun: str) -> str:
     """`1 video`, `2 videos`."""
     return f"{number} {noun}" if number == 1 else f"{number} {noun}s"

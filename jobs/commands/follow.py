@@ -3,8 +3,10 @@
 import asyncio
 import sys
 import time
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
+from jobs.driver.progress import is_line
 from jobs.errors import InfrastructureError
 
 if TYPE_CHECKING:
@@ -16,12 +18,35 @@ PAUSE_S = 2.0
 LEFT_ALONE = "the job is not followed any more, but goes on; how to follow and stop it stands above"
 
 
-def follow(client: "JobSubmissionClient", submission: str, *, patience_s: float = PATIENCE_S) -> "JobDetails":
-    """Print what the job says until it ends; returns Ray's `JobDetails`. Ctrl-C leaves the job running.
+def print_on(text: str) -> None:
+    """What a job says, as it comes."""
+    print(text, end="", flush=True)
+
+
+class Split:
+    """What a job says, whose standard output and error are one: lines of progress here to standard output alone."""
+
+    def __init__(self) -> None:
+        self._begun = ""  # of a line
+
+    def __call__(self, text: str) -> None:
+        *lines, self._begun = f"{self._begun}{text}".split("\n")
+        for line in lines:
+            print(line, file=sys.stdout if is_line(line) else sys.stderr, flush=True)
+
+
+def follow(
+    client: "JobSubmissionClient",
+    submission: str,
+    say: Callable[[str], None] = print_on,
+    *,
+    patience_s: float = PATIENCE_S,
+) -> "JobDetails":
+    """Say what the job says until it ends; returns Ray's `JobDetails`. Ctrl-C leaves the job running.
 
     Raises InfrastructureError after `patience_s` without a connection.
     """
-    tail, lost_s = Tail(client, submission), time.monotonic()
+    tail, lost_s = Tail(client, submission, say), time.monotonic()
     while True:
         try:
             asyncio.run(tail.show())
@@ -40,19 +65,19 @@ def follow(client: "JobSubmissionClient", submission: str, *, patience_s: float 
 class Tail:
     """A job's log, which Ray sends from its beginning each time it is asked: what was printed before is passed over."""
 
-    def __init__(self, client: "JobSubmissionClient", submission: str) -> None:
-        self._client, self._submission, self._num_printed = client, submission, 0
+    def __init__(self, client: "JobSubmissionClient", submission: str, say: Callable[[str], None] = print_on) -> None:
+        self._client, self._submission, self._say, self._num_printed = client, submission, say, 0
         self.has_answered = False  # on the last connection
 
     async def show(self) -> None:
-        """Print the log as it grows, until the job ends. Raises OSError or RuntimeError if the connection breaks."""
+        """Say the log as it grows, until the job ends. Raises OSError or RuntimeError if the connection breaks."""
         num_read, self.has_answered = 0, False
         async for text in self._client.tail_job_logs(self._submission):
             self.has_answered = True
             fresh = text[max(0, self._num_printed - num_read) :]
             num_read += len(text)
             self._num_printed += len(fresh)
-            print(fresh, end="", flush=True)
+            self._say(fresh)
 
 
 def _ended(client: "JobSubmissionClient", submission: str) -> "JobDetails":

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from cluster.token import keep_private
-from jobs.commands.follow import follow
+from jobs.commands.follow import Split, follow, print_on
 from jobs.console import make_console
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
 from jobs.models.demos import DEMOS
@@ -47,9 +47,12 @@ class Job:
         return shlex.join(["python", "-m", "jobs", *self.words])
 
 
-def send(job: Job, dashboard: str | None, *, follows: bool) -> int:
-    """Returns the job's own exit code when it is followed. Raises BadInput and InfrastructureError."""
-    console = make_console()
+def send(job: Job, dashboard: str | None, *, follows: bool, tells_programs: bool = False) -> int:
+    """Returns the job's own exit code when it is followed. Raises BadInput and InfrastructureError.
+
+    Of a job that tells programs of its progress, standard output has these lines and nothing else.
+    """
+    console = make_console(stderr=tells_programs)
     client = _client(dashboard)
     submission = f"resca-{time.strftime('%Y%m%d-%H%M%S')}-{secrets.token_hex(3)}"
     with packaged(job) as folder:
@@ -61,7 +64,7 @@ def send(job: Job, dashboard: str | None, *, follows: bool) -> int:
     console.print(f"stop it: ray job stop {submission} --address {address}", soft_wrap=True)
     if not follows:
         return DONE
-    info = follow(client, submission)
+    info = follow(client, submission, Split() if tells_programs else print_on)
     return _exit_code(info.status.value, info.message or "", info.driver_exit_code)
 
 

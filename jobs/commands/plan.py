@@ -14,6 +14,7 @@ from jobs.console import count, duration, make_console, print_rows, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.expected import Estimate, Expected, estimate, expected_of
 from jobs.driver.gpu_memory import check_gpu_memory
+from jobs.driver.on_end import check_form
 from jobs.driver.ray import running_ray
 from jobs.errors import DONE
 from jobs.options.batch import PlanOptions
@@ -34,6 +35,8 @@ class SizeRow(TypedDict):
 
 def run(options: PlanOptions) -> int:
     """Print the plan. Raises BadInput for what `render` would refuse, InfrastructureError if no cluster answers."""
+    if options.on_end is not None:
+        check_form(options.on_end)
     plan, console = make_plan(options), make_console()
     known = f"{len(plan.known.finished)} finished, {len(plan.known.given_up)} given up, {len(plan.todo)} to render"
     headline = f"{count(len(plan.items), plan.noun)} with {plan.facts.name}, {plan.method_words}: {known}"
@@ -60,7 +63,8 @@ def run(options: PlanOptions) -> int:
         console.print(need, soft_wrap=True)
     rows = _rows(plan, expected)
     print_rows(console, rows)
-    _print_estimate(console, estimate(plan, expected, gangs=gangs), layout.world_size, on_gpus=on_gpus)
+    price = plan.known.usage.price if options.price is None else options.price
+    _print_estimate(console, estimate(plan, expected, gangs=gangs), layout.world_size, on_gpus=on_gpus, price=price)
     if options.json:
         write_rows(options.json, rows)
     return DONE
@@ -91,12 +95,15 @@ def _mean_seconds(items: list[RenderItem], expected: Expected) -> float | None:
     return round(fmean(expected.seconds(expected.kind_of(item)) for item in items), 2)
 
 
-def _print_estimate(console: Console, left: Estimate | None, num_ranks: int, *, on_gpus: bool) -> None:
+def _print_estimate(
+    console: Console, left: Estimate | None, num_ranks: int, *, on_gpus: bool, price: float | None
+) -> None:
     if left is None:
         console.print("how long is not known: nothing of this batch is finished; render some with --limit 3 first")
         return
     unit, hours = "GPU-hours" if on_gpus else "rank-hours", left.gang_s * num_ranks / 3600
-    console.print(f"about {duration(left.wall_s)}, {hours:.2g} {unit} ({left.basis})", soft_wrap=True)
+    cost = "" if price is None else f", cost {hours * price:,.2f}"
+    console.print(f"about {duration(left.wall_s)}, {hours:.2g} {unit}{cost} ({left.basis})", soft_wrap=True)
 
 
 def _nodes(options: PlanOptions) -> tuple[Sequence[Node], str]:

@@ -5,6 +5,8 @@ from cluster.failure import FailureKind
 from jobs.console import count, make_console, write_rows
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.drive import render_what_is_left, wrap_up
+from jobs.driver.ending import telling
+from jobs.driver.progress import JSONL
 from jobs.driver.view import VideoRow, done_row, failed_row, print_table
 from jobs.errors import BAD_INPUT, DONE, INFRASTRUCTURE, PARTIAL
 from jobs.options.batch import RenderOptions
@@ -19,14 +21,19 @@ def run(options: RenderOptions) -> int:
         BadInput: before anything is written; what is wrong with the request, in one sentence.
         InfrastructureError: no Ray cluster can be reached, or it is lost.
     """
-    plan, console = make_plan(options), make_console()
-    console.print("\n".join([_headline(plan), *plan.notices]), soft_wrap=True)
-    plan, outcomes = render_what_is_left(plan, console) if plan.todo else (wrap_up(plan, console), [])
-    rows = _rows(plan, outcomes)
-    print_table(console, rows, plan.noun, f"{plan.storage}/videos")
-    if options.json:
-        write_rows(options.json, rows)
-    return exit_code(outcomes, plan)
+    console = make_console(stderr=options.progress == JSONL)
+    with telling(options) as told:
+        plan = make_plan(options)
+        console.print("\n".join([_headline(plan), *plan.notices]), soft_wrap=True)
+        told.begin(plan)
+        plan, outcomes = render_what_is_left(plan, console, told) if plan.todo else (wrap_up(plan, console), [])
+        rows = _rows(plan, outcomes)
+        print_table(console, rows, plan.noun, f"{plan.storage}/videos", told.spent_words)
+        if options.json:
+            write_rows(options.json, rows)
+        code = exit_code(outcomes, plan)
+        told.end(code)
+        return code
 
 
 def exit_code(outcomes: list[Outcome], plan: Plan) -> int:

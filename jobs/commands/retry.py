@@ -17,8 +17,9 @@ def run(options: RetryOptions) -> int:
     with tempfile.TemporaryDirectory(prefix="resca-") as folder:
         asked = recall(storage, Path(folder))
         gangs = asked.gangs if options.gangs is None else options.gangs
-        ours = {"env": options.env, "address": options.address, "yes": options.yes}
+        price = asked.price if options.price is None else options.price
+        ours = {"env": options.env, "address": options.address, "yes": options.yes, "on_end": options.on_end}
         try:
-            return render(replace(asked, gangs=gangs, retry=True, **ours))
+            return render(replace(asked, gangs=gangs, price=price, retry=True, **ours))
         except BadInput as error:  # What has been copied is named by its place in the batch.
             raise BadInput(str(error).replace(folder, str(storage))) from error

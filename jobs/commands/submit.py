@@ -3,6 +3,8 @@
 from pathlib import Path
 
 from jobs.commands.job import Job, check_model, check_place, flags_of, send
+from jobs.driver.on_end import check_form
+from jobs.driver.progress import JSONL
 from jobs.errors import BadInput
 from jobs.options.batch import RenderOptions, SubmitOptions
 from jobs.request.checks import check_numbers
@@ -13,9 +15,11 @@ from jobs.request.recipes import SUFFIXES, read_recipe
 def run(options: SubmitOptions) -> int:
     """Returns the job's own exit code when it is followed. Raises BadInput and InfrastructureError."""
     check_numbers(options)
+    if options.on_end is not None:
+        check_form(options.on_end)
     read_items(options.prompts, Defaults(height=1, width=1, num_frames=1, steps=1))
     _check_reachable_later(options)
-    return send(job_of(options), options.dashboard, follows=options.follow)
+    return send(job_of(options), options.dashboard, follows=options.follow, tells_programs=options.progress == JSONL)
 
 
 def job_of(options: SubmitOptions) -> Job:

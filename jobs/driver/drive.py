@@ -6,7 +6,7 @@ import sys
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from rich.console import Console
 
@@ -18,6 +18,7 @@ from jobs.console import count, duration
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
+from jobs.driver.ending import Told
 from jobs.driver.eta import Eta
 from jobs.driver.expected import Expected, estimate, expected_of
 from jobs.driver.gpu_memory import check_gpu_memory
@@ -25,6 +26,7 @@ from jobs.driver.loops import loops_of
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import export_names, remember
+from jobs.driver.standing import Standing, standing_of
 from jobs.driver.view import BatchView
 from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
 from jobs.rank.workload import RenderWorkload
@@ -45,13 +47,13 @@ if TYPE_CHECKING:
 LONG_S = 3600.0  # what takes longer is asked for
 
 
-def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcome]]:
+def render_what_is_left(plan: Plan, console: Console, told: Told) -> tuple[Plan, list[Outcome]]:
     """Render what is left; everything that was started is gone when this returns or raises.
 
     The plan comes back, too, as another driver may have been at work until this one got the lock.
     """
     options = plan.options
-    with running_ray(options.address):
+    with running_ray(options.address, leaving=told.end):
         layout, spec = gang_spec(
             options,
             model=plan.facts,
@@ -67,10 +69,18 @@ def render_what_is_left(plan: Plan, console: Console) -> tuple[Plan, list[Outcom
         _ask(plan, expected, console, spec)
         with plan.storage.trouble(), DriverLock(plan.storage) as lock:
             plan = _up_to_date(plan, lock)
-            checks = [lock.check, CancelWatch(plan.storage).check]
+            standing = standing_of(plan, Eta(plan.todo, expected), on_gpus=spec.num_gpus_per_rank > 0)
+            told.follow(plan, standing)
+            checks = [lock.check, CancelWatch(plan.storage).check, told.tick]
             ranks = Ranks(spec=spec, gangs=gangs_to_ask_for(options, spec), workload=workload_of(plan, layout))
-            with recording(plan, lock) as recorder:
-                return plan, run_on(ranks, plan, expected, console, recorder, lock, checks)
+            try:
+                with recording(plan, lock, standing) as recorder:
+                    return plan, run_on(ranks, plan, standing, console, recorder, lock, checks, listen=told.show)
+            except HeadLost as error:
+                _leave_at_once(str(error), lock, told)
+            except (KeyboardInterrupt, SystemExit) as error:  # What is still to be tidied up may take too long.
+                told.end_by(error)
+                raise
 
 
 def _up_to_date(plan: Plan, lock: DriverLock) -> Plan:
@@ -93,7 +103,7 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
         check_folders(storage)
         with storage.trouble(), DriverLock(storage) as lock:
             plan = _up_to_date(plan, lock)
-            with recording(plan, lock):
+            with recording(plan, lock, standing_of(plan)):
                 return plan
     except BadInput as reason:  # Another driver is about to do it, or nobody can: the videos are there all the same.
         console.print(f"left as it is: {reason}", soft_wrap=True)
@@ -106,15 +116,16 @@ def _names_exports_anew(plan: Plan) -> bool:
 
 
 @contextmanager
-def recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
+def recording(plan: Plan, lock: DriverLock, standing: Standing) -> Iterator[Recorder]:
     """What is written before, during and after the batch."""
     storage, how, is_ours = plan.storage, "stopped", True
     with driver_log(storage):
         _clear(plan)
         prune(storage)
         remember(plan)
-        recorder = Recorder(storage, plan.settings, plan.batch, plan.known_of_batch, title=plan.facts.name)
-        _begin(recorder, plan)
+        known, title = plan.known_of_batch, plan.facts.name
+        recorder = Recorder(storage, plan.settings, plan.batch, known, title=title, words=lambda: standing.words)
+        _begin(recorder, plan, standing)
         try:
             yield recorder
             how = "done"
@@ -122,8 +133,10 @@ def recording(plan: Plan, lock: DriverLock) -> Iterator[Recorder]:
             is_ours = False
             raise
         except HeadLost as error:
-            _leave_at_once(str(error), recorder, lock)
+            logging.getLogger(__name__).error(str(error))
+            raise
         finally:
+            standing.end()
             if is_ours:
                 recorder.close(how)
                 with suppress(OSError):  # Else the next driver does it.
@@ -158,7 +171,7 @@ class Ranks:
 def run_on(
     ranks: Ranks,
     plan: Plan,
-    expected: Expected,
+    standing: Standing,
     console: Console,
     recorder: Recorder,
     lock: DriverLock,
@@ -169,20 +182,19 @@ def run_on(
     from cluster.batch import Budgets, InfeasibleGang, run_batch
     from cluster.remote import RemoteWorker
 
-    options, eta = plan.options, Eta(plan.todo, expected)
+    options = plan.options
 
     def tick() -> None:
         for check in checks:
             check()
         recorder.tick()
-        lock.left_s = eta.left_s
+        lock.left_s = standing.left_s
 
-    with BatchView(console, len(plan.todo), eta) as view:
+    with BatchView(console, standing) as view:
 
         def note(event: Event) -> None:
-            view.show(event)
-            recorder.note(event)
-            listen(event)
+            for each in (standing.note, view.show, recorder.note, listen):
+                each(event)
 
         try:
             return run_batch(
@@ -201,12 +213,12 @@ def run_on(
         except InfeasibleGang as error:  # It did fit a moment ago.
             raise InfrastructureError(str(error)) from error
         except (KeyboardInterrupt, SystemExit):
-            done, all_of_them = view.num_done, count(view.total, plan.noun)
+            done, all_of_them = standing.num_done, count(standing.todo, plan.noun)
             console.print(f"stopped after {done} of {all_of_them}; run it again for the rest")
             raise
 
 
-def _begin(recorder: Recorder, plan: Plan) -> None:
+def _begin(recorder: Recorder, plan: Plan, standing: Standing) -> None:
     recorder.begin(
         total=len(plan.batch),
         todo=len(plan.todo),
@@ -215,6 +227,8 @@ def _begin(recorder: Recorder, plan: Plan) -> None:
         medium=None if plan.facts.family.medium is VIDEO else plan.noun,
         gangs=plan.options.gangs,
         retry=plan.options.retry or None,
+        gpus=standing.usage.on_gpus,
+        price=plan.options.price,
         job=os.environ.get(JOB),
     )
 
@@ -241,12 +255,11 @@ def _compiled_for(item: RenderItem) -> tuple[int, int, int, str | None]:
     return item.height, item.width, item.num_frames, item.method
 
 
-def _leave_at_once(reason: str, recorder: Recorder, lock: DriverLock) -> None:
+def _leave_at_once(reason: str, lock: DriverLock, told: Told) -> NoReturn:
     """Ends the process without Ray's own teardown, which would wait for a head that is gone."""
-    recorder.close("stopped")
     lock.__exit__()
-    logging.getLogger(__name__).error(reason)
     print(f"resca: {reason} Run it again on a new cluster for the rest.", file=sys.stderr, flush=True)
+    told.end(INFRASTRUCTURE, reason)
     sys.stdout.flush()
     os._exit(INFRASTRUCTURE)
 

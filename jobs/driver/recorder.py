@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
@@ -11,6 +11,7 @@ from jobs.errors import InfrastructureError
 from jobs.store.items import CHECKPOINTS, BatchSettings, RenderItem, Sidecar
 from jobs.store.known import Done, Known, remove_video
 from jobs.store.ledger import Ledger
+from jobs.store.logs import FAILURES
 from jobs.store.storage import Storage
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Shown(TypedDict):
 
     status: Status
     video: NotRequired[str]
+    poster: NotRequired[bool]
     error: NotRequired[str | None]
     seconds: NotRequired[dict[str, float]]
     dense_steps: NotRequired[int]
@@ -43,17 +45,26 @@ class Shown(TypedDict):
 
 
 class Recorder:
-    """`note` is the batch's `on_event`, `tick` its `on_tick`; `close` says how the batch has ended."""
+    """`note` is the batch's `on_event`, `tick` its `on_tick`; `close` says how the batch has ended.
+
+    `words` are what the gallery says of the batch as a whole.
+    """
 
     def __init__(
-        self, storage: Storage, settings: BatchSettings, items: Sequence[RenderItem], known: Known, title: str
+        self,
+        storage: Storage,
+        settings: BatchSettings,
+        items: Sequence[RenderItem],
+        known: Known,
+        title: str,
+        words: Callable[[], Sequence[str]] = tuple,
     ) -> None:
         self._storage, self._settings = storage, settings
         self._ledger = Ledger(storage)
         self._index = {item.id: index for index, item in enumerate(items)}
         self._gallery = Gallery(lambda name, text: storage.write(name, text.encode()), title)
         self._not_shown = {item.id: item for item in items}
-        self._known = known
+        self._known, self._words = known, words
         self._metrics: BatchMetrics | None = None
         self._has_ended = False
         self._under_way: dict[str, RenderItem] = {}
@@ -129,7 +140,7 @@ class Recorder:
         for item in list(self._not_shown.values()):  # Not at the start: gangs can start meanwhile.
             self._show(item, **_known_as(item, self._known))
         try:
-            self._gallery.flush(running=running)
+            self._gallery.flush(running=running, words=self._words())
         except OSError as error:
             self._endure(error)
 
@@ -137,7 +148,8 @@ class Recorder:
         if isinstance(event, ItemEvent):
             self._write_down_item(event)
         elif isinstance(event, GangEvent) and event.kind in ("gang_ready", "gang_lost", "gang_closed"):
-            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts)
+            held_s = None if event.held_s is None else round(event.held_s, 3)
+            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts, held=held_s)
 
     def _write_down_item(self, event: ItemRunning | ItemDone | ItemFailed) -> None:
         item, about = event.item, About(n=event.attempts, g=event.gang)
@@ -193,7 +205,7 @@ class Recorder:
         self._show(item, status="failed", error=event.error, attempts=event.attempts, gang=event.gang)
         if event.traceback:
             try:
-                self._storage.write(f"failures/{item.id}.txt", event.traceback.encode())
+                self._storage.write(f"{FAILURES}/{item.id}.txt", event.traceback.encode())
             except OSError as error:
                 self._endure(error)
 
@@ -216,6 +228,7 @@ def _shown(done: Done, *, attempts: int = 0, gang: int | None = None) -> Shown:
     return {
         "status": "done",
         "video": done.file,
+        "poster": done.has_poster,
         "seconds": done.seconds,
         "dense_steps": done.dense_steps,
         "sparse_steps": done.sparse_steps,

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
 # Of one run, not of the batch.
-PASSING = ("limit", "retry", "verify", "yes", "json", "address", "env")
+PASSING = ("limit", "retry", "verify", "yes", "json", "address", "env", "progress", "on_end")
 
 
 def remember(plan: "Plan") -> None:

@@ -9,9 +9,9 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TaskID, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
-from cluster.events import BatchStopping, Event, ItemRunning
-from jobs.console import count, duration, visible
-from jobs.driver.eta import Eta
+from cluster.events import Event
+from jobs.console import count, visible
+from jobs.driver.standing import Standing
 from jobs.store.items import RenderItem, Sidecar
 from jobs.store.known import Done
 
@@ -20,15 +20,11 @@ LONGEST_TABLE = 100
 
 
 class BatchView:
-    """Shows the events of a batch of `total` videos. Use as a context manager; `show` is the batch's `on_event`."""
+    """Shows the events of a batch. Use as a context manager; `show` gets each once `standing` has noted it."""
 
-    def __init__(self, console: Console, total: int, eta: Eta | None = None):
-        self.total = total
-        self._eta = eta
-        self.num_done = 0
-        self._num_failed = 0
+    def __init__(self, console: Console, standing: Standing):
+        self._standing = standing
         self._console = console
-        self._fractions: dict[str, float] = {}
         self._last_line_s = 0.0
         self._bar: Progress | None = None
         self._task = TaskID(0)
@@ -36,7 +32,7 @@ class BatchView:
     def __enter__(self) -> "BatchView":
         if self._console.is_terminal:
             self._bar = _bar(self._console)
-            self._task = self._bar.add_task("starting", total=self.total)
+            self._task = self._bar.add_task("starting", total=self._standing.todo)
             self._bar.start()
         return self
 
@@ -45,31 +41,23 @@ class BatchView:
             self._bar.stop()
 
     def show(self, event: Event) -> None:
-        """Take note of one event; print its line, or move the bar."""
-        self._follow(event)
+        """Print the line of one event, or move the bar."""
         if self._bar is not None:
-            running = " ".join(sorted(self._fractions)) or ("" if self.num_done else "starting")
-            completed = self.num_done + self._num_failed + sum(self._fractions.values())
-            self._bar.update(self._task, completed=completed, description=f"{running}{self._left()}".removeprefix(", "))
+            self._bar.update(self._task, completed=self._standing.completed, description=self._description)
         if (line := self._line(event)) and (self._bar is None or event.kind in LASTING):
             self._last_line_s = time.monotonic()
             self._console.print(line, soft_wrap=True)
 
-    def _left(self) -> str:
-        """How long the rest will take, where that is known."""
-        left_s = self._eta.left_s if self._eta else None
-        return f", about {duration(left_s)} left" if left_s else ""
+    @property
+    def _description(self) -> str:
+        """What runs, how fast, and for how long still."""
+        running = " ".join(self._standing.under_way) or ("" if self._standing.num_done else "starting")
+        return ", ".join(filter(None, [running, *self._standing.pace_words]))
 
-    def _follow(self, event: Event) -> None:
-        """Which videos are running, and how far they are."""
-        if self._eta is not None:
-            self._eta.note(event)
-        if isinstance(event, ItemRunning):
-            self._fractions[event.item.id] = event.fraction
-        elif not isinstance(event, BatchStopping) and event.job:
-            self._fractions.pop(event.job.item.id, None)
-        self.num_done += event.kind == "item_done"
-        self._num_failed += event.kind == "item_failed"
+    @property
+    def _so_far(self) -> str:
+        """`3 of 60, 340 videos an hour, about 12 min left`."""
+        return ", ".join([f"{self._standing.num_done} of {self._standing.todo}", *self._standing.pace_words])
 
     def _line(self, event: Event) -> str | None:
         match event.kind:
@@ -85,12 +73,12 @@ class BatchView:
                 return f"gang {event.gang}: closed: {event.error}"
             case "item_started":
                 again = f" (attempt {event.attempts})" if event.attempts > 1 else ""
-                return f"{event.item.id}: {event.item.prompt[:60]}{again}"
+                return f"{event.item.id}: {' '.join(event.item.prompt.split())[:60]}{again}"
             case "item_progress" if time.monotonic() - self._last_line_s >= LINE_INTERVAL_S:
-                return f"{event.item.id}: {event.fraction:.0%}"
+                return f"{event.item.id}: {event.fraction:.0%} ({self._so_far})"
             case "item_done":
                 seconds = Sidecar.model_validate(event.result).seconds.total
-                return f"{event.item.id}: done in {seconds:.1f} s ({self.num_done} of {self.total}{self._left()})"
+                return f"{event.item.id}: done in {seconds:.1f} s ({self._so_far})"
             case "item_retried":
                 return f"{event.item.id}: to be tried again: {event.error}"
             case "item_failed":
@@ -151,8 +139,8 @@ def failed_row(item: RenderItem, method: str, error: str | None, status: str) ->
     return {"id": item.id, "video": None, "status": status, "method": method, "error": error}
 
 
-def print_table(console: Console, rows: Sequence[VideoRow], noun: str, place: str) -> None:
-    """The table at the end, of a big batch only what failed and the first ones; and where the files are.
+def print_table(console: Console, rows: Sequence[VideoRow], noun: str, place: str, spent: Sequence[str] = ()) -> None:
+    """The table at the end, of a big batch only what failed and the first ones; what was spent, where the files are.
 
     `noun` is what each is: a video or an image.
     """
@@ -167,6 +155,8 @@ def print_table(console: Console, rows: Sequence[VideoRow], noun: str, place: st
         statuses = Counter(row["status"] for row in rows)
         counts = ", ".join(f"{number} {status}" for status, number in statuses.items())
         console.print(f"and {len(rows) - len(shown)} more; in all: {counts}")
+    if spent:
+        console.print(f"in all {', '.join(spent)}")
     console.print(f"{noun}s: {place}", soft_wrap=True)
 
 

@@ -18,8 +18,10 @@ from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import CancelWatch
 from jobs.driver.drive import Ranks, recording, run_on
+from jobs.driver.eta import Eta
 from jobs.driver.expected import expected_of
 from jobs.driver.ray import running_ray
+from jobs.driver.standing import standing_of
 from jobs.errors import BadInput, InfrastructureError
 from jobs.measure.idle import Alone, Crowds, IdleWorkload
 from jobs.options.batch import RenderOptions
@@ -149,11 +151,15 @@ def _drive(plan: Plan, meter: Meter, options: DriverOptions, start_worker: Start
     ranks = Ranks(
         spec=GangSpec(world_size=options.ranks), gangs=meter.gangs, workload=workload, start_worker=start_worker
     )
-    expected = expected_of(plan, layout, on_gpus=False)
-    with open(os.devnull, "w") as nowhere, DriverLock(plan.storage) as lock, recording(plan, lock) as recorder:
+    standing = standing_of(plan, Eta(plan.todo, expected_of(plan, layout, on_gpus=False)))
+    with (
+        open(os.devnull, "w") as nowhere,
+        DriverLock(plan.storage) as lock,
+        recording(plan, lock, standing) as recorder,
+    ):
         console = PlainConsole(file=nowhere, force_terminal=options.terminal)
         checks = [lock.check, CancelWatch(plan.storage).check, meter.check]
-        run_on(ranks, plan, expected, console, recorder, lock, checks, listen=meter.note)
+        run_on(ranks, plan, standing, console, recorder, lock, checks, listen=meter.note)
 
 
 def _plan(options: DriverOptions, gangs: int, folder: Path) -> Plan:

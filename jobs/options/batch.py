@@ -9,6 +9,8 @@ import tyro
 from jobs.options.shared import Count, File, JobOptions, MethodOptions, Text, VideoOptions, Weights
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
+Price = Annotated[float | None, tyro.conf.arg(metavar="PER_GPU_HOUR")]
+OnEnd = Annotated[str | None, tyro.conf.arg(metavar="COMMAND|URL")]
 Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")]
 Place = tyro.conf.Positional[str]
 
@@ -81,6 +83,12 @@ class RenderOptions:
     """Start long batches without asking."""
     save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
     """Keep the final latents as .safetensors beside each file."""
+    price: Price = None
+    """What an hour of one GPU costs, of one rank where there are none; the directory remembers it."""
+    on_end: OnEnd = None
+    """A command to run at the end, however it comes, or a URL to post to; both are told of it in JSON."""
+    progress: Literal["text", "jsonl"] = "text"
+    """What standard output says: text for people, or a JSON object a line, and the text on standard error."""
     json: File = None
     """Write the final table to this file, as a list of rows."""
 
@@ -103,8 +111,24 @@ class StatusOptions:
     """The batch's output directory: a path or a URL such as s3://bucket/videos."""
     verify: tyro.conf.FlagCreatePairsOff[bool] = False
     """Also read every video and compare its checksum."""
+    price: Price = None
+    """What an hour of one GPU costs; by default what was said when the batch was started."""
+    watch: Annotated[float | None, tyro.conf.arg(metavar="[SECONDS]")] = None
+    """Look again every so many seconds (5), until the batch has ended or Ctrl-C, which leaves it alone."""
     json: File = None
     """Write what is known of each video to this file, as a list of rows."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class LogsOptions:
+    """Show what ranks and driver have said of one video, or without an id the last of what the driver has said."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    id: Annotated[tyro.conf.Positional[str | None], tyro.conf.arg(metavar="ID")] = None
+    """The id of a video or image."""
+    tail: int = 40
+    """How many of the driver's lines to show."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -119,6 +143,10 @@ class RetryOptions:
     """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    price: Price = None
+    """What an hour of one GPU costs; by default what was said before."""
+    on_end: OnEnd = None
+    """A command to run at the end, however it comes, or a URL to post to; both are told of it in JSON."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Start long batches without asking."""
 

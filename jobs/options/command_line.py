@@ -2,6 +2,7 @@
 
 import contextlib
 import io
+import re
 import sys
 from collections.abc import Sequence
 from itertools import dropwhile, takewhile
@@ -27,6 +28,7 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "submit scaling": (SubmitScalingOptions, "jobs.commands.submit_scaling"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
     "retry": (batch.RetryOptions, "jobs.commands.retry"),
+    "logs": (batch.LogsOptions, "jobs.commands.logs"),
     "cancel": (batch.CancelOptions, "jobs.commands.cancel"),
     "export vbench": (batch.VBenchOptions, "jobs.commands.export_vbench"),
     "export geneval": (batch.GenEvalOptions, "jobs.commands.export_geneval"),
@@ -44,6 +46,9 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "tune": (options.TuneOptions, "jobs.commands.tune"),
     "analyze": (options.AnalyzeOptions, "jobs.commands.analyze"),
 }
+
+WATCH_S = "5"
+NUMBER = re.compile(r"[-+]?[\d.]+(?:e[-+]?\d+)?|nan|inf", re.IGNORECASE)
 
 PLACES = ConstructorRegistry()
 
@@ -97,8 +102,20 @@ def _words(arguments: Sequence[str] | None) -> list[str]:
     words = list(sys.argv[1:] if arguments is None else arguments)
     if words[:1] == ["plan"] and any(word.partition("=")[0] == "--gpus" for word in words):
         return ["plan --gpus", *words[1:]]
+    if words[:1] == ["status"]:
+        return _with_seconds(words)
     both = " ".join(words[:2])
     return [both, *words[2:]] if both in COMMANDS else words
+
+
+def _with_seconds(words: list[str]) -> list[str]:
+    """A `--watch` that no number follows means the usual one."""
+    if "--watch" not in words:
+        return words
+    behind = words.index("--watch") + 1
+    return (
+        words if NUMBER.fullmatch("".join(words[behind : behind + 1])) else [*words[:behind], WATCH_S, *words[behind:]]
+    )
 
 
 def _sentence(box: str) -> str:

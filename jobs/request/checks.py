@@ -64,9 +64,16 @@ def check_numbers(options: RenderOptions) -> None:
     nodes_as_given(options)
     environment_as_given(options)
     _check_counts(options, MOST_OF_OPTIONS)
+    check_price(options.price)
     choice_as_given(options)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
+
+
+def check_price(price: float | None) -> None:
+    """Raises BadInput for what an hour cannot cost."""
+    if price is not None and not (math.isfinite(price) and price >= 0):
+        raise BadInput(f"--price must be a number of at least 0, not {price}")
 
 
 def check_video(video: VideoOptions) -> None:

@@ -16,6 +16,7 @@ from jobs.store.medium import MediumName, file_of
 
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
+POSTER = "webp"  # the suffix of small pictures
 ATTEMPTS = "attempts"  # the folder of files that are not published yet
 SIDECAR_VERSION = 2  # 1 does not say so itself
 JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
@@ -66,6 +67,11 @@ class RenderItem(BaseModel):
     def latents(self) -> str:
         """The final latents, where they are kept."""
         return f"{self.name}.safetensors"
+
+    @property
+    def poster(self) -> str:
+        """The small picture that the gallery shows first."""
+        return f"{self.name}.{POSTER}"
 
 
 class BatchSettings(BaseModel):
@@ -151,7 +157,8 @@ class World(BaseModel):
 class Sidecar(BaseModel):
     """What a finished video or image is and what it cost. FLOPs count a multiply-add as 2; `flops_full` has no caching.
 
-    `cut_tokens` are those at the prompt's end that the model had no room for; None where that was not known.
+    `cut_tokens` are those at the prompt's end that the model had no room for; None where that was not known. `poster`
+    says that a small picture lies beside it.
     Those of other versions are read, too: a field that is added gets a default, and fields that a newer version may
     have are passed over.
     """
@@ -193,6 +200,7 @@ class Sidecar(BaseModel):
     fingerprint: str
     cut_tokens: int | None = None
     export_as: str | None = None
+    poster: bool = False
 
     @property
     def text(self) -> str:

@@ -8,10 +8,11 @@ from dataclasses import dataclass, field, replace
 from typing import TypeVar
 
 from jobs.store.documents import read_as, read_object
-from jobs.store.items import DECIDING, BatchSettings, RenderItem, Sidecar
+from jobs.store.items import DECIDING, POSTER, BatchSettings, RenderItem, Sidecar
 from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
 from jobs.store.medium import MEDIA, MediumName, file_of
 from jobs.store.storage import Storage, Stored
+from jobs.store.usage import Usage
 
 Fact = TypeVar("Fact")
 
@@ -38,6 +39,7 @@ class Done:
     device: str
     world_size: int
     medium: MediumName = "video"
+    has_poster: bool = False
 
     @property
     def file(self) -> str:
@@ -56,6 +58,7 @@ class Done:
             stamp=stamp,
             seconds=sidecar.seconds.model_dump(),
             world_size=sidecar.layout.world_size,
+            has_poster=sidecar.poster,
         )
 
     @classmethod
@@ -77,6 +80,7 @@ class Done:
             device=line["dev"],
             world_size=line["ranks"],
             medium=line.get("medium", "video"),
+            has_poster=line.get("poster", False),
         )
 
     def for_ledger(self) -> dict[str, object]:
@@ -97,6 +101,7 @@ class Done:
             "dev": self.device,
             "ranks": self.world_size,
             **({} if self.medium == "video" else {"medium": self.medium}),
+            **({"poster": True} if self.has_poster else {}),
         }
 
 
@@ -107,6 +112,7 @@ class Known:
     `unrecorded` are the finished videos that the ledger does not know as they lie there, because their driver was
     killed before it could say so, or because they were copied; `ledger` is the ledger that all this was read from.
     `outdated` are the names of files that an item had with another prompt or seed, beside those that it has now.
+    `usage` is what all drivers so far have used.
     """
 
     finished: dict[str, Done] = field(default_factory=dict)
@@ -115,6 +121,7 @@ class Known:
     unrecorded: list[Done] = field(default_factory=list)
     ledger: dict[str, Stored] = field(default_factory=dict)
     outdated: dict[str, list[str]] = field(default_factory=dict)
+    usage: Usage = field(default_factory=Usage)
 
     @property
     def superseded(self) -> list[str]:
@@ -149,8 +156,9 @@ def survey(
     """
     ledger = storage.folder(FOLDER)
     files, state = storage.folder("videos"), read_state(storage)
+    state.usage.end(state.last_s)  # A driver that begins now finds no gangs of earlier ones.
     done = read_done(storage, state, files)
-    known = Known(given_up=_given_up(state, items), ledger=ledger)
+    known = Known(given_up=_given_up(state, items), ledger=ledger, usage=state.usage)
     for item in items:
         each = done.get(item.id, ())
         if old := [one.name for one in each if one.name != item.name and _lies_in(files, one)]:
@@ -198,7 +206,7 @@ def is_intact(storage: Storage, done: Done, files: dict[str, Stored], *, verify:
 
 def remove_video(storage: Storage, name: str) -> None:
     """Remove a video and what lies beside it; the sidecar last, as without it nobody knows of the rest."""
-    for kind in (*(each.suffix for each in MEDIA.values()), "safetensors", "json"):
+    for kind in (POSTER, *(each.suffix for each in MEDIA.values()), "safetensors", "json"):
         storage.remove(f"{name}.{kind}")
 
 

@@ -19,6 +19,7 @@ from cluster.heap import uncollected
 from jobs.store.items import Seconds
 from jobs.store.medium import MediumName
 from jobs.store.storage import Storage, Stored
+from jobs.store.usage import Usage
 
 FOLDER = "ledger"
 READERS = 16  # small files that are read at the same time
@@ -71,6 +72,8 @@ class BeginLine(Line):
     method: NotRequired[str]
     medium: NotRequired[MediumName]  # of images alone
     retry: NotRequired[bool]
+    gpus: NotRequired[bool]  # whether each rank has one
+    price: NotRequired[Annotated[float, Field(ge=0)]]  # of an hour of a rank
 
 
 class EndLine(Line):
@@ -84,6 +87,10 @@ class GangLine(Line):
     """A gang has come or gone."""
 
     e: Literal["gang_ready", "gang_lost", "gang_closed"]
+    g: NotRequired[int]  # gang
+    error: NotRequired[str]
+    hosts: NotRequired[list[str]]  # of each rank
+    held: NotRequired[Annotated[float, Field(ge=0, le=LATEST_S)]]  # seconds from its place to being ready
 
 
 class ItemLine(Line):
@@ -118,6 +125,7 @@ class DoneLine(Line):
     dev: str
     ranks: int
     medium: NotRequired[MediumName]  # of images alone
+    poster: NotRequired[bool]  # whether a small picture lies beside it
 
 
 AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine
@@ -157,6 +165,8 @@ class BatchState:
     retries: Counter[str] = field(default_factory=Counter)
     """By whose fault it was."""
     gang_losses: int = 0
+    usage: Usage = field(default_factory=Usage)
+    """What gangs have held."""
     num_damaged: int = 0
     """Lines that are not as they were written; each counts for nothing else."""
 
@@ -168,10 +178,10 @@ class BatchState:
 
     def read(self, line: AnyLine) -> None:
         """Take the next line of the ledger into account."""
+        if line["e"] == "begin":
+            self._begin(line)
         self.last_s = line["t"]
         match line["e"]:
-            case "begin":
-                self._begin(line)
             case "start":
                 self._set(line, "running")
             case "again":
@@ -183,14 +193,22 @@ class BatchState:
                 self._set(line, "failed")
             case "left":
                 self._set(line, "waiting")
+            case "gang_ready":
+                self.usage.ready(line.get("g", 0), len(line.get("hosts", ())), line["t"], line.get("held", 0.0))
             case "gang_lost":
                 self.gang_losses += 1
+                self.usage.gone(line.get("g", 0), line["t"])
+            case "gang_closed":
+                self.usage.gone(line.get("g", 0), line["t"])
             case "end":
                 self.ended = line
+                self.usage.end(line["t"])
                 self._stop_running()
 
     def _begin(self, line: BeginLine) -> None:
         self.begun, self.ended = line, None
+        self.usage.end(self.last_s)  # of a driver that was killed
+        self.usage.begin(on_gpus=line.get("gpus"), price=line.get("price"))
         self._stop_running()
         for item in self.items.values():
             if line.get("retry") and item.status == "failed":

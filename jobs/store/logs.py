@@ -2,6 +2,7 @@
 
 import json
 import logging
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, contextmanager, suppress
@@ -10,7 +11,8 @@ from pathlib import Path
 
 from jobs.store.storage import Storage
 
-FOLDER = "logs"
+FOLDER, FAILURES = "logs", "failures"
+DRIVER = "driver.jsonl"
 OURS = ("jobs", "cluster", "parallel", "caching")
 LONGEST_BYTES = 1 << 20
 MOST_FILES = 2000
@@ -69,7 +71,7 @@ def logging_to(path: Path, **facts: object) -> Iterator[None]:
 @contextmanager
 def driver_log(storage: Storage) -> Iterator[None]:
     """The log of the driver, as `logs/driver.jsonl`."""
-    with tempfile.TemporaryDirectory(prefix="resca-") as place, _log(storage, Path(place), "driver.jsonl"):
+    with tempfile.TemporaryDirectory(prefix="resca-") as place, _log(storage, Path(place), DRIVER):
         yield
 
 
@@ -92,6 +94,18 @@ def _log(storage: Storage, place: Path, name: str, **facts: object) -> Iterator[
         if own is None and path.exists():
             with suppress(Exception):  # Each storage has its own; a log is not worth a video.
                 storage.publish(path, f"{FOLDER}/{name}")
+
+
+def driver_logs(storage: Storage) -> list[str]:
+    """The names of the driver's logs, the oldest first: the one before, and that which is written to."""
+    names = storage.folder(FOLDER)
+    return [name for name in (f"{DRIVER}.1", DRIVER) if name in names]
+
+
+def attempt_logs(storage: Storage, item_id: str) -> list[str]:
+    """The names of those of an item's attempts."""
+    name = re.compile(rf"{re.escape(item_id)}\.\d+\.jsonl(\.1)?")
+    return list(filter(name.fullmatch, storage.folder(FOLDER)))
 
 
 def prune(storage: Storage, keep: int = MOST_FILES) -> None:

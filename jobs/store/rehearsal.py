@@ -5,11 +5,12 @@ from pathlib import Path
 from jobs.store.faults import MachineError, writing
 from jobs.store.items import ATTEMPTS, CHECKPOINTS
 from jobs.store.ledger import FOLDER as LEDGER
+from jobs.store.logs import FAILURES
 from jobs.store.logs import FOLDER as LOGS
 from jobs.store.medium import Medium
 from jobs.store.storage import Storage
 
-FOLDERS = ("videos", ATTEMPTS, CHECKPOINTS, LEDGER, LOGS, "failures", "gallery")
+FOLDERS = ("videos", ATTEMPTS, CHECKPOINTS, LEDGER, LOGS, FAILURES, "gallery")
 REHEARSAL = "videos/.rehearsal"
 
 

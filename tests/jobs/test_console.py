@@ -9,8 +9,10 @@ from pathlib import Path
 import pytest
 
 from jobs.console import LastingStream, make_console, write_rows
+from jobs.driver.standing import Standing
 from jobs.driver.view import BatchView
 from jobs.errors import InfrastructureError
+from jobs.store.usage import Usage
 
 pytestmark = pytest.mark.timeout(60)
 ROOT = Path(__file__).parents[2]
@@ -81,7 +83,7 @@ def test_no_bar_goes_into_a_file_whatever_the_environment_says(monkeypatch, caps
     monkeypatch.setenv(name, "1")
     for console in (make_console(), make_console(stderr=True)):
         assert not console.is_terminal and not console.is_interactive
-        with BatchView(console, total=2):
+        with BatchView(console, Standing(2, noun="video", usage=Usage())):
             pass
     assert "\x1b" not in capsys.readouterr().out
 

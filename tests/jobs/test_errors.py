@@ -18,7 +18,7 @@ ROOT = Path(__file__).parents[2]
 pytestmark = pytest.mark.timeout(120)
 ARGUMENTS = {
     **{command: ["p.txt", "--out", "out"] for command in ("render", "plan", "submit")},
-    **{command: ["out"] for command in ("status", "retry", "cancel")},
+    **{command: ["out"] for command in ("status", "logs", "retry", "cancel")},
     "plan --gpus": ["8"],
     **{f"export {judge}": ["out", "--to", "to"] for judge in ("vbench", "drawbench", "fid")},
     "export geneval": ["out", "--to", "to", "--metadata", "evaluation_metadata.jsonl"],

@@ -5,7 +5,7 @@ import json
 import re
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
 from importlib.resources import files
 from typing import Literal
@@ -19,7 +19,8 @@ class Entry:
     """What the page shows of one video.
 
     `video` is relative to the batch's directory (`videos/0000-a-red-ball-s0.mp4`, of an image a `.png`; the page shows
-    nothing that lies elsewhere). `error` is the reason of a failure or retry. `seconds` go by stage, in their order.
+    nothing that lies elsewhere); with `poster` a small `.webp` of its name stands for it. `error` is the reason of a
+    failure or retry. `seconds` go by stage, in their order.
     """
 
     id: str
@@ -32,6 +33,7 @@ class Entry:
     num_frames: int
     steps: int
     video: str | None = None
+    poster: bool = False
     error: str | None = None
     seconds: dict[str, float] | None = None
     dense_steps: int | None = None
@@ -72,9 +74,9 @@ class Gallery:
         self._rows[index], self._statuses[index] = row, entry.status
         self._changed.add(index // CHUNK_SIZE)
 
-    def flush(self, *, running: bool) -> None:
+    def flush(self, *, running: bool, words: Sequence[str] = ()) -> None:
         """Write what changed, and the time. While a batch runs, call it at least every half minute, changes or not:
-        the page takes a minute of silence for a dead driver.
+        the page takes a minute of silence for a dead driver. `words` are said of the batch as a whole.
 
         What `write` raises passes through; the next flush writes again what this one could not.
         """
@@ -85,7 +87,7 @@ class Gallery:
             self._write_chunk(number)
             self._changed.discard(number)
         # Last: what it names is there.
-        self._write("gallery/manifest.js", f"gallery.manifest({_javascript(self._manifest(running))});\n")
+        self._write("gallery/manifest.js", f"gallery.manifest({_javascript(self._manifest(running, words))});\n")
 
     def _grow(self, length: int) -> None:
         missing = length - len(self._rows)
@@ -102,10 +104,11 @@ class Gallery:
         self._write(f"gallery/{number:04d}.js", f"gallery.chunk({head}, [\n{rows}\n]);\n")
         self._versions[number] = version
 
-    def _manifest(self, running: bool) -> dict[str, object]:
+    def _manifest(self, running: bool, words: Sequence[str]) -> dict[str, object]:
         return {
             "title": self._title,
             "running": running,
+            "words": list(words),
             "written": round(time.time(), 3),
             "counts": {status: number for status, number in self._counts.items() if number},
             "chunks": [self._versions[number] for number in range(len(self._versions))],

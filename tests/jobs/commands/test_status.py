@@ -1,11 +1,14 @@
 """`plan` and `status`: what is said of a batch without starting anything."""
 
+import io
 import threading
 import time
 
 import pytest
+from rich.console import Console
 
 from jobs.__main__ import main
+from jobs.commands.watch import watch
 from jobs.console import duration
 from jobs.driver.batch_plan import make_plan
 from jobs.options.batch import RenderOptions
@@ -15,7 +18,7 @@ from jobs.store.lock import DriverLock, read_holder
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 from tests.jobs.models.test_facts import make_model
-from tests.jobs.store.example import publish
+from tests.jobs.store.example import done_line, finish, item, publish, settings
 
 
 @pytest.fixture
@@ -84,6 +87,105 @@ def test_status_tells_what_was_left_and_why(tmp_path, capsys):
     told = capsys.readouterr().out
     assert "0 done, 0 running, 0 retrying, 4 waiting" in told and "the last one ended: unfinished" in told
     assert "left waiting, 4 videos: no module named flash" in told
+
+
+def gang_line(storage: Storage, kind: str, **facts: object) -> None:
+    ledger = Ledger(storage)
+    ledger.add(kind, g=0, **facts)
+    ledger.flush()
+
+
+def test_status_tells_what_gangs_have_held_and_what_it_costs(batch, capsys):
+    gang_line(batch, "gang_ready", hosts=["here", "here"], held=7200.0)
+    gang_line(batch, "gang_closed")
+    main(["status", "out"])
+    assert "4 rank-hours\n" in capsys.readouterr().out
+    main(["status", "out", "--price", "2.5"])
+    assert "4 rank-hours, cost 10.00\n" in capsys.readouterr().out
+
+
+def test_status_tells_what_a_running_batch_is_expected_to_take(batch, capsys):
+    gang_line(batch, "gang_ready", hosts=["here"], held=7200.0)
+    with DriverLock(batch, lease_s=0.4) as lock:
+        lock.left_s = 3600.0
+        while (holder := read_holder(batch)) is None or holder.left_s is None:
+            time.sleep(0.05)
+        main(["status", "out", "--price", "10"])
+    assert "2 of about 3 rank-hours, cost 20.0" in (told := capsys.readouterr().out) and "of about 30.0" in told
+
+
+def test_the_pace_that_status_tells_does_not_count_the_start(tmp_path, capsys):
+    ledger, now = Ledger(open_storage(tmp_path)), time.time()
+    ledger.add("begin", total=10, t=round(now - 4000, 3))
+    ledger.add("gang_ready", g=0, hosts=["here"], t=round(now - 400, 3))
+    for number in range(4):
+        ledger.add("done", **done_line(f"000{number}", t=round(now - 300 + 100 * number, 3)))
+    ledger.flush()
+    main(["status", str(tmp_path)])
+    told = capsys.readouterr().out
+    assert "36 videos an hour" in told and f"the other 6 take about {duration(600)}" in told
+
+
+def test_verify_tells_of_lost_posters_which_are_no_damage(tmp_path, capsys):
+    finish(settings(tmp_path), item())
+    ledger = Ledger(open_storage(tmp_path))
+    ledger.add("begin", total=1)
+    ledger.flush()
+    assert main(["status", str(tmp_path), "--verify"]) == 0
+    assert "poster" not in capsys.readouterr().out
+    (tmp_path / item().poster).unlink()
+    assert main(["status", str(tmp_path), "--verify"]) == 0
+    assert "1 poster missing; the gallery shows what they were made of" in capsys.readouterr().out
+
+
+def test_watch_writes_what_is_new_and_ends_with_the_batch(batch, capsys):
+    def finish_soon(lock: DriverLock) -> None:
+        time.sleep(0.5)
+        gang_line(batch, "fail", id="0001", error="no")
+        time.sleep(0.5)
+        lock.__exit__()
+
+    with DriverLock(batch, lease_s=0.4) as lock:
+        thread = threading.Thread(target=finish_soon, args=[lock])
+        thread.start()
+        assert main(["status", "out", "--watch", "0.1"]) == 3
+        thread.join()
+    told = capsys.readouterr().out.splitlines()
+    assert [line.split(" ", 1)[1] for line in told[:2]] == [
+        "1 done, 1 running, 0 retrying, 1 waiting, 1 failed",
+        "1 done, 0 running, 0 retrying, 1 waiting, 2 failed",
+    ]
+    assert told[2].startswith("4 videos with model") and told[3].startswith("no driver at work")
+
+
+def test_a_watch_of_a_batch_that_has_ended_is_one_look(batch, capsys):
+    assert main(["status", "--watch", "out"]) == 3
+    assert capsys.readouterr().out.count("1 done, 1 running") == 1
+
+
+def test_ctrl_c_ends_a_watch_and_says_nothing(batch, capsys, monkeypatch):
+    def interrupt(seconds: float) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("jobs.commands.watch.time.sleep", interrupt)
+    with DriverLock(batch):
+        assert main(["status", "out", "--watch"]) == 130
+        assert read_holder(batch) is not None
+    assert capsys.readouterr().err == ""
+
+
+def test_on_a_terminal_a_watch_is_drawn_again_in_its_place(batch):
+    console = Console(file=io.StringIO(), width=120, force_terminal=True, markup=False, _environ={"TERM": "xterm"})
+    looks = iter([False, False, True])
+    watch(lambda: next(looks), bool, console, lambda over: ["one", f"over: {over}"], str, 0.01)
+    text = console.file.getvalue()  # type: ignore[attr-defined]
+    assert text.index("over: False") < text.index("\x1b[1A") < text.index("over: True")
+
+
+@pytest.mark.parametrize("seconds", ["0", "-1", "nan", "1e9"])
+def test_nobody_can_wait_for_that(batch, capsys, seconds):
+    assert main(["status", "out", "--watch", seconds]) == 2
+    assert "--watch takes 0.1 to 86400 seconds" in capsys.readouterr().err
 
 
 def driver(storage: Storage, how: str | None) -> threading.Thread:

@@ -32,6 +32,7 @@ STORY: tuple[Event, ...] = (
     GangEvent(kind="gang_ready", gang=1),
     GangEvent(kind="gang_closed", gang=0, error="its node is drained"),
 )
+ONE, OTHER = "s3://bucket/one", "/videos/other"
 Samples = dict[tuple[str, str], float]
 
 
@@ -48,10 +49,14 @@ def told() -> Iterator[tuple[BatchMetrics, str]]:
         _system_config={"metrics_report_interval_ms": 1000},
     )
     try:
-        metrics = BatchMetrics(total=10, batch="s3://bucket/one")
+        metrics = BatchMetrics(total=10, batch=ONE)
         for event in STORY:
             metrics.note(event)
         metrics.tick()
+        other = BatchMetrics(total=3, batch=OTHER)
+        other.note(STORY[1])
+        other.note(STORY[5])
+        other.tick()
         yield metrics, f"http://127.0.0.1:{port}/metrics"
     finally:
         ray.shutdown()
@@ -63,7 +68,8 @@ def samples(told: tuple[BatchMetrics, str]) -> Samples:
     return scrape(told[1], lambda seen: seen.get(("resca_queue_length", "")) == 7)
 
 
-def scrape(url: str, is_complete: Callable[[Samples], bool], patience_s: float = 60) -> Samples:
+def scrape(url: str, is_complete: Callable[[Samples], bool], patience_s: float = 60, batch: str = ONE) -> Samples:
+    """What is said of a batch."""
     deadline = time.monotonic() + patience_s
     seen: Samples = {}
     while not is_complete(seen) and time.monotonic() < deadline:
@@ -73,7 +79,8 @@ def scrape(url: str, is_complete: Callable[[Samples], bool], patience_s: float =
         except OSError:  # The node's agent is still starting.
             continue
         families = [f for f in text_string_to_metric_families(text) if f.name.startswith("ray_resca")]
-        seen = {name_and_label(sample): sample.value for family in families for sample in family.samples}
+        samples = [sample for family in families for sample in family.samples]
+        seen = {name_and_label(sample): sample.value for sample in samples if sample.labels["batch"] == batch}
     return seen
 
 
@@ -125,8 +132,8 @@ def test_gauges_are_shown_as_long_as_the_batch_ticks(told, samples):
     assert gauges <= scrape(url, lambda seen: gauges <= seen.keys()).keys()
 
 
-def test_a_batch_is_told_from_others_by_its_label(told, samples):
-    text = urllib.request.urlopen(told[1], timeout=5).read().decode()
-    families = [f for f in text_string_to_metric_families(text) if f.name.startswith("ray_resca")]
-    assert families
-    assert {sample.labels["batch"] for family in families for sample in family.samples} == {"s3://bucket/one"}
+def test_two_batches_of_one_cluster_are_told_apart_by_their_label(told, samples):
+    other = scrape(told[1], lambda seen: seen.get(("resca_queue_length", "")) == 2, batch=OTHER)
+    assert other["resca_videos_done_total", ""] == 1 and other["resca_gangs_running", ""] == 1
+    assert other["resca_seconds_spent_total", "denoise"] == pytest.approx(30)
+    assert samples["resca_videos_done_total", ""] == 2

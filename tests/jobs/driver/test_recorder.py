@@ -95,11 +95,12 @@ def test_a_video_that_replaces_another_one_removes_it_once_it_is_there(tmp_path)
     recorder = recorder_of(tmp_path, new)
     recorder.note(started(new))
     recorder.flush()
-    assert len(list((tmp_path / "videos").iterdir())) == 3
+    assert len(list((tmp_path / "videos").iterdir())) == 4
     result = publish(settings(tmp_path), new).model_dump(mode="json")
     recorder.note(ItemDone(gang=0, job=Job(index=0, item=new, attempts=1), result=result))
     recorder.close("done")
     assert {path.name for path in (tmp_path / "videos").iterdir()} == {
         "0000-a-blue-ball-s0.mp4",
+        "0000-a-blue-ball-s0.webp",
         "0000-a-blue-ball-s0.json",
     }

@@ -13,11 +13,13 @@ from jobs.console import make_console, print_rows, write_rows
 from jobs.driver.eta import Eta
 from jobs.driver.expected import Expected
 from jobs.driver.loops import Loops
+from jobs.driver.standing import Standing
 from jobs.driver.view import BatchView, done_row, failed_row, print_table
 from jobs.models.facts import read_facts
 from jobs.predict.gpus import profile
 from jobs.store.items import RenderItem
 from jobs.store.known import Done
+from jobs.store.usage import Usage
 from parallel.layout import Layout
 from tests.jobs.store.example import item, publish, settings
 
@@ -42,12 +44,17 @@ def events(one: RenderItem, result: dict) -> list[Event]:
     ]
 
 
+def show(console: Console, standing: Standing, events: list[Event]) -> None:
+    with BatchView(console, standing) as view:
+        for event in events:
+            standing.note(event)
+            view.show(event)
+
+
 def test_plain_lines_tell_the_story_of_a_batch(tmp_path):
     one, result = item(), publish(settings(tmp_path), item()).model_dump(mode="json")
     console = plain()
-    with BatchView(console, total=2) as view:
-        for event in events(one, result):
-            view.show(event)
+    show(console, Standing(2, noun="video", usage=Usage()), events(one, result))
     assert console.file.getvalue().splitlines() == [  # type: ignore[attr-defined]
         "gang 0: starting",
         "gang 0: ready, 2 ranks on 10.0.0.1",
@@ -65,19 +72,21 @@ def test_the_time_left_is_told_where_something_tells_it(tmp_path):
     loops = Loops(facts=read_facts("demo"), method_of=lambda one: RECIPES["full"], num_passes=lambda one: 1)
     console, now = plain(), 0.0
     eta = Eta([one, *more], Expected(loops, Layout(), profile("cpu", "pcie", "tcp100")), clock=lambda: now)
-    with BatchView(console, 4, eta) as view:
-        view.show(ItemRunning(kind="item_started", gang=0, job=Job(index=0, item=one)))
-        now = 3.0
-        view.show(ItemDone(gang=0, job=Job(index=0, item=one), result=result))
-    assert "0000: done in 2.5 s (1 of 4, about 9 s left)" in console.file.getvalue()  # type: ignore[attr-defined]
+    standing = Standing(4, noun="video", usage=Usage(), eta=eta, clock=lambda: now)
+    job = Job(index=0, item=one)
+    now = 100.0  # of which the start has taken its part
+    show(console, standing, [GangEvent(kind="gang_ready", gang=0, hosts=("here",), held_s=90.0)])
+    show(console, standing, [ItemRunning(kind="item_started", gang=0, job=job)])
+    now = 103.0
+    show(console, standing, [ItemDone(gang=0, job=job, result=result)])
+    told = console.file.getvalue()  # type: ignore[attr-defined]
+    assert "0000: done in 2.5 s (1 of 4, 1,200 videos an hour, about 9 s left)" in told
 
 
 def test_bar_on_a_terminal_keeps_what_matters_above_it(tmp_path):
     one, result = item(), publish(settings(tmp_path), item()).model_dump(mode="json")
     console = Console(file=io.StringIO(), width=120, force_terminal=True, markup=False, _environ={"TERM": "xterm"})
-    with BatchView(console, total=2) as view:
-        for event in events(one, result):
-            view.show(event)
+    show(console, Standing(2, noun="video", usage=Usage()), events(one, result))
     text = console.file.getvalue()  # type: ignore[attr-defined]
     assert "2/2" in text and "done in" in text and "failed: ValueError" in text
     assert "gang 0: starting" not in text

@@ -13,6 +13,7 @@ from jobs.driver.batch_plan import make_plan
 from jobs.driver.cancellation import ask
 from jobs.driver.drive import recording
 from jobs.driver.remembered import recall, remember
+from jobs.driver.standing import standing_of
 from jobs.options.batch import RenderOptions
 from jobs.store.ledger import read_lines, read_state
 from jobs.store.lock import DriverLock, LockLost
@@ -76,9 +77,9 @@ def test_after_replacing_an_edited_prompt_nothing_is_left_of_the_old_one(out, tm
     if not with_ledger:
         shutil.rmtree(out / "ledger")
     assert main(RENDER) == 0  # what is finished is no longer refused for what lies beside it, and nothing is removed
-    assert len(list((out / "videos").iterdir())) == 6
+    assert len(list((out / "videos").iterdir())) == 9
     assert main([*RENDER, "--replace"]) == 0
-    names = {"0000-red-s0.mp4", "0000-red-s0.json", "0001-blue-s1.mp4", "0001-blue-s1.json"}
+    names = {f"{stem}.{kind}" for stem in ("0000-red-s0", "0001-blue-s1") for kind in ("mp4", "webp", "json")}
     assert {path.name for path in (out / "videos").iterdir()} == names
     before = {path: path.stat().st_mtime_ns for path in out.rglob("*")}
     assert main([*RENDER, "--replace"]) == 0
@@ -116,7 +117,7 @@ def test_a_limit_that_grows_remembers_what_it_has_come_to(out, tmp_path):
 
 def test_a_request_to_stop_that_came_too_late_is_not_left_lying(out):
     plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
-    with DriverLock(plan.storage) as lock, recording(plan, lock):
+    with DriverLock(plan.storage) as lock, recording(plan, lock, standing_of(plan)):
         ask(plan.storage, by="somebody")
     assert not (out / "cancel").exists()
 
@@ -132,7 +133,7 @@ def test_a_living_driver_is_left_alone(out, capsys):
 
 def test_a_driver_that_has_lost_its_batch_to_another_one_touches_nothing_any_more(out):
     plan = make_plan(RenderOptions(prompts=Path("p.txt"), out="out", model="model"))
-    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), recording(plan, lock):
+    with DriverLock(plan.storage) as lock, pytest.raises(LockLost), recording(plan, lock, standing_of(plan)):
         (out / "attempts" / "0001-of-the-other").mkdir(parents=True)
         raise LockLost("another driver has taken over")
     assert (out / "attempts" / "0001-of-the-other").exists()

@@ -3,12 +3,16 @@
 import json
 import os
 import tracemalloc
+from pathlib import Path
+from typing import get_args
 
 import pytest
 
-from jobs.store.ledger import Ledger, read_lines, read_state
+from jobs.store import ledger as types
+from jobs.store.ledger import AnyLine, DoneLine, Ledger, read_lines, read_state
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
+from tests.jobs.schema import typed, written
 from tests.jobs.store.example import done_line
 
 
@@ -157,3 +161,11 @@ def test_a_segment_of_any_size_is_read_as_a_stream(tmp_path):
     finally:
         tracemalloc.stop()
     assert dict(state.counts()) == {"done": 1} and state.num_damaged == 1
+
+
+def test_the_schema_that_is_written_down_is_that_of_the_types():
+    assert written(Path(types.__file__).with_name("ledger.md")) == typed(get_args(AnyLine))
+
+
+def test_all_that_drivers_write_of_a_video_is_in_the_schema():
+    assert done_line("a", n=1, g=0, stamp="1", poster=True).keys() <= DoneLine.__annotations__.keys()

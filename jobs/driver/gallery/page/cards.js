@@ -4,6 +4,7 @@
 const STATUSES = ["done", "running", "retrying", "failed", "waiting"];
 const STAGES = ["encode", "denoise", "decode", "write"];
 const NEAR = "500px";
+const HOVER_MS = 120;
 
 const byId = (id) => document.getElementById(id);
 
@@ -19,7 +20,7 @@ function duration(seconds) {
   return hours ? `${hours} h ${minutes} min` : rest ? `${minutes} min ${rest} s` : `${minutes} min`;
 }
 
-// Cards near the viewport hold a video; there may be 100,000 others.
+// Cards near the viewport hold a poster or a video; there may be 100,000 others.
 const nearby = new IntersectionObserver((changes) => {
   for (const { target, isIntersecting } of changes) {
     target.card.isNear = isIntersecting;
@@ -37,6 +38,7 @@ const inView = new IntersectionObserver((changes) => {
 let playsAll = false;
 
 function playOrPause(card) {
+  if (playsAll && card.isInView) wake(card);
   const video = card.media.querySelector("video");
   if (playsAll && video && card.isInView) video.play().catch(() => {}); // The browser may refuse, or the card be gone.
   else if (playsAll) video?.pause();
@@ -47,6 +49,8 @@ function makeCard() {
   const card = { node, item: null, isNear: false, isInView: false };
   for (const part of node.querySelectorAll("[data-part]")) card[part.dataset.part] = part;
   card.id.addEventListener("click", () => openDetails(card.item));
+  card.media.addEventListener("pointerenter", ({ pointerType }) => pointerType === "mouse" && wakeSoon(card));
+  card.media.addEventListener("pointerleave", () => clearTimeout(card.waking));
   node.card = card;
   nearby.observe(node);
   inView.observe(node);
@@ -104,7 +108,7 @@ function note(item) {
   return item.video ? "Not shown: its path leads out of videos/" : "There is no file";
 }
 
-// A video or an image, or why there is none. What is there and still right stays, so that it goes on playing.
+// A poster, video or image, or why there is none. What is there and still right stays, so that it goes on playing.
 function fillMedia(card) {
   const { media, item } = card;
   const url = item.status === "done" && videoUrl(item.video);
@@ -112,22 +116,57 @@ function fillMedia(card) {
   if (media.shows === shows) return;
   media.shows = shows;
   media.querySelector("video")?.removeAttribute("src");
-  if (url && card.isNear) media.replaceChildren(isImage(item.video) ? makeImage(item, url) : makeVideo(item, url));
+  if (url && card.isNear) media.replaceChildren(item.poster && !card.isWhole ? makePoster(card) : makeWhole(item));
   else media.replaceChildren(...(url ? [] : [makeNote(note(item))]));
   playOrPause(card);
 }
 
+const makeWhole = (item) => (isImage(item.video) ? makeImage(item) : makeVideo(item));
+
+// The small picture of a video or image. A video takes its place once somebody points at it, and plays when clicked.
+function makePoster(card) {
+  const { item } = card;
+  const picture = element("img", { src: posterUrl(item.video), alt: item.prompt, decoding: "async" });
+  const ofImage = isImage(item.video);
+  const button = element("button", { type: "button", className: ofImage ? "poster" : "poster plays" }, picture);
+  picture.addEventListener("error", () => button.isConnected && button.replaceWith(makeWhole(item)));
+  button.setAttribute("aria-label", `${ofImage ? "Enlarge" : "Play"} ${item.id}`);
+  button.addEventListener("click", () => (ofImage ? openDetails(card.item) : playFromPoster(card)));
+  return button;
+}
+
+// So long a pointer has to rest on a poster: who crosses the page loads no videos.
+function wakeSoon(card) {
+  clearTimeout(card.waking);
+  card.waking = setTimeout(() => wake(card), HOVER_MS);
+}
+
+function wake(card) {
+  const poster = card.media.querySelector(".plays");
+  if (!poster) return;
+  const hadFocus = poster === document.activeElement;
+  const video = makeVideo(card.item);
+  poster.replaceWith(video);
+  if (hadFocus) video.focus();
+}
+
+function playFromPoster(card) {
+  wake(card);
+  card.media.querySelector("video")?.play().catch(() => {});
+}
+
 const makeNote = (text) => element("p", { className: "note", dir: "auto", textContent: text });
 
-function makeImage(item, url) {
-  const image = element("img", { src: url, alt: item.prompt, decoding: "async" });
+function makeImage(item) {
+  const image = element("img", { src: videoUrl(item.video), alt: item.prompt, decoding: "async" });
   image.addEventListener("error", () => image.isConnected && image.replaceWith(makeNote("This file cannot be shown")));
   return image;
 }
 
-function makeVideo(item, url) {
+function makeVideo(item) {
   const settings = { muted: true, loop: true, controls: true, playsInline: true, preload: "metadata" };
-  const video = element("video", { ...settings, src: url });
+  const video = element("video", { ...settings, src: videoUrl(item.video) });
+  if (item.poster) video.poster = posterUrl(item.video);
   video.setAttribute("aria-label", item.prompt);
   video.addEventListener("error", () => video.isConnected && video.replaceWith(makeNote("This file cannot be played")));
   return video;

@@ -59,6 +59,9 @@ function videoUrl(path) {
   return isInside ? parts.map(encodeURIComponent).join("/") : null;
 }
 
+// The small picture beside it.
+const posterUrl = (path) => videoUrl(path)?.replace(/\.\w+$/, ".webp");
+
 // By a script element, because fetch does not read file://. What cannot be read now is tried again at the next poll.
 function load(source) {
   return new Promise((resolve) => {

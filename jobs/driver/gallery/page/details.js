@@ -22,7 +22,7 @@ function fillDetails(item) {
   byId("details-error").hidden = !item.error;
   byId("details-list").replaceChildren(...detailRows(item));
   byId("details-media").hidden = item.status !== "done";
-  fillMedia({ media: byId("details-media"), item, isNear: true, isInView: false });
+  fillMedia({ media: byId("details-media"), item, isNear: true, isInView: false, isWhole: true });
   const place = shown.indexOf(item);
   byId("before").disabled = place < 1;
   byId("after").disabled = place < 0 || place === shown.length - 1;

@@ -54,6 +54,7 @@ function showHeader() {
   const total = numVideos();
   const chips = [["", "all", total], ...STATUSES.map((status) => [status, status, manifest.counts[status] ?? 0])];
   for (const [status, name, number] of chips) showChip(status, name, number);
+  byId("words").textContent = (manifest.words ?? []).join(" · ");
   showState();
 }
 

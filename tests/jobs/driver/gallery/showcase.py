@@ -8,6 +8,7 @@ from playwright.sync_api import Page
 
 from jobs.driver.gallery.gallery import Entry, Gallery
 from jobs.store.mp4 import write_video
+from jobs.store.poster import poster
 
 
 class Batch:
@@ -59,6 +60,20 @@ def film(batch: Batch, *names: str) -> None:
         frames[number, 16:32, 2 * number : 2 * number + 16] = (220, 40, 40)
     for name in names:
         write_video(frames, batch.directory / name, fps=12)
+
+
+def picture(batch: Batch, *names: str) -> None:
+    """Real posters, of one colour."""
+    data = poster(np.full((48, 64, 3), (40, 160, 60), np.uint8))
+    for name in names:
+        (batch.directory / name).write_bytes(data)
+
+
+def requested(page: Page) -> list[str]:
+    """The suffixes of what the page asks for from now on, as it comes."""
+    found: list[str] = []
+    page.on("request", lambda request: found.append(request.url.partition("?")[0].rpartition(".")[2]))
+    return found
 
 
 def ids(page: Page) -> list[str]:
