@@ -72,11 +72,15 @@ class Eta:
             return None
         kinds = {*self._waiting, *(run.kind for run in self._running.values())}
         seconds_of = {kind: self._seconds(kind) for kind in kinds}
-        each = [seconds_of[run.kind] * (1 - run.fraction) for run in self._running.values()]
+        each = [self._rest_s(run, seconds_of[run.kind]) for run in self._running.values()]
         waiting = [(seconds_of[kind], number) for kind, number in self._waiting.items() if number > 0]
         total = sum(each) + sum(seconds * number for seconds, number in waiting) + self._first_s
         longest = max([*each, *(seconds for seconds, _ in waiting)], default=0.0)
         return max(total / max(1, len(self._gangs)), longest)
+
+    def _rest_s(self, run: Running, seconds: float) -> float:
+        """What is left of a running video: by its steps, or, as decoding comes after them, by the clock."""
+        return max(seconds * (1 - run.fraction), seconds - (self._clock() - run.since_s))
 
     def _finish(self, event: ItemDone) -> None:
         run, seconds = self._running.pop(event.item.id, None), Sidecar.model_validate(event.result).seconds

@@ -115,12 +115,27 @@ def test_what_runs_counts_as_far_as_it_has_to_go_and_gangs_share_the_rest(loops)
     eta.note(ItemDone(gang=0, job=Job(index=0, item=items[0]), result=result))
     assert eta.left_s == pytest.approx(9 * 8.0)
     eta.note(events("item_started", items[1]))
+    now = 14.0
     eta.note(events("item_progress", items[1], fraction=0.75))
     assert eta.left_s == pytest.approx(8 * 8.0 + 2.0)
     eta.note(GangEvent(kind="gang_ready", gang=1, hosts=("here",)))
     assert eta.left_s == pytest.approx((8 * 8.0 + 2.0) / 2)
     eta.note(GangEvent(kind="gang_lost", gang=1))
     assert eta.left_s == pytest.approx(8 * 8.0 + 2.0)
+
+
+def test_a_video_whose_steps_are_done_is_still_decoded(loops):
+    now, items = 0.0, [item(id=f"{index:04d}") for index in range(2)]
+    eta = Eta(items, Expected(loops, Layout(), CORE), clock=lambda: now)
+    eta.note(events("item_started", items[0]))
+    now = 8.0
+    eta.note(ItemDone(gang=0, job=Job(index=0, item=items[0]), result=sidecar(loops, items[0], 1.0).model_dump()))
+    eta.note(events("item_started", items[1]))
+    now = 11.0
+    eta.note(events("item_progress", items[1], fraction=1.0))
+    assert eta.left_s == pytest.approx(5.0)
+    now = 20.0
+    assert eta.left_s == 0.0
 
 
 def test_what_is_tried_again_waits_again_and_what_is_given_up_does_not(loops):
