@@ -14,6 +14,8 @@ NOT_FOR_DIRECTORIES = {
     *(errno.EINVAL, errno.EBADF, errno.EISDIR, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP),
     *(errno.EACCES, errno.EPERM),
 }
+# How file systems say that a file can have one name alone.
+WITHOUT_LINKS = {errno.EPERM, errno.EACCES, errno.ENOSYS, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.EINVAL}
 
 
 def existing(path: Path) -> Path:
@@ -75,6 +77,36 @@ def publish(partial: Path, path: Path) -> None:
             raise
         _bring(partial, path)
     sync_directory(path.parent)
+
+
+def publish_first(partial: Path, path: Path) -> bool:
+    """Give a complete file a name that no file has, as `publish` does; False if there is one by now.
+
+    Where a file can have one name alone, whoever looks in that moment sees a part of it.
+    """
+    _flush(partial, os.O_RDWR)
+    try:
+        os.link(partial, path)
+    except FileExistsError:
+        return False
+    except OSError as error:
+        if error.errno not in WITHOUT_LINKS:
+            raise
+        return _write_first(partial.read_bytes(), path)
+    sync_directory(path.parent)
+    return True
+
+
+def _write_first(data: bytes, path: Path) -> bool:
+    try:
+        with path.open("xb") as file:
+            file.write(data)
+            file.flush()
+            os.fsync(file.fileno())
+    except FileExistsError:
+        return False
+    sync_directory(path.parent)
+    return True
 
 
 def _bring(file: Path, path: Path) -> None:

@@ -16,12 +16,14 @@ from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter, ValidationE
 from typing_extensions import TypedDict  # pydantic reads that of Python 3.11 not
 
 from cluster.heap import uncollected
-from jobs.store.items import Seconds
+from jobs.store.items import RenderItem, Seconds
 from jobs.store.medium import MediumName
 from jobs.store.storage import Storage, Stored
 from jobs.store.usage import Usage
 
 FOLDER = "ledger"
+SEGMENT = ".jsonl"
+OF_ADDITIONS = "add-"  # how segments begin that no driver has written
 READERS = 16  # small files that are read at the same time
 SMALL_BYTES = 1 << 20
 LATEST_S = 1e10  # of a time that is none
@@ -68,6 +70,7 @@ class BeginLine(Line):
 
     e: Literal["begin"]
     total: Annotated[int, Field(ge=0)]
+    added: NotRequired[Annotated[int, Field(ge=0)]]  # how many of the total were added
     model: NotRequired[str]
     method: NotRequired[str]
     medium: NotRequired[MediumName]  # of images alone
@@ -128,7 +131,25 @@ class DoneLine(Line):
     poster: NotRequired[bool]  # whether a small picture lies beside it
 
 
-AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine
+class AddLine(Line):
+    """An item has come to the batch while it was there already."""
+
+    e: Literal["add"]
+    id: str
+    item: RenderItem
+    by: str  # a word of whoever added it, by which it knows its own lines again
+    key: NotRequired[str]  # what it calls the request, so that it can be made again
+
+
+class WithdrawLine(Line):
+    """An item that was added is not to be rendered any more."""
+
+    e: Literal["withdraw"]
+    id: str
+    by: str
+
+
+AnyLine = BeginLine | EndLine | GangLine | ItemLine | DoneLine | AddLine | WithdrawLine
 LINE: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="e")])
 UNKNOWN = "union_tag_invalid"  # of a line of a kind that another version has
 
@@ -157,6 +178,9 @@ class BatchState:
     """How a batch stands, by its ledger; times are seconds since 1970."""
 
     items: dict[str, ItemState] = field(default_factory=dict)
+    added: set[str] = field(default_factory=set)
+    """The ids of what was added, and not withdrawn."""
+    withdrawn: set[str] = field(default_factory=set)
     begun: BeginLine | None = None
     """The last driver's first line."""
     ended: EndLine | None = None
@@ -170,11 +194,16 @@ class BatchState:
     num_damaged: int = 0
     """Lines that are not as they were written; each counts for nothing else."""
 
+    @property
+    def total(self) -> int:
+        """How many items the batch has: those that the last driver knew of, with what has come and gone since."""
+        known = self.begun["total"] - self.begun.get("added", 0) if self.begun else 0
+        return max(known + len(self.added), len(self.items))
+
     def counts(self) -> Counter[str]:
         """Items by status; those without a line wait."""
         known = Counter(item.status for item in self.items.values())
-        total = self.begun["total"] if self.begun else 0
-        return known + Counter(waiting=max(0, total - len(self.items)))
+        return known + Counter(waiting=self.total - len(self.items))
 
     def read(self, line: AnyLine) -> None:
         """Take the next line of the ledger into account."""
@@ -182,6 +211,12 @@ class BatchState:
             self._begin(line)
         self.last_s = line["t"]
         match line["e"]:
+            case "add":
+                self.added.add(line["id"])
+                self.withdrawn.discard(line["id"])
+            case "withdraw":
+                self.added.discard(line["id"])
+                self.withdrawn.add(line["id"])
             case "start":
                 self._set(line, "running")
             case "again":
@@ -220,6 +255,8 @@ class BatchState:
                 item.status = "waiting"
 
     def _set(self, line: ItemLine | DoneLine, status: Status) -> None:
+        if line["id"] in self.withdrawn:
+            return
         before = self.items.get(line["id"])
         attempts = line.get("n", before.attempts if before else 0)
         self.items[line["id"]] = ItemState(line, status, attempts)
@@ -238,21 +275,31 @@ def read_state(storage: Storage) -> BatchState:
 
 
 def read_lines(storage: Storage) -> Iterator[AnyLine]:
-    """What happened, in order, without what is damaged."""
+    """What happened, in order, without what is damaged; what was added and withdrawn comes first."""
     return (line for line in _read(storage) if line is not None)
 
 
 def _read(storage: Storage) -> Iterator[AnyLine | None]:
     """What happened, in order; None for a damaged line."""
-    segments = [(f"{FOLDER}/{name}", stored) for name, stored in sorted(storage.folder(FOLDER).items())]
+    files = sorted(storage.folder(FOLDER).items(), key=lambda file: (not file[0].startswith(OF_ADDITIONS), file[0]))
+    segments = [(f"{FOLDER}/{name}", stored) for name, stored in files if name.endswith(SEGMENT)]
     with ThreadPoolExecutor(READERS) as pool:  # An object store answers each request in its own time.
         for texts in pool.map(lambda segment: _texts(storage, *segment), segments):
-            for text in texts:
-                try:
-                    yield LINE.validate_json(text)
-                except ValidationError as error:
-                    if _is_damage(text, error):
-                        yield None
+            yield from _parsed(texts)
+
+
+def lines_of(text: bytes) -> list[AnyLine]:
+    """Those of a segment, without what is damaged."""
+    return [line for line in _parsed(BytesIO(text)) if line is not None]
+
+
+def _parsed(texts: Iterable[bytes]) -> Iterator[AnyLine | None]:
+    for text in texts:
+        try:
+            yield LINE.validate_json(text)
+        except ValidationError as error:
+            if _is_damage(text, error):
+                yield None
 
 
 def _texts(storage: Storage, name: str, stored: Stored) -> Iterable[bytes]:

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Concatenate, ParamSpec, TypeVar
 
 from jobs.store.faults import Unreadable
-from jobs.store.files import check_writable, publish
+from jobs.store.files import check_writable, publish, publish_first
 from jobs.store.storage import Storage, Stored, checked, next_number
 
 Arguments = ParamSpec("Arguments")
@@ -56,12 +56,13 @@ class LocalStorage(Storage):
 
     @_in_trouble
     def create(self, name: str, data: bytes) -> bool:
+        path = self._path_to_write(name)
+        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
         try:
-            with self._path_to_write(name).open("xb") as file:
-                file.write(data)
-        except FileExistsError:
-            return False
-        return True
+            partial.write_bytes(data)
+            return publish_first(partial, path)
+        finally:
+            partial.unlink(missing_ok=True)
 
     @_in_trouble
     def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
