@@ -17,8 +17,9 @@ from cluster.waiting import TICK_S, check_stop
 class Backlog(Generic[Item, Result]):
     """Hands out each item to one gang at a time; safe for threads.
 
-    The costliest come first, so that no long one is left for the end, where the other gangs would have to wait for it;
-    those that cost the same in their order. What has failed before comes when its backoff is over, before the rest.
+    Those of the highest priority come first. Of these the costliest do, so that no long one is left for the end, where
+    the other gangs would have to wait for it; those that cost the same come in their order. What has failed before
+    comes when its backoff is over, before the rest.
 
     Gangs stay at one that `may_grow` until it is closed: until then jobs can be added. `clock` is that of
     `Job.not_before`.
@@ -38,6 +39,8 @@ class Backlog(Generic[Item, Result]):
         self._outcomes: dict[int, Outcome[Item, Result]] = {}
         self._changed = threading.Condition()
         self._may_grow = may_grow
+        self.keeps_gangs = True
+        """Whether gangs that have nothing to do are needed for what may be added."""
         self.add(jobs)
 
     def __len__(self) -> int:
@@ -52,12 +55,24 @@ class Backlog(Generic[Item, Result]):
     def add(self, jobs: Iterable[Job[Item]]) -> None:
         """Jobs with indices of their own."""
         with self._changed:
+            shapes = set()
             for job in jobs:
                 self._fresh[job.shape].append(job)
                 self._open[job.index] = job
-            for shape, waiting in self._fresh.items():
-                self._fresh[shape] = deque(sorted(waiting, key=_order))
+                shapes.add(job.shape)
+            for shape in shapes:
+                self._fresh[shape] = deque(sorted(self._fresh[shape], key=_order))
             self._changed.notify_all()
+
+    def withdraw(self, belongs: Callable[[Item], bool]) -> list[Job[Item]]:
+        """Takes out the jobs of these items that no gang is running; they have no outcome."""
+        with self._changed:
+            waiting = [job for jobs in (*self._fresh.values(), self._again) for job in jobs if belongs(job.item)]
+            for job in waiting:
+                self._remove(job)
+                del self._open[job.index]
+            self._changed.notify_all()
+        return waiting
 
     def close(self) -> None:
         """Nothing will be added any more."""
@@ -67,9 +82,9 @@ class Backlog(Generic[Item, Result]):
 
     @property
     def is_running_out(self) -> bool:
-        """Whether gangs are running all that is left, and none will be added."""
+        """Whether gangs are running all that is left, and need not wait for what may be added."""
         with self._changed:
-            return not (self._again or self._fresh or self._may_grow)
+            return not (self._again or self._fresh or (self._may_grow and self.keeps_gangs))
 
     def is_worth_staying(self, stop: threading.Event, wake: Callable[[], bool] = lambda: False) -> bool:
         """True when an item waits, or `wake` says so; False when the backlog is over. Until then, blocks.
@@ -84,7 +99,10 @@ class Backlog(Generic[Item, Result]):
             return not self.is_over
 
     def take(self, shape: Hashable = None) -> Job[Item] | None:
-        """The next job, its attempt counted, if possible of this shape; None if another gang was quicker."""
+        """The next job, its attempt counted, of those that are urgent if possible of this shape.
+
+        None if another gang was quicker.
+        """
         with self._changed:
             job = self._next(shape)
             if job is None:
@@ -123,19 +141,19 @@ class Backlog(Generic[Item, Result]):
         due = next((job for job in self._again if job.not_before <= now), None)
         if due is not None or not self._fresh:
             return due
-        if shape is not None and shape in self._fresh:
-            return self._fresh[shape][0]
-        return min((jobs[0] for jobs in self._fresh.values()), key=_order)
+        first = min((jobs[0] for jobs in self._fresh.values()), key=_order)
+        alike = self._fresh[shape][0] if shape is not None and shape in self._fresh else first
+        return alike if alike.priority == first.priority else first
 
     def _remove(self, job: Job[Item]) -> None:
         if job in self._again:
             self._again.remove(job)
             return
         jobs = self._fresh[job.shape]
-        jobs.popleft()
+        jobs.remove(job)
         if not jobs:
             del self._fresh[job.shape]
 
 
-def _order(job: Job[Item]) -> tuple[float, int]:
-    return -job.cost, job.index
+def _order(job: Job[Item]) -> tuple[int, float, int]:
+    return -job.priority, -job.cost, job.index

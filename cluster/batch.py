@@ -4,6 +4,7 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 
 from cluster.events import Event, Outcome
 from cluster.failure import Budgets
+from cluster.intake import Source
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec, InfeasibleGang
 from cluster.pool import open_pool
@@ -21,6 +22,8 @@ def run_batch(
     items: Iterable[Item],
     cost_of: Callable[[Item], float] = lambda item: 1.0,
     shape_of: Callable[[Item], Hashable] = lambda item: None,
+    priority_of: Callable[[Item], int] = lambda item: 0,
+    source: Source[Item] | None = None,
     budgets: Budgets | None = None,
     on_event: Callable[[Event[Item, Result]], None] = lambda event: None,
     on_tick: Callable[[], None] = lambda: None,
@@ -41,4 +44,4 @@ def run_batch(
         may_grow_to=may_grow_to,
         start_worker=start_worker,
     ) as pool:
-        return pool.run(items, cost_of=cost_of, shape_of=shape_of, is_last=True)
+        return pool.run(items, cost_of=cost_of, shape_of=shape_of, priority_of=priority_of, is_last=True, source=source)

@@ -46,6 +46,12 @@ class Fleet(Generic[Item, Result]):
         return any(thread.is_alive() for thread in self._threads.values())
 
     @property
+    def can_work(self) -> bool:
+        """Whether what comes could be run: no slot has ended by a mistake of ours, nor have all given up."""
+        slots = list(self._threads)
+        return not self._stop.is_set() and not (slots and all(slot.has_given_up for slot in slots))
+
+    @property
     def last_error(self) -> RankError | None:
         """Why the last gang was lost, of all slots."""
         errors = [slot.last_error for slot in self._threads if slot.last_error]
@@ -55,7 +61,7 @@ class Fleet(Generic[Item, Result]):
         """Fills the cluster with gangs, as far as there are items for them. Never waits."""
         for slot in [slot for slot, thread in self._threads.items() if not thread.is_alive()]:
             self._last_error = slot.last_error or self._last_error
-            if self._gangs is None and not slot.has_given_up:
+            if not (slot.has_given_up or self._stop.is_set()):
                 del self._threads[slot]
                 self._leaving.discard(slot.index)
         wanted = self._gangs if self._gangs is not None else max(1, room(self._spec, self._watch.usable()))

@@ -12,13 +12,15 @@ from cluster.session import Item
 class Job(Generic[Item]):
     """An item, its place in the batch, how often it was started, and how often it has failed by whose fault.
 
-    `cost` is what it takes, in any unit; gangs that are compiled for a `shape` prefer jobs of the same.
+    `cost` is what it takes, in any unit; gangs that are compiled for a `shape` prefer jobs of the same. Those of a
+    higher `priority` come first.
     """
 
     index: int
     item: Item
     cost: float = 1.0
     shape: Hashable = None
+    priority: int = 0
     attempts: int = 0
     failures: tuple[FailureKind, ...] = ()
     needs_fresh_gang: bool = False

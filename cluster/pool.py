@@ -4,6 +4,7 @@ import logging
 import time
 from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import count
 from queue import Empty, SimpleQueue
 from typing import Generic
 
@@ -11,7 +12,7 @@ from cluster.backlog import Backlog
 from cluster.events import BatchStopping, Event, GangEvent, ItemFailed, Outcome
 from cluster.failure import Budgets, FailureKind, RankError
 from cluster.fleet import Fleet
-from cluster.job import Job
+from cluster.intake import Intake, Order, Source
 from cluster.nodes import HeadLost, NodeWatch
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
 from cluster.remote import RemoteWorker, StartWorker
@@ -39,7 +40,7 @@ class Pool(Generic[Item, Result]):
     ):
         self._fleet, self._backlog, self._events, self._watch = fleet, backlog, events, watch
         self._on_event, self._on_tick = on_event, on_tick
-        self._num_items = 0
+        self._indices = count()
         self._ticked_s = 0.0  # of time.monotonic()
 
     def run(
@@ -48,20 +49,22 @@ class Pool(Generic[Item, Result]):
         *,
         cost_of: Callable[[Item], float] = lambda item: 1.0,
         shape_of: Callable[[Item], Hashable] = lambda item: None,
+        priority_of: Callable[[Item], int] = lambda item: 0,
         is_last: bool = False,
+        source: Source[Item] | None = None,
     ) -> list[Outcome[Item, Result]]:
         """Runs every item once; returns the outcomes in the order of the items.
 
-        Costly items come first; a gang prefers items of the shape that it ran last. When no gang can be started any
-        longer, the items without an outcome get one with the reason. Of the last items, gangs that get none give their
-        machines back, and none is left at the end.
+        Urgent items come first, and of these costly ones; a gang prefers items of the shape that it ran last. When no
+        gang can be started any longer, the items without an outcome get one with the reason. Of the last items, gangs
+        that get none give their machines back, and none is left at the end. Items that come from a `source` meanwhile
+        are run, too, until it has no more; what was withdrawn before it was begun has no outcome.
         """
-        jobs = [
-            Job(index=index, item=item, cost=cost_of(item), shape=shape_of(item))
-            for index, item in enumerate(items, self._num_items)
-        ]
-        self._num_items += len(jobs)
-        self._backlog.add(jobs)
+        order = Order(cost_of=cost_of, shape_of=shape_of, priority_of=priority_of)
+        intake = Intake(self._backlog, order, self._indices)
+        intake.add(items)
+        if source is not None:
+            self._run_as_long_as(source, intake)
         if is_last:
             self._backlog.close()
         self._fleet.grow()
@@ -72,6 +75,13 @@ class Pool(Generic[Item, Result]):
         self._pass_on(wait_s=0)
         self._give_up_rest()
         return self._backlog.take_outcomes()
+
+    def _run_as_long_as(self, source: Source[Item], intake: Intake[Item, Result]) -> None:
+        """Runs what there is and what comes, until no more comes or nothing can be run."""
+        self._backlog.keeps_gangs = source.keeps_gangs
+        self._fleet.grow()
+        while self._fleet.can_work and (source(intake) or not intake.is_idle):
+            self._turn()
 
     def end(self) -> None:
         """Lets every gang close in an orderly way."""

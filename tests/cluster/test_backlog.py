@@ -29,6 +29,22 @@ def test_a_gang_stays_with_its_shape_while_there_is_any():
     assert taken(Backlog(mixed), shape="wide") == [3, 1, 0, 2, 4]
 
 
+def test_urgent_ones_come_first_whatever_they_cost_and_whatever_their_shape():
+    urgent = [replace(job, priority=priority) for job, priority in zip(jobs(1, 9, 2, 8), (1, 0, 1, -1), strict=True)]
+    assert taken(Backlog(urgent)) == [2, 0, 1, 3]
+    mixed = [replace(job, shape="wide" if job.index % 2 else "tall") for job in urgent]
+    assert taken(Backlog(mixed), shape="wide") == [2, 0, 1, 3]
+
+
+def test_what_is_withdrawn_in_time_has_no_outcome():
+    backlog = Backlog(jobs(1, 2, 3))
+    running, failed = backlog.take(), backlog.take()
+    assert running is not None and failed is not None
+    backlog.put_back(failed)
+    assert [job.index for job in backlog.withdraw(lambda item: item in (0, 1, 2))] == [0, 1]
+    assert len(backlog) == 1 and backlog.take() is None
+
+
 def test_what_failed_comes_back_after_its_backoff_and_before_the_rest():
     backlog = Backlog(jobs(1, 1, 1))
     first = backlog.take()

@@ -14,6 +14,7 @@ from ray.util.placement_group import placement_group_table
 from cluster.batch import Event, InfeasibleGang, Outcome, run_batch
 from cluster.failure import Budgets, FailureKind
 from cluster.gang import Gang, _await_placement
+from cluster.intake import Intake
 from cluster.placement import GangSpec, release, reserve
 from cluster.pool import open_pool
 from cluster.ranks import RankContext
@@ -96,6 +97,38 @@ def test_gangs_share_one_queue_and_one_gives_its_machines_back_while_others_run_
     assert of_the_other[0] in {event.gang for event in events if event.kind == "gang_closed"}
     assert kinds(events).count("gang_ready") == 2
     assert 0.5 in {event.fraction for event in events if event.kind == "item_progress"}
+
+
+class Later:
+    """A source of one item while the first runs, and of one more when nothing is left; it withdraws the second."""
+
+    keeps_gangs = False
+
+    def __init__(self) -> None:
+        self.left = [[{"value": 4}], [{"value": 8}]]
+        self.withdrawn: list[dict] = []
+
+    def __call__(self, intake: Intake) -> bool:
+        if len(self.left) == 2:
+            self.withdrawn = intake.withdraw(lambda item: item["value"] == 2)
+        if len(self.left) == 2 or (self.left and intake.is_idle):
+            intake.add(self.left.pop(0))
+        return bool(self.left) or not intake.is_idle
+
+
+def test_what_a_source_gives_meanwhile_is_run_by_the_same_gang_and_what_it_withdraws_is_not(tmp_path: Path):
+    events, source = [], Later()
+    outcomes = run_batch(
+        workload=ToyWorkload(tmp_path), items=[{"value": 1, "first": "linger"}, {"value": 2}], source=source,
+        spec=SINGLE, gangs=1, on_event=events.append, cost_of=lambda item: 1 / item["value"],
+    )  # fmt: skip
+    assert [outcome.item["value"] for outcome in outcomes] == [1, 4, 8]
+    assert source.withdrawn == [{"value": 2}] and kinds(events).count("gang_ready") == 1
+
+
+def test_a_source_may_begin_with_nothing(tmp_path: Path):
+    outcomes = run_batch(workload=ToyWorkload(tmp_path), items=[], source=Later(), spec=SINGLE, gangs=1)
+    assert [outcome.item["value"] for outcome in outcomes] == [4, 8]
 
 
 def test_gangs_of_a_pool_stay_between_one_run_and_the_next(tmp_path: Path):
