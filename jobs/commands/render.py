@@ -26,7 +26,10 @@ def run(options: RenderOptions) -> int:
         plan = make_plan(options)
         console.print("\n".join([_headline(plan), *plan.notices]), soft_wrap=True)
         told.begin(plan)
-        plan, outcomes = render_what_is_left(plan, console, told) if plan.todo else (wrap_up(plan, console), [])
+        if plan.todo or options.stay:
+            plan, outcomes = render_what_is_left(plan, console, told, stays=lambda: options.stay)
+        else:
+            plan, outcomes = wrap_up(plan, console), []
         rows = _rows(plan, outcomes)
         print_table(console, rows, plan.noun, f"{plan.storage}/videos", told.spent_words)
         if options.json:

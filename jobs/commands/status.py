@@ -16,13 +16,11 @@ from jobs.request.checks import check_price
 from jobs.store.items import POSTER
 from jobs.store.known import Done, is_intact
 from jobs.store.ledger import BatchState, BeginLine, ItemState, Status, read_state
-from jobs.store.lock import Holder, read_holder
+from jobs.store.lock import SILENT_S, Holder, read_holder
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage, Stored
 
 MOST_LINES = 20
-# A driver writes its lock every 5 s.
-SILENT_S = 60.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -93,9 +91,8 @@ def _say(console: Console, lines: Sequence[str]) -> None:
 def _lines(seen: Seen) -> list[str]:
     """All that is said of a batch."""
     state, begun = seen.state, seen.begun
-    total = max(begun["total"], len(state.items))
     how = f"with {begun.get('model', 'an unknown model')}, {_methods(begun.get('method', 'unknown'))}"
-    lines = [f"{count(total, begun.get('medium', 'video'))} {how}: {_counts(state)}"]
+    lines = [f"{count(state.total, begun.get('medium', 'video'))} {how}: {_counts(state)}"]
     if state.num_damaged:
         lines.append(f"{count(state.num_damaged, 'damaged line')} in the ledger, left out")
     lines.append(_driver(seen))

@@ -8,15 +8,15 @@ from functools import cached_property
 from caching.recipe.recipe import Recipe
 from caching.recipe.schedule import Even, Interval
 from cluster.heap import uncollected
-from jobs.driver.remembered import remembered_ids
+from jobs.driver.lines import as_item, batch_lines, check_lines, check_passes
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import RenderOptions
-from jobs.request.checks import check_numbers, check_prompts, check_sizes, copies_of, defaults_for
-from jobs.request.guidance import Guides, check_guided, guides_for, guides_of, num_passes, sampling_of
+from jobs.request.checks import check_numbers, defaults_for
+from jobs.request.guidance import Guides, guides_for, guides_of, num_passes, sampling_of
 from jobs.request.notices import notices
-from jobs.request.prompts import Item, read_items
-from jobs.request.recipes import methods_of, read_tuned, recipe_file, resolve_method
+from jobs.request.prompts import Item
+from jobs.request.recipes import methods_of, methods_to_name, read_tuned, recipe_file, resolve_method
 from jobs.request.tuned import circumstances, compare
 from jobs.store.items import FP8, BatchSettings, RenderItem, check_names
 from jobs.store.known import Known, difference, survey
@@ -30,7 +30,8 @@ from parallel.kernels import AUTO
 class Plan:
     """A checked batch: what this run is about, and what is known of what was rendered or given up before.
 
-    `batch` are the items of this run and, where `--limit` makes it a part, those others that the directory remembers.
+    `batch` are the items of this run and, where `--limit` makes it a part, those others that the directory remembers;
+    `num_added` of them came when it was there already.
     """
 
     options: RenderOptions
@@ -41,6 +42,9 @@ class Plan:
     known: Known
     batch: list[RenderItem]
     known_of_batch: Known
+    num_added: int = 0
+    debris: Sequence[str] = ()
+    """The names of files of what was withdrawn."""
     notices: Sequence[str] = ()
     """What is said of the prompts before anything starts."""
 
@@ -89,8 +93,10 @@ class Plan:
 
     @property
     def least_tokens(self) -> int:
-        """Those of the smallest video to render."""
-        return min(map(self.num_tokens, self.todo))
+        """Those of the smallest video to render; of one as it is by default, where there is none yet."""
+        like = defaults_for(self.facts, self.options.video)
+        default = self.facts.num_tokens(like.height, like.width, like.num_frames)
+        return min(map(self.num_tokens, self.todo), default=default)
 
     @property
     def todo_by_method(self) -> list[list[RenderItem]]:
@@ -102,8 +108,8 @@ class Plan:
 
     @property
     def methods(self) -> list[Recipe]:
-        """Those of the videos to render."""
-        return [self.method_of(items[0]) for items in self.todo_by_method]
+        """Those of the videos to render; the batch's, where there is none yet."""
+        return [self.method_of(items[0]) for items in self.todo_by_method] or [self.settings.method]
 
 
 @uncollected()
@@ -117,17 +123,12 @@ def make_plan(options: RenderOptions) -> Plan:
     check_numbers(options)
     facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
     storage = open_storage(options.out)
-    copies = copies_of(facts, options)
-    lines = read_items(options.prompts, defaults_for(facts, options.video), copies=copies)
-    limit = None if options.limit is None else copies * options.limit
-    lines_of_batch = _not_forgotten(lines, limit, storage)
-    settings = _settings(options, facts, storage, lines_of_batch)
-    check_sizes(lines[:limit], facts, options, settings)
-    check_guided(lines[:limit], facts, options.video)
-    check_prompts(lines[:limit], facts)
-    untried = _untried(options, facts, settings, lines[:limit])
-    batch = [RenderItem(**line.model_dump(exclude={"where"})) for line in lines_of_batch]
-    items = batch[:limit]
+    lines = batch_lines(options, facts, storage)
+    settings = batch_settings(options, facts, storage, lines.all)
+    check_lines(lines.run, facts, options, settings)
+    untried = _untried(options, facts, settings, lines.run)
+    batch = [as_item(line) for line in lines.all]
+    items = batch[: len(lines.run)]
     check_names(items)
     known_of_batch = _as_asked(options, _survey(options, facts, storage, settings, batch))
     known = known_of_batch.of(items)
@@ -142,19 +143,26 @@ def make_plan(options: RenderOptions) -> Plan:
         known=known,
         batch=batch,
         known_of_batch=known_of_batch,
+        num_added=lines.num_added,
+        debris=_debris(lines.withdrawn, batch, storage),
     )
-    if options.cfg == 2 and plan.todo and plan.least_passes < 2:
-        alone = next(item.id for item in plan.todo if plan.num_passes(item) < 2)
-        raise BadInput(
-            f"--cfg 2 gives each of two passes its own ranks, and video {alone} is not guided by a second one"
-        )
-    if plan.todo:  # A batch that is finished may lie where nothing can be written.
+    todo = {item.id for item in plan.todo}
+    left = [line for line in lines.run if line.id in todo]
+    if options.cfg == 2:
+        check_passes(left, facts, settings, parts=2)
+    if plan.todo or options.stay:  # A batch that is finished may lie where nothing can be written.
         check_folders(storage)
         check_encoder(facts.family.medium)
-    todo = {item.id for item in plan.todo}
-    left = [line for line in lines if line.id in todo]
-    told = notices(left, options.prompts, facts, fp8=settings.weights == FP8)
+    told = notices(left, lines.path, facts, fp8=settings.weights == FP8)
     return replace(plan, notices=[*untried, *told] if left else told)
+
+
+def _debris(withdrawn: list[RenderItem], batch: list[RenderItem], storage: Storage) -> list[str]:
+    """What lies there of items that were withdrawn, under names that no other item has."""
+    if not withdrawn:
+        return []
+    names, files = {item.name for item in batch}, storage.folder("videos")
+    return [item.name for item in withdrawn if item.name not in names and item.sidecar.partition("/")[2] in files]
 
 
 def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings, lines: list[Item]) -> list[str]:
@@ -167,14 +175,6 @@ def _untried(options: RenderOptions, facts: ModelFacts, settings: BatchSettings,
             now = circumstances(facts, asked, guides_of(settings), settings.dtype)
             told.append(compare(tuned, own or file.stem, now))
     return [each for each in told if each]
-
-
-def _not_forgotten(lines: list[Item], limit: int | None, storage: Storage) -> list[Item]:
-    """The lines of this run, and behind them those that an earlier one was about, too."""
-    if limit is None or limit >= len(lines):
-        return lines
-    remembered = remembered_ids(storage)
-    return [*lines[:limit], *(line for line in lines[limit:] if line.id in remembered)]
 
 
 def _as_asked(options: RenderOptions, known: Known) -> Known:
@@ -222,11 +222,12 @@ def _in_intervals(method: Recipe, steps: set[int]) -> Recipe:
     return other if all(other.dense_plan(number) == method.dense_plan(number) for number in steps) else method
 
 
-def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines: list[Item]) -> BatchSettings:
+def batch_settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines: list[Item]) -> BatchSettings:
     """What is asked of all videos, with the model's own defaults where nothing was said. Raises BadInput."""
     video = options.video
     dtype = facts.dtype if video.dtype == "auto" else video.dtype
     cross = facts.family.cross_attention
+    named = methods_of(lines, facts.plans, cross_attention=cross)
     return BatchSettings(
         model=facts.source,
         revision=facts.revision,
@@ -234,7 +235,7 @@ def _settings(options: RenderOptions, facts: ModelFacts, storage: Storage, lines
         attention=None if options.attention == AUTO else options.attention,
         weights=FP8 if options.weights == FP8 else None,
         method=resolve_method(options.method, options.cache, facts.plans, cross_attention=cross),
-        methods=methods_of(lines, facts.plans, cross_attention=cross),
+        methods={**methods_to_name(facts.plans, cross_attention=cross), **named},
         dtype=dtype,
         vae_dtype=facts.vae_dtype(dtype),
         medium=facts.family.medium.name,

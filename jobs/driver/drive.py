@@ -15,6 +15,7 @@ from cluster.nodes import HeadLost
 from cluster.placement import GangSpec
 from cluster.session import Workload
 from jobs.console import count, duration
+from jobs.driver.arrivals import Arrivals
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
@@ -47,10 +48,13 @@ if TYPE_CHECKING:
 LONG_S = 3600.0  # what takes longer is asked for
 
 
-def render_what_is_left(plan: Plan, console: Console, told: Told) -> tuple[Plan, list[Outcome]]:
-    """Render what is left; everything that was started is gone when this returns or raises.
+def render_what_is_left(
+    plan: Plan, console: Console, told: Told, *, stays: Callable[[], bool] = lambda: False
+) -> tuple[Plan, list[Outcome]]:
+    """Render what is left and what is added meanwhile; everything that was started is gone when this returns or raises.
 
-    The plan comes back, too, as another driver may have been at work until this one got the lock.
+    While it `stays`, it waits for more when nothing is left. The plan comes back, too, with what was added and without
+    what was withdrawn; and as another driver may have been at work until this one got the lock.
     """
     options = plan.options
     with running_ray(options.address, leaving=told.end):
@@ -63,7 +67,7 @@ def render_what_is_left(plan: Plan, console: Console, told: Told) -> tuple[Plan,
         )
         if "auto" in (options.cfg, options.ulysses, options.ring):
             console.print(f"layout: {layout.words}")
-        if spec.num_gpus_per_rank:
+        if spec.num_gpus_per_rank and plan.todo:
             check_gpu_memory(plan, layout, cluster_nodes(options))
         expected = expected_of(plan, layout, on_gpus=spec.num_gpus_per_rank > 0)
         _ask(plan, expected, console, spec)
@@ -72,10 +76,11 @@ def render_what_is_left(plan: Plan, console: Console, told: Told) -> tuple[Plan,
             standing = standing_of(plan, Eta(plan.todo, expected), on_gpus=spec.num_gpus_per_rank > 0)
             told.follow(plan, standing)
             checks = [lock.check, CancelWatch(plan.storage).check, told.tick]
-            ranks = Ranks(spec=spec, gangs=gangs_to_ask_for(options, spec), workload=workload_of(plan, layout))
+            num_gangs = gangs_to_ask_for(options, spec)
+            ranks = Ranks(spec=spec, gangs=num_gangs, layout=layout, workload=workload_of(plan, layout))
             try:
                 with recording(plan, lock, standing) as recorder:
-                    return plan, run_on(ranks, plan, standing, console, recorder, lock, checks, listen=told.show)
+                    return run_on(ranks, plan, standing, console, recorder, lock, checks, told.show, stays)
             except HeadLost as error:
                 _leave_at_once(str(error), lock, told)
             except (KeyboardInterrupt, SystemExit) as error:  # What is still to be tidied up may take too long.
@@ -96,7 +101,9 @@ def wrap_up(plan: Plan, console: Console) -> Plan:
     """
     storage = plan.storage
     known = plan.known_of_batch
-    is_unfinished = known.unrecorded or known.superseded or storage.stored(LOCK) or storage.folders(ATTEMPTS)
+    is_unfinished = (
+        known.unrecorded or known.superseded or plan.debris or storage.stored(LOCK) or storage.folders(ATTEMPTS)
+    )
     if not (is_unfinished or _names_exports_anew(plan)):
         return plan
     try:
@@ -151,7 +158,7 @@ def _clear(plan: Plan) -> None:
     storage.remove(REHEARSAL)
     for finished in storage.folders(CHECKPOINTS) & known.finished.keys():
         storage.remove(f"{CHECKPOINTS}/{finished}")
-    for name in known.superseded:
+    for name in (*known.superseded, *plan.debris):
         remove_video(storage, name)
 
 
@@ -164,6 +171,7 @@ class Ranks:
 
     spec: GangSpec
     gangs: int | None
+    layout: Layout
     workload: Workload[RenderItem, Mapping[str, object] | None]
     start_worker: "StartWorker | None" = None
 
@@ -177,8 +185,12 @@ def run_on(
     lock: DriverLock,
     checks: Sequence[Callable[[], None]],
     listen: Callable[[Event], None] = lambda event: None,
-) -> list[Outcome]:
-    """Render what is left, and show and record it. `checks` and `listen`, at each event, end it by what they raise."""
+    stays: Callable[[], bool] = lambda: False,
+) -> tuple[Plan, list[Outcome]]:
+    """Render what is left and what comes, and show and record it; the plan comes back as that has changed it.
+
+    `checks` and `listen`, at each event, end it by what they raise.
+    """
     from cluster.batch import Budgets, InfeasibleGang, run_batch
     from cluster.remote import RemoteWorker
 
@@ -196,14 +208,17 @@ def run_on(
             for each in (standing.note, view.show, recorder.note, listen):
                 each(event)
 
+        arrivals = Arrivals(plan, lock, ranks.layout, standing, view, recorder, stays)
         try:
-            return run_batch(
+            outcomes = run_batch(
                 spec=ranks.spec,
                 gangs=ranks.gangs,
                 workload=ranks.workload,
                 items=plan.todo,
                 cost_of=loops_of(plan).work,
                 shape_of=_compiled_for if options.video.compile else lambda item: None,
+                priority_of=lambda item: item.priority or 0,
+                source=arrivals,
                 budgets=Budgets(item_failures=options.tries, gang_losses=options.lost_gangs),
                 on_event=note,
                 on_tick=tick,
@@ -216,12 +231,15 @@ def run_on(
             done, all_of_them = standing.num_done, count(standing.todo, plan.noun)
             console.print(f"stopped after {done} of {all_of_them}; run it again for the rest")
             raise
+    return arrivals.at_the_end(outcomes)
 
 
 def _begin(recorder: Recorder, plan: Plan, standing: Standing) -> None:
     recorder.begin(
         total=len(plan.batch),
+        added=plan.num_added or None,
         todo=len(plan.todo),
+        stays=plan.options.stay,
         method=", ".join(plan.method_names),
         model=plan.facts.name,
         medium=None if plan.facts.family.medium is VIDEO else plan.noun,
@@ -237,7 +255,7 @@ def _ask(plan: Plan, expected: Expected, console: Console, spec: GangSpec) -> No
     """Says what is expected, and asks before what is long; on a terminal only, as nobody could answer elsewhere."""
     options = plan.options
     left = estimate(plan, expected, gangs=num_gangs(options, spec, cluster_nodes(options)))
-    if left is None:
+    if left is None or not plan.todo:
         return
     sentence = f"about {duration(left.wall_s)} for {count(len(plan.todo), plan.noun)} ({left.basis})"
     console.print(sentence, soft_wrap=True)

@@ -65,6 +65,14 @@ class Eta:
             case _:
                 self._fail(event.item, goes_on=event.kind == "item_retried")
 
+    def take(self, items: Iterable[RenderItem]) -> None:
+        """They have come to the batch, and wait."""
+        self._waiting.update(map(self._expected.kind_of, items))
+
+    def drop(self, item: RenderItem) -> None:
+        """It was withdrawn while it waited."""
+        self._waiting[self._expected.kind_of(item)] -= 1
+
     @property
     def left_s(self) -> float | None:
         """Until the last video ends; None before any has, in this run or an earlier one."""

@@ -53,6 +53,10 @@ class BatchMetrics:
         self.queue_length.set(self._num_left)
         self.gangs_running.set(len(self._ready))
 
+    def grow(self, number: int) -> None:
+        """So many videos have come to the batch, or, below zero, were withdrawn."""
+        self._num_left += number
+
     def note(self, event: Event) -> None:
         """Takes one event in; an `item_done` brings the video's sidecar as its result, as a dict."""
         match event.kind:

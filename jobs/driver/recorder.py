@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import TYPE_CHECKING, NotRequired, TypedDict, Unpack
 
 from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 GALLERY_S = 5.0
+SHOWN = {"id", "prompt", "seed", "height", "width", "num_frames", "steps"}  # of an item, in the gallery
 # A disk that is full may be emptied, a storage that is away may come back: so long a driver waits for it.
 LONGEST_TROUBLE_S = 1800.0
 
@@ -67,17 +68,21 @@ class Recorder:
         self._known, self._words = known, words
         self._metrics: BatchMetrics | None = None
         self._has_ended = False
+        self._withdrawn: set[str] = set()
         self._under_way: dict[str, RenderItem] = {}
         self._has_left_some = False
         self._due_s = self._gallery_due_s = 0.0
         self._trouble_since: float | None = None
 
-    def begin(self, *, total: int, todo: int, **facts: object) -> None:
-        """A batch of `total` videos is about to start, on a running Ray if any is `todo`; all goes to the ledger."""
+    def begin(self, *, total: int, todo: int, stays: bool = False, **facts: object) -> None:
+        """A batch of `total` videos is about to start, on a running Ray if any is `todo`, or may come while it stays.
+
+        All goes to the ledger.
+        """
         for done in self._known.unrecorded:
             self._ledger.add("done", **done.for_ledger())
         self._ledger.add("begin", total=total, todo=todo, **facts)
-        if todo:
+        if todo or stays:
             from jobs.driver.metrics import BatchMetrics
 
             self._metrics = BatchMetrics(todo, batch=str(self._storage))
@@ -103,6 +108,28 @@ class Recorder:
             self._draw(running=True)
             # A big batch's gallery takes its time; it must not take the driver's.
             self._gallery_due_s = time.monotonic() + max(GALLERY_S, 20 * (time.monotonic() - now))
+
+    def take(self, items: Sequence[RenderItem]) -> None:
+        """They have come to the batch, and are shown behind all others."""
+        for item in items:
+            self._index.setdefault(item.id, len(self._index))
+            self._not_shown[item.id] = item
+            self._withdrawn.discard(item.id)
+        if self._metrics:
+            self._metrics.grow(len(items))
+
+    def drop(self, item: RenderItem) -> None:
+        """It was withdrawn while it waited, for the first time or once more."""
+        self._forget(item)
+        self._forget_checkpoints(item)
+        if self._metrics:
+            self._metrics.grow(-1)
+
+    def withdraw(self, item: RenderItem) -> None:
+        """It was withdrawn too late: what is finished is removed, and what runs when it is."""
+        self._withdrawn.add(item.id)
+        if item.id not in self._under_way:
+            self._remove_files(item)
 
     def flush(self) -> None:
         """Make the ledger durable; a storage that refuses gets another chance later."""
@@ -178,11 +205,26 @@ class Recorder:
         done = Done.of_sidecar(sidecar, item.name, self._stamp(item))
         self._ledger.add("done", **about, **done.for_ledger())
         self._show(item, **_shown(done, attempts=about["n"], gang=about["g"]))
+        self._remove_videos(self._known.outdated.get(item.id, ()))
+        if item.id in self._withdrawn:
+            self._remove_files(item)
+
+    def _remove_videos(self, names: Iterable[str]) -> None:
         try:
-            for name in self._known.outdated.get(item.id, ()):
+            for name in names:
                 remove_video(self._storage, name)
         except OSError as error:
             self._endure(error)
+
+    def _remove_files(self, item: RenderItem) -> None:
+        self._remove_videos([item.name])
+        self._forget(item)
+
+    def _forget(self, item: RenderItem) -> None:
+        """It does not belong to the batch any more, whatever becomes of it."""
+        self._under_way.pop(item.id, None)
+        self._not_shown.pop(item.id, None)
+        self._gallery.remove(self._index[item.id])
 
     def _stamp(self, item: RenderItem) -> str | None:
         """Of its file, so that it is known again; without one the next driver compares its checksum."""
@@ -212,7 +254,7 @@ class Recorder:
     def _show(self, item: RenderItem, **facts: Unpack[Shown]) -> None:
         self._not_shown.pop(item.id, None)
         method = self._settings.recipe(item.method).name
-        shown = item.model_dump(exclude={"method", "export_as", "guidance", "negative_prompt"})
+        shown = item.model_dump(include=SHOWN)
         self._gallery.update(self._index[item.id], Entry(**shown, method=method, **facts))
 
 

@@ -2,7 +2,6 @@
 
 import json
 import os
-from contextlib import suppress
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -10,20 +9,22 @@ from typing import TYPE_CHECKING
 from jobs.errors import BadInput
 from jobs.models.demos import DEMOS
 from jobs.options.batch import RenderOptions
-from jobs.options.shared import MethodOptions
-from jobs.request.prompts import Defaults, read_items
+from jobs.options.shared import MethodOptions, PromptOptions
 from jobs.request.recipes import SUFFIXES
+from jobs.store.additions import PROMPTS, Additions, remembered_items
 from jobs.store.documents import read_as
-from jobs.store.items import RenderItem
 from jobs.store.open import directory_of
 from jobs.store.storage import Storage
 
 if TYPE_CHECKING:
     from jobs.driver.batch_plan import Plan
 
-OPTIONS, PROMPTS, RECIPE = "batch.json", "prompts.jsonl", "recipe.json"
+OPTIONS, RECIPE = "batch.json", "recipe.json"
 # Of one run, not of the batch.
-PASSING = ("limit", "retry", "verify", "yes", "json", "address", "env", "progress", "on_end")
+PASSING = (
+    *("limit", "sample", "sample_seed", "retry", "verify", "yes", "stay"),
+    *("json", "address", "env", "progress", "on_end"),
+)
 
 
 def remember(plan: "Plan") -> None:
@@ -32,20 +33,14 @@ def remember(plan: "Plan") -> None:
     if options.cache.plan or options.method.endswith(SUFFIXES):
         storage.write(RECIPE, json.dumps(plan.settings.method.describe(), indent=2).encode())
         options = replace(options, method=RECIPE, cache=MethodOptions())
-    options = replace(options, images_per_prompt=None)  # the prompts that are written have all of them
+    # The prompts that are written are complete, and have all of them.
+    options = replace(options, images_per_prompt=None, lines=PromptOptions())
     if options.model not in DEMOS and os.path.exists(options.model):
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
     lines = (item.model_dump_json(exclude_none=True) for item in plan.batch)
     storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
-
-
-def remembered_ids(storage: Storage) -> set[str]:
-    """The ids of the prompts that the directory remembers; none without a list, or with one that cannot be read."""
-    with suppress(FileNotFoundError, BadInput), storage.fetched(PROMPTS) as path:
-        return {item.id for item in read_items(path, Defaults(height=1, width=1, num_frames=1, steps=1))}
-    return set()
 
 
 def recall(storage: Storage, folder: Path) -> RenderOptions:
@@ -65,13 +60,10 @@ def recall(storage: Storage, folder: Path) -> RenderOptions:
 
 def export_names(storage: Storage) -> dict[tuple[str, str], str | None]:
     """What an export is to call the videos of the newest prompts, by id and prompt; none where they are not known."""
-    names: dict[tuple[str, str], str | None] = {}
-    with suppress(FileNotFoundError):
-        for line in storage.read(PROMPTS).splitlines():
-            with suppress(ValueError):
-                item = read_as(RenderItem, line)
-                names[item.id, item.prompt] = item.export_as
-    return names
+    additions = Additions(storage)
+    additions.refresh()
+    items = [*remembered_items(storage), *additions.items]
+    return {(item.id, item.prompt): item.export_as for item in items}
 
 
 def _read(storage: Storage, name: str) -> bytes:

@@ -1,13 +1,14 @@
 """How a running batch stands, by its events: what is done, at what pace, for how long still, and what that costs."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from copy import deepcopy
 
 from cluster.events import BatchStopping, Event, GangEvent, ItemFailed, ItemRunning
 from jobs.console import duration, figure
 from jobs.driver.batch_plan import Plan
 from jobs.driver.eta import Eta
+from jobs.store.items import RenderItem
 from jobs.store.usage import Usage
 
 SHORTEST_S = 1.0  # that tells a pace
@@ -49,6 +50,18 @@ class Standing:
         if isinstance(event, ItemFailed) and event.kind == "item_failed":
             self.num_left += event.failure.policy.is_left
             self.num_failed += not event.failure.policy.is_left
+
+    def take(self, items: Sequence[RenderItem]) -> None:
+        """They have come to the batch, and are to be rendered."""
+        self.todo += len(items)
+        if self.eta is not None:
+            self.eta.take(items)
+
+    def drop(self, item: RenderItem) -> None:
+        """It was withdrawn while it waited."""
+        self.todo -= 1
+        if self.eta is not None:
+            self.eta.drop(item)
 
     def end(self) -> None:
         """No gang is left, and nothing will come any more."""

@@ -48,6 +48,21 @@ class BatchView:
             self._last_line_s = time.monotonic()
             self._console.print(line, soft_wrap=True)
 
+    def take(self, items: Sequence[RenderItem]) -> None:
+        """They have come to the batch; says so."""
+        ids = items[0].id if len(items) == 1 else f"{items[0].id} to {items[-1].id}"
+        self.say(f"added: {ids} ({self._standing.todo} in all)")
+
+    def drop(self, item: RenderItem) -> None:
+        """It was withdrawn while it waited; says so."""
+        self.say(f"{item.id}: withdrawn ({self._standing.todo} in all)")
+
+    def say(self, sentence: str) -> None:
+        """Print a line, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.update(self._task, total=self._standing.todo)
+        self._console.print(sentence, soft_wrap=True)
+
     @property
     def _description(self) -> str:
         """What runs, how fast, and for how long still."""

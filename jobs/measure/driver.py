@@ -149,7 +149,11 @@ def _drive(plan: Plan, meter: Meter, options: DriverOptions, start_worker: Start
     layout = Layout(ring=options.ranks)
     workload = IdleWorkload(item_s=options.item_seconds, sidecar=_sidecar(plan, layout))
     ranks = Ranks(
-        spec=GangSpec(world_size=options.ranks), gangs=meter.gangs, workload=workload, start_worker=start_worker
+        spec=GangSpec(world_size=options.ranks),
+        gangs=meter.gangs,
+        layout=layout,
+        workload=workload,
+        start_worker=start_worker,
     )
     standing = standing_of(plan, Eta(plan.todo, expected_of(plan, layout, on_gpus=False)))
     with (

@@ -6,7 +6,7 @@ from typing import Annotated, Literal
 
 import tyro
 
-from jobs.options.shared import Count, File, JobOptions, MethodOptions, Text, VideoOptions, Weights
+from jobs.options.shared import Count, File, JobOptions, MethodOptions, PromptOptions, Text, VideoOptions, Weights
 
 Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Price = Annotated[float | None, tyro.conf.arg(metavar="PER_GPU_HOUR")]
@@ -19,8 +19,9 @@ Place = tyro.conf.Positional[str]
 class RenderOptions:
     """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
 
-    prompts: tyro.conf.Positional[Path]
+    prompts: tyro.conf.Positional[File] = None
     """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
+    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
@@ -73,6 +74,12 @@ class RenderOptions:
     """Images of each prompt, whose seeds follow each other; of models that make images."""
     limit: Count = None
     """Render only the first prompts of the file; the batch remembers those others that it was about before."""
+    sample: Annotated[str | None, tyro.conf.arg(metavar="PERCENT")] = None
+    """Render only a random part of the prompts, such as 1%, the same for the same --sample-seed."""
+    sample_seed: int = 0
+    """Which random part that is."""
+    stay: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the gangs when nothing is left, and wait for what is added (resca add), until resca cancel."""
     retry: tyro.conf.FlagCreatePairsOff[bool] = False
     """Take up again what was given up before, too."""
     replace: tyro.conf.FlagCreatePairsOff[bool] = False
@@ -149,6 +156,29 @@ class RetryOptions:
     """A command to run at the end, however it comes, or a URL to post to; both are told of it in JSON."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Start long batches without asking."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class AddOptions:
+    """Add prompts to a batch that runs, or has ended; what it has already stays as it is."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    prompts: tyro.conf.Positional[File] = None
+    """A file of prompts, as render takes it; a line without an id gets the next free number."""
+    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
+    images_per_prompt: Count = None
+    """Images of each prompt, whose seeds follow each other; of models that make images."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class WithdrawOptions:
+    """Have what was added to a batch not be rendered any more; the next driver removes what is finished of it."""
+
+    out: Place
+    """The batch's output directory: a path or a URL."""
+    ids: tyro.conf.Positional[tuple[str, ...]]
+    """The ids of what was added."""
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -26,6 +26,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "plan --gpus": (CapacityOptions, "jobs.commands.plan_gpus"),
     "submit": (batch.SubmitOptions, "jobs.commands.submit"),
     "submit scaling": (SubmitScalingOptions, "jobs.commands.submit_scaling"),
+    "add": (batch.AddOptions, "jobs.commands.add"),
+    "withdraw": (batch.WithdrawOptions, "jobs.commands.withdraw"),
     "status": (batch.StatusOptions, "jobs.commands.status"),
     "retry": (batch.RetryOptions, "jobs.commands.retry"),
     "logs": (batch.LogsOptions, "jobs.commands.logs"),

@@ -44,6 +44,18 @@ class MethodOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
+class PromptOptions:
+    """What prompts are made of beside the lines of a file."""
+
+    template: Text = None
+    """In place of a prompt file: a prompt for each row of a table, such as "a {animal} in {place}"."""
+    table: File = None
+    """The .csv or .tsv file whose columns the template names; columns such as width are settings."""
+    seeds: Text = None
+    """Render each prompt with each of these seeds, such as 0..4."""
+
+
+@dataclass(frozen=True, kw_only=True)
 class VideoOptions:
     """What each video looks like; an option left out takes the model's own default."""
 

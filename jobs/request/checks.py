@@ -12,6 +12,7 @@ from jobs.models.facts import ModelFacts
 from jobs.models.family import MOST, SCALES
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import VideoOptions
+from jobs.request.choice import part_as_given, seeds_as_given
 from jobs.request.gangs import choice_as_given, environment_as_given, layout_as_given, nodes_as_given
 from jobs.request.prompts import Defaults, Item
 from jobs.store.items import BatchSettings
@@ -26,6 +27,8 @@ MOST_OF_OPTIONS = {
     **{"images_per_prompt": 10_000},
     **{"limit": 1_000_000_000, "checkpoint_every": 1_000_000_000},
 }
+# What is taken for a suffix of an output, where others are parts of its name.
+OF_OTHERS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".png", ".jpg", ".jpeg", ".webp", ".json", ".safetensors")
 MOST_MEASURED = 100_000  # videos, or rounds of them
 
 
@@ -51,11 +54,24 @@ def _check_lasts(facts: ModelFacts, video: VideoOptions) -> None:
         raise BadInput(f"model {facts.name} makes images, each of one frame; leave out {option}")
 
 
-def copies_of(facts: ModelFacts, options: RenderOptions) -> int:
+def check_files(lines: Iterable[Item], facts: ModelFacts) -> None:
+    """Raises BadInput, naming the line, for what files of this model do not have: frames a second, another suffix."""
+    medium = facts.family.medium
+    for line in lines:
+        if line.fps is not None and medium is IMAGE:
+            raise BadInput(f"{line.where}: model {facts.name} makes images, each of one frame; leave out its fps")
+        if line.output and line.output.lower().endswith(OF_OTHERS) and not line.output.endswith(f".{medium.suffix}"):
+            ends = f"end in .{medium.suffix} or have no suffix"
+            raise BadInput(
+                f"{line.where}: output {line.output!r} should {ends}: model {facts.name} makes {medium.name}s"
+            )
+
+
+def copies_of(facts: ModelFacts, images_per_prompt: int | None) -> int:
     """How often each prompt is rendered. Raises BadInput where that is asked for of videos."""
-    if options.images_per_prompt is not None and facts.family.medium is not IMAGE:
-        raise BadInput(f"model {facts.name} makes videos; leave out --images-per-prompt, or list prompts several times")
-    return options.images_per_prompt or 1
+    if images_per_prompt is not None and facts.family.medium is not IMAGE:
+        raise BadInput(f"model {facts.name} makes videos; leave out --images-per-prompt, or give --seeds")
+    return images_per_prompt or 1
 
 
 def check_numbers(options: RenderOptions) -> None:
@@ -66,6 +82,9 @@ def check_numbers(options: RenderOptions) -> None:
     _check_counts(options, MOST_OF_OPTIONS)
     check_price(options.price)
     choice_as_given(options)
+    seeds_as_given(options.lines.seeds)
+    if options.sample is not None:
+        part_as_given(options.sample)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
 
@@ -102,9 +121,18 @@ def _check_counts(options: RenderOptions | VideoOptions, most: Mapping[str, int]
             check_count(name, value, most[name])
 
 
-def check_sizes(lines: list[Item], facts: ModelFacts, options: RenderOptions, settings: BatchSettings) -> None:
-    """Raises BadInput, naming the line, for a video that the model, the layout or its method cannot do."""
-    layout = layout_as_given(options)
+def check_sizes(
+    lines: list[Item],
+    facts: ModelFacts,
+    options: RenderOptions,
+    settings: BatchSettings,
+    layout: Layout | None = None,
+) -> None:
+    """Raises BadInput, naming the line, for a video that the model, the layout or its method cannot do.
+
+    The layout is that of the options, unless another one was found for them.
+    """
+    layout = layout or layout_as_given(options)
 
     @cache
     def check(height: int, width: int, num_frames: int, steps: int, name: str | None) -> None:

@@ -4,8 +4,9 @@ import csv
 import io
 import json
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence, Set
 from contextlib import suppress
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 
@@ -20,7 +21,7 @@ Given = tuple[str, Json]
 ENVELOPE = ("custom_id", "method", "url", "body")
 STANDS_FOR = {"id": "custom_id", "width": "size", "height": "size", "num_frames": "seconds"}
 MOST_NAMES = 20
-TEXTS = ("prompt", "negative_prompt", "id", "export_as")
+TEXTS = ("prompt", "negative_prompt", "id", "output", "export_as")
 FRACTIONS = ("guidance",)
 OF_GENEVAL = ("tag", "include", "exclude")
 OF_VBENCH = ("prompt_en", "dimension", "auxiliary_info", "video_list")
@@ -79,28 +80,50 @@ def _check_plain(line: str, where: str) -> None:
 
 def read_table(text: str, path: Path, fps: int | None) -> Iterator[Given]:
     """A header row, then a row a video, quoted as in RFC 4180; an empty cell says nothing. Raises BadInput."""
-    rows = _rows(text, path, _delimiter(text, path.suffix.lower()))
+    table = read_columns(text, path, wanted={"prompt"})
+    if table.names and "prompt" not in table.names:
+        raise BadInput(f"{table.where} must name the columns, one of them prompt, such as: prompt,id,seed")
+    return ((where, dict(cells(table.names, row))) for where, row in table.rows)
+
+
+@dataclass(frozen=True, kw_only=True)
+class Table:
+    """The names of a table's columns, where they stand, and its rows with where they do."""
+
+    where: str
+    names: list[str]
+    rows: Iterator[tuple[str, list[str]]]
+
+
+def read_columns(text: str, path: Path, *, wanted: Set[str]) -> Table:
+    """A table, its cells parted by that delimiter by which most `wanted` columns are there.
+
+    Raises BadInput, of a row when it is asked for.
+    """
+    rows = _rows(text, path, _delimiter(text, path.suffix.lower(), wanted))
     where, header = next(rows, ("", []))
     names = _columns(header)
-    if header and "prompt" not in names:
-        raise BadInput(f"{where} must name the columns, one of them prompt, such as: prompt,id,seed")
     if twice := [name for name in names if names.count(name) > 1]:
         raise BadInput(f"{where} names the column {twice[0]!r} twice")
+    return Table(where=where, names=names, rows=_of_width(rows, header))
+
+
+def _of_width(rows: Iterator[tuple[str, list[str]]], header: list[str]) -> Iterator[tuple[str, list[str]]]:
     for where, row in rows:
-        if len(row) != len(names):
-            raise BadInput(f"{where} has {len(row)} cells where the header has {len(names)}; quote cells with commas")
+        if len(row) != len(header):
+            raise BadInput(f"{where} has {len(row)} cells where the header has {len(header)}; quote cells with commas")
         if row != header:  # as files that are joined have it again
-            yield where, dict(_cells(names, row))
+            yield where, row
 
 
-def _delimiter(text: str, suffix: str) -> str:
-    """The first that makes `prompt` a column of the header; Python's Sniffer would guess from the letters of prose."""
+def _delimiter(text: str, suffix: str, wanted: Set[str]) -> str:
+    """The first of those that find most columns; Python's Sniffer would guess from the letters of prose."""
     header = text.lstrip("\n ").partition("\n")[0]
+    found: dict[str, int] = {}
     for delimiter in DELIMITERS[suffix]:
         with suppress(csv.Error):
-            if "prompt" in _columns(next(csv.reader([header], delimiter=delimiter), [])):
-                return delimiter
-    return DELIMITERS[suffix][0]
+            found[delimiter] = len(wanted & set(_columns(next(csv.reader([header], delimiter=delimiter), []))))
+    return max(found, key=lambda delimiter: found[delimiter], default=DELIMITERS[suffix][0])
 
 
 def _columns(header: list[str]) -> list[str]:
@@ -120,7 +143,7 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[str, list[str
         raise BadInput(f"{path}, line {number} is not valid CSV: {error}") from None
 
 
-def _cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | float]]:
+def cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | float]]:
     """What a row says: a number where one belongs; anything else there is refused as the text that it is."""
     for name, cell in zip(names, map(str.strip, row), strict=True):
         number = None if name in TEXTS else WHOLE_NUMBER.fullmatch(cell)
@@ -224,6 +247,8 @@ def _num_frames(body: Json, where: str, fps: int | None) -> dict[str, int]:
         raise BadInput(f"{where}: seconds {seconds!r} must be a whole number of at least 1")
     if fps is None:
         raise BadInput(f"{where}: the model makes images, which take no seconds; leave them out")
+    if type(own := body.get("fps")) is int:
+        fps = own
     return {"num_frames": int(str(seconds)) * fps + 1}
 
 

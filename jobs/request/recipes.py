@@ -1,14 +1,14 @@
 """Methods by name or from a file, with what the command line says on top."""
 
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import MappingProxyType
 
 import yaml
 from pydantic import TypeAdapter, ValidationError
 
-from caching.recipe.recipe import Recipe, recipe
+from caching.recipe.recipe import RECIPES, Recipe, recipe
 from jobs.errors import BadInput
 from jobs.options.shared import MethodOptions
 from jobs.request.prompts import Item
@@ -55,6 +55,15 @@ def methods_of(lines: Iterable[Item], plans: Mapping[str, Path], *, cross_attent
             methods[line.method] = resolve_method(line.method, MethodOptions(), plans, cross_attention=cross_attention)
         except BadInput as error:
             raise BadInput(f"{line.where}: {error}") from error
+    return methods
+
+
+def methods_to_name(plans: Mapping[str, Path], *, cross_attention: bool = False) -> dict[str, Recipe]:
+    """All that a line may name of a model: what is added to a running batch may name one that nobody has so far."""
+    methods: dict[str, Recipe] = {}
+    for name in (*RECIPES, *plans):
+        with suppress(BadInput):  # It is refused where somebody names it.
+            methods[name] = resolve_method(name, MethodOptions(), plans, cross_attention=cross_attention)
     return methods
 
 

@@ -22,11 +22,17 @@ from jobs.store.storage import Storage, Stored
 PROMPTS = "prompts.jsonl"
 """The complete prompts of a batch, as its last driver knew them."""
 NUMBER = re.compile(rf"{OF_ADDITIONS}(\d+){re.escape(SEGMENT)}")
-NUMBERED = re.compile(r"(\d{1,12})(-\d+)?")  # an id that was given by number, of several copies, too
+NUMBERED = re.compile(r"(\d{1,7})(-\d+)?")  # an id that was given by number, of several copies, too
 SETTLE_S = 1.0
 PATIENCE_S = 3.0
 
 Change = AddLine | WithdrawLine
+
+
+def number_of(item_id: str) -> int | None:
+    """The number that an id was given by, also of several copies; None of another id."""
+    found = NUMBERED.fullmatch(item_id)
+    return int(found[1]) if found else None
 
 
 class Members:
@@ -37,6 +43,11 @@ class Members:
         self._ids: dict[str, str] = {}  # by the names of their files
         self.next_number = 0
         """Above all ids that are numbers, also of what was withdrawn."""
+
+    @property
+    def items(self) -> list[RenderItem]:
+        """All of them."""
+        return list(self._items.values())
 
     def get(self, item_id: str) -> RenderItem | None:
         """The item of this id, or of one that differs in the case of letters alone."""
@@ -49,16 +60,14 @@ class Members:
 
     def take(self, item: RenderItem) -> None:
         """It belongs to the batch from now on, in the place of one of the same id."""
-        self.drop(item.id)
         self._items[item.id.casefold()] = item
         self._ids[item.name.casefold()] = item.id
-        if number := NUMBERED.fullmatch(item.id):
-            self.next_number = max(self.next_number, int(number[1]) + 1)
+        if (number := number_of(item.id)) is not None:
+            self.next_number = max(self.next_number, number + 1)
 
     def drop(self, item_id: str) -> None:
-        """It does not belong to the batch any more."""
-        if item := self._items.pop(item_id.casefold(), None):
-            self._ids.pop(item.name.casefold(), None)
+        """It does not belong to the batch any more; the names of its files stay taken, as they may be written yet."""
+        self._items.pop(item_id.casefold(), None)
 
 
 Ask = Callable[[Members], Sequence[RenderItem]]
@@ -101,6 +110,11 @@ class Additions:
                 if not lines or self._append(lines):
                     return items
 
+    def present(self) -> list[RenderItem]:
+        """All items of the batch, those that its last driver knew and those that were added, as far as was read."""
+        with self._mutex:
+            return self._present().items
+
     def withdraw(self, item_id: str) -> bool:
         """An item that was added is not to be rendered any more; False if there is no such item."""
         with self._mutex:
@@ -128,6 +142,12 @@ class Additions:
         """What was added and not withdrawn, in order, as far as it was read."""
         with self._mutex:
             return list(self._added.values())
+
+    @property
+    def withdrawn(self) -> dict[str, RenderItem]:
+        """By id what was added and then withdrawn, as far as it was read."""
+        with self._mutex:
+            return dict(self._withdrawn)
 
     def is_withdrawn(self, item: RenderItem) -> bool:
         """Whether exactly this item was added, and then withdrawn."""
@@ -233,9 +253,10 @@ class Additions:
         if (stored := self._storage.stored(PROMPTS)) != self._remembered:
             members = Members()
             members.next_number = self._members.next_number
-            for item in [*remembered_items(self._storage), *self._added.values()]:
-                if not self.is_withdrawn(item):
-                    members.take(item)
+            for item in [*remembered_items(self._storage), *self._withdrawn.values(), *self._added.values()]:
+                members.take(item)
+                if self.is_withdrawn(item):
+                    members.drop(item.id)
             self._members, self._remembered = members, stored
         return self._members
 

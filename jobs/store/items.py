@@ -12,7 +12,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from caching.recipe.recipe import Recipe
 from jobs.errors import BadInput
-from jobs.store.medium import MediumName, file_of
+from jobs.store.medium import MEDIA, MediumName, file_of
 
 SLUG_LENGTH = 40
 CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
@@ -22,6 +22,9 @@ SIDECAR_VERSION = 2  # 1 does not say so itself
 JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
 # Safe in a file name on every system, and in a shell.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]
+# As safe; of a file, with or without the suffix that it has in any case.
+FileName = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,99}$")]
+Priority = Annotated[int, Field(ge=-1000, le=1000)]
 # What decides the pixels. The number of GPUs does not (clusters are made by logical shards), nor does the model's name:
 # its revision is a commit or a hash of its files.
 DECIDING = (
@@ -35,8 +38,9 @@ FP8 = "fp8"  # how weights are kept where they are not in the model's number for
 class RenderItem(BaseModel):
     """One video or image to render, beside what its batch has in common: what the driver sends to every rank of a gang.
 
-    `method`, by its name, `guidance` and `negative_prompt` are its own, where it has any; `export_as` is what an export
-    calls it instead of by its prompt.
+    `method`, by its name, `guidance`, `negative_prompt` and `fps` are its own, where it has any; `output` is what its
+    files are called, `export_as` what an export calls it instead of by its prompt. Those of a higher `priority`, which
+    is 0 where it is not said, are begun before others.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid")
@@ -51,12 +55,15 @@ class RenderItem(BaseModel):
     method: str | None = None
     guidance: float | None = None
     negative_prompt: str | None = None
+    fps: int | None = None
+    priority: Priority | None = None
+    output: FileName | None = None
     export_as: str | None = None
 
     @property
     def name(self) -> str:
         """The name of its files below the output directory, without the suffix; images, too, lie in `videos`."""
-        return f"videos/{video_name(self.id, self.prompt, self.seed)}"
+        return f"videos/{stem_of(self.output) if self.output else video_name(self.id, self.prompt, self.seed)}"
 
     @property
     def sidecar(self) -> str:
@@ -104,6 +111,10 @@ class BatchSettings(BaseModel):
     def file(self, item: RenderItem) -> str:
         """The MP4 or PNG; the sidecar and the latents lie beside it."""
         return file_of(item.name, self.medium)
+
+    def fps_of(self, item: RenderItem) -> int | None:
+        """Frames a second of an item; None of images."""
+        return self.fps if item.fps is None else item.fps
 
     def recipe(self, name: str | None) -> Recipe:
         """That of items which name this method as their own; of those that name none, the batch's."""
@@ -199,6 +210,7 @@ class Sidecar(BaseModel):
     bytes: int
     fingerprint: str
     cut_tokens: int | None = None
+    output: str | None = None
     export_as: str | None = None
     poster: bool = False
 
@@ -221,6 +233,12 @@ def slug(prompt: str) -> str:
 def video_name(item_id: str, prompt: str, seed: int) -> str:
     """The file name without its suffix."""
     return f"{item_id}-{slug(prompt)}-s{seed}"
+
+
+def stem_of(output: str) -> str:
+    """A name of one's own without the suffix of a video or image."""
+    suffixes = (f".{medium.suffix}" for medium in MEDIA.values())
+    return next((output.removesuffix(suffix) for suffix in suffixes if output.endswith(suffix)), output)
 
 
 def check_names(items: Sequence[RenderItem]) -> None:

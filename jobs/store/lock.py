@@ -18,6 +18,7 @@ NAME = "driver.lock"
 BEAT_S = 5.0
 # A lock that has not been written for so long is a dead driver's. No clocks are compared: whoever wants it watches it.
 LEASE_S = 30.0
+SILENT_S = 60.0  # after so long a driver may be dead, for all that people know
 SETTLE_S = 1.0
 ASIDE_S = 0.5
 
@@ -39,6 +40,7 @@ class Holder:
     beats: int = 0
     written_s: float = 0.0  # since 1970, by the holder's clock; for people to read, nothing is decided by it
     left_s: float | None = None  # that it expects to be at work; for people, too
+    is_ending: bool = False  # it may have looked for the last time for what was added
 
     def is_certainly_dead(self) -> bool:
         """Whether it ran on this machine, and does not any more."""
@@ -58,6 +60,8 @@ class DriverLock:
             written_s=time.time(),
         )
         self.left_s: float | None = None  # that the driver expects to be at work
+        self._beats, self._is_ending = 0, False
+        self._writing = threading.Lock()
         self.took_over = False  # from a driver that was at work until now, or has died
         self._ended = threading.Event()
         self._loss: str | None = None
@@ -88,6 +92,11 @@ class DriverLock:
             text = _read(self._storage)
             if text is not None and _holder(text).token == self._me.token:
                 self._storage.compare_and_swap(NAME, text, None)
+
+    def say_ending(self, is_ending: bool) -> None:
+        """From when this returns on, whoever adds something can see whether this driver will look for it."""
+        self._is_ending = is_ending
+        self._beat()
 
     def check(self) -> None:
         """Raises LockLost if the lock is another's by now, or gone."""
@@ -123,17 +132,22 @@ class DriverLock:
         return holder is not None and holder.token == self._me.token
 
     def _keep(self) -> None:
-        beats = 0
-        while not self._ended.wait(min(BEAT_S, self._lease_s / 4)):
-            beats += 1
-            try:
-                if not self._is_mine():
-                    self._loss = _lost(self._storage, read_holder(self._storage))
-                    return
-                now = replace(self._me, beats=beats, written_s=time.time(), left_s=self.left_s)
-                self._storage.write(NAME, _dump(now))
-            except OSError:  # The storage may come back; if it does not, whatever else is written fails, too.
-                continue
+        while not self._loss and not self._ended.wait(min(BEAT_S, self._lease_s / 4)):
+            with suppress(OSError):  # The storage may come back; if it does not, whatever else is written fails, too.
+                self._beat()
+
+    def _beat(self) -> None:
+        """Write the lock anew, if it is still this driver's."""
+        with self._writing:
+            if not self._is_mine():
+                self._loss = _lost(self._storage, read_holder(self._storage))
+                return
+            self._beats += 1
+            self._storage.write(NAME, _dump(self._now()))
+
+    def _now(self) -> Holder:
+        of_now = {"beats": self._beats, "left_s": self.left_s, "is_ending": self._is_ending}
+        return replace(self._me, written_s=time.time(), **of_now)
 
 
 def read_holder(storage: Storage) -> Holder | None:

@@ -44,7 +44,7 @@ def publish_item(
     medium = MEDIA[settings.medium]
     file, kept = place / file_of("made", medium.name), OneFrame(frames, item.num_frames // 2)
     with writing(place):
-        digest = medium.write(iter(kept), file, settings.fps, _facts(settings, item))
+        digest = medium.write(iter(kept), file, settings.fps_of(item), _facts(settings, item))
         verify(file, item, medium)
         sidecar = sidecar_of(digest, file.stat().st_size)
         if settings.save_latents:  # Not by the library, whose errors do not say what the system refused.

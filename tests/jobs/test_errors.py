@@ -19,6 +19,8 @@ pytestmark = pytest.mark.timeout(120)
 ARGUMENTS = {
     **{command: ["p.txt", "--out", "out"] for command in ("render", "plan", "submit")},
     **{command: ["out"] for command in ("status", "logs", "retry", "cancel")},
+    "add": ["out", "p.txt"],
+    "withdraw": ["out", "0000"],
     "plan --gpus": ["8"],
     **{f"export {judge}": ["out", "--to", "to"] for judge in ("vbench", "drawbench", "fid")},
     "export geneval": ["out", "--to", "to", "--metadata", "evaluation_metadata.jsonl"],

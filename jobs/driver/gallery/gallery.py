@@ -74,6 +74,14 @@ class Gallery:
         self._rows[index], self._statuses[index] = row, entry.status
         self._changed.add(index // CHUNK_SIZE)
 
+    def remove(self, index: int) -> None:
+        """Show nothing of video number `index` any more."""
+        self._grow(index + 1)
+        if (before := self._statuses[index]) is not None:
+            self._counts[before] -= 1
+        self._rows[index], self._statuses[index] = "null", None
+        self._changed.add(index // CHUNK_SIZE)
+
     def flush(self, *, running: bool, words: Sequence[str] = ()) -> None:
         """Write what changed, and the time. While a batch runs, call it at least every half minute, changes or not:
         the page takes a minute of silence for a dead driver. `words` are said of the batch as a whole.

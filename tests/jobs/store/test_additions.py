@@ -89,14 +89,16 @@ def test_the_same_again_adds_nothing_and_what_collides_is_refused(tmp_path: Path
     assert len(before) == 1 and len(list(segments.iterdir())) == 2
 
 
-def test_a_request_with_a_key_is_made_once(storage: Storage):
+def test_a_request_with_a_key_is_made_once(tmp_path: Path):
+    storage = open_storage(tmp_path)
     first = Additions(storage).add(numbered, key="mine")
     assert Additions(storage).add(numbered, key="mine") == first
     assert Additions(storage).add(numbered, key="other") != first
     assert len(Additions(storage).fresh()) == 2
 
 
-def test_a_running_drivers_segment_is_not_touched_nor_is_its_number_taken(storage: Storage):
+def test_a_running_drivers_segment_is_not_touched_nor_is_its_number_taken(tmp_path: Path):
+    storage = open_storage(tmp_path)
     ledger = Ledger(storage)
     ledger.add("begin", total=1)
     Additions(storage).add(numbered)

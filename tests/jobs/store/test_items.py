@@ -98,7 +98,7 @@ def test_a_sidecar_of_the_first_version_is_read_and_its_fingerprint_is_still_tha
     asked = sidecar.model_dump()
     of_batch = {name: asked.get(name, "") for name in BatchSettings.model_fields if name != "methods"}
     batch = BatchSettings(**of_batch | {"save_latents": True})
-    one = RenderItem(**{name: asked[name] for name in RenderItem.model_fields if name != "method"})
+    one = RenderItem(**{name: asked.get(name) for name in RenderItem.model_fields if name != "method"})
     assert batch.fingerprint(one) == sidecar.fingerprint
 
 
