@@ -1,6 +1,6 @@
 """The lines of a batch: those of its prompt file and what was added to it; and whether each of them can be rendered."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -10,7 +10,7 @@ from jobs.options.batch import AddOptions, RenderOptions
 from jobs.request.checks import check_files, check_prompts, check_sizes, copies_of, defaults_for
 from jobs.request.choice import chosen, seeds_as_given
 from jobs.request.guidance import check_guided, guides_of, num_passes, sampling_of
-from jobs.request.prompts import Item, Numbering, items_of
+from jobs.request.prompts import Item, Numbering, item_of, items_of
 from jobs.request.source import read_source
 from jobs.store.additions import Additions, remembered_items
 from jobs.store.items import BatchSettings, RenderItem
@@ -49,20 +49,19 @@ def batch_lines(options: RenderOptions, facts: ModelFacts, storage: Storage) -> 
     lines = items_of(source.lines, source.path, defaults, numbering)
     additions = Additions(storage)
     additions.refresh()
-    if withdrawn := additions.withdrawn:
-        lines = [line for line in lines if line.id not in withdrawn or withdrawn[line.id] != as_item(line)]
     if not lines and not additions.items and not options.stay:
         raise BadInput(f"{source.path} has no prompts; write one a line")
     added = _added(lines, additions.items, replaces=options.replace)
     run = chosen(lines, group=numbering.group, limit=options.limit, sample=options.sample, seed=options.sample_seed)
     others = _remembered(lines, run, storage)
-    ids = {line.id for line in (*run, *added, *others)} if additions.items else set()
-    num_added = sum(item.id in ids for item in additions.items)
+    withdrawn = additions.withdrawn
+    run, others = ([*_without(withdrawn, run), *added], _without(withdrawn, others))
+    ids = {line.id for line in (*run, *others)} if additions.items else set()
     return BatchLines(
         path=source.path,
-        run=[*run, *added],
+        run=run,
         others=others,
-        num_added=num_added,
+        num_added=sum(item.id in ids for item in additions.items),
         withdrawn=list(withdrawn.values()),
     )
 
@@ -73,6 +72,11 @@ def numbering_for(facts: ModelFacts, options: RenderOptions | AddOptions) -> Num
     if seeds and options.images_per_prompt:
         raise BadInput("--seeds and --images-per-prompt both say how often each prompt is rendered; leave out one")
     return Numbering(copies=copies_of(facts, options.images_per_prompt), seeds=seeds)
+
+
+def _without(withdrawn: Mapping[str, RenderItem], lines: list[Item]) -> list[Item]:
+    """Those that are not exactly what was withdrawn; a line of the file that has only its id is another item."""
+    return [line for line in lines if line.id not in withdrawn or withdrawn[line.id] != as_item(line)]
 
 
 def _remembered(lines: list[Item], run: list[Item], storage: Storage) -> list[Item]:
@@ -105,8 +109,8 @@ def as_item(line: Item) -> RenderItem:
 
 
 def as_line(item: RenderItem) -> Item:
-    """What was added, as a line. Raises ValueError for what no line can say."""
-    return Item.model_validate({**item.model_dump(), "where": f"{item.id} (added)"})
+    """What was added, as a line. Raises BadInput for what no line can say."""
+    return item_of(f"{item.id} (added)", item.model_dump())
 
 
 def check_lines(

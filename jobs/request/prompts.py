@@ -161,17 +161,18 @@ def _variants(where: str, given: Json, number: int, fallback: dict[str, int], nu
     if numbering.seeds and "seed" in own:
         raise BadInput(f"{where} has a seed of its own; leave it out, or --seeds")
     numbered = {"id": f"{number:04d}", "seed": fallback["seed"] + numbering.copies * number}
-    item = _item(where, fallback | numbered | own)
+    item = item_of(where, fallback | numbered | own)
     for behind, seed in numbering.variants(item.seed):
         item_id = f"{item.id}{behind}"
         there = None if numbering.seeds or "seed" in own else numbering.seed_of(item_id)
         named = {"id": item_id, "seed": seed if there is None else there}
         if item.output and behind:
             named["output"] = f"{stem_of(item.output)}{behind}"
-        yield item if not behind and there is None else _item(where, item.model_dump() | named)
+        yield item if not behind and there is None else item_of(where, item.model_dump() | named)
 
 
-def _item(where: str, line: Mapping[str, object]) -> Item:
+def item_of(where: str, line: Mapping[str, object]) -> Item:
+    """One item of all that its line says or is taken to say. Raises BadInput, naming the line."""
     try:
         return Item.model_validate({**line, "where": where})
     except ValidationError as error:
