@@ -8,13 +8,14 @@ from typing import NamedTuple
 from pydantic import JsonValue, TypeAdapter, ValidationError
 
 from jobs.console import make_console
-from jobs.driver.remembered import remembered_ids
 from jobs.errors import DONE, BadInput
 from jobs.options.batch import LogsOptions
 from jobs.request.checks import check_count
+from jobs.store.additions import remembered_items
 from jobs.store.documents import read_object
 from jobs.store.items import Id
-from jobs.store.ledger import AnyLine, DoneLine, ItemLine, read_lines
+from jobs.store.ledger import read_lines
+from jobs.store.ledger_lines import AnyLine, DoneLine, ItemLine
 from jobs.store.logs import FAILURES, FOLDER, attempt_logs, driver_logs
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
@@ -61,7 +62,7 @@ def _of_item(storage: Storage, item_id: str) -> list[str]:
     except ValidationError as error:
         raise BadInput(f"{item_id!r} is no id of a video or image") from error
     said = [*_happened(read_lines(storage), item_id), *_records(storage, attempt_logs(storage, item_id))]
-    if not said and item_id not in remembered_ids(storage):
+    if not said and item_id not in {item.id for item in remembered_items(storage)}:
         raise BadInput(f"the batch in {storage} has no {item_id}")
     lines = [each.line for each in sorted(said, key=lambda each: each.time_s)]
     return [*lines, *_failure(storage, item_id)] or [f"nothing has been said of {item_id}: it has not been begun"]
@@ -69,6 +70,8 @@ def _of_item(storage: Storage, item_id: str) -> list[str]:
 
 def _happened(lines: Iterable[AnyLine], item_id: str) -> Iterator[Said]:
     for line in lines:
+        if line["e"] in ("add", "withdraw") and line["id"] == item_id:
+            yield Said(line["t"], "added" if line["e"] == "add" else "withdrawn")
         if line["e"] in ("start", "again", "fail", "left", "done") and line.get("id") == item_id:
             yield Said(line["t"], _told(line))
 

@@ -15,7 +15,8 @@ from jobs.options.batch import StatusOptions
 from jobs.request.checks import check_price
 from jobs.store.items import POSTER
 from jobs.store.known import Done, is_intact
-from jobs.store.ledger import BatchState, BeginLine, ItemState, Status, read_state
+from jobs.store.ledger import BatchState, ItemState, Status, read_state
+from jobs.store.ledger_lines import BeginLine
 from jobs.store.lock import SILENT_S, Holder, read_holder
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage, Stored

@@ -16,7 +16,8 @@ from contextlib import suppress
 from jobs.errors import BadInput
 from jobs.store.documents import read_as
 from jobs.store.items import RenderItem
-from jobs.store.ledger import FOLDER, OF_ADDITIONS, READERS, SEGMENT, AddLine, WithdrawLine, lines_of
+from jobs.store.ledger import FOLDER, OF_ADDITIONS, READERS, SEGMENT, lines_of
+from jobs.store.ledger_lines import AddLine, WithdrawLine
 from jobs.store.storage import Storage, Stored
 
 PROMPTS = "prompts.jsonl"

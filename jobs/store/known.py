@@ -9,7 +9,8 @@ from typing import TypeVar
 
 from jobs.store.documents import read_as, read_object
 from jobs.store.items import DECIDING, POSTER, BatchSettings, RenderItem, Sidecar
-from jobs.store.ledger import FOLDER, READERS, BatchState, DoneLine, read_state
+from jobs.store.ledger import FOLDER, READERS, BatchState, read_state
+from jobs.store.ledger_lines import DoneLine
 from jobs.store.medium import MEDIA, MediumName, file_of
 from jobs.store.storage import Storage, Stored
 from jobs.store.usage import Usage

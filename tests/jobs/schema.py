@@ -38,7 +38,7 @@ def typed(kinds: Iterable[type]) -> dict[str, Fields]:
 def _type(schema: dict[str, Any]) -> str:
     if "anyOf" in schema:
         return "/".join(_type(each) for each in schema["anyOf"])
-    return schema["type"]
+    return "object" if "$ref" in schema else schema["type"]
 
 
 def _values(schema: dict[str, Any]) -> list[str]:

@@ -13,6 +13,7 @@ from jobs.console import make_console
 from jobs.driver.arrivals import Arrivals
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.recorder import Recorder
+from jobs.driver.standing import standing_of
 from jobs.driver.view import BatchView
 from jobs.options.batch import RenderOptions
 from jobs.options.command_line import parse
@@ -37,8 +38,10 @@ class Running:
         self.intake.add(plan.todo)
         self.recorder = Recorder(plan.storage, plan.settings, plan.batch, Known(), title="x")
         self.recorder.begin(total=len(plan.batch), todo=0, added=plan.num_added or None)
-        self.view = BatchView(make_console(), len(plan.todo))
-        self.arrivals = Arrivals(plan, lock, layout or Layout(), self.view, self.recorder, lambda: self.stays)
+        self.standing = standing_of(plan)
+        view = BatchView(make_console(), self.standing)
+        gangs = layout or Layout()
+        self.arrivals = Arrivals(plan, lock, gangs, self.standing, view, self.recorder, lambda: self.stays)
         self.outcomes: list[Outcome] = []
 
     def ask(self) -> bool:
@@ -87,7 +90,7 @@ def test_what_is_added_is_rendered_and_counted(start, capsys):
     one = running.plan.todo[0]
     assert running.ask() and len(running.backlog) == 2
     add(running, like(one, id="a", priority=1), like(one, id="b", method="full"))
-    assert running.ask() and len(running.backlog) == 4 and running.view.total == 4
+    assert running.ask() and len(running.backlog) == 4 and running.standing.todo == 4
     assert sorted(running.finish_all()) == ["0000", "0001", "a", "b"]
     assert "added: a to b (4 in all)" in capsys.readouterr().out
     plan, outcomes = running.arrivals.at_the_end(running.backlog.take_outcomes())

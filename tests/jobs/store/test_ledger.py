@@ -8,8 +8,9 @@ from typing import get_args
 
 import pytest
 
-from jobs.store import ledger as types
-from jobs.store.ledger import AnyLine, DoneLine, Ledger, read_lines, read_state
+from jobs.store import ledger_lines as types
+from jobs.store.ledger import Ledger, read_lines, read_state
+from jobs.store.ledger_lines import AnyLine, DoneLine
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 from tests.jobs.schema import typed, written

@@ -9,7 +9,7 @@ from PIL import Image
 from jobs.store import publish as publishing
 from jobs.store.faults import StorageError
 from jobs.store.known import Done, remove_video, survey
-from jobs.store.ledger import LINE
+from jobs.store.ledger_lines import LINE
 from jobs.store.open import open_storage
 from jobs.store.poster import MOST_BYTES, OneFrame, poster
 from tests.jobs.store.example import done_line, finish, item, publish, settings
