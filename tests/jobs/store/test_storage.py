@@ -126,7 +126,9 @@ def test_a_batch_lives_on_either(storage: Storage):
         ledger.flush()
         ledger.add("done", **Done.of_sidecar(sidecar, one.name, stored.stamp).for_ledger())
         ledger.flush()
-    assert set(storage.folder("videos")) == {f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "json", "safetensors")}
+    assert set(storage.folder("videos")) == {
+        f"0000-a-red-ball-s0.{kind}" for kind in ("mp4", "webp", "json", "safetensors")
+    }
     assert read_state(storage).counts()["done"] == 1
     assert list(survey(storage, batch, [one], verify=True).finished) == ["0000"]
     assert storage.digest(f"{one.name}.mp4") == sidecar.sha256
