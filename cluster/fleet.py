@@ -72,6 +72,11 @@ class Fleet(Generic[Item, Result]):
         """Makes every slot let go of its gang; `join` waits for it."""
         self._stop.set()
 
+    def interrupt(self) -> None:
+        """Behind `stop`: makes them do so at once, not when a heartbeat comes next."""
+        for slot in self._threads:
+            slot.interrupt()
+
     def join(self, timeout_s: float | None = None) -> None:
         """Waits for the slots' threads. Raises what one of them has raised by a mistake of ours."""
         for thread in list(self._threads.values()):

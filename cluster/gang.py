@@ -18,12 +18,14 @@ from cluster.placement import GangSpec, release, reserve
 from cluster.ranks import RankContext, assign_ranks
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
-from cluster.waiting import LOOK, Deadline, Value, arrived, check_stop
+from cluster.waiting import LOOK, Deadline, Value, any_arrived, arrived, check_stop
 from cluster.worker import RankReport, RankResult
 from cluster.worker_starts import WorkerStarts
 
 # How long the other ranks get to come back after one has raised; then they count as stuck in a collective.
 GRACE_S = 5.0
+# How long the reports of the other ranks are waited for when one has come: in most cases all end at the same time.
+TOGETHER_S = 0.2
 CLOSE_TIMEOUT_S = 10.0
 STACKS_TIMEOUT_S = 3.0
 # A process that imports its libraries and loads a model may not get to answer for a while.
@@ -100,25 +102,34 @@ class Gang(Generic[Item, Result]):
     ) -> RankResult[Result] | RunFailure:
         """Runs one item to its end; its result is that of rank 0.
 
-        Raises GangLost when a rank dies, and Stopped; the caller then shuts down.
+        Raises GangLost when a rank dies, and Stopped, once `interrupt` or a heartbeat wakes it; the caller then shuts
+        down.
         """
         self.num_runs += 1
-        began, monitor, progress = time.monotonic(), self._monitor(), None
+        monitor, progress = self._monitor(), None
         refs = {rank: worker.run(item, attempt) for rank, worker in enumerate(self._workers)}
         reports: dict[int, RankReport[Result]] = {}
-        grace_ends: float | None = None
+        grace_ends = math.inf
         while refs:
+            wait_s = min(monitor.wait_s, max(0.0, grace_ends - time.monotonic()))
+            came = any_arrived([*refs.values(), *monitor.pending], wait_s)
             check_stop(stop)
-            reports |= self._arrived(refs, LOOK.period_s(time.monotonic() - began))
-            if grace_ends is None and any(isinstance(report, RankError) for report in reports.values()):
+            if came in refs.values():
+                reports |= self._arrived(refs, TOGETHER_S)
+            if grace_ends == math.inf and any(isinstance(report, RankError) for report in reports.values()):
                 grace_ends = time.monotonic() + GRACE_S
-            if grace_ends is not None and time.monotonic() > grace_ends:
+            if time.monotonic() > grace_ends:
                 break
             self._check(monitor)
             if monitor.progress is not None and monitor.progress != progress:
                 progress = monitor.progress
                 on_progress(progress)
         return _judge(reports, num_missing=len(refs))
+
+    def interrupt(self) -> None:
+        """Makes a `run` in another thread come back, once the stop flag is set: its ranks die."""
+        for worker in list(self._workers):
+            worker.kill()
 
     def close(self) -> None:
         """Lets the sessions close in an orderly way, then shuts the gang down."""
@@ -209,7 +220,11 @@ class Gang(Generic[Item, Result]):
         """Waits at most so long; takes the reports that have come out of `refs`."""
         ready = arrived(list(refs.values()), timeout_s)
         ranks = [rank for rank, ref in refs.items() if ref in ready]
-        return {rank: self._fetch(rank, refs.pop(rank)) for rank in ranks}
+        came = [refs.pop(rank) for rank in ranks]
+        try:
+            return dict(zip(ranks, ray.get(came), strict=True))  # at once, which is quicker
+        except RayError:
+            return {rank: self._fetch(rank, ref) for rank, ref in zip(ranks, came, strict=True)}
 
     def _fetch(self, rank: int, ref: ObjectRef[RankReport[Result]]) -> RankReport[Result]:
         try:

@@ -16,7 +16,7 @@ from ray.exceptions import RayError
 from cluster.waiting import Pace, arrived
 
 # Rank 0 also reports the progress; the others are asked some times before they count as silent.
-LEADER = Pace(least_s=1.0, most_s=10.0)
+LEADER = Pace(least_s=2.0, most_s=10.0)
 POLLS_OF_A_SILENCE = 4
 
 
@@ -63,22 +63,30 @@ class HeartbeatMonitor:
         self._standstill_s = standstill_s
         self._began = now
         self._statuses = [RankStatus(asked=now, answered=now, moved=now) for _ in workers]
-        self._statuses[0].asked = 0.0
 
     @property
     def progress(self) -> float | None:
         """Of rank 0, as last reported."""
         return self._statuses[0].latest.progress
 
+    @property
+    def pending(self) -> list[ObjectRef[Heartbeat]]:
+        """The heartbeats that were asked for, and have not been taken."""
+        return [status.pending for status in self._statuses if status.pending is not None]
+
+    @property
+    def wait_s(self) -> float:
+        """Until there is something to do, if none of those comes before."""
+        return max(0.0, min(map(self._due_s, range(len(self._statuses)))) - self._clock())
+
     def poll(self) -> None:
         """Takes the heartbeats that have come, and asks where it is time. Never waits."""
-        now = self._clock()
-        pending = [status.pending for status in self._statuses if status.pending is not None]
+        now, pending = self._clock(), self.pending
         ready = arrived(pending, timeout_s=0) if pending else []
         for rank, status in enumerate(self._statuses):
             if status.pending is not None and status.pending in ready:
                 _take(status, status.pending, now)
-            if status.pending is None and self._is_due(rank, now):
+            if status.pending is None and self._due_s(rank) <= now:
                 status.asked, status.pending = now, self._workers[rank].poll()
 
     def silent(self) -> list[int]:
@@ -96,12 +104,15 @@ class HeartbeatMonitor:
         leader = self._statuses[0]
         return leader.latest.beats is not None and leader.answered - leader.moved > self._standstill_s
 
-    def _is_due(self, rank: int, now: float) -> bool:
-        period_s = self.silence_s / POLLS_OF_A_SILENCE
+    def _due_s(self, rank: int) -> float:
+        """When it is to be asked, or, while it has not answered, counts as silent."""
+        status, leader, period_s = self._statuses[rank], self._statuses[0], self.silence_s / POLLS_OF_A_SILENCE
+        if status.pending is not None:
+            return status.asked + self.silence_s
         if rank == 0:
-            return now - self._statuses[0].asked >= min(LEADER.period_s(now - self._began), period_s)
+            return status.asked + min(LEADER.period_s(status.asked - self._began), period_s)
         # While rank 0 gets on, so do those that it works with.
-        return now - max(self._statuses[rank].asked, self._statuses[0].moved) >= period_s
+        return max(status.asked, leader.moved) + period_s
 
 
 def _take(status: RankStatus, answer: ObjectRef[Heartbeat], now: float) -> None:

@@ -95,6 +95,7 @@ class Pool(Generic[Item, Result]):
         """Makes every gang stop what it runs, and waits for that."""
         self._fleet.stop()
         self._on_event(BatchStopping())
+        self._fleet.interrupt()
         self._fleet.join(TEARDOWN_S)
 
     def _turn(self) -> None:

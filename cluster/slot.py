@@ -52,7 +52,7 @@ class ClusterView(Protocol):
 
 
 class Slot(Generic[Item, Result]):
-    """Serves the queue in a thread of its own; only that thread touches the gang."""
+    """Serves the queue in a thread of its own; only that thread touches the gang, but for `interrupt`."""
 
     def __init__(
         self,
@@ -106,6 +106,11 @@ class Slot(Generic[Item, Result]):
                 self._close()
         finally:
             self._drop()
+
+    def interrupt(self) -> None:
+        """From another thread, once the stop flag is set: what the gang runs need not be waited for."""
+        if (gang := self._gang) is not None:
+            gang.interrupt()
 
     def _must_close(self) -> bool:
         return self._must_move() or self._is_superfluous()

@@ -25,8 +25,8 @@ class Pace:
     most_s: float
 
     def period_s(self, elapsed_s: float) -> float:
-        """Seconds from one look to the next: half of those so far, within the bounds."""
-        return min(self.most_s, max(self.least_s, elapsed_s / 2))
+        """Seconds from one look to the next: as many as have passed so far, within the bounds."""
+        return min(self.most_s, max(self.least_s, elapsed_s))
 
 
 # At what Ray is asked to do: what has come is taken at once, but the stop flag and the deadline are looked at so often.
@@ -76,6 +76,12 @@ def arrived(refs: Sequence[ObjectRef[Value]], timeout_s: float) -> list[ObjectRe
     """Those whose values are there; waits until all are, at most `timeout_s`."""
     ready, _ = ray.wait(list(refs), num_returns=len(refs), timeout=timeout_s)
     return [ref for ref in refs if ref in ready]
+
+
+def any_arrived(refs: Sequence[ObjectRef], timeout_s: float) -> ObjectRef | None:
+    """One whose value is there; waits for the first, at most `timeout_s`."""
+    ready, _ = ray.wait(list(refs), timeout=timeout_s)
+    return ready[0] if ready else None
 
 
 def check_stop(stop: threading.Event) -> None:

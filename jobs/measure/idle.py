@@ -103,13 +103,19 @@ class Crowd:
 
 
 class OneOfMany(RemoteWorker[Item, Result]):
-    """One rank of a crowd, which outlives it: its place stays empty."""
+    """One rank of a crowd, which outlives it: its place stays empty, and what it runs is given up."""
 
     def __init__(self, crowd: ActorHandle, rank: int):
         self._actor, self._rank = crowd, rank
+        self._running: ObjectRef | None = None
+
+    def run(self, item: Item, attempt: int) -> ObjectRef:
+        self._running = super().run(item, attempt)
+        return self._running
 
     def kill(self) -> None:
-        pass
+        if self._running is not None:
+            ray.cancel(self._running)
 
     def _call(self, method: str, *args: object) -> ObjectRef:
         return self._actor.call.remote(self._rank, method, *args)
