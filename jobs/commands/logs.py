@@ -70,10 +70,11 @@ def _of_item(storage: Storage, item_id: str) -> list[str]:
 
 def _happened(lines: Iterable[AnyLine], item_id: str) -> Iterator[Said]:
     for line in lines:
-        if line["e"] in ("add", "withdraw") and line["id"] == item_id:
-            yield Said(line["t"], "added" if line["e"] == "add" else "withdrawn")
-        if line["e"] in ("start", "again", "fail", "left", "done") and line.get("id") == item_id:
-            yield Said(line["t"], _told(line))
+        match line["e"]:
+            case "add" | "withdraw" if line["id"] == item_id:
+                yield Said(line["t"], "added" if line["e"] == "add" else "withdrawn")
+            case "start" | "again" | "fail" | "left" | "done" if line["id"] == item_id:
+                yield Said(line["t"], _told(line))
 
 
 def _told(line: ItemLine | DoneLine) -> str:

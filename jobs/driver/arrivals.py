@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from cluster.events import Outcome
+from cluster.session import Result
 from jobs.driver.batch_plan import Plan
 from jobs.driver.lines import as_line, check_lines, check_passes
 from jobs.driver.recorder import Recorder
@@ -54,7 +55,7 @@ class Arrivals:
     def keeps_gangs(self) -> bool:
         return self._stays()
 
-    def __call__(self, intake: "Intake[RenderItem, object]") -> bool:
+    def __call__(self, intake: "Intake[RenderItem, Result]") -> bool:
         stays = self._stays()
         if intake.is_idle and not stays:
             return self._look_once_more(intake)
@@ -73,7 +74,7 @@ class Arrivals:
         each = {item.id: item for item in items} | self._come
         return [item for item_id, item in each.items() if item_id not in self._withdrawn]
 
-    def _look_once_more(self, intake: "Intake[RenderItem, object]") -> bool:
+    def _look_once_more(self, intake: "Intake[RenderItem, Result]") -> bool:
         """Whoever adds something looks at the lock after that: it either sees the end coming, or is seen here."""
         try:
             self._lock.say_ending(True)
@@ -84,7 +85,7 @@ class Arrivals:
             logger.warning("whether anything was added is not known: %s", error)
         return not intake.is_idle
 
-    def _take_in(self, intake: "Intake[RenderItem, object]") -> None:
+    def _take_in(self, intake: "Intake[RenderItem, Result]") -> None:
         """A storage that does not answer is asked again."""
         try:
             changes = self._additions.fresh()
@@ -100,7 +101,7 @@ class Arrivals:
         if new := [item for item in items.values() if self._is_new(item) and self._fits(item)]:
             self._add(new, intake)
 
-    def _add(self, new: Sequence[RenderItem], intake: "Intake[RenderItem, object]") -> None:
+    def _add(self, new: Sequence[RenderItem], intake: "Intake[RenderItem, Result]") -> None:
         for item in new:
             self._known().take(item)
             self._come[item.id] = item
@@ -135,7 +136,7 @@ class Arrivals:
             return False
         return True
 
-    def _withdraw(self, item_id: str, intake: "Intake[RenderItem, object]") -> None:
+    def _withdraw(self, item_id: str, intake: "Intake[RenderItem, Result]") -> None:
         item = self._known().get(item_id)
         if item is None or item.id != item_id:
             return

@@ -168,7 +168,7 @@ def _is_whole(url: str) -> bool:
 class _NoRedirects(HTTPRedirectHandler):
     """What is signed for one place is sent to no other."""
 
-    def redirect_request(self, *args: object) -> None:
+    def redirect_request(self, req: Request, fp: object, code: int, msg: str, headers: object, newurl: str) -> None:
         return None
 
 

@@ -189,7 +189,7 @@ def _value(name: str, value: JsonValue) -> JsonValue:
 def _first_complaint(error: ValidationError) -> str:
     """One sentence out of pydantic's report."""
     detail = error.errors()[0]
-    field, value = detail["loc"][0], detail["input"]
+    field, value = str(detail["loc"][0]), detail["input"]
     if detail["type"] == "missing":
         return f"field {field!r} is missing"
     if detail["type"] == "string_pattern_mismatch" and field not in OF_FILES:
