@@ -78,7 +78,7 @@ Ask = Callable[[Members], Sequence[RenderItem]]
 class Additions:
     """What was added to the batch in a storage, and withdrawn from it; safe for threads.
 
-    What a storage refuses is an OSError; then nothing was added.
+    What a storage refuses is an OSError; what was to be added then may be there or not, and can be added again.
     """
 
     def __init__(self, storage: Storage) -> None:
@@ -221,10 +221,11 @@ class Additions:
         found = filter(None, map(NUMBER.fullmatch, self._storage.folder(FOLDER)))
         numbers = sorted(int(each[1]) for each in found)
         with ThreadPoolExecutor(READERS) as pool:
-            for number, text in zip(numbers, pool.map(self._storage.read, map(_name, numbers)), strict=True):
-                if text.endswith(b"\n"):
-                    self._last = number
-                    self._take(text)
+            texts = list(pool.map(self._storage.read, map(_name, numbers)))
+        for number, text in zip(numbers, texts, strict=True):
+            if text.endswith(b"\n"):
+                self._last = number
+                self._take(text)
         self._has_listed = True
 
     def _take(self, text: bytes) -> None:

@@ -1,7 +1,7 @@
 """Prompts that are added while drivers are at work, are killed, and have ended: each is rendered once."""
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,8 +17,23 @@ PATIENCE_S = 200.0
 
 @pytest.fixture
 def steps() -> int:
-    """Of a video: some seconds."""
-    return 300
+    """Of a video: a second or two."""
+    return 120
+
+
+@pytest.fixture
+def retry(tmp_path) -> Iterator[Callable[[], Driver]]:
+    """Starts a driver that does not outlive the test."""
+    drivers = []
+
+    def retry() -> Driver:
+        drivers.append(Driver("retry", tmp_path / "out", log=tmp_path / "retry.log"))
+        return drivers[-1]
+
+    yield retry
+    for driver in drivers:
+        if driver.process.poll() is None:
+            driver.kill()
 
 
 def soon(holds: Callable[[], Any], what: str) -> Any:
@@ -33,7 +48,7 @@ def add(out: Path, *prompts: str) -> str:
     return adder.told
 
 
-def test_what_is_added_before_and_after_the_driver_is_killed_is_rendered_once(start, tmp_path):
+def test_what_is_added_before_and_after_the_driver_is_killed_is_rendered_once(start, retry, tmp_path):
     out = tmp_path / "out"
     first = start()
     soon(lambda: is_rendering(out), "the first video")
@@ -41,7 +56,7 @@ def test_what_is_added_before_and_after_the_driver_is_killed_is_rendered_once(st
     soon(lambda: "added: 0004 to 0005 (6 in all)" in first.told, "the additions to be taken up")
     first.kill()
     assert "no driver is at work" in add(out, "a cat")
-    second = Driver("retry", out, log=tmp_path / "retry.log")
+    second = retry()
     soon(lambda: len(told(out, "begin")) == 2 and is_rendering(out), "the second driver")
     Additions(open_storage(out)).withdraw("0004")
     add(out, "walks")
