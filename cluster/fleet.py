@@ -7,11 +7,13 @@ from typing import Generic
 from cluster.backlog import Backlog
 from cluster.events import Event
 from cluster.failure import Budgets, RankError
+from cluster.heartbeat import pace_of
 from cluster.nodes import NodeWatch
 from cluster.placement import GangSpec, room, shortfall
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 from cluster.slot import Slot
+from cluster.waiting import Pace
 
 
 class Fleet(Generic[Item, Result]):
@@ -107,6 +109,9 @@ class Fleet(Generic[Item, Result]):
 
     def others_run(self, slot: int) -> bool:
         return any(other.has_gang for other in self._living() if other.index != slot)
+
+    def pace(self) -> Pace:
+        return pace_of(len(self._threads))
 
     def _living(self) -> list[Slot[Item, Result]]:
         threads = list(self._threads.items())

@@ -13,12 +13,12 @@ from ray.exceptions import RayError, RayTaskError
 from ray.util.placement_group import PlacementGroup
 
 from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
-from cluster.heartbeat import HeartbeatMonitor
+from cluster.heartbeat import LEADER, HeartbeatMonitor
 from cluster.placement import GangSpec, release, reserve
 from cluster.ranks import RankContext, assign_ranks
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
-from cluster.waiting import LOOK, Deadline, Value, any_arrived, arrived, check_stop
+from cluster.waiting import LOOK, Deadline, Pace, Value, any_arrived, arrived, check_stop
 from cluster.worker import RankReport, RankResult
 from cluster.worker_starts import WorkerStarts
 
@@ -99,14 +99,15 @@ class Gang(Generic[Item, Result]):
         attempt: int,
         on_progress: Callable[[float], None],
         stop: threading.Event,
+        pace: Pace = LEADER,
     ) -> RankResult[Result] | RunFailure:
-        """Runs one item to its end; its result is that of rank 0.
+        """Runs one item to its end; its result is that of rank 0, which is asked for its progress at that pace.
 
         Raises GangLost when a rank dies, and Stopped, once `interrupt` or a heartbeat wakes it; the caller then shuts
         down.
         """
         self.num_runs += 1
-        monitor, progress = self._monitor(), None
+        monitor, progress = self._monitor(pace=pace), None
         refs = {rank: worker.run(item, attempt) for rank, worker in enumerate(self._workers)}
         reports: dict[int, RankReport[Result]] = {}
         grace_ends = math.inf
@@ -187,11 +188,11 @@ class Gang(Generic[Item, Result]):
         ]
         deadline.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(monitor))
 
-    def _monitor(self, least_silence_s: float = 0.0) -> HeartbeatMonitor:
+    def _monitor(self, least_silence_s: float = 0.0, pace: Pace = LEADER) -> HeartbeatMonitor:
         # The ranks' own deadline ends a wait in a collective, and names who is missing: it comes first.
         standstill_s = self._spec.collective_timeout_s + 2 * GRACE_S
         silence_s = max(self._spec.silence_s, least_silence_s)
-        return HeartbeatMonitor(self._workers, silence_s=silence_s, standstill_s=standstill_s)
+        return HeartbeatMonitor(self._workers, silence_s=silence_s, standstill_s=standstill_s, pace=pace)
 
     def _check(self, monitor: HeartbeatMonitor) -> None:
         """Raises GangLost for a rank that is silent or waits in vain, and for a session that stands still."""

@@ -15,9 +15,17 @@ from ray.exceptions import RayError
 
 from cluster.waiting import Pace, arrived
 
-# Rank 0 also reports the progress; the others are asked some times before they count as silent.
+# Rank 0 also reports the progress; all are asked some times before they count as silent.
 LEADER = Pace(least_s=2.0, most_s=10.0)
 POLLS_OF_A_SILENCE = 4
+# Gangs whose first ranks are asked so often; of more, each is asked the more seldom.
+GANGS = 32
+
+
+def pace_of(num_gangs: int) -> Pace:
+    """How often rank 0 of each gang is asked."""
+    times = max(1.0, num_gangs / GANGS)
+    return Pace(least_s=times * LEADER.least_s, most_s=times * LEADER.most_s)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -55,10 +63,11 @@ class HeartbeatMonitor:
         *,
         silence_s: float,
         standstill_s: float,
+        pace: Pace = LEADER,
         clock: Callable[[], float] = time.monotonic,
     ):
         now = clock()
-        self._workers, self._clock = workers, clock
+        self._workers, self._pace, self._clock = workers, pace, clock
         self.silence_s = silence_s
         self._standstill_s = standstill_s
         self._began = now
@@ -110,7 +119,7 @@ class HeartbeatMonitor:
         if status.pending is not None:
             return status.asked + self.silence_s
         if rank == 0:
-            return status.asked + min(LEADER.period_s(status.asked - self._began), period_s)
+            return status.asked + min(self._pace.period_s(status.asked - self._began), period_s)
         # While rank 0 gets on, so do those that it works with.
         return max(status.asked, leader.moved) + period_s
 

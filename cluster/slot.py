@@ -15,7 +15,7 @@ from cluster.job import Job
 from cluster.placement import GangSpec
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
-from cluster.waiting import Stopped, pause
+from cluster.waiting import Pace, Stopped, pause
 from cluster.worker import RankResult
 
 LOOK_FOR_PLACE_S = 2.0
@@ -48,6 +48,10 @@ class ClusterView(Protocol):
 
     def others_run(self, slot: int) -> bool:
         """Whether any other slot has a gang."""
+        ...
+
+    def pace(self) -> Pace:
+        """How often rank 0 of a gang is asked for its heartbeat."""
         ...
 
 
@@ -217,7 +221,8 @@ class Slot(Generic[Item, Result]):
             self._on_event(ItemRunning(kind="item_progress", gang=self.index, job=job, fraction=fraction))
 
         try:
-            report = gang.run(job.item, attempt=job.attempts, on_progress=on_progress, stop=self._stop)
+            pace = self._cluster.pace()
+            report = gang.run(job.item, attempt=job.attempts, on_progress=on_progress, stop=self._stop, pace=pace)
         except GangLost as loss:
             self._lose(loss, job)
             report = RunFailure(error=loss.error, is_gang_usable=False)

@@ -7,7 +7,7 @@ import pytest
 import ray
 from ray import ObjectRef
 
-from cluster.heartbeat import Heartbeat, HeartbeatMonitor
+from cluster.heartbeat import GANGS, LEADER, Heartbeat, HeartbeatMonitor, pace_of
 from cluster.runtime import ray_runtime
 from cluster.waiting import Pace
 
@@ -33,9 +33,9 @@ class Rank:
 class Gang:
     """Ranks whose heartbeats are looked at every second of a virtual clock; a silence is a minute."""
 
-    def __init__(self, num_ranks: int):
+    def __init__(self, num_ranks: int, pace: Pace = LEADER):
         self.now_s, self.ranks = 100.0, [Rank() for _ in range(num_ranks)]
-        self.monitor = HeartbeatMonitor(self.ranks, silence_s=60, standstill_s=600, clock=lambda: self.now_s)
+        self.monitor = HeartbeatMonitor(self.ranks, silence_s=60, standstill_s=600, pace=pace, clock=lambda: self.now_s)
 
     def polls_in(self, seconds: int, *, gets_on: bool) -> list[int]:
         """How often each rank is asked meanwhile."""
@@ -88,6 +88,13 @@ def test_it_says_until_when_there_is_nothing_to_do():
 def never() -> ObjectRef[Heartbeat]:
     """What no node has the resource for."""
     return ray.remote(lambda: Heartbeat()).options(num_cpus=99).remote()
+
+
+def test_of_many_gangs_each_is_asked_the_more_seldom_but_before_it_counts_as_silent():
+    assert pace_of(1) == pace_of(GANGS) == LEADER
+    gangs = [Gang(1, pace_of(num_gangs)) for num_gangs in (1, 64, 128, 4096)]
+    asked = [gang.polls_in(600, gets_on=True)[0] for gang in gangs]
+    assert asked[0] > asked[1] >= asked[2] >= asked[3] >= 600 / 15 - 4
 
 
 def test_a_pace_keeps_its_bounds():

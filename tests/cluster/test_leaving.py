@@ -16,10 +16,12 @@ from cluster.backlog import Backlog
 from cluster.batch import Event, run_batch
 from cluster.failure import Budgets
 from cluster.fleet import Fleet
+from cluster.heartbeat import LEADER
 from cluster.job import Job
 from cluster.nodes import NodeWatch
 from cluster.runtime import ray_runtime
 from cluster.slot import Slot
+from cluster.waiting import Pace
 from tests.cluster.toy import SINGLE, ToyWorkload
 
 pytestmark = pytest.mark.timeout(180)
@@ -55,6 +57,9 @@ class Crowded:
 
     def suspect(self, node_id: str) -> None:
         pass
+
+    def pace(self) -> Pace:
+        return LEADER
 
     def why_waiting(self) -> str:
         return "others are using it"
