@@ -164,9 +164,12 @@ def planned_here(command: str, folder: Path) -> PlanOptions:
     given = parse(words(command))
     options = PlanOptions(**{field.name: getattr(given, field.name) for field in fields(RenderOptions)})
     several = {options.ulysses, options.ring, options.gangs} != {1}
+    if options.lines.table:
+        (folder / "table.csv").write_text("animal,place\na cat,a garden\n")
     return replace(
         options,
-        prompts=folder / "prompts.txt",
+        prompts=options.prompts and folder / "prompts.txt",
+        lines=replace(options.lines, table=options.lines.table and folder / "table.csv"),
         out=str(folder / "videos"),
         model=options.model if options.model in DEMOS else str(folder / "model"),
         cache=replace(options.cache, plan=options.cache.plan and PLANS["auto-9"]),
