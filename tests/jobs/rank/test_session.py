@@ -90,7 +90,7 @@ def test_a_rerun_renders_only_what_is_missing(tiny_model, tmp_path):
     assert render(prompts, out, tiny_model, *OPTIONS) == 0
     after = {path.name: path.stat().st_mtime_ns for path in videos.iterdir()}
     assert {name for name in before if before[name] != after[name]} == {
-        f"0001-grass-s5.{kind}" for kind in ("mp4", "json", "safetensors")
+        f"0001-grass-s5.{kind}" for kind in ("mp4", "webp", "json", "safetensors")
     }
     assert torch.equal(load_file(videos / "0001-grass-s5.safetensors")["latents"], latents)
 

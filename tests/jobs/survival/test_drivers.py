@@ -1,5 +1,6 @@
 """Drivers that are killed, stopped, cancelled or doubled, heads that die, and Ray jobs that are stopped."""
 
+import json
 import os
 import signal
 
@@ -24,14 +25,17 @@ pytestmark = pytest.mark.timeout(240)
 
 def test_after_a_driver_only_the_rest_is_rendered_and_behind_the_last_video_nothing(start, reference, tmp_path):
     """The first is stopped: `ray job stop` and Slurm send SIGTERM, and Ray sends SIGKILL 3 s later. Two are killed."""
-    out = tmp_path / "out"
-    first = start()
+    out, notice = tmp_path / "out", tmp_path / "end.json"
+    first = start("--on-end", f"sh -c 'cat > {notice}'", "--price", 2)
     until(lambda: told(out, "done") and is_rendering(out), "the second video")
     finished = {line["id"] for line in told(out, "done")}
     first.process.send_signal(signal.SIGTERM)
     until(lambda: told(out, "end"), "the last words", patience_s=3)
     assert first.wait() == 143
     assert told(out, "end")[0]["how"] == "stopped" and finished <= {line["id"] for line in told(out, "done")}
+    end = json.loads(notice.read_text())
+    assert (end["how"], end["exit_code"], end["total"]) == ("stopped", 143, len(reference))
+    assert len(finished) <= end["done"] < len(reference) and end["cost"] > 0
     check_no_rank_lives(first)
     check_no_debris(out)
     before = {path: path.stat().st_mtime_ns for path in (out / "videos").glob("*.mp4")}
@@ -107,13 +111,16 @@ def test_after_a_dead_head_a_new_cluster_goes_on(start, reference_of_single_core
     options = {"initialize_head": True, "head_node_args": {**NODE, "include_dashboard": False, "dashboard_port": 0}}
     first = Cluster(**options)
     try:
-        driver = start("--address", first.address)
+        notice = tmp_path / "end.json"
+        driver = start("--address", first.address, "--on-end", f"sh -c 'cat > {notice}'")
         until(lambda: told(out, "done") and is_rendering(out), "the second video")
         published = checksums(out)
         gcs = first.head_node.all_processes["gcs_server"][0].process
         gcs.kill()
         assert driver.wait(120) == 33, driver.told
         assert "The head of the Ray cluster has not answered" in driver.told
+        assert json.loads(notice.read_text())["how"] == "infrastructure"
+        assert "has not answered" in (out / "logs" / "driver.jsonl").read_text()
         assert published.items() <= checksums(out).items()
     finally:
         first.shutdown()

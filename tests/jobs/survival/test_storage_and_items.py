@@ -78,16 +78,19 @@ def fill(ballast: Path) -> None:
             file.write(bytes(4096))
 
 
-@pytest.mark.parametrize("when", ["before the file gets its name", "before the sidecar is written"])
+@pytest.mark.parametrize("when", ["before all", "before the file gets its name", "before the sidecar is written"])
 def test_a_torn_publication_is_no_video_and_leaves_no_trace_after_the_next(tmp_path, when):
-    """The process is killed between writing and naming the file, or between the file and its sidecar."""
+    """The process is killed between writing and naming the file, behind its poster, or behind the file itself."""
     code = """
 import os, sys
 from jobs.store.local import LocalStorage
 from tests.jobs.store import example
 batch = example.settings(sys.argv[1])
+write = LocalStorage.write
 if "sidecar" in sys.argv[2]:
-    LocalStorage.write = lambda *_: os.kill(os.getpid(), 9)
+    LocalStorage.write = lambda *given: os.kill(os.getpid(), 9) if given[1].endswith(".json") else write(*given)
+elif "file" in sys.argv[2]:
+    LocalStorage.publish = lambda *_: os.kill(os.getpid(), 9)
 else:
     example.sidecar_of = lambda *_: os.kill(os.getpid(), 9)
 example.publish(batch, example.item())
@@ -97,6 +100,7 @@ example.publish(batch, example.item())
     batch, one, storage = settings(tmp_path), item(), open_storage(tmp_path)
     assert survey(storage, batch, [one]).finished == {}
     assert ("sidecar" in when) == (storage.stored(f"{one.name}.mp4") is not None)
+    assert (when == "before all") == (storage.stored(one.poster) is None)
     storage.remove(ATTEMPTS)
     publish(batch, one)
     assert list(survey(storage, batch, [one]).finished) == ["0000"]
