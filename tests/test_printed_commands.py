@@ -37,7 +37,8 @@ ROOT = Path(__file__).parents[1]
 PACKAGES = ("caching", "parallel", "cluster", "jobs")
 READMES = [
     ROOT / "README.md",
-    *(ROOT / folder / "README.md" for folder in (*PACKAGES, "ray_configs", "jobs/demo/model", "jobs/demo/model_wan")),
+    *(ROOT / folder / "README.md" for folder in (*PACKAGES, "ray_configs")),
+    *(directory / "README.md" for directory in DEMOS.values()),
 ]
 SCRIPTS = sorted(path for path in (ROOT / "ray_configs").iterdir() if path.suffix in (".sh", ".yaml"))
 FILES = [*READMES, *SCRIPTS]

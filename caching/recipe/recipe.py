@@ -83,6 +83,11 @@ class Recipe(Settings):
         return self.feature in ("cross_attention", "mean_cross_attention")
 
     @property
+    def attends_anew(self) -> bool:
+        """Whether it works only on models whose tokens attend to all others."""
+        return self.tokens is not None and self.tokens.attends_anew
+
+    @property
     def caches_modules(self) -> bool:
         """Whether modules inside the blocks are cached."""
         return self.feature in ("module", "attention") or self.needs_cross_attention

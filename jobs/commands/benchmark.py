@@ -21,6 +21,7 @@ def run(options: BenchmarkOptions) -> int:
         write_rows(options.json, rows)
     if options.report:
         peers = len(played.tallies) - len(request.methods)
-        title = f"{len(request.methods)} methods and {peers} peers, {options.model}: {played.num} videos"
+        made = f"{played.num} {request.facts.family.medium.name}s"
+        title = f"{len(request.methods)} methods and {peers} peers, {options.model}: {made}"
         write_report(options.report, rows, played.shown, title, describe_run(sys.argv[1:]))
     return DONE if played.num == len(request.items) else INTERRUPTED

@@ -1,4 +1,4 @@
-"""Score the demo model: does the oracle see in each video what its caption says?
+"""Score a demo model: does the oracle see in each video or image what its prompt says?
 
 python -m jobs.demo.evaluate --method full --num 200
 """
@@ -13,8 +13,8 @@ from rich.console import Console
 
 from caching.recipe.recipe import recipe
 from jobs.console import write_rows
+from jobs.demo.items import drawn_prompts, takes_classes
 from jobs.demo.oracle import look
-from jobs.demo.scenes import sample_scenes
 from jobs.models.facts import read_facts
 from jobs.rank.load import load_pipeline
 from jobs.rank.renderer import Renderer
@@ -25,7 +25,7 @@ FIRST_SEED = 10_000
 
 @dataclass(frozen=True, kw_only=True)
 class Evaluation:
-    """Sample captions whose shape, colour and direction training never saw together, and look at the videos."""
+    """Sample captions that hold what training never saw together, or all classes in turn, and look."""
 
     model: str = "demo"
     method: str = "full"
@@ -53,13 +53,15 @@ def evaluate(options: Evaluation) -> dict:
     if options.guidance is not None:
         sampling = replace(sampling, guidance=options.guidance)
     negative = facts.family.negative_prompt(sampling)
-    for number, scene in enumerate(sample_scenes(options.num, FIRST_SEED, held_out=True)):
-        prompt, seed = renderer.encode(scene.caption, negative), FIRST_SEED + number
-        latents = renderer.denoise(prompt, replace(sampling, seed=seed))
+    prompts = drawn_prompts(options.num, FIRST_SEED, held_out=True, classes=takes_classes(facts))
+    for number, prompt in enumerate(prompts):
+        seed = FIRST_SEED + number
+        latents = renderer.denoise(renderer.encode(prompt, negative), replace(sampling, seed=seed))
         seen = look(torch.from_numpy(renderer.decode(latents)).float() / 255)
-        hits += seen.matches(scene)
-        if not seen.matches(scene):
-            misses.append({"prompt": scene.caption, "seed": seed, **vars(seen)})
+        if seen.is_of(prompt):
+            hits += 1
+        else:
+            misses.append({"prompt": prompt, "seed": seed, **vars(seen)})
         if (number + 1) % 10 == 0:
             seconds = time.monotonic() - started
             print(f"{number + 1}/{options.num}  score {hits / (number + 1):.3f}  {seconds:.0f} s", flush=True)

@@ -17,6 +17,7 @@ from diffusers import (
 from torch import Tensor
 from transformers import CLIPTextConfig, CLIPTextModel, LlamaConfig, LlamaModel
 
+from jobs.demo.losses import flow_matching
 from jobs.demo.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from jobs.demo.trainee import LATENT_CHANNELS, Design, Stage
 from jobs.models.demos import DEMOS
@@ -105,6 +106,7 @@ class HunyuanVideoDemo:
 
     design: Design = SHIPPED
     directory = DEMOS["demo"]
+    takes_classes = False
     caption_drop = 0.0
     # Whole scenes, because group norms see the statistics of the view: first small and short ones, then as long as a
     # tile of the VAE, last of the size that is rendered.
@@ -149,15 +151,19 @@ class HunyuanVideoDemo:
             pooled.append(pooled_embeds)
         return torch.cat(tokens), torch.cat(pooled)
 
-    def velocity(
-        self, transformer: HunyuanVideoTransformer3DModel, latents: Tensor, sigma: Tensor, *text: Tensor
+    def loss(
+        self, transformer: HunyuanVideoTransformer3DModel, clean: Tensor, noise: Tensor, level: Tensor, *text: Tensor
     ) -> Tensor:
         tokens, pooled = text
-        return transformer(
-            hidden_states=latents,
-            timestep=sigma * 1000,
-            encoder_hidden_states=tokens,
-            encoder_attention_mask=torch.ones(tokens.shape[:2], device=tokens.device),
-            pooled_projections=pooled,
-            return_dict=False,
-        )[0]
+
+        def velocity(latents: Tensor) -> Tensor:
+            return transformer(
+                hidden_states=latents,
+                timestep=level * 1000,
+                encoder_hidden_states=tokens,
+                encoder_attention_mask=torch.ones(tokens.shape[:2], device=tokens.device),
+                pooled_projections=pooled,
+                return_dict=False,
+            )[0]
+
+        return flow_matching(velocity, clean, noise, level)

@@ -1,23 +1,24 @@
-"""Captions of the demo model as items to render: some it was trained on, and some it never saw."""
+"""What demo models can be asked for, as items: captions that they were trained on or never saw, or classes."""
 
 import json
 from pathlib import Path
 
 from jobs.demo import PROMPTS_FILE
-from jobs.demo.scenes import sample_scenes
+from jobs.demo.scenes import CLASSES, sample_scenes
+from jobs.models.facts import ModelFacts
 from jobs.request.prompts import Defaults, Item, read_items
 
 CALIBRATION_SEED, UNSEEN_SEED = 500_000, 700_000
 NUM_WRITTEN = 64
 
 
-def drawn_items(count: int, defaults: Defaults, *, first_seed: int, held_out: bool) -> list[Item]:
-    """`count` captions drawn from the training set, or from combinations that are held out of it."""
-    scenes = sample_scenes(count, first_seed, held_out=held_out)
+def drawn_items(count: int, facts: ModelFacts, defaults: Defaults, *, first_seed: int, held_out: bool) -> list[Item]:
+    """`count` captions drawn from the training set, or from combinations that are held out of it; or classes."""
+    prompts = drawn_prompts(count, first_seed, held_out=held_out, classes=takes_classes(facts))
     return [
         Item(
             id=f"{number:04d}",
-            prompt=scene.caption,
+            prompt=prompt,
             seed=first_seed + number,
             height=defaults.height,
             width=defaults.width,
@@ -25,19 +26,31 @@ def drawn_items(count: int, defaults: Defaults, *, first_seed: int, held_out: bo
             steps=defaults.steps,
             where="demo",
         )
-        for number, scene in enumerate(scenes)
+        for number, prompt in enumerate(prompts)
     ]
 
 
-def benchmark_items(count: int, defaults: Defaults) -> list[Item]:
-    """The prompts shipped with the demo model, and if that is not enough, captions that are held out."""
-    shipped = read_items(PROMPTS_FILE, defaults)[:count]
-    return [*shipped, *drawn_items(count - len(shipped), defaults, first_seed=UNSEEN_SEED, held_out=True)]
+def drawn_prompts(count: int, seed: int, *, held_out: bool, classes: bool) -> list[str]:
+    """Captions by a seed; or all classes in turn, none of which is held out."""
+    if classes:
+        return [CLASSES[number % len(CLASSES)] for number in range(count)]
+    return [scene.caption for scene in sample_scenes(count, seed, held_out=held_out)]
 
 
-def write_prompts(model: Path) -> None:
+def benchmark_items(count: int, facts: ModelFacts, defaults: Defaults) -> list[Item]:
+    """The prompts shipped with the demo model, and if that is not enough, captions that are held out; or classes."""
+    shipped = [] if takes_classes(facts) else read_items(PROMPTS_FILE, defaults)[:count]
+    return [*shipped, *drawn_items(count - len(shipped), facts, defaults, first_seed=UNSEEN_SEED, held_out=True)]
+
+
+def takes_classes(facts: ModelFacts) -> bool:
+    """Whether a demo model's prompts are names of classes: it has nothing that would read a caption."""
+    return not facts.family.text_encoders
+
+
+def write_prompts(model: Path, *, classes: bool = False) -> None:
     """Prompt files beside a model's directory, to tune it with and to measure it on: captions seen and held out."""
     for name, seed, held_out in (("calibration", CALIBRATION_SEED, False), ("unseen", UNSEEN_SEED, True)):
-        scenes = sample_scenes(NUM_WRITTEN, seed, held_out=held_out)
-        lines = [json.dumps({"prompt": scene.caption, "seed": seed + index}) for index, scene in enumerate(scenes)]
+        prompts = drawn_prompts(NUM_WRITTEN, seed, held_out=held_out, classes=classes)
+        lines = [json.dumps({"prompt": prompt, "seed": seed + index}) for index, prompt in enumerate(prompts)]
         model.with_name(f"{model.name}-{name}.jsonl").write_text("\n".join(lines) + "\n")

@@ -1,4 +1,4 @@
-"""Says what a video of the demo model shows, by looking at its frames; nothing here is learned.
+"""Says what a video or an image of a demo model shows, by looking at it; nothing here is learned.
 
 Legend: F frames, H height, W width, C = 3 colour channels.
 """
@@ -8,7 +8,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from jobs.demo.scenes import COLOURS, DIRECTIONS, SHAPES, Scene, shape_mask
+from jobs.demo.scenes import CLASSES, COLOURS, DIRECTIONS, SHAPES, Scene, scene_of, shape_mask
 
 COLOUR_TOLERANCE = 0.30  # distance in RGB at which a pixel no longer counts as a palette colour
 SATURATION = 0.35  # below it, only bright pixels (white) are part of a shape
@@ -28,6 +28,13 @@ class Sighting:
     def matches(self, scene: Scene) -> bool:
         """Whether shape, colour and direction are those of the caption."""
         return (self.shape, self.colour, self.direction) == (scene.shape, scene.colour, scene.direction)
+
+    def is_of(self, prompt: str) -> bool | None:
+        """Whether this is what a caption or a class says; None for a prompt that is neither."""
+        if prompt in CLASSES:
+            return f"{self.colour} {self.shape}" == prompt
+        scene = scene_of(prompt)
+        return None if scene is None else self.matches(scene)
 
 
 def look(video: Tensor) -> Sighting:

@@ -21,6 +21,7 @@ COLOURS = {
     "purple": (0.62, 0.15, 0.80),
     "white": (0.97, 0.97, 0.97),
 }
+CLASSES = tuple(f"{colour} {shape}" for shape in SHAPES for colour in COLOURS)  # of single images, by their numbers
 DIRECTIONS = {"left": (-1, 0), "right": (1, 0), "up": (0, -1), "down": (0, 1)}
 SIZES = {"small": 0.19, "large": 0.28}  # half the height of the shape, in frame heights
 BACKGROUNDS = ("plain", "gradient", "checkered")

@@ -32,8 +32,8 @@ def frame_strip(videos: list[Path], num_frames: int) -> np.ndarray:
 
 
 def film_strip(video: np.ndarray, num_frames: int) -> np.ndarray:
-    """Evenly spaced frames of a video `[F, H, W, 3]` side by side, from first to last."""
-    places = np.linspace(0, len(video) - 1, num_frames).round().astype(int)
+    """Evenly spaced frames of a video `[F, H, W, 3]` side by side, from first to last; no more than it has."""
+    places = np.linspace(0, len(video) - 1, min(num_frames, len(video))).round().astype(int)
     return np.concatenate(list(video[places]), axis=1)
 
 

@@ -17,32 +17,39 @@ import torch
 import tyro
 from diffusers import DiffusionPipeline, ModelMixin
 
+from jobs.demo.dit import DiTDemo
 from jobs.demo.hunyuan_video import HunyuanVideoDemo
 from jobs.demo.items import write_prompts
 from jobs.demo.scenes import Scene, sample_scenes, scene_of, vocabulary
 from jobs.demo.train_transformer import Course, Dataset, encode_videos, train_transformer
 from jobs.demo.train_vae import train_vae
-from jobs.demo.trainee import Changes, Trainee, VideoVae
+from jobs.demo.trainee import AnyVae, Changes, Trainee
 from jobs.demo.wan import WanDemo
 from jobs.models.family import GenerationDefaults
 
-TRAINEES: dict[str, HunyuanVideoDemo | WanDemo] = {"demo": HunyuanVideoDemo(), "demo-wan": WanDemo()}
+TRAINEES: dict[str, HunyuanVideoDemo | WanDemo | DiTDemo] = {
+    "demo": HunyuanVideoDemo(),
+    "demo-wan": WanDemo(),
+    "demo-dit": DiTDemo(),
+}
 
 
 @dataclass(frozen=True, kw_only=True)
 class Training:
     """What the shipped weights were trained with, and what other models differ in."""
 
-    model: Literal["demo", "demo-wan"] = "demo"
-    """Which of the two."""
+    model: Literal["demo", "demo-wan", "demo-dit"] = "demo"
+    """Which of the three."""
     out: Path | None = None
     """Where the pipeline is written, and prompts for it beside it; by default over the shipped one."""
     work: Path = Path("out/training")
     """Where finished stages are kept; a rerun goes on after them."""
     videos: int = 1400
-    """Training videos, drawn and encoded once."""
+    """Training videos or images, drawn and encoded once."""
     panning: bool = False
     """Behind the shapes backgrounds move, too."""
+    large: bool = False
+    """Only the large ones of the shapes."""
     design: Changes = field(default_factory=Changes)
     course: Course = field(default_factory=lambda: Course(steps=6000))
     start: Path | None = None
@@ -66,6 +73,7 @@ def main(training: Training) -> None:
     training.work.mkdir(parents=True, exist_ok=True)
     vae = _vae(training, device)
     scenes = sample_scenes(training.videos, training.seed, held_out=False)
+    scenes = [scene for scene in scenes if scene.size == "large" or not training.large]
     latents = trainee.scale(vae, _latents(training, vae, scenes, device))
     pipeline = trainee.build_pipeline(vocabulary(), vae, _transformer(training))
     transformer, losses = train_transformer(
@@ -74,7 +82,7 @@ def main(training: Training) -> None:
     pipeline.transformer = transformer
     save(pipeline, training.out or trainee.directory, trainee.defaults)
     if training.out:
-        write_prompts(training.out)
+        write_prompts(training.out, classes=trainee.takes_classes)
     report = {
         **{key: str(value) for key, value in asdict(training).items()},
         "final_loss": sum(losses[-100:]) / len(losses[-100:]),
@@ -108,7 +116,7 @@ def _dataset(
     )
 
 
-def _vae(training: Training, device: torch.device) -> VideoVae:
+def _vae(training: Training, device: torch.device) -> AnyVae:
     stage = training.work / "vae"
     if training.vae:
         stage = training.vae / "vae"
@@ -130,9 +138,9 @@ def _transformer(training: Training) -> ModelMixin:
     return transformer
 
 
-def _latents(training: Training, vae: VideoVae, scenes: list[Scene], device: torch.device) -> torch.Tensor:
+def _latents(training: Training, vae: AnyVae, scenes: list[Scene], device: torch.device) -> torch.Tensor:
     design = training.trainee.design
-    size = f"{design.side}x{design.num_frames}" + ("-panning" if training.panning else "")
+    size = f"{design.side}x{design.num_frames}" + "-panning" * training.panning + "-large" * training.large
     stage = training.work / f"latents-{training.videos}-{training.seed}-{size}.pt"
     if not stage.exists():
         latents = encode_videos(vae, scenes, training.seed, design=design, panning=training.panning, device=device)

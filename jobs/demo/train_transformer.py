@@ -1,4 +1,4 @@
-"""Training of a demo model's transformer: flow matching on the VAE's latents.
+"""Training of a demo model's transformer on the VAE's latents.
 
 Legend: C latent channels, F H W latent frames, height and width.
 """
@@ -13,11 +13,11 @@ from typing import Any
 import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from jobs.demo.scenes import Scene, draw
-from jobs.demo.trainee import Design, Trainee, Transformer, VideoVae
+from jobs.demo.train_vae import as_it_takes
+from jobs.demo.trainee import AnyVae, Design, Trainee, Transformer
 
 EMA_DECAY = 0.998
 BLOCKS = ("blocks.", "transformer_blocks.", "single_transformer_blocks.")
@@ -30,7 +30,7 @@ class Course:
 
     steps: int
     batch: int = 16
-    """Whole videos in a step."""
+    """Whole videos, or images, in a step."""
     still_part: float = 0.8
     """In this first part of the steps, most see stills: single latent frames with captions that name no motion."""
     still_batch: int = 64
@@ -42,7 +42,7 @@ class Course:
 
 @torch.no_grad()
 def encode_videos(
-    vae: VideoVae, scenes: list[Scene], seed: int, *, design: Design, panning: bool, device: torch.device
+    vae: AnyVae, scenes: list[Scene], seed: int, *, design: Design, panning: bool, device: torch.device
 ) -> Tensor:
     """Draw and encode every scene: latents `[scenes, C, F, H, W]`, unscaled."""
     latents, started = [], time.monotonic()
@@ -50,7 +50,9 @@ def encode_videos(
     nn.Module.to(vae, torch.bfloat16)  # diffusers wraps `to` such that type checkers take it for a function
     for index, scene in enumerate(scenes):
         video = draw(scene, seed + index, **design.size, panning=panning).permute(3, 0, 1, 2)[None] * 2 - 1
-        latents.append(vae.encode(video.to(device, torch.bfloat16), return_dict=False)[0].mean.cpu())
+        given = as_it_takes(vae, video.to(device, torch.bfloat16))
+        mean = vae.encode(given, return_dict=False)[0].mean.cpu()
+        latents.append(mean.view(*mean.shape[:2], -1, *mean.shape[-2:]))
         if index % 200 == 0:
             print(f"encode {index}/{len(scenes)}  {time.monotonic() - started:.0f} s", flush=True)
     return torch.cat(latents)
@@ -97,7 +99,7 @@ class Dataset:
 def train_transformer(
     trainee: Trainee[Any, Transformer, Any], transformer: Transformer, data: Dataset, course: Course
 ) -> tuple[Transformer, list[float]]:
-    """Train by flow matching; shapes are learned mostly from stills, of which a second of training holds many.
+    """Train on levels of noise; shapes are learned mostly from stills, of which a second of training holds many.
 
     Returns the moving average of the weights and the loss of every step on whole videos.
     """
@@ -107,7 +109,7 @@ def train_transformer(
     optimizers = make_optimizers(transformer, course.learning_rate)
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(course.steps)) for optimizer in optimizers]
     # Without the pattern matcher the plain attention of stills stays plain.
-    step_loss = torch.compile(partial(flow_matching_loss, trainee, transformer), options={"pattern_matcher": False})
+    step_loss = torch.compile(partial(trainee.loss, transformer), options={"pattern_matcher": False})
     for step in range(course.steps):
         stills = step < course.still_part * course.steps
         stills &= torch.rand((), generator=generator).item() >= course.videos_among_stills
@@ -117,7 +119,7 @@ def train_transformer(
             sample_sigma(len(clean), trainee.design.shift, generator),
         )
         inputs = [tensor.to(device) for tensor in (clean, noise, sigma, *text)]
-        with torch.autocast(device.type, torch.bfloat16), attention_of(stills, device):
+        with torch.autocast(device.type, torch.bfloat16), attention_of(clean, device):
             loss = step_loss(*inputs)
             loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
@@ -136,23 +138,9 @@ def train_transformer(
     return average, losses
 
 
-def attention_of(stills: bool, device: torch.device):
-    """Plain products for stills on a CPU: for so few tokens, backwards four times faster than fused attention."""
-    return sdpa_kernel(SDPBackend.MATH) if stills and device.type == "cpu" else nullcontext()
-
-
-def flow_matching_loss(
-    trainee: Trainee[Any, Transformer, Any],
-    transformer: Transformer,
-    clean: Tensor,
-    noise: Tensor,
-    sigma: Tensor,
-    *text: Tensor,
-) -> Tensor:
-    """Mean squared error of the predicted velocity `noise - clean` at `(1 - sigma) * clean + sigma * noise`."""
-    weight = sigma.view(-1, 1, 1, 1, 1)
-    velocity = trainee.velocity(transformer, (1 - weight) * clean + weight * noise, sigma, *text)
-    return F.mse_loss(velocity.float(), noise - clean)
+def attention_of(latents: Tensor, device: torch.device):
+    """Plain products for single frames on a CPU: for so few tokens, backwards four times as fast as fused attention."""
+    return sdpa_kernel(SDPBackend.MATH) if latents.shape[2] == 1 and device.type == "cpu" else nullcontext()
 
 
 def sample_sigma(batch: int, shift: float, generator: torch.Generator) -> Tensor:

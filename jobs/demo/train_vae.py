@@ -1,4 +1,4 @@
-"""Training of a demo model's video VAE.
+"""Training of a demo model's VAE.
 
 Legend: B batch, C colour channels, F frames, H height, W width.
 """
@@ -7,11 +7,12 @@ import time
 from random import Random
 
 import torch
+from diffusers import AutoencoderKL
 from torch import Tensor
 from torch.nn import functional as F
 
 from jobs.demo.scenes import draw, sample_scenes
-from jobs.demo.trainee import LATENT_CHANNELS, Stage, Vae, VideoVae
+from jobs.demo.trainee import LATENT_CHANNELS, AnyVae, Stage, Vae
 
 KL_WEIGHT = 1e-4
 
@@ -27,7 +28,7 @@ def train_vae(vae: Vae, stages: tuple[Stage, ...], *, device: torch.device, seed
     return vae.eval(), error
 
 
-def run_stage(vae: VideoVae, stage: Stage, random: Random) -> float:
+def run_stage(vae: AnyVae, stage: Stage, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
     vae.encoder.requires_grad_(not stage.decoder_only)
     vae.quant_conv.requires_grad_(not stage.decoder_only)
@@ -38,7 +39,7 @@ def run_stage(vae: VideoVae, stage: Stage, random: Random) -> float:
     )
     smoothed, started = 1.0, time.monotonic()
     for step in range(stage.steps):
-        video = draw_batch(random, stage).to(vae.device)
+        video = as_it_takes(vae, draw_batch(random, stage).to(vae.device))
         reconstruction, kl = reconstruct(vae, video)
         error = F.l1_loss(reconstruction, video)
         loss = error + F.mse_loss(reconstruction, video) + KL_WEIGHT * kl
@@ -54,7 +55,7 @@ def run_stage(vae: VideoVae, stage: Stage, random: Random) -> float:
     return smoothed
 
 
-def initialise(vae: VideoVae) -> None:
+def initialise(vae: AnyVae) -> None:
     """Begin as a linear autoencoder (silent residual branches) with little noise, which learns several times faster."""
     for name, module in vae.named_modules():
         if isinstance(module, torch.nn.Conv2d | torch.nn.Conv3d):
@@ -71,7 +72,7 @@ def initialise(vae: VideoVae) -> None:
 
 def draw_batch(random: Random, stage: Stage) -> Tensor:
     """Windows `[B, C, F, H, W]` in -1..1 of new scenes, which move equally many pixels a frame at every size."""
-    whole = max(stage.frames, stage.side // 4 + 1)
+    whole = max(stage.frames, stage.side // 4 + 1) if stage.frames > 1 else 1
     windows = []
     for scene in sample_scenes(stage.batch, random.getrandbits(32), held_out=False):
         video = draw(scene, random.getrandbits(32), num_frames=whole, height=stage.side, width=stage.side)
@@ -80,7 +81,12 @@ def draw_batch(random: Random, stage: Stage) -> Tensor:
     return torch.stack(windows).permute(0, 4, 1, 2, 3) * 2 - 1
 
 
-def reconstruct(vae: VideoVae, video: Tensor) -> tuple[Tensor, Tensor]:
+def as_it_takes(vae: AnyVae, video: Tensor) -> Tensor:
+    """A video `[B, C, F, H, W]`, or of one frame an image `[B, C, H, W]`, whichever it is made for."""
+    return video[:, :, 0] if isinstance(vae, AutoencoderKL) else video
+
+
+def reconstruct(vae: AnyVae, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode, sample and decode; return the reconstruction and the mean KL divergence of a latent value."""
     posterior = vae.encode(video, return_dict=False)[0]
     reconstruction = vae.decode(posterior.sample(), return_dict=False)[0]

@@ -7,13 +7,19 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol, TypeVar
 
-from diffusers import AutoencoderKLHunyuanVideo, AutoencoderKLWan, DiffusionPipeline, ModelMixin
+from diffusers import (
+    AutoencoderKL,
+    AutoencoderKLHunyuanVideo,
+    AutoencoderKLWan,
+    DiffusionPipeline,
+    ModelMixin,
+)
 from torch import Tensor
 
 from jobs.models.family import GenerationDefaults
 
-LATENT_CHANNELS = 8  # of each demo model: 4x4 pixels and 4 frames to one latent
-VideoVae = AutoencoderKLHunyuanVideo | AutoencoderKLWan
+LATENT_CHANNELS = 8  # of each demo model: 4x4 pixels, and of videos 4 frames, to one latent
+AnyVae = AutoencoderKLHunyuanVideo | AutoencoderKLWan | AutoencoderKL  # the last one is of images
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -61,7 +67,7 @@ class Changes:
     heads: int | None = None
     head_width: int | None = None
     blocks: tuple[int, ...] | None = None
-    """Double- and single-stream blocks of `demo`; the blocks of `demo-wan`."""
+    """Double- and single-stream blocks of `demo`; the blocks of `demo-wan` and `demo-dit`."""
     shift: float | None = None
     """Of the scheduler's noise levels."""
     side: int | None = None
@@ -88,7 +94,7 @@ class Stage:
     decoder_only: bool = False
 
 
-Vae = TypeVar("Vae", bound=VideoVae)
+Vae = TypeVar("Vae", bound=AnyVae)
 Transformer = TypeVar("Transformer", bound=ModelMixin)
 Pipeline = TypeVar("Pipeline", bound=DiffusionPipeline)
 
@@ -98,6 +104,9 @@ class Trainee(Protocol[Vae, Transformer, Pipeline]):
 
     directory: Path
     """Where the shipped model is."""
+
+    takes_classes: bool
+    """Whether its prompts are `CLASSES` of `jobs.demo.scenes`, and not captions."""
 
     caption_drop: float
     """The part of the training that sees an empty caption, without which there is nothing to guide away from."""
@@ -133,6 +142,9 @@ class Trainee(Protocol[Vae, Transformer, Pipeline]):
         """What the frozen text encoders say of each caption: tensors whose first dimension is the captions."""
         ...
 
-    def velocity(self, transformer: Transformer, latents: Tensor, sigma: Tensor, *text: Tensor) -> Tensor:
-        """The velocity of latents `[B, C, F, H, W]` at noise levels `[B]`, by the text of each."""
+    def loss(self, transformer: Transformer, clean: Tensor, noise: Tensor, level: Tensor, *text: Tensor) -> Tensor:
+        """Of what is predicted from clean latents and noise `[B, C, F, H, W]`, mixed at levels `[B]`; 1 is noise alone.
+
+        `text` is that of each.
+        """
         ...

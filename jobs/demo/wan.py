@@ -12,6 +12,7 @@ from diffusers import AutoencoderKLWan, UniPCMultistepScheduler, WanPipeline, Wa
 from torch import Tensor
 from transformers import UMT5Config, UMT5EncoderModel
 
+from jobs.demo.losses import flow_matching
 from jobs.demo.tokenizer import SPECIAL_TOKENS, build_tokenizer
 from jobs.demo.trainee import LATENT_CHANNELS, Design, Stage
 from jobs.models.demos import DEMOS
@@ -68,6 +69,7 @@ class WanDemo:
 
     design: Design = SHIPPED
     directory = DEMOS["demo-wan"]
+    takes_classes = False
     caption_drop = 0.15
     # Norms look at one place at a time, so small scenes do at first; but a frame sees all before it, so that the last
     # ones must be as long as what is rendered.
@@ -123,5 +125,10 @@ class WanDemo:
         ]
         return (torch.cat(texts),)
 
-    def velocity(self, transformer: WanTransformer3DModel, latents: Tensor, sigma: Tensor, *text: Tensor) -> Tensor:
-        return transformer(latents, sigma * 1000, text[0], return_dict=False)[0]
+    def loss(
+        self, transformer: WanTransformer3DModel, clean: Tensor, noise: Tensor, level: Tensor, *text: Tensor
+    ) -> Tensor:
+        def velocity(latents: Tensor) -> Tensor:
+            return transformer(latents, level * 1000, text[0], return_dict=False)[0]
+
+        return flow_matching(velocity, clean, noise, level)

@@ -18,7 +18,7 @@ from jobs.models.demos import DEMOS
 from jobs.models.directory import transformers_of
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.measure import BenchmarkOptions
-from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
+from jobs.request.checks import MOST_MEASURED, check_attention, check_count, check_prompts, defaults_for
 from jobs.request.prompts import Item, read_items
 from jobs.request.recipes import read_recipe, resolve_method
 from jobs.store.items import FP8
@@ -35,12 +35,14 @@ SHOWN = 4  # videos on a report's page
 class BenchmarkRequest:
     """What was asked: methods, attention kernels for full sampling, the items that each renders, and the model.
 
-    With `fp8` each method is a second contestant with weights in 8 bits.
+    `left_out` are methods that `all` stands for, but not on this model. With `fp8` each method is a second contestant
+    with weights in 8 bits.
     """
 
     facts: ModelFacts
     items: list[Item]
     methods: list[Recipe]
+    left_out: list[str]
     kernels: list[str]
     fp8: bool
 
@@ -60,11 +62,16 @@ def read_benchmark(options: BenchmarkOptions) -> BenchmarkRequest:
     facts = read_facts(options.model, variant=options.video.variant)
     items = _items(options, facts)
     methods, kernels = _methods(options, facts, items), _kernels(options, facts)
-    return BenchmarkRequest(facts=facts, items=items, methods=methods, kernels=kernels, fp8=options.weights == FP8)
+    left_out = [name for name in RECIPES if options.wants_all and name not in {method.name for method in methods}]
+    return BenchmarkRequest(
+        facts=facts, items=items, methods=methods, left_out=left_out, kernels=kernels, fp8=options.weights == FP8
+    )
 
 
 def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console) -> Played:
     """Render every item with every contestant, or those before Ctrl-C."""
+    if request.left_out:
+        console.print(f"without {', '.join(request.left_out)}, which {request.facts.name} has no attention for")
     played = Played(tallies=[Tally(each) for each in _contestants(request, options, console)])
     contest = Contest(request.facts, options.video, fp8=request.fp8)
     contest.warm_up(played.tallies, request.items[0])
@@ -78,7 +85,9 @@ def play(request: BenchmarkRequest, options: BenchmarkOptions, console: Console)
     except KeyboardInterrupt:
         if not played.num:
             raise
-        console.print(f"stopped: figures are of {played.num} of {len(request.items)} videos")
+        console.print(
+            f"stopped: figures are of {played.num} of {len(request.items)} {request.facts.family.medium.name}s"
+        )
         for tally in played.tallies:
             tally.keep(played.num)
     return played
@@ -125,9 +134,10 @@ def _methods(options: BenchmarkOptions, facts: ModelFacts, items: list[Item]) ->
     cross = facts.family.cross_attention
     methods = [
         resolve_method(name, options.cache_for(name), facts.plans, cross_attention=cross)
-        for name in options.method_names(cross_attention=cross)
+        for name in options.method_names(cross_attention=cross, attends_to_all=facts.attends_to_all)
     ]
     for method in methods:
+        check_attention(facts, method)
         if complaint := _complaint(method, items):
             raise BadInput(complaint)
     if not options.wants_all:
@@ -165,9 +175,10 @@ def _items(options: BenchmarkOptions, facts: ModelFacts) -> list[Item]:
     """The prompts, repeated with further seeds until there are enough; the demo model has some for any number."""
     defaults = defaults_for(facts, options.video)
     if options.prompts is None and options.model in DEMOS:
-        lines = benchmark_items(options.num, defaults)
+        lines = benchmark_items(options.num, facts, defaults)
     else:
         lines = read_items(options.prompts or PROMPTS_FILE, defaults)
+    check_prompts(lines, facts)
     for line in lines:
         facts.check_size(line.height, line.width, line.num_frames)
     repeats = -(-options.num // len(lines))

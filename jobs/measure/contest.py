@@ -7,7 +7,6 @@ import torch
 
 from cluster.heap import keep_freed_memory
 from jobs.demo.oracle import look
-from jobs.demo.scenes import Scene, scene_of
 from jobs.measure.contestants import Contestant, Run
 from jobs.measure.fidelity import lpips, psnr_db, ssim
 from jobs.models.facts import ModelFacts
@@ -75,8 +74,7 @@ class Contest:
             tally.psnr_db.append(psnr_db(frames, reference))
             tally.ssim.append(ssim(frames, reference))
             tally.lpips.append(lpips(frames, reference))
-        scene = scene_of(item.prompt)
-        tally.oracle.append(None if scene is None else _recognised(frames, scene))
+        tally.oracle.append(look(torch.from_numpy(frames).float() / 255).is_of(item.prompt))
         return frames
 
     def play_all(self, tallies: list[Tally], item: Item) -> dict[str, np.ndarray]:
@@ -112,7 +110,3 @@ def load_renderer(facts: ModelFacts, video: VideoOptions, *, fp8: bool = False) 
         facts.source, dtype=dtype, device=device, revision=facts.revision, variant=facts.variant, fp8=fp8
     )
     return Renderer(pipeline, template=facts.defaults.prompt_template, compiled=video.compile)
-
-
-def _recognised(frames: np.ndarray, scene: Scene) -> bool:
-    return look(torch.from_numpy(frames).float() / 255).matches(scene)

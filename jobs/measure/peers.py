@@ -31,7 +31,9 @@ from jobs.models.registry import transformers_in
 
 # What diffusers' TaylorSeer caches by default, and the same in Wan, whose names its own patterns miss.
 ATTENTION = [r"(blocks|transformer_blocks|single_transformer_blocks)\.\d+\.attn\d?"]
+OF_DIFFUSERS = ("HunyuanVideoPipeline", "HunyuanVideo15Pipeline", "WanPipeline")  # whose loop tells its caches of steps
 OF_CACHE_DIT = ("HunyuanVideoPipeline", "WanPipeline")  # whose own call it wraps
+LEVELS_OF_EPSILON = ("num_train_timesteps", "beta_start", "beta_end", "beta_schedule", "trained_betas")
 Undo = Callable[[], None]
 Attach = Callable[[DiffusionPipeline, int], Undo]
 Learn = Callable[[DiffusionPipeline, int, Callable[[], Tensor]], None]
@@ -96,14 +98,16 @@ class DpmSolver(DPMSolverMultistepScheduler):
 
 
 def solver(scheduler_class: Solver) -> Attach:
-    """Replace the scheduler by one that integrates the same flow."""
+    """Replace the scheduler by one that integrates the same flow, or by the same levels what epsilon means."""
 
     def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         original = pipeline.scheduler
-        shift = original.config.get("shift") or original.config.flow_shift
-        pipeline.scheduler = scheduler_class(
-            prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift, solver_order=2
-        )
+        if original.config.get("prediction_type") == "epsilon":
+            given = {name: original.config[name] for name in LEVELS_OF_EPSILON}
+        else:
+            shift = original.config.get("shift") or original.config.flow_shift
+            given = dict(prediction_type="flow_prediction", use_flow_sigmas=True, flow_shift=shift)
+        pipeline.scheduler = scheduler_class(**given, solver_order=2)
         return lambda: setattr(pipeline, "scheduler", original)
 
     return attach
@@ -149,7 +153,7 @@ class MagCache:
 
     def peer(self) -> Peer:
         """As a rival."""
-        return Peer(name="diffusers-magcache", attach=self.attach, learn=self.learn)
+        return Peer(name="diffusers-magcache", attach=self.attach, learn=self.learn, pipelines=OF_DIFFUSERS)
 
 
 def cache_dit(*, taylor: bool) -> Attach:
@@ -229,12 +233,16 @@ def _taylorseer(pipeline: DiffusionPipeline) -> TaylorSeerCacheConfig:
 PEERS = [
     *(Peer(name=f"unipc-{steps}", attach=solver(UniPCMultistepScheduler), steps=steps) for steps in (9, 13)),
     *(Peer(name=f"dpm-solver++-{steps}", attach=solver(DpmSolver), steps=steps) for steps in (9, 13)),
-    Peer(name="diffusers-first-block", attach=diffusers_cache(lambda _: FirstBlockCacheConfig(threshold=0.05))),
-    Peer(name="diffusers-taylorseer", attach=diffusers_cache(_taylorseer)),
+    Peer(
+        name="diffusers-first-block",
+        attach=diffusers_cache(lambda _: FirstBlockCacheConfig(threshold=0.05)),
+        pipelines=OF_DIFFUSERS,
+    ),
+    Peer(name="diffusers-taylorseer", attach=diffusers_cache(_taylorseer), pipelines=OF_DIFFUSERS),
     MagCache().peer(),
     Peer(name="diffusers-seacache", attach=diffusers_cache(lambda _: SeaCacheConfig()), pipelines=("WanPipeline",)),
-    Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast)),
-    Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster), takes_turns=False),
+    Peer(name="diffusers-pab", attach=diffusers_cache(_broadcast), pipelines=OF_DIFFUSERS),
+    Peer(name="diffusers-fastercache", attach=diffusers_cache(_faster), takes_turns=False, pipelines=OF_DIFFUSERS),
     Peer(name="cache-dit-dbcache", attach=cache_dit(taylor=False), needs="cache_dit", pipelines=OF_CACHE_DIT),
     Peer(name="cache-dit-dbcache-taylorseer", attach=cache_dit(taylor=True), needs="cache_dit", pipelines=OF_CACHE_DIT),
 ]

@@ -3,4 +3,4 @@
 from pathlib import Path
 
 _ROOM = Path(__file__).parents[1] / "demo"
-DEMOS = {"demo": _ROOM / "model", "demo-wan": _ROOM / "model_wan"}
+DEMOS = {"demo": _ROOM / "model", "demo-wan": _ROOM / "model_wan", "demo-dit": _ROOM / "model_dit"}

@@ -65,8 +65,9 @@ class DiT(OfEpsilon):
         names = _names(index)
         if _class_of(prompt, names) is not None:
             return None
-        known = f", or the name of one, such as {', '.join(list(names)[:MOST_NAMED])}" if names else ""
-        return f"{prompt!r} is no class of this model: give a number from 0 to {NUM_CLASSES - 1}{known}"
+        some = ", ".join(f"{name} ({number})" for name, number in list(names.items())[:MOST_NAMED])
+        known = f"the name or the number of one, such as {some}" if names else f"a number from 0 to {NUM_CLASSES - 1}"
+        return f"{prompt!r} is no class of this model: give {known}"
 
     def defaults(self, configs: Configs) -> GenerationDefaults:
         side = self.numbers(configs).side
@@ -141,7 +142,8 @@ def _names(index: Json) -> dict[str, int]:
 
 
 def _class_of(prompt: str, names: Mapping[str, int]) -> int | None:
-    """By its name or number; None for what is neither."""
+    """By its name or number; None for what is neither, and for the number of a class that has no name."""
     if prompt.isdecimal():
-        return int(prompt) if int(prompt) < NUM_CLASSES else None
+        known = set(names.values()) or range(NUM_CLASSES)
+        return int(prompt) if int(prompt) in known else None
     return names.get(prompt)

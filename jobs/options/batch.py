@@ -25,7 +25,7 @@ class RenderOptions:
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id (owner/name[@revision])."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id (owner/name[@revision])."""
     trust_remote_code: tyro.conf.FlagCreatePairsOff[bool] = False
     """Run the Python files that the model's directory brings along, if it needs them; they can do anything you can."""
     method: str = "auto"

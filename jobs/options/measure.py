@@ -25,14 +25,18 @@ class ComparedOptions:
         """Whether every method is meant."""
         return "all" in self._given()
 
-    def method_names(self, *, cross_attention: bool = False) -> list[str]:
+    def method_names(self, *, cross_attention: bool = False, attends_to_all: bool = True) -> list[str]:
         """The methods to compare, in the order given. Raises BadInput if there are none.
 
-        All are those that work on the model; some need its cross-attention.
+        All are those that work on the model; some need its cross-attention, others tokens that attend to all others.
         """
         from caching.recipe.recipe import RECIPES
 
-        every = [name for name, method in RECIPES.items() if cross_attention or not method.needs_cross_attention]
+        every = [
+            name
+            for name, method in RECIPES.items()
+            if cross_attention >= method.needs_cross_attention and attends_to_all >= method.attends_anew
+        ]
         names = [each for name in self._given() for each in (every if name == "all" else [name])]
         if not names:
             raise BadInput("--methods names no method; give some, separated by commas")
@@ -73,7 +77,7 @@ class BenchmarkOptions(ComparedOptions):
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the prompts shipped with the demo model."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id."""
     attention: str = "none"
     """Attention kernels, as for render, that full is also rendered by, to see what they cost; separated by commas."""
     weights: Weights = "plain"
@@ -196,7 +200,7 @@ class TuneOptions:
     """How places and weights are found; even: weights alone, at even distances; the last three are published methods,
     to compare with, and take --budget-dense."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id."""
     on: tyro.conf.OmitArgPrefixes[GangOptions] = field(default_factory=GangOptions)
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
@@ -214,7 +218,7 @@ class AnalyzeOptions:
     num: int = 2
     """How many of them."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
 
 
@@ -235,7 +239,7 @@ class OverheadOptions:
     prompts: File = None
     """Whose first prompt is rendered; by default the demo's."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id."""
     json: File = None
     """Write the table to this file, as a list of rows."""
 

@@ -25,7 +25,7 @@ class ScalingOptions:
     prompts: File = None
     """A .txt, .csv or .jsonl file; by default the demo's."""
     model: str = "demo"
-    """`demo`, `demo-wan`, a directory with a diffusers pipeline, or a hub id."""
+    """`demo`, `demo-wan`, `demo-dit`, a directory with a diffusers pipeline, or a hub id."""
     video: tyro.conf.OmitArgPrefixes[VideoOptions] = field(default_factory=VideoOptions)
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")] = "out/scaling"
     """Directory for the videos, which are not kept, or a URL; every node has to see it."""

@@ -141,7 +141,8 @@ def check_sizes(
         num_tokens = facts.num_tokens(height, width, num_frames)
         layout.check(heads=facts.heads, tokens=num_tokens)
         method.schedule.start(method.schedule.num_steps(steps))
-        _check_attention(facts, method, layout)
+        _check_ranks(facts, layout)
+        check_attention(facts, method)
         _check_clusters(method, num_tokens, layout.sequence_size)
 
     for line in lines:
@@ -159,17 +160,19 @@ def check_prompts(lines: Iterable[Item], facts: ModelFacts) -> None:
             raise BadInput(f"{line.where}: {obstacle}")
 
 
-def _check_attention(facts: ModelFacts, method: Recipe, layout: Layout) -> None:
+def check_attention(facts: ModelFacts, method: Recipe) -> None:
     """Raises BadInput for what needs tokens that attend to all others, of a model whose do not."""
-    if facts.attends_to_all:
-        return
-    if layout.sequence_size > 1:
+    if method.attends_anew and not facts.attends_to_all:
+        raise BadInput(f"method {method.name} lets each token attend to all others, which {facts.name} does not")
+
+
+def _check_ranks(facts: ModelFacts, layout: Layout) -> None:
+    """Raises BadInput for several ranks that share the tokens of a model whose do not attend to all others."""
+    if layout.sequence_size > 1 and not facts.attends_to_all:
         raise BadInput(
             f"tokens of {facts.name} attend in space and in time by turns, on one rank, not on {layout.sequence_size}; "
             "--cfg 2 gives each pass of guidance a rank"
         )
-    if method.tokens and method.tokens.attends_anew:
-        raise BadInput(f"method {method.name} lets each token attend to all others, which {facts.name} does not")
 
 
 def _check_clusters(method: Recipe, num_tokens: int, world_size: int) -> None:

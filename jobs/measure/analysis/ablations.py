@@ -14,14 +14,16 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-class Score(TypedDict):
-    """What one value of a setting gives."""
+class Row(TypedDict):
+    """What one value of a setting gives and costs."""
 
     setting: str
     value: str
     psnr_db: float
     psnr_db_min: float
     dense_steps: int
+    tflops: float
+    seconds: float
 
 
 def variants() -> Iterator[tuple[str, str, Recipe]]:
@@ -52,32 +54,35 @@ def variants() -> Iterator[tuple[str, str, Recipe]]:
 
 
 def analyse(study: Study) -> Analysis:
-    """PSNR of final latents against full sampling, one setting changed at a time."""
-    rows: list[Score] = []
+    """PSNR of final latents against full sampling, and FLOPs, one setting changed at a time."""
+    rows: list[Row] = []
     for setting, value, method in variants():
-        scores = study.judge.latent_db(method)
-        engine = study.model.renderer.engine
-        assert engine is not None
+        score = study.score(method)
         rows.append(
             {
                 "setting": setting,
                 "value": value,
-                "psnr_db": statistics.mean(scores),
-                "psnr_db_min": min(scores),
-                "dense_steps": engine.dense_steps,
+                "psnr_db": statistics.mean(score.psnr_db),
+                "psnr_db_min": min(score.psnr_db),
+                "dense_steps": score.dense_steps,
+                "tflops": score.tflops,
+                "seconds": score.seconds,
             }
         )
     return Analysis(rows=rows, draw=lambda figure: _draw(figure, rows), height=8)
 
 
-def _draw(figure: "Figure", rows: list[Score]) -> None:
+def _draw(figure: "Figure", rows: list[Row]) -> None:
     groups = [(setting, list(members)) for setting, members in groupby(rows, key=lambda row: row["setting"])]
     axes = figure.subplots(3, 3, sharey=True).flatten()
     for axis, (setting, members) in zip(axes, groups, strict=True):
         values = [row["value"] for row in members]
         axis.plot(values, [row["psnr_db"] for row in members], "o-", label="mean")
         axis.plot(values, [row["psnr_db_min"] for row in members], "v--", label="worst")
+        cost = axis.twinx()
+        cost.plot(values, [row["tflops"] for row in members], ":", color="0.6")
+        cost.tick_params(colors="0.6")
         axis.set_title(setting, fontsize=9)
         axis.grid(alpha=0.3)
-    axes[0].set_ylabel("PSNR of latents, dB")
+    axes[0].set_ylabel("PSNR of latents, dB; dotted: TFLOPs")
     axes[0].legend(fontsize=7)

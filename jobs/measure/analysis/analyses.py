@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from jobs.errors import BadInput
-from jobs.measure.analysis import ablations, errors, latency, residuals, scale, stability, trajectories
+from jobs.measure.analysis import ablations, errors, latency, residuals, scale, scores, stability, trajectories
 from jobs.measure.analysis.study import Analysis, Study
 from jobs.measure.report import write_csv
 from jobs.measure.sampling.executor import LocalExecutor, load_model
@@ -18,6 +18,7 @@ ANALYSES = {
     "residuals": residuals.analyse,
     "trajectories": trajectories.analyse,
     "ablations": ablations.analyse,
+    "scores": scores.analyse,
     "errors": errors.analyse,
     "latency": latency.analyse,
     "stability": stability.analyse,

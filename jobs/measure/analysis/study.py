@@ -3,6 +3,7 @@
 Legend: T steps, N tokens, D hidden width, P values of a patch.
 """
 
+import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -20,10 +21,6 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 
-# A tensor out of what a module is called with, by place and by name.
-Pick = Callable[[tuple[Tensor, ...], dict[str, Tensor]], Tensor]
-
-
 @dataclass(frozen=True, kw_only=True)
 class Analysis:
     """What an analysis found: a table, and how to draw it on a figure of some height in inches."""
@@ -31,6 +28,18 @@ class Analysis:
     rows: Sequence[Mapping[str, object]]
     draw: Callable[["Figure"], None]
     height: float = 5
+
+
+@dataclass(frozen=True, kw_only=True)
+class Score:
+    """What a method gives and costs: PSNR of each prompt's final latents against full sampling, in decibels."""
+
+    psnr_db: list[float]
+    dense_steps: int
+    tflops: float
+    """Of one video, by count."""
+    seconds: float
+    """Of one video, on average."""
 
 
 @dataclass
@@ -52,13 +61,13 @@ class Study:
     def features(self, prompt: int) -> Tensor:
         """Hidden states after the last block in full sampling `[T, N, D]`; where it is guided, of the first pass."""
         if prompt not in self._features:
-            seen = self._watch(lambda each: each.norm_out, lambda given, _: given[0], RECIPES["full"], prompt)
+            seen = self._watch(lambda each: each.norm_out, RECIPES["full"], prompt)
             self._features[prompt] = torch.stack(seen)[:, 0].float()
         return self._features[prompt]
 
     def trajectory(self, method: Recipe, prompt: int) -> Tensor:
         """The patches of the latents before each step `[T, N, P]`."""
-        seen = self._watch(lambda each: each, lambda _, named: named["hidden_states"], method, prompt)
+        seen = self._watch(lambda each: each, method, prompt)
         adapter = adapter_for(self.model.renderer.transformers[0])
         patches = [each if each.ndim == 3 else adapter.unfold(each) for each in seen]
         return torch.stack(patches)[:, 0].float()
@@ -69,20 +78,29 @@ class Study:
         for item in self.judge.items:
             self.model.renderer.denoise(self.model.prompt(item), self.model.sampling(item))
 
+    def score(self, method: Recipe) -> Score:
+        """Of all prompts."""
+        started = time.perf_counter()
+        psnr_db = self.judge.latent_db(method)
+        seconds = (time.perf_counter() - started) / self.num_prompts
+        renderer, last = self.model.renderer, self.judge.items[-1]
+        assert renderer.engine is not None
+        flops, _ = renderer.flops(self.model.prompt(last), self.model.sampling(last))
+        return Score(psnr_db=psnr_db, dense_steps=renderer.engine.dense_steps, tflops=flops / 1e12, seconds=seconds)
+
     def _watch(
         self,
         part: Callable[[Any], torch.nn.Module],  # of a transformer, whichever class it is of
-        pick: Pick,
         method: Recipe,
         prompt: int,
     ) -> list[Tensor]:
-        """Sample a prompt and pick a tensor out of each step's first call of a part of the transformers."""
+        """Sample a prompt, and see what each step's first call of a part of the transformers works on."""
         seen: list[Tensor] = []
         renderer, item = self.model.renderer, self.judge.items[prompt]
         renderer.use(method)
         handles = [
             part(transformer).register_forward_pre_hook(
-                lambda _, given, named: seen.append(pick(given, named).clone()), with_kwargs=True
+                lambda _, given, named: seen.append(_first(given, named).clone()), with_kwargs=True
             )
             for transformer in renderer.transformers
         ]
@@ -91,7 +109,13 @@ class Study:
         finally:
             for handle in handles:
                 handle.remove()
-        return seen[:: len(self.model.prompt(item).texts)]
+        calls = 1 if renderer.family.doubles_batch else len(self.model.prompt(item).texts)
+        return seen[::calls]
+
+
+def _first(given: tuple[Tensor, ...], named: Mapping[str, Tensor]) -> Tensor:
+    """The tensor that a module is called with, by place or by name."""
+    return given[0] if given else named["hidden_states"]
 
 
 def residuals(values: Tensor, order: int) -> Tensor:

@@ -18,7 +18,7 @@ from jobs.models.demos import DEMOS
 from jobs.models.facts import ModelFacts
 from jobs.options.measure import AnalyzeOptions, TuneOptions
 from jobs.rank.solver import Solver
-from jobs.request.checks import MOST_MEASURED, check_count, defaults_for
+from jobs.request.checks import MOST_MEASURED, check_count, check_prompts, defaults_for
 from jobs.request.prompts import Defaults, Item, read_items
 
 
@@ -113,8 +113,8 @@ def calibration_items(
         facts,
         number + held_out,
         lambda defaults: [
-            *drawn_items(number, defaults, first_seed=CALIBRATION_SEED, held_out=False),
-            *drawn_items(held_out, defaults, first_seed=CALIBRATION_SEED + MOST_MEASURED, held_out=True),
+            *drawn_items(number, facts, defaults, first_seed=CALIBRATION_SEED, held_out=False),
+            *drawn_items(held_out, facts, defaults, first_seed=CALIBRATION_SEED + MOST_MEASURED, held_out=True),
         ],
     )
 
@@ -122,7 +122,7 @@ def calibration_items(
 def unseen_items(options: TuneOptions, facts: ModelFacts, number: int) -> list[Item]:
     """Prompts to see what a plan is worth: the user's, or for a demo model some that no tuning takes."""
     check_count("held-out", number, MOST_MEASURED)
-    return _items(options, facts, number, lambda defaults: benchmark_items(number, defaults))
+    return _items(options, facts, number, lambda defaults: benchmark_items(number, facts, defaults))
 
 
 def _items(
@@ -139,6 +139,7 @@ def _items(
         items = of_demo(defaults)
     else:
         raise BadInput(f"give --prompts FILE with prompts typical of what you render with {options.model}")
+    check_prompts(items, facts)
     for item in items:
         facts.check_size(item.height, item.width, item.num_frames)
     if len({item.steps for item in items}) > 1:

@@ -6,12 +6,14 @@ import imageio.v3 as imageio
 import pytest
 import torch
 
+from caching.recipe.tokens import SCORES
 from jobs.__main__ import main
 from jobs.errors import BAD_INPUT
-from jobs.measure.analysis import scale
+from jobs.measure.analysis import clusters, scale
 from jobs.measure.analysis.clusters import distances_within
 from jobs.measure.analysis.study import residuals
 from jobs.measure.analysis.trajectories import project
+from tests.jobs.tiny_images import save_tiny_image_model
 from tests.jobs.tiny_model import SIZE, save_tiny_pipeline
 
 pytestmark = pytest.mark.timeout(300)
@@ -52,6 +54,23 @@ def test_clusters_hold_residuals_that_are_more_alike(analysis):
 def test_errors_begin_with_the_first_sparse_step(analysis):
     for row in table(analysis / "errors.csv"):
         assert (float(row["error"]) == 0) is (int(row["step"]) <= 1)
+
+
+def test_tokens_of_an_image_are_chosen_by_each_end_of_each_score(tmp_path, monkeypatch):
+    """Both passes of its model are one batch, so that each step is seen once."""
+    monkeypatch.setattr(clusters, "NUM_CLUSTERS", 4)  # of 16 tokens
+    (tmp_path / "prompts.txt").write_text("cock\nTinca tinca\n")
+    model = save_tiny_image_model(tmp_path / "model", "dit")
+    given = ["--model", model, "--prompts", tmp_path / "prompts.txt", "--out", tmp_path / "out", "--steps", 14]
+    assert main(["analyze", *map(str, given), "--only", "scores,residuals"]) == 0
+    rows = table(tmp_path / "out" / "scores.csv")
+    ends = [(row["score"], row["extreme"]) for row in rows]
+    assert ends == [(score, end) for score in SCORES for end in ("max", "min") if (score, end) != ("random", "min")]
+    assert float(rows[0]["gain_db"]) == 0
+    assert len({row["psnr_db"] for row in rows}) > 5, "they choose different tokens"
+    assert imageio.imread(tmp_path / "out" / "scores.png").std() > 5
+    pairs = {int(row["pairs"]) for row in table(tmp_path / "out" / "residuals.csv") if row["clustering"] == "none"}
+    assert pairs == {2 * 16 * 15 // 2}, "of two prompts, one step each"
 
 
 def test_clustering_is_measured_by_the_number_of_tokens(monkeypatch):

@@ -2,18 +2,24 @@
 
 import json
 import signal
+from dataclasses import replace
 
+import imageio.v3 as imageio
 import pytest
 import torch
 
+from caching.recipe.recipe import RECIPES
 from jobs.__main__ import main
+from jobs.measure.benchmark import read_benchmark
 from jobs.measure.contest import Contest
 from jobs.measure.contestants import PeerContestant
 from jobs.measure.peers import PEERS, Peer
 from jobs.models.hunyuan_video import HunyuanVideo
 from jobs.models.wan import Wan
+from jobs.options.command_line import parse
 from jobs.rank.renderer import Renderer, Sampling
 from tests.jobs import tiny_wan
+from tests.jobs.tiny_images import save_tiny_image_model
 from tests.jobs.tiny_model import SIZE, build_tiny_pipeline, save_tiny_pipeline
 from tests.jobs.tiny_wan import build_tiny_wan
 
@@ -50,6 +56,49 @@ def test_rows_of_methods_and_peers(tmp_path):
     assert rows["full, math attention"]["psnr_db"] > 60 > rows["full, fp8 weights"]["psnr_db"] > 20
     assert rows["unipc-9"]["flops_ratio"] == pytest.approx(12 / 9, rel=0.02)
     assert all(row["num"] == 2 and row["seconds"] > 0 for row in rows.values())
+
+
+@pytest.mark.parametrize(
+    ("methods", "steps"), [("full,toca,steps", 4), pytest.param("all", 12, marks=pytest.mark.slow)]
+)
+def test_rows_of_a_model_of_images(methods, steps, tmp_path, capsys):
+    """The demo's: classes are its prompts, which the oracle judges by one frame; solvers are rivals of epsilon, too."""
+    peers = ["unipc-9", "dpm-solver++-9"]
+    asked = ["--model", "demo-dit", "--methods", methods, "--num", "1", "--only-peers", ",".join(peers)]
+    assert main(["benchmark", *asked, "--steps", str(steps), "--report", str(tmp_path / "report")]) == 0
+    rows = {row["method"]: row for row in json.loads((tmp_path / "report" / "rows.json").read_text())}
+    of_images = [name for name, method in RECIPES.items() if not method.needs_cross_attention]
+    assert list(rows) == [*(of_images if methods == "all" else methods.split(",")), *peers]
+    assert rows["toca"]["flops_ratio"] > 1.2 and rows["full"]["psnr_db"] is None
+    assert all(row["psnr_db"] > 5 for name, row in rows.items() if name != "full")
+    assert all(row["oracle"] in (0, 1) for row in rows.values())
+    assert ("without t-gate" in capsys.readouterr().out) is (methods == "all")
+    assert imageio.imread(tmp_path / "report" / "frames-0.png").shape[1:] == (64, 3)
+
+
+@pytest.mark.parametrize(
+    ("line", "why"),
+    [
+        ("--model demo-dit --prompts {prompts}", "line 1: 'a cat' is no class of this model"),
+        ("--model {latte} --methods full,resca", "method resca lets each token attend to all others"),
+        ("--model {latte} --methods full,magic", "unknown method 'magic'"),
+    ],
+)
+def test_what_a_model_cannot_do_is_refused_before_anything_is_loaded(line, why, tmp_path, capsys):
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    latte = save_tiny_image_model(tmp_path / "latte", "latte")
+    given = line.format(prompts=tmp_path / "prompts.txt", latte=latte).split()
+    assert main(["benchmark", "--num", "1", *given]) == 2
+    assert why in " ".join(capsys.readouterr().err.split())
+
+
+def test_all_leaves_out_what_tokens_in_space_and_time_have_not(tmp_path):
+    (tmp_path / "prompts.txt").write_text("a cat\n")
+    options = parse(["benchmark", "--methods", "all", "--num", "1", "--prompts", str(tmp_path / "prompts.txt")])
+    model = str(save_tiny_image_model(tmp_path / "latte", "latte"))
+    asked = read_benchmark(replace(options, model=model))
+    assert {"resca", "tomesd", "chipmunk"} <= set(asked.left_out)
+    assert "t-gate" in {method.name for method in asked.methods}
 
 
 @pytest.fixture

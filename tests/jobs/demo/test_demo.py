@@ -7,12 +7,15 @@ from dataclasses import replace
 
 import pytest
 import torch
+from diffusers import DDIMScheduler
 
 from caching.recipe.recipe import recipe
 from jobs.demo.items import write_prompts
+from jobs.demo.losses import epsilon_and_variance
 from jobs.demo.oracle import look
 from jobs.demo.scenes import (
     BACKGROUNDS,
+    CLASSES,
     COLOURS,
     DIRECTIONS,
     SHAPES,
@@ -98,7 +101,7 @@ def test_a_shape_stays_inside_the_frame(scene):
     assert painted.min() > 0.8 * painted.max()
 
 
-@pytest.mark.parametrize(("model", "most_bytes"), [("demo", 40e6), ("demo-wan", 15e6)])
+@pytest.mark.parametrize(("model", "most_bytes"), [("demo", 40e6), ("demo-wan", 15e6), ("demo-dit", 10e6)])
 def test_a_shipped_model_fits_in_a_repository(model, most_bytes):
     files = [path for path in DEMOS[model].rglob("*") if path.is_file()]
     assert files
@@ -133,19 +136,20 @@ def test_an_unchanged_design_is_that_of_the_shipped_files(model):
     shipped = json.loads((DEMOS[model] / "transformer" / "config.json").read_text())
     assert {name: built[name] for name in shipped if name not in of_versions}.items() <= shipped.items()
     scheduler = json.loads((DEMOS[model] / "scheduler" / "scheduler_config.json").read_text())
-    assert trainee.design.shift == scheduler["flow_shift" if model == "demo-wan" else "shift"]
+    assert scheduler.get("flow_shift", scheduler.get("shift", 1.0)) == trainee.design.shift
     assert trainee.defaults == read_facts(model).defaults
 
 
-@pytest.mark.parametrize(("model", "blocks"), [("demo", (1, 3)), ("demo-wan", (3,))])
+@pytest.mark.parametrize(("model", "blocks"), [("demo", (1, 3)), ("demo-wan", (3,)), ("demo-dit", (3,))])
 def test_a_design_is_changed_where_it_is_said(model, blocks):
-    changes = Changes(heads=2, head_width=32, blocks=blocks, shift=3.0, side=96, num_frames=17)
+    num_frames = 1 if model == "demo-dit" else 17
+    changes = Changes(heads=2, head_width=32, blocks=blocks, shift=3.0, side=96, num_frames=num_frames)
     trainee = Training(model=model, design=changes).trainee
     with torch.device("meta"):
         config = trainee.build_transformer().config
     assert (config["num_attention_heads"], config["attention_head_dim"]) == (2, 32)
     assert [config[name] for name in ("num_layers", "num_single_layers") if name in config] == list(blocks)
-    assert (trainee.defaults.height, trainee.defaults.width, trainee.defaults.num_frames) == (96, 96, 17)
+    assert (trainee.defaults.height, trainee.defaults.width, trainee.defaults.num_frames) == (96, 96, num_frames)
     assert trainee.design.shift == 3.0
 
 
@@ -163,6 +167,38 @@ def test_a_design_that_does_not_fit_is_refused(changes, named):
         _ = Training(design=changes).trainee
 
 
+def test_a_model_of_images_makes_no_videos():
+    with pytest.raises(ValueError, match="num_frames 9 must be 1"):
+        _ = Training(model="demo-dit", design=Changes(num_frames=9)).trainee
+
+
+def test_a_true_epsilon_with_the_variance_of_the_posterior_costs_nothing():
+    """The bound teaches the variance alone: an epsilon that is off is told so by its own error."""
+    clean, noise = torch.randn(2, 4, 3, 8, 8, generator=torch.Generator().manual_seed(0))
+    signal, level = DDIMScheduler().alphas_cumprod, torch.tensor([0.001, 0.3, 0.6, 0.999])
+
+    def loss(epsilon, part):
+        return epsilon_and_variance(lambda *_: torch.cat([epsilon, part], 1), clean, noise, level, signal)
+
+    least = torch.full_like(noise, -1.0)
+    assert loss(noise, least) == pytest.approx(0, abs=1e-6)
+    assert loss(noise, -least) > 0
+    off, part = (noise + 0.1).requires_grad_(), least.clone().requires_grad_()
+    loss(off, part).backward()
+    assert torch.allclose(off.grad, 2 * 0.1 / noise.numel() * torch.ones_like(noise), rtol=1e-3)
+    assert (part.grad < 0).all(), "a mean that is off asks for a greater variance"
+
+
+def test_the_oracle_sees_the_class_of_a_single_image():
+    scenes = {f"{scene.colour} {scene.shape}": scene for scene in all_scenes()}
+    assert set(scenes) == set(CLASSES)
+    for number, (name, scene) in enumerate(scenes.items()):
+        seen = look(draw(scene, number, num_frames=1, height=64, width=64))
+        assert seen.is_of(name), (name, seen)
+        assert not seen.is_of("red circle" if name != "red circle" else "red cross")
+    assert seen.is_of("a cat walks on grass") is None
+
+
 @pytest.mark.parametrize(("name", "seed", "held_out"), [("calibration", 500_000, False), ("unseen", 700_000, True)])
 def test_written_prompts_are_those_seen_and_those_held_out(name, seed, held_out, tmp_path):
     write_prompts(tmp_path / "model")
@@ -171,6 +207,12 @@ def test_written_prompts_are_those_seen_and_those_held_out(name, seed, held_out,
     captions = {scene.caption for scene in all_scenes() if scene.held_out is held_out}
     assert [item.seed for item in items] == list(range(seed, seed + 64))
     assert {item.prompt for item in items} <= captions
+
+
+def test_each_class_has_its_turn_among_written_prompts(tmp_path):
+    write_prompts(tmp_path / "model", classes=True)
+    lines = (tmp_path / "model-unseen.jsonl").read_text().splitlines()
+    assert Counter(json.loads(line)["prompt"] for line in lines) == dict.fromkeys(CLASSES, 2)
 
 
 @pytest.mark.slow
@@ -190,8 +232,10 @@ def test_training_goes_on_from_the_shipped_weights(model, tmp_path):
         load_pipeline(facts.source, dtype="float32", device="cpu"), template=facts.defaults.prompt_template
     )
     renderer.use(recipe("full"))
-    sampling = Sampling(seed=0, height=64, width=64, num_frames=9, steps=2, guidance=1.0)
-    assert renderer.denoise(renderer.encode(all_scenes()[0].caption), sampling).isfinite().all()
+    one_frame = model == "demo-dit"
+    sampling = Sampling(seed=0, height=64, width=64, num_frames=1 if one_frame else 9, steps=2, guidance=1.0)
+    prompt = renderer.encode(CLASSES[0] if one_frame else all_scenes()[0].caption)
+    assert renderer.denoise(prompt, sampling).isfinite().all()
 
 
 @pytest.mark.slow

@@ -189,7 +189,7 @@ def test_a_model_that_needs_code_of_its_own_is_refused_unless_that_is_allowed(tm
 
 @pytest.mark.parametrize("model", ["no-such-directory", "/no/such/directory", "a/b/c", ""])
 def test_model_that_is_nowhere_is_named(model):
-    with pytest.raises(BadInput, match="neither demo nor demo-wan, nor a directory, nor a hub id"):
+    with pytest.raises(BadInput, match="neither demo nor demo-wan nor demo-dit, nor a directory, nor a hub id"):
         read_facts(model)
 
 
