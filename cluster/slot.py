@@ -74,14 +74,9 @@ class Slot(Generic[Item, Result]):
         self.index = index
         self.last_error: RankError | None = None
         self.has_given_up = False  # no gang can be started any more, or none can keep what it makes
-        self._spec = spec
-        self._workload = workload
-        self._backlog = backlog
-        self._cluster = cluster
-        self._budgets = budgets
-        self._on_event = on_event
-        self._stop = stop
-        self._start_worker = start_worker
+        self._spec, self._workload, self._start_worker = spec, workload, start_worker
+        self._backlog, self._cluster, self._budgets = backlog, cluster, budgets
+        self._on_event, self._stop = on_event, stop
         self._gang: Gang[Item, Result] | None = None
         self._shape: Hashable = None
         self._looked_s = 0.0
