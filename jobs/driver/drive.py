@@ -277,7 +277,7 @@ def _leave_at_once(reason: str, lock: DriverLock, told: Told) -> NoReturn:
     """Ends the process without Ray's own teardown, which would wait for a head that is gone."""
     lock.__exit__()
     print(f"resca: {reason} Run it again on a new cluster for the rest.", file=sys.stderr, flush=True)
-    told.end(INFRASTRUCTURE, reason)
+    told.end(INFRASTRUCTURE, reason, hurried=True)  # Ray itself ends the process soon.
     sys.stdout.flush()
     os._exit(INFRASTRUCTURE)
 

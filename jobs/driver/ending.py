@@ -33,7 +33,7 @@ class Told:
         """The batch has been checked."""
         self._plan, self._standing = plan, standing_of(plan)
         if self._lines:
-            self._lines.begin(plan)
+            self._lines.begin(plan, self._standing.usage.price)
 
     def follow(self, plan: Plan, standing: Standing) -> None:
         """The batch is about to be run by this plan, which may be newer."""

@@ -157,7 +157,7 @@ class ProgressLines:
         known = {key: value for key, value in facts.items() if value is not None}
         self._write(json.dumps({"e": kind, "t": round(time.time(), 3), **known}, separators=(",", ":")))
 
-    def begin(self, plan: "Plan") -> None:
+    def begin(self, plan: "Plan", price: float | None) -> None:
         """The batch begins; where nothing is left to render, its end comes next."""
         self.say(
             "begin",
@@ -169,7 +169,7 @@ class ProgressLines:
             done=len(plan.known.finished),
             failed=len(plan.known.given_up),
             todo=len(plan.todo),
-            price=plan.options.price,
+            price=price,
         )
 
     def show(self, event: Event, plan: "Plan") -> None:

@@ -252,6 +252,9 @@ def test_a_plan_says_what_is_left_on_what_and_for_how_long(batch, capsys):
     told = capsys.readouterr().out
     assert "1 finished, 1 given up, 2 to render" in told and "1 gang of ulysses 1 x ring 1" in told
     assert "64x64x5" in told and "from 1 video finished here, on cpu" in told
+    assert "cost" not in told
+    assert main(["plan", "p.txt", "--out", "out", "--model", "model", "--price", "3600"]) == 0
+    assert "0.0014 rank-hours, cost 5.00 (from 1 video" in capsys.readouterr().out
     assert main(["plan", "p.txt", "--out", "new", "--model", "model"]) == 0
     assert "how long is not known" in capsys.readouterr().out
 

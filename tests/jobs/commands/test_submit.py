@@ -58,6 +58,18 @@ def test_each_variable_of_the_ranks_goes_with_the_job(place):
     assert parse(shlex.split(job_of(options).entrypoint)[3:]).env == ("A=1 2", "B=-x")
 
 
+def test_who_is_told_goes_with_the_job_as_it_was_given(place):
+    told = ["--on-end", "sh -c 'cat > \"$HOME/a b\"; echo $?'", "--price", "2.5", "--progress", "jsonl"]
+    options = parse(["submit", "p.txt", "--out", "/shared/videos", *told])
+    asked = parse(shlex.split(job_of(options).entrypoint)[3:])
+    assert (asked.on_end, asked.price, asked.progress) == (told[1], 2.5, "jsonl")
+
+
+def test_a_notice_that_no_machine_could_send_is_refused_here(place, capsys):
+    assert main(["submit", "p.txt", "--out", "/shared/videos", "--on-end", "https://a b"]) == 2
+    assert "--on-end is no URL that can be posted to" in capsys.readouterr().err
+
+
 @pytest.mark.parametrize(
     ("words", "told"),
     [
