@@ -18,7 +18,7 @@ from cluster.session import Item, Result
 from cluster.waiting import Deadline, Value
 
 # A keeper has nothing else to do than to answer.
-ANSWER_S = 30.0
+ANSWER_S = 60.0
 
 
 class Claim(Generic[Item, Result]):

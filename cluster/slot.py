@@ -257,8 +257,9 @@ class Slot(Generic[Item, Result]):
         wait_s = self._budgets.wait_s(len(job.failures))
         self._on_event(self._failed("item_retried", job, error))
         if error.kind.policy.holds_gang and self._gang is not None:
+            self._gang.rest()  # others may have no trouble; the gang has what it has kept unless one takes it up
             pause(wait_s, self._stop)
-            if not self._must_move():
+            if not self._must_move() and self._has_turn(self._gang):
                 return replace(job, attempts=job.attempts + 1)
         self._backlog.put_back(replace(job, needs_fresh_gang=fresh, not_before=time.monotonic() + wait_s))
         return None

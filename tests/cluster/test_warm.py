@@ -28,9 +28,9 @@ from cluster.pool import open_pool
 from cluster.remote import RemoteWorker
 from cluster.runtime import ray_runtime
 from jobs.measure.idle import Alone
-from tests.cluster.toy import PAIR, SINGLE, Toy, ToyWorkload, eventually, kinds
+from tests.cluster.toy import PAIR, SINGLE, Errand, ToyWorkload, eventually, kinds
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(300)
 KEEP = KeepWarm(key="toy", lease_s=2, claim_s=5)
 DRIVER = Path(__file__).parent / "warm_driver.py"
 
@@ -54,13 +54,6 @@ def nothing_is_left(tmp_path: Path) -> Iterator[None]:
 def pids(folder: Path) -> set[int]:
     """Of the ranks that have built a session for a batch in this folder, or below."""
     return {int(path.name.removeprefix("pid-")) for path in folder.rglob("pid-*")}
-
-
-class Errand(Toy):
-    """Sends nothing to other ranks, and so needs no torch."""
-
-    def _add(self, value: float) -> float:
-        return value
 
 
 def run(folder: Path, items: list[dict], keep: KeepWarm | None = KEEP, spec: GangSpec = SINGLE, **options: Any):
@@ -232,17 +225,17 @@ def drive(tmp_path: Path) -> Iterator[Any]:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("killed", [[], ["Keeper"], ["Worker"], ["Keeper", "Worker"]])
+@pytest.mark.parametrize("killed", [[], ["Keeper"], ["IdleWorker"], ["Keeper", "IdleWorker"]])
 def test_whatever_is_killed_with_the_driver_the_gang_is_gone_when_its_lease_ends(killed, drive: Any, tmp_path: Path):
     driver = drive(3, "hang_once")
-    assert eventually(lambda: (tmp_path / "misbehaved").exists(), patience_s=60)
-    assert len(processes("Keeper")) == 1 and len(processes("Worker")) == len(pids(tmp_path)) == 2
+    assert eventually(lambda: (tmp_path / "misbehaved").exists(), patience_s=170)
+    assert len(processes("Keeper")) == 1 and len(processes("IdleWorker")) == len(pids(tmp_path)) == 2
     began_s = time.monotonic()
     driver.send_signal(signal.SIGKILL)
     for name in killed:
         for process in processes(name):
             process.kill()
-    assert eventually(lambda: not (keepers() or processes("Keeper") or processes("Worker")), patience_s=30)
+    assert eventually(lambda: not (keepers() or processes("Keeper") or processes("IdleWorker")), patience_s=30)
     assert eventually(lambda: {group["state"] for group in placement_group_table().values()} <= {"REMOVED"})
     print(f"killed with the driver: {killed or 'nothing'}; gone after {time.monotonic() - began_s:.1f} s")
 
@@ -250,8 +243,8 @@ def test_whatever_is_killed_with_the_driver_the_gang_is_gone_when_its_lease_ends
 @pytest.mark.slow
 def test_one_rank_that_is_killed_takes_an_idle_gang_with_it(drive: Any, tmp_path: Path):
     assert drive(600, "nothing").wait(60) == 0
-    processes("Worker")[0].kill()
-    assert eventually(lambda: not (keepers() or processes("Worker")), patience_s=30)
+    processes("IdleWorker")[0].kill()
+    assert eventually(lambda: not (keepers() or processes("IdleWorker")), patience_s=30)
 
 
 @pytest.mark.slow
@@ -260,7 +253,7 @@ def test_a_driver_that_is_killed_while_its_gang_waits_for_a_place_leaves_nothing
     with open_pool(spec=spec, gangs=1, workload=ToyWorkload(tmp_path)) as pool:
         pool.run([{"value": 1}])
         driver = drive(600, "nothing")
-        assert eventually(lambda: len(keepers("toy")) == 1, patience_s=60)
+        assert eventually(lambda: len(keepers("toy")) == 1, patience_s=170)
         driver.kill()
         assert eventually(lambda: not keepers(), patience_s=30)
 
@@ -268,11 +261,11 @@ def test_a_driver_that_is_killed_while_its_gang_waits_for_a_place_leaves_nothing
 @pytest.mark.slow
 def test_a_driver_that_is_run_again_after_it_was_killed_takes_the_gang_that_is_there(drive: Any, tmp_path: Path):
     driver = drive(60, "linger_long")
-    assert eventually(lambda: len(pids(tmp_path)) == 2, patience_s=60)
+    assert eventually(lambda: len(pids(tmp_path)) == 2, patience_s=170)
     time.sleep(1)
     driver.kill()
     before = pids(tmp_path)
-    _, events = run(tmp_path / "again", [{"value": 1}], spec=PAIR, start_worker=RemoteWorker)
+    _, events = run(tmp_path / "again", [{"value": 1}], spec=PAIR)
     assert was_warm(events) == [True] and pids(tmp_path) == before
     for keeper in keepers():
         keeper.kill()
@@ -351,6 +344,7 @@ def test_three_batches_share_two_gangs_by_their_priorities_over_100_items():
         thread.start()
     for thread in threads:
         thread.join(120)
+    print(f"of 100 items: {counter.shares}")
     assert counter.shares == pytest.approx({"a": 50, "b": 100 / 3, "c": 50 / 3}, rel=0.1)
     runs = [len(list(run)) for batch, run in groupby(counter.done) if batch != "c"]
     assert max(runs) < 20, "none waits for long"

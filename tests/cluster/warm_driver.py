@@ -3,13 +3,15 @@
 import sys
 from pathlib import Path
 
-from cluster.batch import KeepWarm, run_batch
+from cluster.claim import KeepWarm
+from cluster.pool import open_pool
 from cluster.runtime import ray_runtime
-from tests.cluster.toy import PAIR, ToyWorkload
+from jobs.measure.idle import Alone
+from tests.cluster.toy import PAIR, Errand, ToyWorkload
 
 if __name__ == "__main__":
     address, folder, lease_s, first = sys.argv[1:]
-    keep = KeepWarm(key="toy", lease_s=float(lease_s), claim_s=2)
-    with ray_runtime(address):
-        items = [{"value": 1}, {"value": 2, "first": first}]
-        run_batch(spec=PAIR, gangs=1, workload=ToyWorkload(Path(folder)), items=items, keep=keep)
+    workload = ToyWorkload(Path(folder), Errand)
+    keep = KeepWarm(key="toy", lease_s=float(lease_s), claim_s=10)
+    with ray_runtime(address), open_pool(spec=PAIR, gangs=1, workload=workload, keep=keep, start_worker=Alone) as pool:
+        pool.run([{"value": 1}, {"value": 2, "first": first}], is_last=True)
