@@ -18,7 +18,7 @@ from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result
 from cluster.waiting import arrived
 
-NAMESPACE = "resca"
+NAMESPACE = "resca-warm"
 LOOK_TIMEOUT_S = 5.0
 
 

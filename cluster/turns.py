@@ -11,7 +11,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 # Who waits asks again sooner than that.
-WAIT_S = 6.0
+WAIT_S = 10.0
 
 
 @dataclass(kw_only=True)
@@ -41,9 +41,9 @@ class Turns:
 
     @property
     def num_batches(self) -> int:
-        """How many have the turn, wait for it, or are about to."""
+        """How many have the turn, though they may be silent by now, wait for it, or are about to."""
         now = self._clock()
-        return sum(self._is_there(batch, now) for batch in self._standings)
+        return sum(batch == self._holder or self._is_there(batch, now) for batch in self._standings)
 
     def come(self, batch: str) -> None:
         """It will ask for a turn soon."""

@@ -102,8 +102,9 @@ def test_one_that_is_silent_loses_its_turn_and_one_that_waits_in_silence_gets_no
     assert turns.lapsed() is None
     clock.now_s = 41
     assert turns.lapsed() == "gone" and turns.holder == "gone"  # the ranks may be at its item yet
+    assert turns.num_batches == 1
     turns.leave("gone")
-    assert turns.holder is None
+    assert (turns.holder, turns.num_batches) == (None, 0)
     assert turns.ask("waits", 1)
 
 
