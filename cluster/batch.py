@@ -5,13 +5,14 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from cluster.events import Event, Outcome
 from cluster.failure import Budgets
 from cluster.intake import Source
+from cluster.keep_warm import KeepWarm
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec, InfeasibleGang
 from cluster.pool import open_pool
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
 
-__all__ = ["Budgets", "Event", "HeadLost", "InfeasibleGang", "Outcome", "run_batch"]
+__all__ = ["Budgets", "Event", "HeadLost", "InfeasibleGang", "KeepWarm", "Outcome", "run_batch"]
 
 
 def run_batch(
@@ -29,6 +30,7 @@ def run_batch(
     on_tick: Callable[[], None] = lambda: None,
     may_grow_to: Sequence[Mapping[str, float]] = (),
     start_worker: StartWorker[Item, Result] = RemoteWorker,
+    keep: KeepWarm | None = None,
 ) -> list[Outcome[Item, Result]]:
     """Runs every item once on one of `gangs` gangs, as `Pool.run` does with its last items, and raises as `open_pool`.
 
@@ -43,5 +45,6 @@ def run_batch(
         on_tick=on_tick,
         may_grow_to=may_grow_to,
         start_worker=start_worker,
+        keep=keep,
     ) as pool:
         return pool.run(items, cost_of=cost_of, shape_of=shape_of, priority_of=priority_of, is_last=True, source=source)

@@ -1,19 +1,23 @@
 """The fleet: as many slots as there are to be gangs, in threads; with no number given, as many as the cluster holds."""
 
 import threading
+import time
 from collections.abc import Callable
 from typing import Generic
 
 from cluster.backlog import Backlog
 from cluster.events import Event
 from cluster.failure import Budgets, RankError
+from cluster.gangs import OwnGangs
 from cluster.heartbeat import pace_of
+from cluster.keep_warm import KeepWarm
 from cluster.nodes import NodeWatch
 from cluster.placement import GangSpec, room, shortfall
 from cluster.remote import RemoteWorker, StartWorker
 from cluster.session import Item, Result, Workload
-from cluster.slot import Slot
+from cluster.slot import LOOK_FOR_PLACE_S, Slot
 from cluster.waiting import Pace
+from cluster.warm import WarmGangs
 
 
 class Fleet(Generic[Item, Result]):
@@ -30,15 +34,18 @@ class Fleet(Generic[Item, Result]):
         on_event: Callable[[Event[Item, Result]], None],
         watch: NodeWatch,
         start_worker: StartWorker[Item, Result] = RemoteWorker,
+        keep: KeepWarm | None = None,
     ):
-        self._spec, self._gangs, self._workload = spec, gangs, workload
+        self._spec, self._gangs = spec, gangs
+        own = OwnGangs(spec, workload, start_worker)
+        self._source = WarmGangs(spec, workload, start_worker, keep) if keep else own
+        self._made_room_s = 0.0  # of time.monotonic()
         self._backlog, self._budgets, self._on_event, self._watch = backlog, budgets, on_event, watch
-        self._start_worker = start_worker
         self._stop = threading.Event()
         self._num_slots = 0
         self._threads: dict[Slot[Item, Result], threading.Thread] = {}  # of slots that serve, leave, or have given up
         self._leaving: set[int] = set()  # indices of slots
-        self._leaving_lock = threading.Lock()
+        self._lock = threading.Lock()
         self._errors: list[BaseException] = []
         self._last_error: RankError | None = None
 
@@ -86,6 +93,10 @@ class Fleet(Generic[Item, Result]):
         if self._errors:
             raise self._errors[0]
 
+    def end(self) -> None:
+        """Nothing will be started any more."""
+        self._source.end()
+
     # What the slots ask (the protocol `ClusterView`), from their threads.
 
     def unusable(self) -> set[str]:
@@ -98,10 +109,17 @@ class Fleet(Generic[Item, Result]):
         missing = shortfall(self._spec, 1, self._watch.usable())
         return missing or "The cluster has room for it, but others are using it."
 
+    def make_room(self) -> None:
+        with self._lock:  # One slot asks for all of them.
+            is_due = time.monotonic() - self._made_room_s >= LOOK_FOR_PLACE_S
+            self._made_room_s = time.monotonic() if is_due else self._made_room_s
+        if is_due:
+            self._source.make_room()
+
     def may_leave(self, slot: int) -> bool:
         if self._gangs is not None:
             return False
-        with self._leaving_lock:  # Two that look at the same time must not leave to each other.
+        with self._lock:  # Two that look at the same time must not leave to each other.
             if len(self._living()) <= max(1, room(self._spec, self._watch.usable())):
                 return False
             self._leaving.add(slot)
@@ -124,14 +142,13 @@ class Fleet(Generic[Item, Result]):
     def _add(self) -> None:
         slot = Slot(
             index=self._num_slots,
-            spec=self._spec,
-            workload=self._workload,
+            gangs=self._source,
             backlog=self._backlog,
             cluster=self,
             budgets=self._budgets,
             on_event=self._on_event,
             stop=self._stop,
-            start_worker=self._start_worker,
+            start_timeout_s=self._spec.start_timeout_s,
         )
         self._num_slots += 1
         thread = threading.Thread(target=self._serve, args=[slot], name=f"gang-{slot.index}", daemon=True)

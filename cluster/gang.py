@@ -3,9 +3,9 @@
 import math
 import threading
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Generic
+from typing import Generic, Self
 
 import ray
 from ray import ObjectRef
@@ -14,9 +14,10 @@ from ray.util.placement_group import PlacementGroup
 
 from cluster.failure import FailureKind, RankError, is_gang_usable, root_cause
 from cluster.heartbeat import LEADER, HeartbeatMonitor
-from cluster.placement import GangSpec, release, reserve
+from cluster.place import Place
+from cluster.placement import GangSpec
 from cluster.ranks import RankContext, assign_ranks
-from cluster.remote import RemoteWorker, StartWorker
+from cluster.remote import RemoteWorker
 from cluster.session import Item, Result, Workload
 from cluster.waiting import LOOK, Deadline, Pace, Value, any_arrived, arrived, check_stop
 from cluster.worker import RankReport, RankResult
@@ -50,15 +51,18 @@ class RunFailure:
 
 
 class Gang(Generic[Item, Result]):
-    """Workers in rank order in one placement group. Fail-stop: once it is lost it is shut down, never repaired."""
+    """Workers in rank order in one place. Fail-stop: once it is lost it is shut down, never repaired."""
 
-    def __init__(self, spec: GangSpec, placement: PlacementGroup, start_worker: StartWorker[Item, Result]):
+    was_warm = False
+    """Whether another batch has started it."""
+
+    def __init__(self, spec: GangSpec, place: Place[Item, Result], workload: Workload[Item, Result]):
         self.hosts: list[str] = []
         self.node_ids: list[str] = []
         self.num_runs = 0
         self._spec = spec
-        self._placement = placement
-        self._start_worker = start_worker
+        self._place = place
+        self._workload = workload
         self._starts = WorkerStarts.of_this_node()
         self._workers: list[RemoteWorker[Item, Result]] = []
 
@@ -66,31 +70,40 @@ class Gang(Generic[Item, Result]):
     def start(
         cls,
         spec: GangSpec,
+        place: Place[Item, Result],
         workload: Workload[Item, Result],
         stop: threading.Event,
         *,
-        start_worker: StartWorker[Item, Result],
-        avoid: Iterable[str],
         waiting: Callable[[float], None],
         placed: Callable[[], None],
-    ) -> "Gang[Item, Result]":
+    ) -> Self:
         """Places the workers, prepares their nodes, joins them in a process group and builds their sessions.
 
         While there is no place yet, `waiting` is called with the seconds so far, and once there is one `placed`, before
-        anything is started; both end it by raising. Nodes with ids in `avoid` are not taken. Raises GangLost (kind
-        START if the workload itself raised) or Stopped; nothing is left behind then.
+        anything is started; both end it by raising. Raises GangLost (kind START if the workload itself raised) or
+        Stopped; nothing is left behind then.
         """
-        gang = cls(spec, reserve(spec, avoid), start_worker)
+        gang = cls(spec, place, workload)
         try:
-            _await_placement(gang._placement, stop, waiting)
+            _await_placement(place.group, stop, waiting)
             placed()
-            gang._build(workload, stop)
+            gang._build(stop)
         except BaseException as error:
             gang.shutdown()
             if isinstance(error, RayError | TimeoutError):
-                raise GangLost(_start_error(error)) from error
+                raise GangLost(start_error(error)) from error
             raise
         return gang
+
+    def take_turn(self, stop: threading.Event, is_wanted: Callable[[], bool]) -> bool:
+        """Whether an item can be run now: another batch may have the turn, and is waited for while that `is_wanted`.
+
+        That is asked at first, and then every few seconds. Raises GangLost and Stopped.
+        """
+        return True
+
+    def rest(self) -> None:
+        """There is no item at the moment; another batch may run its own meanwhile."""
 
     def run(
         self,
@@ -132,6 +145,10 @@ class Gang(Generic[Item, Result]):
         for worker in list(self._workers):
             worker.kill()
 
+    def give_back(self) -> None:
+        """This batch needs it no longer."""
+        self.close()
+
     def close(self) -> None:
         """Lets the sessions close in an orderly way, then shuts the gang down."""
         try:
@@ -142,15 +159,13 @@ class Gang(Generic[Item, Result]):
             self.shutdown()
 
     def shutdown(self) -> None:
-        """Kills every worker and gives the placement group back; may be called again."""
-        for worker in self._workers:
-            worker.kill()
+        """Kills every worker and gives the place back; may be called again."""
         self._workers = []
-        release(self._placement)
+        self._place.release()
 
-    def _build(self, workload: Workload[Item, Result], stop: threading.Event) -> None:
+    def _build(self, stop: threading.Event) -> None:
         spec, deadline = self._spec, Deadline(self._spec.start_timeout_s, stop)
-        self._workers = [self._start_worker(spec, self._placement, index) for index in range(spec.world_size)]
+        self._workers = self._place.start_workers()
         members = deadline.collect([worker.describe() for worker in self._workers], meanwhile=self._check_starts)
         contexts = assign_ranks(members)
         order = sorted(range(spec.world_size), key=lambda index: contexts[index].rank)
@@ -158,8 +173,8 @@ class Gang(Generic[Item, Result]):
         self.hosts = [members[index].host for index in order]
         self.node_ids = [members[index].node_id for index in order]
         contexts = [contexts[index] for index in order]
-        self._prepare(contexts, workload, stop)
-        self._begin(contexts, workload, Deadline(spec.start_timeout_s, stop))
+        self._prepare(contexts, self._workload, stop)
+        self._begin(contexts, Deadline(spec.start_timeout_s, stop))
 
     def _check_starts(self) -> None:
         """Raises GangLost if a rank's process has ended before it could answer."""
@@ -175,18 +190,18 @@ class Gang(Generic[Item, Result]):
             for worker, context in zip(self._workers, contexts, strict=True)
             if context.local_rank == 0
         ]
-        Deadline(math.inf, stop).collect(preparing, check=_refuse_failed_start, meanwhile=lambda: self._check(monitor))
+        Deadline(math.inf, stop).collect(preparing, check=refuse_failed_start, meanwhile=lambda: self._check(monitor))
 
-    def _begin(self, contexts: list[RankContext], workload: Workload[Item, Result], deadline: Deadline) -> None:
+    def _begin(self, contexts: list[RankContext], deadline: Deadline) -> None:
         spec, monitor = self._spec, self._monitor(START_SILENCE_S)
         timeouts = spec.start_timeout_s, spec.collective_timeout_s
         opening = self._workers[0].open_store(spec.world_size, spec.start_timeout_s)
         [address] = deadline.collect([opening])
         building = [
-            worker.begin(context, address, workload, *timeouts)
+            worker.begin(context, address, self._workload, *timeouts)
             for worker, context in zip(self._workers, contexts, strict=True)
         ]
-        deadline.collect(building, check=_refuse_failed_start, meanwhile=lambda: self._check(monitor))
+        deadline.collect(building, check=refuse_failed_start, meanwhile=lambda: self._check(monitor))
 
     def _monitor(self, least_silence_s: float = 0.0, pace: Pace = LEADER) -> HeartbeatMonitor:
         # The ranks' own deadline ends a wait in a collective, and names who is missing: it comes first.
@@ -245,12 +260,12 @@ def _await_placement(placement: PlacementGroup, stop: threading.Event, waiting: 
         waiting(waited_s)
 
 
-def _refuse_failed_start(report: RankReport[None]) -> None:
+def refuse_failed_start(report: RankReport[None]) -> None:
     if isinstance(report, RankError):
         raise GangLost(replace(report, kind=FailureKind.START) if report.kind.policy.is_of_item else report)
 
 
-def _start_error(error: RayError | TimeoutError) -> RankError:
+def start_error(error: RayError | TimeoutError) -> RankError:
     if isinstance(error, RayTaskError):  # The workload cannot be unpickled, say, because its module is missing.
         return RankError(kind=FailureKind.START, summary=_last_line(error), traceback=str(error))
     late = " within its start timeout" if isinstance(error, TimeoutError) else ""

@@ -13,6 +13,7 @@ from cluster.events import BatchStopping, Event, GangEvent, ItemFailed, Outcome
 from cluster.failure import Budgets, FailureKind, RankError
 from cluster.fleet import Fleet
 from cluster.intake import Intake, Order, Source
+from cluster.keep_warm import KeepWarm
 from cluster.nodes import HeadLost, NodeWatch
 from cluster.placement import GangSpec, InfeasibleGang, shortfall
 from cluster.remote import RemoteWorker, StartWorker
@@ -139,6 +140,7 @@ def open_pool(
     on_tick: Callable[[], None] = lambda: None,
     may_grow_to: Sequence[Mapping[str, float]] = (),
     start_worker: StartWorker[Item, Result] = RemoteWorker,
+    keep: KeepWarm | None = None,
 ) -> Iterator[Pool[Item, Result]]:
     """Gangs for what is run in the block; those of a number are started as far as there are items for them.
 
@@ -146,7 +148,8 @@ def open_pool(
     more when nodes join and fewer when they leave. What fails is tried again within `budgets`. `on_event` and, several
     times a second while something runs, `on_tick` are called in this thread; what they raise ends the block. Tracebacks
     are logged (`cluster.pool`). `may_grow_to` are the resources of all the nodes that an autoscaler may run together: a
-    gang that fits only there is waited for. `start_worker` starts each rank.
+    gang that fits only there is waited for. `start_worker` starts each rank. `keep` says that gangs outlive the block,
+    how, and that such gangs are taken where there are any; its sessions are `WarmSession`s.
 
     Raises ValueError for `gangs` below 1, InfeasibleGang, before anything is started, if the cluster is too small and
     will not grow, and HeadLost if its head is gone. Whatever ends the block, KeyboardInterrupt and SystemExit included,
@@ -168,6 +171,7 @@ def open_pool(
             on_event=events.put,
             watch=watch,
             start_worker=start_worker,
+            keep=keep,
         )
         pool = Pool(fleet, backlog, events, watch, on_event=on_event, on_tick=on_tick)
         try:
@@ -179,6 +183,8 @@ def open_pool(
         except BaseException:
             pool.abandon()
             raise
+        finally:
+            fleet.end()
     finally:
         watch.end()
 

@@ -21,6 +21,8 @@ class RemoteWorker(Generic[Item, Result]):
     """One `Worker` in a process of its own. Each method but `kill` is that of the worker, and returns at once."""
 
     worker_class: type[Worker] = Worker
+    batch: str | None = None
+    """The one that items are run for, where batches take turns."""
 
     def __init__(self, spec: GangSpec, placement: PlacementGroup, index: int):
         place = PlacementGroupSchedulingStrategy(
@@ -30,7 +32,7 @@ class RemoteWorker(Generic[Item, Result]):
             num_cpus=spec.num_cpus_per_rank, num_gpus=spec.num_gpus_per_rank, scheduling_strategy=place
         )
         num_threads, on_cpu = max(1, int(spec.num_cpus_per_rank)), spec.num_gpus_per_rank == 0
-        actor = worker_class.remote(dict(spec.env), num_threads, on_cpu, _umask())
+        actor = worker_class.remote(dict(spec.env), num_threads, on_cpu, umask())
         assert isinstance(actor, ActorHandle)  # Ray's types leave open that it is the class.
         self._actor = actor
 
@@ -53,8 +55,15 @@ class RemoteWorker(Generic[Item, Result]):
     ) -> ObjectRef[RankReport[None]]:
         return self._call("begin", context, address, workload, join_s, collective_s)
 
+    def take_up(self, batch: str, workload: Workload[Item, Result]) -> ObjectRef[RankReport[None]]:
+        self.batch = batch
+        return self._call("take_up", batch, workload, umask())
+
     def run(self, item: Item, attempt: int) -> ObjectRef[RankReport[Result]]:
-        return self._call("run", item, attempt)
+        return self._call("run", item, attempt, self.batch)
+
+    def drained(self) -> ObjectRef[None]:
+        return self._call("drained")
 
     def poll(self) -> ObjectRef[Heartbeat]:
         return self._call("poll")
@@ -76,7 +85,7 @@ class RemoteWorker(Generic[Item, Result]):
 StartWorker: TypeAlias = Callable[[GangSpec, PlacementGroup, int], RemoteWorker[Item, Result]]
 
 
-def _umask() -> int:
+def umask() -> int:
     """Which permissions this process takes from new files; only Linux tells it without changing it."""
     try:
         status = Path("/proc/self/status").read_text(encoding="utf-8")

@@ -1,6 +1,6 @@
 """What a batch runs: a workload, which builds a session on each rank, which then runs item after item."""
 
-from typing import Protocol, TypeVar
+from typing import Protocol, TypeVar, runtime_checkable
 
 from cluster.ranks import RankContext
 
@@ -49,4 +49,13 @@ class Workload(Protocol[ItemIn, ResultOut]):
 
     def __call__(self, context: RankContext) -> Session[ItemIn, ResultOut]:
         """A session; called once per worker, in the actor, after the process group is up."""
+        ...
+
+
+@runtime_checkable
+class WarmSession(Session[ItemIn, ResultOut], Protocol[ItemIn, ResultOut]):
+    """One that outlives its batch: what it has loaded serves the next, too."""
+
+    def take_up(self, workload: Workload[ItemIn, ResultOut]) -> None:
+        """Run the items of another batch from now on, whose sessions would load the same; called on every rank."""
         ...

@@ -5,54 +5,28 @@ import time
 from collections.abc import Callable, Hashable
 from contextlib import suppress
 from dataclasses import replace
-from typing import Generic, Literal, Protocol
+from itertools import count
+from typing import Generic, Literal
 
 from cluster.backlog import Backlog
+from cluster.cluster_view import ClusterView
 from cluster.events import Event, GangEvent, GangEventKind, ItemDone, ItemFailed, ItemRunning, Outcome
 from cluster.failure import Budgets, Decision, FailureKind, RankError, decide, decide_start
 from cluster.gang import Gang, GangLost, RunFailure
+from cluster.gangs import Gangs
 from cluster.job import Job
-from cluster.placement import GangSpec
-from cluster.remote import RemoteWorker, StartWorker
-from cluster.session import Item, Result, Workload
-from cluster.waiting import Pace, Stopped, pause
+from cluster.session import Item, Result
+from cluster.waiting import Stopped, pause
 from cluster.worker import RankResult
 
 LOOK_FOR_PLACE_S = 2.0
 # A gang that has had nothing to do for so long gives its machines back: others are running all that is left.
 LONGEST_IDLE_S = 60.0
+OTHERS_TURN = "Other batches run on it, too, each by its priority."
 
 
 class NoPlace(Exception):
     """There is no place for this gang, and others do its work, or have done it."""
-
-
-class ClusterView(Protocol):
-    """What a slot asks about the cluster; a slot is named by its index."""
-
-    def unusable(self) -> set[str]:
-        """The ids of nodes that must get no new work."""
-        ...
-
-    def suspect(self, node_id: str) -> None:
-        """A rank on this node has fallen silent."""
-        ...
-
-    def why_waiting(self) -> str:
-        """Why a gang finds no place."""
-        ...
-
-    def may_leave(self, slot: int) -> bool:
-        """Whether other gangs do the work, so that this one need not wait for a place; if so, it counts as gone."""
-        ...
-
-    def others_run(self, slot: int) -> bool:
-        """Whether any other slot has a gang."""
-        ...
-
-    def pace(self) -> Pace:
-        """How often rank 0 of a gang is asked for its heartbeat."""
-        ...
 
 
 class Slot(Generic[Item, Result]):
@@ -62,26 +36,26 @@ class Slot(Generic[Item, Result]):
         self,
         *,
         index: int,
-        spec: GangSpec,
-        workload: Workload[Item, Result],
+        gangs: Gangs[Item, Result],
         backlog: Backlog[Item, Result],
         cluster: ClusterView,
         budgets: Budgets,
         on_event: Callable[[Event[Item, Result]], None],
         stop: threading.Event,
-        start_worker: StartWorker[Item, Result] = RemoteWorker,
+        start_timeout_s: float,
     ):
         self.index = index
         self.last_error: RankError | None = None
         self.has_given_up = False  # no gang can be started any more, or none can keep what it makes
-        self._spec, self._workload, self._start_worker = spec, workload, start_worker
-        self._backlog, self._cluster, self._budgets = backlog, cluster, budgets
-        self._on_event, self._stop = on_event, stop
+        self._gangs, self._backlog, self._cluster = gangs, backlog, cluster
+        self._budgets, self._on_event, self._stop = budgets, on_event, stop
+        self._start_timeout_s = start_timeout_s
         self._gang: Gang[Item, Result] | None = None
         self._shape: Hashable = None
         self._looked_s = 0.0
         self._why = ""
         self._placed_s = self._last_busy_s = 0.0  # of time.monotonic()
+        self._turns_lost = 0  # since an item has been finished: the gang was gone when its turn was to come
         self._is_refused = False  # an item was left here, and none has been finished since
 
     @property
@@ -92,17 +66,17 @@ class Slot(Generic[Item, Result]):
         """Runs items until each has its outcome, no gang can be had, or the stop flag is set."""
         try:
             with suppress(Stopped, NoPlace):
-                while not self.has_given_up and self._backlog.is_worth_staying(self._stop, wake=self._must_close):
+                while not self.has_given_up and self._backlog.is_worth_staying(self._stop, wake=self._on_nothing_to_do):
                     if self._must_move():
                         self._close()
                         self._report("gang_closed", error="A node of it is being drained, or does not answer.")
                     elif self._is_superfluous():
-                        self._close()
+                        self._give_back()
                         self._report("gang_closed", error="Other gangs are running all that is left.")
                         break
                     elif (gang := self._gang_or_none()) is not None:
                         self._run_next(gang)
-                self._close()
+                self._give_back()
         finally:
             self._drop()
 
@@ -111,7 +85,10 @@ class Slot(Generic[Item, Result]):
         if (gang := self._gang) is not None:
             gang.interrupt()
 
-    def _must_close(self) -> bool:
+    def _on_nothing_to_do(self) -> bool:
+        """Whether something else has to be done than to wait for an item, for which others may have the gang."""
+        if self._gang is not None:
+            self._gang.rest()
         return self._must_move() or self._is_superfluous()
 
     def _is_superfluous(self) -> bool:
@@ -123,13 +100,13 @@ class Slot(Generic[Item, Result]):
         """Whether a node of the gang is about to leave; there it finishes what it runs, but begins nothing."""
         return self._gang is not None and bool(self._cluster.unusable().intersection(self._gang.node_ids))
 
-    def _gang_or_none(self) -> Gang[Item, Result] | None:
-        """Starts a gang if there is none; None if that is hopeless."""
+    def _gang_or_none(self, *, is_fresh: bool = False) -> Gang[Item, Result] | None:
+        """Gets a gang if there is none; None if that is hopeless."""
         starts = 0
         while self._gang is None:
             self._report("gang_starting")
             try:
-                self._gang = self._start()
+                self._gang = self._get(is_fresh)
             except GangLost as loss:
                 starts += 1
                 self._lose(loss)
@@ -139,8 +116,10 @@ class Slot(Generic[Item, Result]):
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
                 self._last_busy_s = time.monotonic()
-                hosts, held_s = tuple(self._gang.hosts), self._last_busy_s - self._placed_s
-                self._on_event(GangEvent(kind="gang_ready", gang=self.index, hosts=hosts, held_s=held_s))
+                hosts, was_warm = tuple(self._gang.hosts), self._gang.was_warm
+                held_s = 0.0 if was_warm else self._last_busy_s - self._placed_s
+                facts = GangEvent(kind="gang_ready", gang=self.index, hosts=hosts, held_s=held_s, was_warm=was_warm)
+                self._on_event(facts)
         return self._gang
 
     def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
@@ -149,14 +128,12 @@ class Slot(Generic[Item, Result]):
         failed = decide_start(kind, starts, self._budgets) is Decision.FAIL
         return failed and not (lost and self._cluster.others_run(self.index))
 
-    def _start(self) -> Gang[Item, Result]:
+    def _get(self, is_fresh: bool) -> Gang[Item, Result]:
         self._looked_s, self._why = 0.0, ""
-        return Gang.start(
-            self._spec,
-            self._workload,
+        return self._gangs.get(
             self._stop,
-            start_worker=self._start_worker,
             avoid=self._cluster.unusable(),
+            is_fresh=is_fresh,
             waiting=self._wait_for_place,
             placed=self._take_place,
         )
@@ -176,6 +153,7 @@ class Slot(Generic[Item, Result]):
             return
         self._looked_s = seconds
         self._check_needed()
+        self._cluster.make_room()
         why = self._cluster.why_waiting()
         if why != self._why:
             self._why = why
@@ -183,13 +161,13 @@ class Slot(Generic[Item, Result]):
         if self._cluster.may_leave(self.index):
             self._report("gang_closed", error=why)
             raise NoPlace
-        timeout_s = self._spec.start_timeout_s
+        timeout_s = self._start_timeout_s
         if seconds > timeout_s and not self._cluster.others_run(self.index):
             summary = f"A gang found no place within {timeout_s:g} s. {why}"
             raise GangLost(RankError(kind=FailureKind.INFRASTRUCTURE, summary=summary))
 
     def _run_next(self, gang: Gang[Item, Result]) -> None:
-        job = self._backlog.take(self._shape)
+        job = self._backlog.take(self._shape) if self._has_turn(gang) else None
         if job is None:
             return
         needed = self._renew_gang(job) if job.needs_fresh_gang and gang.num_runs else gang
@@ -202,13 +180,35 @@ class Slot(Generic[Item, Result]):
             again = self._settle(again, self._run(needed, again))
         self._last_busy_s = time.monotonic()
 
+    def _has_turn(self, gang: Gang[Item, Result]) -> bool:
+        """Waits for it, for as long as an item may wait, too; a gang that is gone meanwhile is dropped."""
+        asked = count()
+
+        def is_wanted() -> bool:
+            if next(asked) and self._why != OTHERS_TURN:
+                self._why = OTHERS_TURN
+                self._report("gang_waiting", error=OTHERS_TURN)
+            return not (self._backlog.is_over or self._must_move())
+
+        try:
+            return gang.take_turn(self._stop, is_wanted)
+        except GangLost as loss:
+            self._turns_lost += 1
+            self._lose(loss)
+            self._drop()
+            self.has_given_up = self._is_hopeless(loss.error.kind, self._turns_lost)
+            return False
+
     def _renew_gang(self, job: Job[Item]) -> Gang[Item, Result] | None:
         """Puts a fresh gang in place of this one; if there is none, however that ends, the job goes back."""
         self._close()
+        renewed = None
         try:
-            return self._gang_or_none()
+            gang = self._gang_or_none(is_fresh=True)
+            renewed = gang if gang is not None and self._has_turn(gang) else None
+            return renewed
         finally:
-            if self._gang is None:
+            if renewed is None:
                 self._backlog.put_back(replace(job, attempts=job.attempts - 1))
 
     def _run(self, gang: Gang[Item, Result], job: Job[Item]) -> RankResult[Result] | RunFailure:
@@ -231,7 +231,7 @@ class Slot(Generic[Item, Result]):
     def _settle(self, job: Job[Item], report: RankResult[Result] | RunFailure) -> Job[Item] | None:
         """Gives the job its outcome, or back to the queue; or returns it, to be run again by this gang."""
         if isinstance(report, RankResult):
-            self._is_refused = False
+            self._is_refused, self._turns_lost = False, 0
             self._backlog.finish(job, Outcome(item=job.item, attempts=job.attempts, result=report.value))
             self._on_event(ItemDone(gang=self.index, job=job, result=report.value))
             return None
@@ -257,8 +257,9 @@ class Slot(Generic[Item, Result]):
         wait_s = self._budgets.wait_s(len(job.failures))
         self._on_event(self._failed("item_retried", job, error))
         if error.kind.policy.holds_gang and self._gang is not None:
+            self._gang.rest()  # others may have no trouble; the gang has what it has kept unless one takes it up
             pause(wait_s, self._stop)
-            if not self._must_move():
+            if not self._must_move() and self._has_turn(self._gang):
                 return replace(job, attempts=job.attempts + 1)
         self._backlog.put_back(replace(job, needs_fresh_gang=fresh, not_before=time.monotonic() + wait_s))
         return None
@@ -279,14 +280,14 @@ class Slot(Generic[Item, Result]):
         self._report("gang_lost", job=job, error=error.summary, traceback=error.traceback)
 
     def _report(
-        self,
-        kind: GangEventKind,
-        *,
-        job: Job[Item] | None = None,
-        error: str | None = None,
-        traceback: str | None = None,
+        self, kind: GangEventKind, *, job: Job[Item] | None = None, error: str | None = None, traceback: str = ""
     ) -> None:
-        self._on_event(GangEvent(kind=kind, gang=self.index, job=job, error=error, traceback=traceback))
+        self._on_event(GangEvent(kind=kind, gang=self.index, job=job, error=error, traceback=traceback or None))
+
+    def _give_back(self) -> None:
+        if self._gang is not None:
+            self._gang.give_back()
+        self._gang = None
 
     def _close(self) -> None:
         if self._gang is not None:

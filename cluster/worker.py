@@ -13,12 +13,12 @@ from typing import TYPE_CHECKING, Generic, TypeAlias, TypeVarTuple
 
 from cluster.cpus import usable_cpus
 from cluster.devices import shared_gpus
-from cluster.failure import RankError, classify, summary_of
+from cluster.failure import FailureKind, RankError, classify, summary_of
 from cluster.heap import expand_segments, keep_freed_memory, uncollected
 from cluster.heartbeat import Heartbeat
 from cluster.interfaces import use_interface_of
 from cluster.ranks import Member, RankContext
-from cluster.session import Item, Result, Session, Workload
+from cluster.session import Item, Result, Session, WarmSession, Workload
 from cluster.waiting import Value
 
 if TYPE_CHECKING:
@@ -52,6 +52,7 @@ class Worker(Generic[Item, Result]):
         self._thread = ThreadPoolExecutor(max_workers=1, thread_name_prefix="rank")
         self._store: TCPStore | None = None
         self._session: Session[Item, Result] | None = None
+        self._batch: str | None = None  # whose turn it is, where batches take turns
 
     async def describe(self) -> Member:
         import ray
@@ -87,8 +88,16 @@ class Worker(Generic[Item, Result]):
         """Joins the process group (`join_s` to find the others) and builds the session."""
         return await self._in_thread(self._begin, context, address, workload, join_s, collective_s)
 
-    async def run(self, item: Item, attempt: int) -> RankReport[Result]:
-        return await self._in_thread(self._run, item, attempt)
+    async def take_up(self, batch: str, workload: Workload[Item, Result], umask: int) -> RankReport[None]:
+        """Serves another batch from now on, whose workload loads the same."""
+        return await self._in_thread(self._take_up, batch, workload, umask)
+
+    async def run(self, item: Item, attempt: int, batch: str | None = None) -> RankReport[Result]:
+        return await self._in_thread(self._run, item, attempt, batch)
+
+    async def drained(self) -> None:
+        """Returns once all that was asked before is done."""
+        await self._in_thread(lambda: None)
 
     async def poll(self) -> Heartbeat:
         """That the worker is alive, and how far its session is."""
@@ -133,9 +142,18 @@ class Worker(Generic[Item, Result]):
 
         return _report(join_and_build)
 
-    def _run(self, item: Item, attempt: int) -> RankReport[Result]:
+    def _take_up(self, batch: str, workload: Workload[Item, Result], umask: int) -> RankReport[None]:
+        session = self._session
+        assert isinstance(session, WarmSession)
+        os.umask(umask)
+        self._batch = batch
+        return _report(lambda: session.take_up(workload))
+
+    def _run(self, item: Item, attempt: int, batch: str | None) -> RankReport[Result]:
         assert self._session is not None
         session = self._session
+        if batch != self._batch:  # its driver was silent for too long
+            return RankError(kind=FailureKind.INFRASTRUCTURE, summary="The gang has been given to another batch.")
         return _report(lambda: session.run(item, attempt))
 
     def _close(self) -> RankReport[None]:

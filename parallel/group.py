@@ -132,6 +132,10 @@ class SequenceGroup:
         """On CUDA: one sentence on a collective that the others did not come to within the deadline; else None."""
         return self._watch.overdue
 
+    def set_deadline(self, deadline_s: float) -> None:
+        """The seconds that a collective may wait for its ranks from now on; between two collectives."""
+        self._watch.set_deadline(deadline_s)
+
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on; they may differ. Every rank calls it with the same numbers.
 

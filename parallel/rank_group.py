@@ -43,6 +43,10 @@ class RankGroup(Protocol):
         """One sentence on a collective past its deadline, where nothing is raised as the host does not wait for it."""
         ...
 
+    def set_deadline(self, deadline_s: float) -> None:
+        """The seconds that a collective may wait for its ranks from now on."""
+        ...
+
     def divide(self, pieces: list[int]) -> None:
         """Give each rank so many tokens from now on."""
         ...

@@ -63,6 +63,9 @@ class SingleGroup:
     def __init__(self, attention: Choice | None = None) -> None:
         self.layout, self.counter, self.attention = Layout(), CollectiveCounter(), LocalAttention(attention)
 
+    def set_deadline(self, deadline_s: float) -> None:
+        """There is nobody to wait for."""
+
     def divide(self, pieces: list[int]) -> None:
         """All tokens are this rank's."""
 

@@ -43,7 +43,6 @@ class Watch:
         self.overdue: str | None = None  # on CUDA: one sentence on what did not end, once the deadline has passed
         self.num_ended = 0  # collectives
         self.pending: deque[tuple[str, Callable[[], bool]]] = deque()  # on CUDA: enqueued, and whether it is done
-        self._tick_s = min(TICK_S, deadline_s / 4)
         self._device = device
         self._dumped = threading.Lock()
         self._server = socket.create_server((_own_host(), 0), backlog=dist.get_world_size() + 1)
@@ -54,7 +53,17 @@ class Watch:
         self._threads = [threading.Thread(target=task, name=task.__name__, daemon=True) for task in tasks]
         for thread in self._threads:
             thread.start()
-        _set_timeouts(deadline_s if device.type == "cpu" else 1.5 * deadline_s)  # NCCL ends the process: speak first
+        self.set_deadline(deadline_s)
+
+    @property
+    def _tick_s(self) -> float:
+        return min(TICK_S, self.deadline_s / 4)
+
+    def set_deadline(self, deadline_s: float) -> None:
+        """From now on; no collective is under way."""
+        self.deadline_s = deadline_s
+        # NCCL ends the process: speak first.
+        _set_timeouts(deadline_s if self._device.type == "cpu" else 1.5 * deadline_s)
 
     def close(self) -> None:
         """Stop answering."""

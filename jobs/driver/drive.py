@@ -3,17 +3,15 @@
 import logging
 import os
 import sys
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, NoReturn
+from typing import NoReturn
 
 from rich.console import Console
 
 from cluster.events import Event, Outcome
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec
-from cluster.session import Workload
 from jobs.console import count, duration
 from jobs.driver.arrivals import Arrivals
 from jobs.driver.batch_plan import Plan, make_plan
@@ -24,14 +22,15 @@ from jobs.driver.eta import Eta
 from jobs.driver.expected import Expected, estimate, expected_of
 from jobs.driver.gpu_memory import check_gpu_memory
 from jobs.driver.loops import loops_of
+from jobs.driver.ranks import Ranks, ranks_of
 from jobs.driver.ray import running_ray
 from jobs.driver.recorder import Recorder
 from jobs.driver.remembered import export_names, remember
 from jobs.driver.standing import Standing, standing_of
 from jobs.driver.view import BatchView
+from jobs.driver.warm import check_stays
 from jobs.errors import INFRASTRUCTURE, BadInput, InfrastructureError
-from jobs.rank.workload import RenderWorkload
-from jobs.request.gangs import cluster_nodes, gang_spec, gangs_to_ask_for, nodes_as_given, num_gangs
+from jobs.request.gangs import cluster_nodes, gang_spec, nodes_as_given, num_gangs
 from jobs.store.items import ATTEMPTS, CHECKPOINTS, JOB, RenderItem
 from jobs.store.known import remove_video
 from jobs.store.ledger import FOLDER as LEDGER
@@ -40,10 +39,6 @@ from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
 from jobs.store.medium import VIDEO
 from jobs.store.rehearsal import REHEARSAL, check_folders
-from parallel.layout import Layout
-
-if TYPE_CHECKING:
-    from cluster.remote import StartWorker
 
 LONG_S = 3600.0  # what takes longer is asked for
 
@@ -57,6 +52,7 @@ def render_what_is_left(
     what was withdrawn; and as another driver may have been at work until this one got the lock.
     """
     options = plan.options
+    check_stays(options)
     with running_ray(options.address, leaving=told.end):
         layout, spec = gang_spec(
             options,
@@ -76,8 +72,7 @@ def render_what_is_left(
             standing = standing_of(plan, Eta(plan.todo, expected), on_gpus=spec.num_gpus_per_rank > 0)
             told.follow(plan, standing)
             checks = [lock.check, CancelWatch(plan.storage).check, told.tick]
-            num_gangs = gangs_to_ask_for(options, spec)
-            ranks = Ranks(spec=spec, gangs=num_gangs, layout=layout, workload=workload_of(plan, layout))
+            ranks = ranks_of(plan, layout, spec)
             try:
                 with recording(plan, lock, standing) as recorder:
                     return run_on(ranks, plan, standing, console, recorder, lock, checks, told.show, stays)
@@ -162,20 +157,6 @@ def _clear(plan: Plan) -> None:
         remove_video(storage, name)
 
 
-@dataclass(frozen=True, kw_only=True)
-class Ranks:
-    """What a batch runs on: gangs (None for as many as there is room for), and what each rank builds.
-
-    `start_worker` starts a rank, where that is not done as ever.
-    """
-
-    spec: GangSpec
-    gangs: int | None
-    layout: Layout
-    workload: Workload[RenderItem, Mapping[str, object] | None]
-    start_worker: "StartWorker | None" = None
-
-
 def run_on(
     ranks: Ranks,
     plan: Plan,
@@ -224,6 +205,7 @@ def run_on(
                 on_tick=tick,
                 may_grow_to=nodes_as_given(options),
                 start_worker=ranks.start_worker or RemoteWorker,
+                keep=ranks.keep,
             )
         except InfeasibleGang as error:  # It did fit a moment ago.
             raise InfrastructureError(str(error)) from error
@@ -280,20 +262,3 @@ def _leave_at_once(reason: str, lock: DriverLock, told: Told) -> NoReturn:
     told.end(INFRASTRUCTURE, reason, hurried=True)  # Ray itself ends the process soon.
     sys.stdout.flush()
     os._exit(INFRASTRUCTURE)
-
-
-def workload_of(plan: Plan, layout: Layout) -> RenderWorkload:
-    """What each rank of a gang builds."""
-    options = plan.options
-    return RenderWorkload(
-        settings=plan.settings,
-        prompt_template=plan.facts.defaults.prompt_template,
-        layout=layout,
-        engine=options.sp_engine,
-        compiled=options.video.compile,
-        deadline_s=options.deadline,
-        shard_weights=options.shard_weights,
-        offload=options.offload,
-        own_code=options.trust_remote_code,
-        checkpoint_every=options.checkpoint_every,
-    )

@@ -23,7 +23,7 @@ OPTIONS, RECIPE = "batch.json", "recipe.json"
 # Of one run, not of the batch.
 PASSING = (
     *("limit", "sample", "sample_seed", "retry", "verify", "yes", "stay"),
-    *("json", "address", "env", "progress", "on_end"),
+    *("json", "address", "env", "progress", "on_end", "keep_warm", "priority"),
 )
 
 

@@ -79,7 +79,8 @@ class BatchView:
             case "gang_starting":
                 return f"gang {event.gang}: starting"
             case "gang_ready":
-                return f"gang {event.gang}: ready, {count(len(event.hosts or ()), 'rank')} on {_hosts(event.hosts)}"
+                how = "taken warm" if event.was_warm else "ready"
+                return f"gang {event.gang}: {how}, {count(len(event.hosts or ()), 'rank')} on {_hosts(event.hosts)}"
             case "gang_waiting":
                 return f"gang {event.gang}: waiting for a place: {event.error}"
             case "gang_lost":

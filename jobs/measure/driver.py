@@ -17,9 +17,10 @@ from jobs.console import PlainConsole
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import CancelWatch
-from jobs.driver.drive import Ranks, recording, run_on
+from jobs.driver.drive import recording, run_on
 from jobs.driver.eta import Eta
 from jobs.driver.expected import expected_of
+from jobs.driver.ranks import Ranks
 from jobs.driver.ray import running_ray
 from jobs.driver.standing import standing_of
 from jobs.errors import BadInput, InfrastructureError

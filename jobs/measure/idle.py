@@ -49,6 +49,9 @@ class IdleSession:
         self._ended = time.monotonic()
         return self._sidecar and {**self._sidecar, "id": item.id, "prompt": item.prompt, "idle_s": idle_s}
 
+    def take_up(self, workload: "IdleWorkload") -> None:
+        self._item_s, self._sidecar = workload.item_s, workload.sidecar
+
     def close(self) -> None:
         pass
 

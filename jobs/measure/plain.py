@@ -16,7 +16,7 @@ from cluster.cpus import usable_cpus
 from cluster.heap import keep_freed_memory, uncollected
 from cluster.ranks import RankContext
 from jobs.driver.batch_plan import make_plan
-from jobs.driver.drive import workload_of
+from jobs.driver.ranks import workload_of
 from jobs.options.command_line import parse
 from parallel.layout import Layout
 

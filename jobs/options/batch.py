@@ -12,6 +12,7 @@ Auto = Annotated[int | Literal["auto"], tyro.conf.arg(metavar="INT|auto")]
 Price = Annotated[float | None, tyro.conf.arg(metavar="PER_GPU_HOUR")]
 OnEnd = Annotated[str | None, tyro.conf.arg(metavar="COMMAND|URL")]
 Assignments = Annotated[tuple[str, ...], tyro.conf.UseAppendAction, tyro.conf.arg(metavar="NAME=VALUE")]
+Minutes = Annotated[float | None, tyro.conf.arg(metavar="MINUTES")]
 Place = tyro.conf.Positional[str]
 
 
@@ -70,6 +71,10 @@ class RenderOptions:
     """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    keep_warm: Minutes = None
+    """Keep gangs for so long after the batch for others of the same model, and take such gangs; of a Ray that stays."""
+    priority: float = 1.0
+    """What part of gangs that other batches with --keep-warm use, too, against theirs: with 2, twice that of 1."""
     images_per_prompt: Count = None
     """Images of each prompt, whose seeds follow each other; of models that make images."""
     limit: Count = None

@@ -25,7 +25,7 @@ from jobs.rank.stopwatch import Stopwatch, T
 from jobs.rank.workload import RenderWorkload
 from jobs.request.guidance import guides_of, sampling_of
 from jobs.store.faults import StorageError
-from jobs.store.items import FP8, SIDECAR_VERSION, RenderItem, Seconds, Sidecar, World
+from jobs.store.items import FP8, SIDECAR_VERSION, VERSIONED, RenderItem, Seconds, Sidecar, World
 from jobs.store.logs import attempt_log
 from jobs.store.medium import MEDIA
 from jobs.store.open import open_storage
@@ -39,7 +39,6 @@ from parallel.rank_group import RankGroup
 
 logger = logging.getLogger(__name__)
 HOST = socket.gethostname()
-VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")
 # What the other ranks do for a video, as rank 0 tells them: all of it, the frames of latents that they have, or none.
 Part = Literal["render", "decode", "nothing"]
 
@@ -120,6 +119,12 @@ class RenderSession(OfAGang):
         made_by_compiled_blocks = self.settings.weights == FP8 and self.workload.compiled
         if made_by_compiled_blocks and (without := compile_obstacle(torch.device(self.context.device))):
             raise BadInput(f"--weights {FP8}: {without}; leave out --compile")
+
+    def take_up(self, workload: RenderWorkload) -> None:
+        """Serve another batch from now on, of whose workload `loads` is the same."""
+        self.workload, self.settings, self.rendered = workload, workload.settings, None
+        self.group.set_deadline(workload.deadline_s)
+        self._use(self.settings.method)
 
     def run(self, item: RenderItem, attempt: int) -> dict[str, object] | None:
         """Render one item; rank 0 publishes the video and returns its sidecar."""

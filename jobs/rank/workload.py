@@ -1,6 +1,6 @@
 """How each rank of a gang builds its session: what the driver sends, which itself needs neither torch nor a model."""
 
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -14,6 +14,13 @@ from parallel.layout import Layout
 if TYPE_CHECKING:
     from jobs.rank.checkpoint import Checkpoints
     from jobs.rank.session import RenderSession
+
+# What each batch is asked for anew, of a workload and of its settings; all the rest decides what sessions load.
+OF_A_BATCH = {"settings", "deadline_s", "checkpoint_every"}
+ASKED = {
+    *("method", "methods", "fps", "guidance", "guidance_2", "true_cfg_scale", "negative_prompt"),
+    *("out", "save_latents"),
+}
 
 
 def fetch_model(
@@ -41,6 +48,12 @@ class RenderWorkload:
     offload: bool = False
     own_code: bool = False
     checkpoint_every: int | None = None
+
+    @property
+    def loads(self) -> dict[str, object]:
+        """All that decides what a session loads: it can serve every workload of which that is the same."""
+        own = {name: value for name, value in vars(self).items() if name not in OF_A_BATCH}
+        return {**own, "layout": asdict(self.layout), **self.settings.model_dump(mode="json", exclude=ASKED)}
 
     def encodes(self, context: RankContext) -> bool:
         """Whether this rank runs the text encoders: split ones run on all ranks, or on none."""

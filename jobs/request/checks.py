@@ -30,6 +30,8 @@ MOST_OF_OPTIONS = {
 # What is taken for a suffix of an output, where others are parts of its name.
 OF_OTHERS = (".mp4", ".mov", ".mkv", ".webm", ".avi", ".gif", ".png", ".jpg", ".jpeg", ".webp", ".json", ".safetensors")
 MOST_MEASURED = 100_000  # videos, or rounds of them
+LONGEST_WARM_MIN = 10_080  # a week
+LEAST_PRIORITY, MOST_PRIORITY = 0.01, 100.0
 
 
 def defaults_for(facts: ModelFacts, video: VideoOptions) -> Defaults:
@@ -85,6 +87,7 @@ def check_numbers(options: RenderOptions) -> None:
     seeds_as_given(options.lines.seeds)
     if options.sample is not None:
         part_as_given(options.sample)
+    _check_sharing(options)
     if options.sp_engine == "deepspeed" and not find_spec("deepspeed"):
         raise BadInput("--sp-engine deepspeed needs a package: pip install -e '.[deepspeed]'")
 
@@ -93,6 +96,16 @@ def check_price(price: float | None) -> None:
     """Raises BadInput for what an hour cannot cost."""
     if price is not None and not (math.isfinite(price) and price >= 0):
         raise BadInput(f"--price must be a number of at least 0, not {price}")
+
+
+def _check_sharing(options: RenderOptions) -> None:
+    minutes, priority = options.keep_warm, options.priority
+    if minutes is not None and not 0 < minutes <= LONGEST_WARM_MIN:
+        raise BadInput(f"--keep-warm must be above 0 and at most {LONGEST_WARM_MIN} minutes, not {minutes:g}")
+    if not LEAST_PRIORITY <= priority <= MOST_PRIORITY:
+        raise BadInput(f"--priority must be between {LEAST_PRIORITY} and {MOST_PRIORITY:g}, not {priority:g}")
+    if priority != 1 and minutes is None:
+        raise BadInput("--priority is among batches that share gangs: it needs --keep-warm")
 
 
 def check_video(video: VideoOptions) -> None:

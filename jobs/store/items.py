@@ -19,6 +19,7 @@ CHECKPOINTS = "checkpoints"  # the folder of running videos' states, by id
 POSTER = "webp"  # the suffix of small pictures
 ATTEMPTS = "attempts"  # the folder of files that are not published yet
 SIDECAR_VERSION = 2  # 1 does not say so itself
+VERSIONED = ("torch", "diffusers", "transformers", "xfuser", "ray")  # what a sidecar names with its version
 JOB = "RESCA_JOB"  # the variable by which a driver knows the Ray job that it is
 # Safe in a file name on every system, and in a shell.
 Id = Annotated[str, Field(pattern=r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$")]

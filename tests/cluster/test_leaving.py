@@ -16,9 +16,11 @@ from cluster.backlog import Backlog
 from cluster.batch import Event, run_batch
 from cluster.failure import Budgets
 from cluster.fleet import Fleet
+from cluster.gangs import OwnGangs
 from cluster.heartbeat import LEADER
 from cluster.job import Job
 from cluster.nodes import NodeWatch
+from cluster.remote import RemoteWorker
 from cluster.runtime import ray_runtime
 from cluster.slot import Slot
 from cluster.waiting import Pace
@@ -64,6 +66,9 @@ class Crowded:
     def why_waiting(self) -> str:
         return "others are using it"
 
+    def make_room(self) -> None:
+        pass
+
     def may_leave(self, slot: int) -> bool:
         return True
 
@@ -86,8 +91,8 @@ def test_a_slot_that_leaves_puts_the_job_in_its_hand_back(cluster: Cluster, tmp_
 
     budgets = Budgets(item_failures=3)
     slot = Slot(
-        index=0, spec=SINGLE, workload=ToyWorkload(tmp_path), backlog=backlog, cluster=Crowded(), budgets=budgets,
-        on_event=take_the_place, stop=threading.Event(),
+        index=0, gangs=OwnGangs(SINGLE, ToyWorkload(tmp_path), RemoteWorker), backlog=backlog, cluster=Crowded(),
+        budgets=budgets, on_event=take_the_place, stop=threading.Event(), start_timeout_s=60,
     )  # fmt: skip
     slot.serve()
     assert [event.kind for event in events][-2:] == ["gang_waiting", "gang_closed"]

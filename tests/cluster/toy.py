@@ -37,13 +37,17 @@ class Toy:
         self._folder = folder
 
     def run(self, item: dict[str, Any], attempt: int) -> dict[str, Any]:
-        self.progress = 0.5
+        self.progress, began_s = 0.5, time.monotonic()
         self.beats += 1
         if item.get("rank", self._context.rank) == self._context.rank:
             getattr(self, item.get("first", "nothing"))()
         total = self._add(item["value"])
         self.progress = 1.0
-        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS")}
+        span = began_s, time.monotonic()
+        return {"total": total, "threads": os.environ.get("OMP_NUM_THREADS"), "folder": str(self._folder), "span": span}
+
+    def take_up(self, workload: "ToyWorkload") -> None:
+        self._folder = workload.folder
 
     def close(self) -> None:
         (self._folder / f"closed-{os.getpid()}").touch()
@@ -101,6 +105,9 @@ class Toy:
     def linger(self) -> None:
         time.sleep(1)
 
+    def linger_long(self) -> None:
+        time.sleep(6)
+
     def outlast(self) -> None:
         """Runs until another gang has closed."""
         assert eventually(lambda: list(self._folder.glob("closed-*")), patience_s=60)
@@ -112,6 +119,13 @@ class Toy:
         total = torch.tensor([value * (self._context.rank + 1)])
         dist.all_reduce(total)
         return total.item()
+
+
+class Errand(Toy):
+    """Sends nothing to other ranks, and so needs no torch."""
+
+    def _add(self, value: float) -> float:
+        return value
 
 
 class WatchedToy(Toy):

@@ -15,7 +15,7 @@ from cluster.placement import GangSpec
 from cluster.pool import Pool, open_pool
 from jobs.demo import PROMPTS_FILE
 from jobs.driver.batch_plan import Plan, make_plan
-from jobs.driver.drive import workload_of
+from jobs.driver.ranks import workload_of
 from jobs.driver.ray import running_ray
 from jobs.errors import BadInput
 from jobs.measure.scaling.predicted import setup_of

@@ -22,7 +22,7 @@ from cluster.placement import GangSpec
 from cluster.pool import open_pool
 from jobs.console import make_console, print_rows
 from jobs.driver.batch_plan import Plan, make_plan
-from jobs.driver.drive import workload_of
+from jobs.driver.ranks import workload_of
 from jobs.driver.ray import running_ray
 from jobs.machine import describe_run
 from jobs.measure.scaling.compare import measure, read_layouts, render_options, warm_up

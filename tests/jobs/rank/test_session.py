@@ -186,10 +186,30 @@ def test_each_video_is_sampled_by_its_own_method(tiny_model, tmp_path):
     assert not torch.equal(whole, auto) and not torch.equal(auto, fora)
 
 
+def test_a_session_that_takes_up_another_batch_renders_what_a_new_one_would(tiny_model, tmp_path):
+    """Its method, its output and all else that it asks for; nothing is loaded again."""
+    asked = {"method": recipe("taylorseer", interval=3), "fps": 4, "save_latents": True}
+    one, alone = item(steps=8, **SIZE), session_of(tiny_model, tmp_path / "alone", **asked)
+    session = session_of(tiny_model, tmp_path / "first", method=recipe("resca", interval=3, clusters=8))
+    session.run(one, 1)
+    pipeline, transformer = session.renderer.pipeline, session.renderer.pipeline.transformer
+    session.take_up(workload_of(tiny_model, tmp_path / "second", **asked))
+    sidecars = session.run(one, 1), alone.run(one, 1)
+    assert session.renderer.pipeline is pipeline and pipeline.transformer is transformer
+    assert len({sidecar["sha256"] for sidecar in sidecars}) == len({each["fingerprint"] for each in sidecars}) == 1
+    of_second, of_alone = (load_file(tmp_path / name / "out" / one.latents) for name in ("second", "alone"))
+    assert torch.equal(of_second["latents"], of_alone["latents"])
+    assert not (tmp_path / "first" / "out" / one.latents).exists()
+
+
+def workload_of(model, folder, **changes):
+    batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision, **changes)
+    return RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
+
+
 def session_of(model, folder, **changes):
     """On one rank, without Ray."""
-    batch = settings(folder / "out", model=str(model), revision=read_facts(str(model)).revision, **changes)
-    workload = RenderWorkload(settings=batch, prompt_template=None, layout=Layout())
+    workload = workload_of(model, folder, **changes)
     return workload(RankContext(rank=0, world_size=1, local_rank=0, device="cpu"))
 
 

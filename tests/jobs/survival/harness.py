@@ -17,7 +17,7 @@ import torch
 from cluster.cpus import usable_cpus
 from cluster.ranks import RankContext
 from jobs.driver.batch_plan import make_plan
-from jobs.driver.drive import workload_of
+from jobs.driver.ranks import workload_of
 from jobs.options.batch import RenderOptions
 from jobs.options.command_line import parse
 from jobs.store.files import sha256
