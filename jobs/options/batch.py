@@ -16,12 +16,9 @@ Place = tyro.conf.Positional[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
+class BatchOptions:
+    """How the videos of a batch are rendered, and where they go; with which prompts its commands say."""
 
-    prompts: tyro.conf.Positional[File] = None
-    """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
-    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
@@ -70,6 +67,19 @@ class RenderOptions:
     """Sets a variable in every rank, such as NCCL_IB_HCA=mlx5; may be given several times. Not for secrets."""
     address: Text = None
     """Ray cluster to attach to; by default RAY_ADDRESS, or else a Ray of its own on this machine."""
+    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the final latents as .safetensors beside each file."""
+    price: Price = None
+    """What an hour of one GPU costs, of one rank where there are none; the directory remembers it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions(BatchOptions):
+    """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
+
+    prompts: tyro.conf.Positional[File] = None
+    """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
+    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
     images_per_prompt: Count = None
     """Images of each prompt, whose seeds follow each other; of models that make images."""
     limit: Count = None
@@ -88,10 +98,6 @@ class RenderOptions:
     """Compare the checksums of all finished videos, also of those that look untouched."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Start long batches without asking."""
-    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the final latents as .safetensors beside each file."""
-    price: Price = None
-    """What an hour of one GPU costs, of one rank where there are none; the directory remembers it."""
     on_end: OnEnd = None
     """A command to run at the end, however it comes, or a URL to post to; both are told of it in JSON."""
     progress: Literal["text", "jsonl"] = "text"

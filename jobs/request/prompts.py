@@ -10,7 +10,7 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, JsonValue, St
 from pydantic_core import PydanticCustomError
 
 from jobs.errors import BadInput
-from jobs.models.family import Height, Json, NumFrames, Scale, Steps, Width
+from jobs.models.family import Fps, Height, Json, NumFrames, Scale, Steps, Width
 from jobs.request.prompt_lines import READERS, Given, field_list, read_request
 from jobs.request.prompt_text import is_blank, read_text
 from jobs.store.items import FileName, Id, Priority, stem_of
