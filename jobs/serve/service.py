@@ -9,7 +9,7 @@ from typing import NoReturn
 
 from ray import serve
 from ray.exceptions import RayActorError, RayError
-from ray.serve.config import HTTPOptions, ProxyLocation
+from ray.serve.config import ControllerOptions, HTTPOptions, ProxyLocation
 from ray.serve.exceptions import DeploymentUnavailableError, RayServeException
 from ray.serve.schema import LoggingConfig
 from rich.console import Console
@@ -19,7 +19,9 @@ from jobs.options.serve import ServeOptions
 from jobs.serve.application import DRIVER, NAME, application
 
 QUIET = LoggingConfig(enable_access_log=False, log_level="WARNING")
-ANSWER_S = 30.0
+# On a machine that its ranks keep busy all that Serve's own processes do takes its time.
+PATIENT = {"RAY_SERVE_PROXY_READY_CHECK_TIMEOUT_S": "60", "RAY_SERVE_PROXY_HEALTH_CHECK_TIMEOUT_S": "60"}
+ANSWER_S = 120.0
 LOOK_S = 2.0
 
 
@@ -39,12 +41,23 @@ def served(options: ServeOptions, digest: str) -> Iterator[None]:
 
 
 def _start(options: ServeOptions, digest: str) -> None:
-    place = HTTPOptions(host=options.host, port=options.port)
     try:
-        serve.start(proxy_location=ProxyLocation.HeadOnly, http_options=place, logging_config=QUIET)
+        try:
+            _start_serve(options)
+        except (RayError, TimeoutError):  # Its proxy was slow, and is started again by the controller, which is there.
+            _start_serve(options)
         serve.run(application(options, digest), name=NAME, logging_config=QUIET)
     except (RayError, RayServeException, RuntimeError, TimeoutError) as error:
         raise InfrastructureError(f"the service does not start: {_first_line(error)}") from error
+
+
+def _start_serve(options: ServeOptions) -> None:
+    serve.start(
+        proxy_location=ProxyLocation.HeadOnly,
+        http_options=HTTPOptions(host=options.host, port=options.port),
+        logging_config=QUIET,
+        controller_options=ControllerOptions(runtime_env={"env_vars": PATIENT}),
+    )
 
 
 def follow(console: Console) -> NoReturn:

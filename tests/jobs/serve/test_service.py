@@ -14,7 +14,7 @@ from tests.jobs.serve.harness import DOOR, DRIVER, Service
 from tests.jobs.survival.harness import Driver, checksums, is_rendering, ranks, told, until
 from tests.jobs.tiny_model import save_tiny_pipeline
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600), pytest.mark.filterwarnings("ignore:The Sora API")]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore:The Sora API")]
 STEPS = 300  # of a tiny model: some tenths of a second
 
 
@@ -68,12 +68,12 @@ def test_each_video_is_made_once_whatever_is_killed(serve, tmp_path):
     service = serve("--queue", 25, steps=STEPS)
     client = service.client(max_retries=20)
     ids = [create(client, number) for number in range(8)]
-    until(lambda: is_rendering(out), "a video to be under way")
+    until(lambda: is_rendering(out), "a video to be under way", patience_s=300)
     kill(ranks(service.resca.process.pid)[0].pid)
     ids += [create(client, number) for number in range(8, 12)]
     kill(service.part(DOOR).pid)
     ids += [create(client, number) for number in range(12, 16)]
-    until(lambda: len(told(out, "done")) >= 3, "some videos")
+    until(lambda: len(told(out, "done")) >= 3, "some videos", patience_s=300)
     kill(service.part(DRIVER).pid)
     ids += add(out, tmp_path, 5, "first")
     kill(service.resca.process.pid)
@@ -87,7 +87,7 @@ def test_each_video_is_made_once_whatever_is_killed(serve, tmp_path):
     with pytest.raises(openai.RateLimitError):
         for _ in range(26):
             ids.append(full.videos.create(prompt="one too many").id)
-    until(lambda: len(told(out, "done")) >= len(ids), "all videos", patience_s=300)
+    until(lambda: len(told(out, "done")) >= len(ids), "all videos", patience_s=600)
     assert {client.videos.retrieve(each).status for each in ids} == {"completed"}
     assert service.stop() == 143
     assert checksums(out).keys() == set(ids)
