@@ -8,9 +8,12 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NoReturn
 
+from rich.console import Console
+
 from cluster.environment import ray_address
 from jobs.console import make_console
 from jobs.driver.batch_plan import make_plan
+from jobs.driver.drive import place_of
 from jobs.driver.ray import running_ray
 from jobs.errors import BadInput
 from jobs.models.demos import DEMOS
@@ -35,16 +38,23 @@ def run(options: ServeOptions) -> NoReturn:
     """
     options = _checked(options)
     console = make_console()
-    from jobs.serve.application import open_door  # what these import is installed by now
-    from jobs.serve.service import follow, served
+    from jobs.serve.checked import checker_of  # what these import is installed by now
     from jobs.serve.token import token_digest
 
     digest = token_digest(options.token_file)
     with driver_options(options) as asked:
-        make_plan(asked)
-    open_door(options)
+        plan = make_plan(asked)
+    checker_of(options).check_default()
     check_encoder(VIDEO)
-    with running_ray(options.address), served(options, digest):
+    with running_ray(options.address):
+        place_of(plan)
+        _serve(options, digest, console)
+
+
+def _serve(options: ServeOptions, digest: str, console: Console) -> NoReturn:
+    from jobs.serve.service import follow, served
+
+    with served(options, digest):
         console.print(f"{options.model} at http://{_place(options)}/v1/videos; videos: {options.out}", soft_wrap=True)
         if not _is_loopback(options.host):
             console.print("whoever reaches this address can read the token on its way: put TLS in front of it")

@@ -48,6 +48,17 @@ if TYPE_CHECKING:
 LONG_S = 3600.0  # what takes longer is asked for
 
 
+def place_of(plan: Plan) -> tuple[Layout, GangSpec]:
+    """The layout and the gangs of a plan on the running Ray. Raises BadInput if there is too little for one."""
+    return gang_spec(
+        plan.options,
+        model=plan.facts,
+        tokens=plan.least_tokens,
+        methods=plan.methods,
+        num_passes=plan.least_passes,
+    )
+
+
 def render_what_is_left(
     plan: Plan, console: Console, told: Told, *, stays: Callable[[], bool] = lambda: False
 ) -> tuple[Plan, list[Outcome]]:
@@ -58,13 +69,7 @@ def render_what_is_left(
     """
     options = plan.options
     with running_ray(options.address, leaving=told.end):
-        layout, spec = gang_spec(
-            options,
-            model=plan.facts,
-            tokens=plan.least_tokens,
-            methods=plan.methods,
-            num_passes=plan.least_passes,
-        )
+        layout, spec = place_of(plan)
         if "auto" in (options.cfg, options.ulysses, options.ring):
             console.print(f"layout: {layout.words}")
         if spec.num_gpus_per_rank and plan.todo:
@@ -200,7 +205,7 @@ def run_on(
         for check in checks:
             check()
         recorder.tick()
-        lock.left_s = standing.left_s
+        lock.left_s, lock.progress = standing.left_s, standing.progress
 
     with BatchView(console, standing) as view:
 

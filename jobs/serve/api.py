@@ -10,6 +10,7 @@ from fastapi.responses import FileResponse, JSONResponse, Response
 from starlette.exceptions import HTTPException
 from starlette.types import Receive, Scope, Send
 
+from jobs.serve.asset import Asset
 from jobs.serve.body import read_fields
 from jobs.serve.door import Door
 from jobs.serve.idempotency import HEADER
@@ -17,11 +18,9 @@ from jobs.serve.index import Order
 from jobs.serve.refusal import Refusal, invalid, not_found, unavailable
 from jobs.serve.token import TokenRequired
 from jobs.serve.video import Deleted, Page, Video
-from jobs.store.ledger import DoneLine
 
 MOST_A_PAGE, USUAL_A_PAGE = 100, 20
 ORDERS: dict[str, Order] = {"asc": "asc", "desc": "desc"}
-VARIANT = "video"  # of what can be downloaded; the others of OpenAI's are made by nobody here
 
 
 def make_api(door: Door, token_digest: str) -> FastAPI:
@@ -60,10 +59,8 @@ def _add_videos(api: FastAPI, door: Door) -> None:
         return door.retrieve(item_id)
 
     @api.get("/v1/videos/{item_id}/content", response_class=Response)
-    async def content(item_id: str, variant: str = VARIANT) -> Response:
-        if variant != VARIANT:
-            raise invalid(f"there is no {variant!r} of a video here; leave out variant", param="variant")
-        return StoredFile(*door.content(item_id))
+    async def content(item_id: str, variant: str = "video") -> Response:
+        return StoredFile(*door.content(item_id, variant))
 
     @api.delete("/v1/videos/{item_id}")
     async def delete(item_id: str) -> Deleted:
@@ -84,11 +81,11 @@ def _add_health(api: FastAPI, door: Door) -> None:
 
 
 class StoredFile(Response):
-    """A finished video, in parts where those are asked for; a copy of one that lies elsewhere is gone afterwards."""
+    """A file, in parts where those are asked for; a copy of one that lies elsewhere is gone afterwards."""
 
-    def __init__(self, done: DoneLine, opened: AbstractContextManager[Path]) -> None:
+    def __init__(self, asset: Asset, opened: AbstractContextManager[Path]) -> None:
         super().__init__()
-        self._done, self._opened = done, opened
+        self._asset, self._opened = asset, opened
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         async with AsyncExitStack() as stack:
@@ -99,12 +96,11 @@ class StoredFile(Response):
         try:
             path = await stack.enter_async_context(contextmanager_in_threadpool(self._opened))
         except FileNotFoundError:
-            message = f"the file of video {self._done['id']} is not there any more"
-            return _answer_to(not_found(message, code="video_gone"))
+            return _answer_to(not_found("its file is not there any more", code="video_gone"))
         except OSError:
             return _answer_to(unavailable("the storage of this service does not answer; try again later"))
-        name, headers = PurePosixPath(self._done["name"]).name, {"ETag": f'"{self._done["sha"]}"'}
-        return FileResponse(path, headers=headers, media_type="video/mp4", filename=f"{name}.mp4")
+        name, headers = PurePosixPath(self._asset.name).name, {"ETag": f'"{self._asset.tag}"'}
+        return FileResponse(path, headers=headers, media_type=self._asset.media_type, filename=name)
 
 
 def _limit(given: str | None) -> int:

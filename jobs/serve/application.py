@@ -12,13 +12,12 @@ from pydantic import BaseModel, ConfigDict
 from ray import serve
 from ray.serve import Application
 
-from jobs.models.facts import read_facts
 from jobs.options.command_line import parse
 from jobs.options.serve import ServeOptions
 from jobs.options.words import words_of
 from jobs.serve.api import make_api
 from jobs.serve.batch_queue import BatchQueue
-from jobs.serve.checked import Checker
+from jobs.serve.checked import checker_of
 from jobs.serve.door import Door, Terms
 from jobs.serve.supervisor import Supervisor
 from jobs.serve.token import token_digest
@@ -79,16 +78,19 @@ class DoorDeployment:
     """Answers requests; the driver beside it takes what they add from the ledger."""
 
     def __init__(self, options: ServeOptions, digest: str, driver: object) -> None:
-        self._options, self._digest = options, digest
+        self._door, self._digest = open_door(options), digest
 
     def __serve_build_asgi_app__(self) -> FastAPI:
-        return make_api(open_door(self._options), self._digest)
+        return make_api(self._door, self._digest)
+
+    def check_health(self) -> None:
+        """As the driver's."""
+        if self._door.is_broken:
+            raise RuntimeError("the ledger is not followed any more")
 
 
 def open_door(options: ServeOptions) -> Door:
     """The door in front of the batch in `--out`. Raises BadInput."""
-    storage = open_storage(options.out)
-    facts = read_facts(options.model, own_code=options.trust_remote_code, variant=options.video.variant)
-    checker = Checker(options, facts)
-    terms = Terms(model=facts.name, fps=checker.fps, most_left=options.queue, period_s=storage.flush_period_s / 2)
+    storage, checker = open_storage(options.out), checker_of(options)
+    terms = Terms(model=checker.model, fps=checker.fps, most_left=options.queue, period_s=storage.flush_period_s / 2)
     return Door(BatchQueue(storage), checker, terms)

@@ -5,11 +5,11 @@ from contextlib import contextmanager
 from pathlib import Path
 
 from jobs.serve.queue import Rendering, Submission
-from jobs.store.additions import Additions
+from jobs.store.additions import Additions, remembered_items
 from jobs.store.following import Follower
 from jobs.store.items import RenderItem
 from jobs.store.known import Done, remove_video
-from jobs.store.ledger import AnyLine, DoneLine
+from jobs.store.ledger_lines import AnyLine, DoneLine
 from jobs.store.lock import read_holder
 from jobs.store.storage import Storage
 
@@ -27,6 +27,9 @@ class BatchQueue:
     def withdraw(self, item_id: str) -> bool:
         return self._additions.withdraw(item_id)
 
+    def remembered(self) -> list[RenderItem]:
+        return remembered_items(self._storage)
+
     def fresh(self) -> list[AnyLine]:
         return [*self._additions.fresh(), *self._follower.fresh()]
 
@@ -34,11 +37,10 @@ class BatchQueue:
         holder = read_holder(self._storage)
         if holder is None or holder.is_certainly_dead():
             return Rendering()
-        return Rendering(is_under_way=True)
+        return Rendering(is_under_way=True, progress=holder.progress)
 
     @contextmanager
-    def opened(self, done: DoneLine) -> Iterator[Path]:
-        name = Done.of_ledger(done).file
+    def opened(self, name: str) -> Iterator[Path]:
         if self._storage.stored(name) is None:
             raise FileNotFoundError(name)
         with self._storage.fetched(name) as path:

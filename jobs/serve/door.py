@@ -11,6 +11,7 @@ from pathlib import Path
 
 from jobs.errors import BadInput
 from jobs.models.family import Json
+from jobs.serve.asset import Asset, asset_of
 from jobs.serve.commit import GroupCommit
 from jobs.serve.idempotency import Mark, mark_of
 from jobs.serve.index import Index, Known, Order
@@ -18,7 +19,6 @@ from jobs.serve.queue import Queue, Rendering, Submission
 from jobs.serve.refusal import Refusal, invalid, not_found, unavailable
 from jobs.serve.video import Asked, Video, describe
 from jobs.store.items import RenderItem
-from jobs.store.ledger import DoneLine
 
 logger = logging.getLogger(__name__)
 Check = Callable[[str, Json], RenderItem]
@@ -48,16 +48,22 @@ class Door:
         self._turn = asyncio.Lock()  # Lines are taken into account in the order in which they were read.
         self._under_way: dict[str, tuple[Mark, asyncio.Task[Video]]] = {}
         self._coming: set[str] = set()  # ids that are accepted, and not yet in the index
+        self._following: asyncio.Task[None] | None = None
         self._read_s: float | None = None  # when the ledger was last read to its end
 
     @asynccontextmanager
     async def following(self) -> AsyncIterator[None]:
         """The ledger is followed in the block."""
-        task = asyncio.create_task(self._follow())
+        self._following = asyncio.create_task(self._follow())
         try:
             yield
         finally:
-            task.cancel()
+            self._following.cancel()
+
+    @property
+    def is_broken(self) -> bool:
+        """Whether it has stopped to follow the ledger, through something that nobody foresaw."""
+        return self._following is not None and self._following.done()
 
     @property
     def is_ready(self) -> bool:
@@ -118,14 +124,15 @@ class Door:
             raise invalid(f"video {item_id} belongs to the batch's prompt file; only what was added can be deleted")
         await self._clear()
 
-    def content(self, item_id: str) -> tuple[DoneLine, AbstractContextManager[Path]]:
-        """A finished video's line of the ledger, and its file, or a copy of it, for a block. Raises Refusal."""
+    def content(self, item_id: str, variant: str) -> tuple[Asset, AbstractContextManager[Path]]:
+        """A file of a finished video: which, and itself, or a copy of it, for a block. Raises Refusal."""
         state = self._known(item_id).state
         if state and state.status == "failed":
             raise not_found(f"video {item_id} has failed: {state.error}", code="video_failed")
         if state is None or state.done is None:
             raise not_found(f"video {item_id} is not ready yet; look at its status", code="video_not_ready")
-        return state.done, self._queue.opened(state.done)
+        asset = asset_of(state.done, variant)
+        return asset, self._queue.opened(asset.name)
 
     def _checked(self, fields: Json) -> RenderItem:
         model = fields.get("model", self._terms.model)
@@ -185,6 +192,8 @@ class Door:
             while lines := await asyncio.to_thread(self._queue.fresh):
                 self._index.read(lines)
             self._rendering = await asyncio.to_thread(self._queue.rendering)
+            if self._read_s is None:
+                self._index.remember(await asyncio.to_thread(self._queue.remembered))
         self._read_s = time.monotonic()
 
     async def _clear(self) -> None:

@@ -1,5 +1,6 @@
 """Every video that was asked for, and how it stands, as far as the ledger has been read."""
 
+import time
 from bisect import bisect_left, bisect_right, insort
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,7 +9,8 @@ from typing import Literal
 from jobs.serve.idempotency import Mark
 from jobs.serve.video import Asked
 from jobs.store.items import RenderItem
-from jobs.store.ledger import AddLine, AnyLine, BatchState, DoneLine, ItemState
+from jobs.store.ledger import BatchState, ItemState
+from jobs.store.ledger_lines import AddLine, AnyLine, DoneLine
 
 Order = Literal["asc", "desc"]
 LEFT = ("waiting", "running", "retrying")
@@ -32,6 +34,7 @@ class Index:
         self._marks: dict[str, tuple[Mark, str]] = {}
         self._left: set[str] = set()
         self._leftovers: dict[str, DoneLine] = {}
+        self._first_s = time.time()
 
     @property
     def num_left(self) -> int:
@@ -42,6 +45,7 @@ class Index:
         """Take the next lines of the ledger into account."""
         for line in lines:
             self._state.read(line)
+            self._first_s = min(self._first_s, line["t"])
             match line["e"]:
                 case "add":
                     self._add(line)
@@ -54,11 +58,11 @@ class Index:
                 case "start" | "again" | "done" | "fail" | "left":
                     self._count(line["id"])
 
-    def remember(self, items: Iterable[RenderItem], created_s: float) -> None:
-        """Videos that the batch began with, of which no line tells what was asked."""
+    def remember(self, items: Iterable[RenderItem]) -> None:
+        """Videos that the batch began with, of which no line tells what was asked; as old as its first line."""
         for item in items:
             if item.id not in self._asked and item.id not in self._state.withdrawn:
-                self._put(Asked(item, created_s))
+                self._put(Asked(item, self._first_s))
 
     def get(self, item_id: str) -> Known | None:
         """None for a video that was never asked for, or withdrawn."""

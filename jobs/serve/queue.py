@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Protocol
 
 from jobs.store.items import RenderItem
-from jobs.store.ledger import AnyLine, DoneLine
+from jobs.store.ledger_lines import AnyLine, DoneLine
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +43,10 @@ class Queue(Protocol):
         """It is not to be rendered any more; False for one that was not added but belongs to a prompt file."""
         ...
 
+    def remembered(self) -> list[RenderItem]:
+        """The items that the last driver knew."""
+        ...
+
     def fresh(self) -> list[AnyLine]:
         """The next lines of the ledger, not all at once where they are many; none when all were read."""
         ...
@@ -51,8 +55,8 @@ class Queue(Protocol):
         """Who renders now, and how far it is."""
         ...
 
-    def opened(self, done: DoneLine) -> AbstractContextManager[Path]:
-        """The file of a finished video, or a copy of it for the block. Raises FileNotFoundError."""
+    def opened(self, name: str) -> AbstractContextManager[Path]:
+        """A file of the batch, or a copy of it, for a block. Raises FileNotFoundError."""
         ...
 
     def remove(self, done: DoneLine) -> None:

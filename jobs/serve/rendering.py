@@ -3,13 +3,19 @@
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 
 from jobs.errors import BadInput
 from jobs.options.batch import BatchOptions, RenderOptions
 from jobs.store.additions import PROMPTS
 from jobs.store.open import open_storage
+
+
+def render_options(options: BatchOptions) -> RenderOptions:
+    """Those of a driver that stays, without prompts."""
+    given = {field.name: getattr(options, field.name) for field in fields(BatchOptions)}
+    return RenderOptions(stay=True, yes=True, **given)
 
 
 @contextmanager
@@ -24,8 +30,7 @@ def driver_options(options: BatchOptions) -> Iterator[RenderOptions]:
         prompts.touch()
         with suppress(FileNotFoundError):
             prompts.write_bytes(storage.read(PROMPTS))
-        given = {field.name: getattr(options, field.name) for field in fields(BatchOptions)}
         try:
-            yield RenderOptions(prompts=prompts, stay=True, yes=True, **given)
+            yield replace(render_options(options), prompts=prompts)
         except BadInput as error:
             raise BadInput(str(error).replace(folder, str(storage))) from error

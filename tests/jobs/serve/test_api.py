@@ -10,7 +10,7 @@ import pytest
 from starlette.testclient import TestClient
 
 from jobs.serve.body import MOST_BYTES
-from jobs.store.additions import Additions
+from jobs.store.additions import PROMPTS, Additions
 from jobs.store.ledger import read_lines
 from tests.jobs.serve.conftest import TOKEN, Batch
 from tests.jobs.store.example import item
@@ -163,7 +163,10 @@ def test_a_video_goes_through_its_states_and_is_downloaded(client, batch: Batch)
     assert content.headers["content-type"] == "video/mp4"
     part = client.get(f"/v1/videos/{video['id']}/content", headers={"Range": "bytes=4-7"})
     assert part.status_code == 206 and part.content == b"ftyp"
-    assert "'thumbnail'" in refusal(client.get(f"/v1/videos/{video['id']}/content?variant=thumbnail"), 400)["message"]
+    poster = client.get(f"/v1/videos/{video['id']}/content?variant=thumbnail")
+    assert poster.headers["content-type"] == "image/webp" and poster.content[:4] == b"RIFF"
+    assert poster.headers["etag"] != content.headers["etag"]
+    assert "spritesheet" in refusal(client.get(f"/v1/videos/{video['id']}/content?variant=spritesheet"), 400)["message"]
     (batch.out / batch.settings.file(batch.item(video))).unlink()
     assert refusal(client.get(f"/v1/videos/{video['id']}/content"), 404)["code"] == "video_gone"
 
@@ -185,6 +188,17 @@ def test_what_others_add_is_there_and_what_is_not_is_not(client, batch: Batch):
     assert refusal(client.delete("/v1/videos/nobody"), 404)["code"] == "video_not_found"
     assert refusal(client.get("/v1/nothing"), 404)["code"] == "unknown_path"
     assert refusal(client.put("/v1/videos"), 405)
+
+
+def test_what_the_batch_began_with_is_there_and_cannot_be_deleted(serve, batch: Batch):
+    batch.tell("begin", total=2)
+    items = [item(id="0000", num_frames=9), item(id="0001", seed=1, num_frames=9)]
+    batch.storage.write(PROMPTS, "".join(f"{each.model_dump_json(exclude_none=True)}\n" for each in items).encode())
+    client = serve()
+    mine = created(client)
+    assert [each["id"] for each in client.get("/v1/videos").json()["data"]] == [mine["id"], "0001", "0000"]
+    assert client.get("/readyz").json()["left"] == 3
+    assert "prompt file" in refusal(client.delete("/v1/videos/0000"), 400)["message"]
 
 
 def test_pages_go_through_all_videos_in_both_directions(client):
