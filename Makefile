@@ -8,7 +8,7 @@ INSTALL := $(UV) pip install --quiet --compile-bytecode --python $(BIN)/python -
 # $(call timed,NAME,COMMAND) says how long a command took.
 timed = @begin=$$(date +%s); $(2) && echo "$(1): $$(($$(date +%s) - begin)) s"
 
-.PHONY: demo test tests test-slow soak scale links lint types constraints clean
+.PHONY: demo test tests test-slow soak scale load links lint types constraints clean
 
 demo: $(VENV)/installed
 	$(BIN)/resca render jobs/demo/prompts.jsonl --out out/demo --ulysses 2
@@ -30,6 +30,10 @@ soak: $(VENV)/installed-test
 # A batch of 100,000 prompts: seconds and memory.
 scale: $(VENV)/installed-test
 	$(BIN)/python -m tests.jobs.survival.hundred_thousand
+
+# 200 clients that submit 2,000 videos to `resca serve`: seconds of an answer and memory.
+load: $(VENV)/installed-test
+	$(BIN)/python -m tests.jobs.serve.load
 
 # Videos shared by two ranks over links of 10 and 1 Gbit/s and of 2 ms, predicted and measured. Needs root.
 links: $(VENV)/installed-test

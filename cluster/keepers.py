@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from contextlib import suppress
-from typing import Generic
+from typing import Generic, cast
 
 import ray
 from ray import ObjectRef
@@ -35,7 +35,7 @@ class RemoteKeeper(Generic[Item, Result]):
         keeper = ray.remote(Keeper).options(  # pyright: ignore[reportAttributeAccessIssue]
             name=name, namespace=NAMESPACE, lifetime="detached", num_cpus=0, scheduling_strategy=place
         )
-        return cls(name, keeper.remote(claim_s))
+        return cls(name, cast(ActorHandle, keeper.remote(claim_s)))
 
     @classmethod
     def named(cls, name: str) -> "RemoteKeeper[Item, Result] | None":
@@ -88,7 +88,8 @@ class RemoteKeeper(Generic[Item, Result]):
 
 def keepers(key: str | None = None) -> list[RemoteKeeper]:
     """Of all warm gangs of the cluster, or of those that have loaded this."""
-    named = [each["name"] for each in list_named_actors(all_namespaces=True) if each["namespace"] == NAMESPACE]
+    actors = cast("list[dict[str, str]]", list_named_actors(all_namespaces=True))
+    named = [each["name"] for each in actors if each["namespace"] == NAMESPACE]
     found = [RemoteKeeper.named(name) for name in named if key is None or name.startswith(f"{key}/")]
     return [keeper for keeper in found if keeper is not None]
 

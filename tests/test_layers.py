@@ -25,8 +25,8 @@ ROOMS = {
     ],
     "jobs": [
         *("errors", "machine", "store", "console", "models", "options", "request", "predict", "rank", "demo", "doctor"),
-        *("driver.gallery", "driver", "measure", "measure.sampling", "measure.tune", "measure.gpu", "measure.analysis"),
-        *("commands", "__main__"),
+        *("driver.gallery", "driver", "serve"),
+        *("measure", "measure.sampling", "measure.tune", "measure.gpu", "measure.analysis", "commands", "__main__"),
     ],
 }
 FREE_OF_TORCH = ("recipe", "state_dict")

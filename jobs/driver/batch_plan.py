@@ -57,7 +57,7 @@ class Plan:
     @cached_property
     def method_names(self) -> list[str]:
         """The methods of the items, each once: as was asked, and where lines name their own, those."""
-        return list(dict.fromkeys(item.method or self.options.method for item in self.items))
+        return list(dict.fromkeys(item.method or self.options.method for item in self.items)) or [self.options.method]
 
     @property
     def method_words(self) -> str:

@@ -39,8 +39,20 @@ from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
 from jobs.store.medium import VIDEO
 from jobs.store.rehearsal import REHEARSAL, check_folders
+from parallel.layout import Layout
 
 LONG_S = 3600.0  # what takes longer is asked for
+
+
+def place_of(plan: Plan) -> tuple[Layout, GangSpec]:
+    """The layout and the gangs of a plan on the running Ray. Raises BadInput if there is too little for one."""
+    return gang_spec(
+        plan.options,
+        model=plan.facts,
+        tokens=plan.least_tokens,
+        methods=plan.methods,
+        num_passes=plan.least_passes,
+    )
 
 
 def render_what_is_left(
@@ -54,13 +66,7 @@ def render_what_is_left(
     options = plan.options
     check_stays(options)
     with running_ray(options.address, leaving=told.end):
-        layout, spec = gang_spec(
-            options,
-            model=plan.facts,
-            tokens=plan.least_tokens,
-            methods=plan.methods,
-            num_passes=plan.least_passes,
-        )
+        layout, spec = place_of(plan)
         if "auto" in (options.cfg, options.ulysses, options.ring):
             console.print(f"layout: {layout.words}")
         if spec.num_gpus_per_rank and plan.todo:
@@ -181,7 +187,7 @@ def run_on(
         for check in checks:
             check()
         recorder.tick()
-        lock.left_s = standing.left_s
+        lock.left_s, lock.progress = standing.left_s, standing.progress
 
     with BatchView(console, standing) as view:
 

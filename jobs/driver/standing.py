@@ -75,6 +75,11 @@ class Standing:
         return sorted(self._fractions)
 
     @property
+    def progress(self) -> dict[str, float]:
+        """The part of each running item that is done."""
+        return {item_id: round(fraction, 3) for item_id, fraction in self._fractions.items()}
+
+    @property
     def running(self) -> int:
         """How many are."""
         return len(self._fractions)

@@ -17,12 +17,9 @@ Place = tyro.conf.Positional[str]
 
 
 @dataclass(frozen=True, kw_only=True)
-class RenderOptions:
-    """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
+class BatchOptions:
+    """How the videos of a batch are rendered, and where they go; with which prompts its commands say."""
 
-    prompts: tyro.conf.Positional[File] = None
-    """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
-    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
     out: Annotated[str, tyro.conf.arg(metavar="PATH|URL")]
     """Directory for the videos, or a URL such as s3://bucket/videos; what is finished there is not rendered again."""
     model: str = "demo"
@@ -75,6 +72,19 @@ class RenderOptions:
     """Keep gangs for so long after the batch for others of the same model, and take such gangs; of a Ray that stays."""
     priority: float = 1.0
     """What part of gangs that other batches with --keep-warm use, too, against theirs: with 2, twice that of 1."""
+    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
+    """Keep the final latents as .safetensors beside each file."""
+    price: Price = None
+    """What an hour of one GPU costs, of one rank where there are none; the directory remembers it."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class RenderOptions(BatchOptions):
+    """Render every prompt of a file to an MP4, or to a PNG by a model of images, on Ray."""
+
+    prompts: tyro.conf.Positional[File] = None
+    """A .txt (one prompt a line), .csv, .tsv, .json or .jsonl file (prompt; optional id, seed, ...), or OpenAI's."""
+    lines: tyro.conf.OmitArgPrefixes[PromptOptions] = field(default_factory=PromptOptions)
     images_per_prompt: Count = None
     """Images of each prompt, whose seeds follow each other; of models that make images."""
     limit: Count = None
@@ -93,10 +103,6 @@ class RenderOptions:
     """Compare the checksums of all finished videos, also of those that look untouched."""
     yes: tyro.conf.FlagCreatePairsOff[bool] = False
     """Start long batches without asking."""
-    save_latents: tyro.conf.FlagCreatePairsOff[bool] = False
-    """Keep the final latents as .safetensors beside each file."""
-    price: Price = None
-    """What an hour of one GPU costs, of one rank where there are none; the directory remembers it."""
     on_end: OnEnd = None
     """A command to run at the end, however it comes, or a URL to post to; both are told of it in JSON."""
     progress: Literal["text", "jsonl"] = "text"

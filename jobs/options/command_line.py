@@ -18,6 +18,7 @@ from jobs.options import measure as options
 from jobs.options.capacity import CapacityOptions
 from jobs.options.gpu import GpuOptions
 from jobs.options.scaling import ScalingOptions, SubmitScalingOptions
+from jobs.options.serve import ServeDriverOptions, ServeOptions
 
 # Each command: what it may be told, and the module whose `run` takes it. Modules are imported when they are needed.
 COMMANDS: dict[str, tuple[type, str]] = {
@@ -36,6 +37,8 @@ COMMANDS: dict[str, tuple[type, str]] = {
     "export geneval": (batch.GenEvalOptions, "jobs.commands.export_geneval"),
     "export drawbench": (batch.DrawBenchOptions, "jobs.commands.export_drawbench"),
     "export fid": (batch.FidOptions, "jobs.commands.export_fid"),
+    "serve": (ServeOptions, "jobs.commands.serve"),
+    "serve driver": (ServeDriverOptions, "jobs.commands.serve_driver"),
     "doctor": (batch.DoctorOptions, "jobs.doctor"),
     "benchmark": (options.BenchmarkOptions, "jobs.commands.benchmark"),
     "benchmark gpu": (GpuOptions, "jobs.commands.benchmark_gpu"),

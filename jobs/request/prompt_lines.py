@@ -146,11 +146,16 @@ def _rows(text: str, path: Path, delimiter: str) -> Iterator[tuple[str, list[str
 def cells(names: list[str], row: list[str]) -> Iterator[tuple[str, str | float]]:
     """What a row says: a number where one belongs; anything else there is refused as the text that it is."""
     for name, cell in zip(names, map(str.strip, row), strict=True):
-        number = None if name in TEXTS else WHOLE_NUMBER.fullmatch(cell)
-        if name in FRACTIONS and FRACTION.fullmatch(cell):
-            yield name, float(cell)
-        elif cell and not (number and INDEX.fullmatch(name)):
-            yield name, int(number[1]) if number else cell
+        if cell and not (INDEX.fullmatch(name) and WHOLE_NUMBER.fullmatch(cell)):
+            yield name, cell_value(name, cell)
+
+
+def cell_value(name: str, cell: str) -> str | float:
+    """What a cell, or a field of a form, means."""
+    if name in FRACTIONS and FRACTION.fullmatch(cell):
+        return float(cell)
+    number = None if name in TEXTS else WHOLE_NUMBER.fullmatch(cell)
+    return int(number[1]) if number else cell
 
 
 def read_json(text: str, path: Path, fps: int | None) -> Iterator[Given]:
@@ -160,16 +165,17 @@ def read_json(text: str, path: Path, fps: int | None) -> Iterator[Given]:
 
 
 def _values(text: str, path: Path) -> Iterator[tuple[str, JsonValue]]:
-    return ((where, _parsed(line, where)) for where, line in _lines(text, path))
+    return ((where, parsed(line, where)) for where, line in _lines(text, path))
 
 
 def _elements(text: str, path: Path) -> Iterator[tuple[str, JsonValue]]:
-    array = _parsed(text, str(path))
+    array = parsed(text, str(path))
     assert isinstance(array, list)
     return ((f"{path}, entry {number}", value) for number, value in enumerate(array, start=1))
 
 
-def _parsed(text: str, where: str) -> JsonValue:
+def parsed(text: str, where: str) -> JsonValue:
+    """A JSON value in which each name stands once. Raises BadInput."""
     try:
         return json.loads(text, object_pairs_hook=_once)
     except json.JSONDecodeError as error:
@@ -230,6 +236,11 @@ def _request(given: Json, where: str, fps: int | None) -> Json:
     if twice := [name for name in derived if name in fields]:
         raise BadInput(f"{where}: {twice[0]} cannot stand in body beside {STANDS_FOR[twice[0]]}")
     return fields | derived
+
+
+def read_request(body: Json, item_id: str, where: str, fps: int | None) -> Json:
+    """The fields of a single request of that kind. Raises BadInput."""
+    return _request({"custom_id": item_id, "body": body}, where, fps)
 
 
 def _size(body: Json, where: str) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pydantic_core import PydanticCustomError
 
 from jobs.errors import BadInput
 from jobs.models.family import Fps, Height, Json, NumFrames, Scale, Steps, Width
-from jobs.request.prompt_lines import READERS, Given, field_list
+from jobs.request.prompt_lines import READERS, Given, field_list, read_request
 from jobs.request.prompt_text import is_blank, read_text
 from jobs.store.items import FileName, Id, Priority, stem_of
 
@@ -140,6 +140,12 @@ def items_of(lines: list[Given], path: Path, defaults: Defaults, numbering: Numb
     ]
     _check_ids(items)
     return items
+
+
+def read_item(body: Json, item_id: str, defaults: Defaults, *, where: str) -> Item:
+    """The item that the body of a single request to OpenAI's video API asks for. Raises BadInput."""
+    [item] = items_of([(where, read_request(body, item_id, where, defaults.fps))], Path(where), defaults)
+    return item
 
 
 def _check_fields(lines: list[Given], path: Path) -> None:

@@ -116,6 +116,26 @@ class Additions:
         with self._mutex:
             return self._present().items
 
+    def add_each(self, requests: Sequence[tuple[RenderItem, str | None]]) -> list[RenderItem]:
+        """Add an item of each of several requests, all on disk at once, and return them once they are there.
+
+        In the place of one with the key of an earlier request that comes which was added then. Raises as `add`.
+        """
+        with self._mutex:
+            while True:
+                self._read_on()
+                self._present()
+                before = [self._keys.get(key, [])[:1] if key is not None else [] for _, key in requests]
+                wanted = [request for request, items in zip(requests, before, strict=True) if not items]
+                new = {id(item) for item in self._new(item for item, _ in wanted)}
+                lines = [
+                    self._line("add", id=item.id, item=_described(item), key=key)
+                    for item, key in wanted
+                    if id(item) in new
+                ]
+                if not lines or self._append(lines):
+                    return [(items or [item])[0] for (item, _), items in zip(requests, before, strict=True)]
+
     def withdraw(self, item_id: str) -> bool:
         """An item that was added is not to be rendered any more; False if there is no such item."""
         with self._mutex:

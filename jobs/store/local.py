@@ -44,6 +44,11 @@ class LocalStorage(Storage):
         with self.reading(name):
             return self._path(name).read_bytes()
 
+    def read_part(self, name: str, start: int, most: int) -> bytes:
+        with self.reading(name), self._path(name).open("rb") as file:
+            file.seek(start)
+            return file.read(most)
+
     @_in_trouble
     def write(self, name: str, data: bytes) -> None:
         path = self._path_to_write(name)

@@ -7,7 +7,7 @@ import socket
 import threading
 import time
 from contextlib import suppress
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 from jobs.errors import BadInput, JobError
@@ -40,6 +40,7 @@ class Holder:
     beats: int = 0
     written_s: float = 0.0  # since 1970, by the holder's clock; for people to read, nothing is decided by it
     left_s: float | None = None  # that it expects to be at work; for people, too
+    progress: dict[str, float] = field(default_factory=dict)  # the part of each running item that is done
     is_ending: bool = False  # it may have looked for the last time for what was added
 
     def is_certainly_dead(self) -> bool:
@@ -60,6 +61,7 @@ class DriverLock:
             written_s=time.time(),
         )
         self.left_s: float | None = None  # that the driver expects to be at work
+        self.progress: dict[str, float] = {}  # the part of each running item that is done
         self._beats, self._is_ending = 0, False
         self._writing = threading.Lock()
         self.took_over = False  # from a driver that was at work until now, or has died
@@ -146,7 +148,7 @@ class DriverLock:
             self._storage.write(NAME, _dump(self._now()))
 
     def _now(self) -> Holder:
-        of_now = {"beats": self._beats, "left_s": self.left_s, "is_ending": self._is_ending}
+        of_now = {"beats": self._beats, "left_s": self.left_s, "progress": self.progress, "is_ending": self._is_ending}
         return replace(self._me, written_s=time.time(), **of_now)
 
 

@@ -32,6 +32,9 @@ class RemoteStorage(Storage):
     def read(self, name: str) -> bytes:
         return self._ask("cat_file", name)
 
+    def read_part(self, name: str, start: int, most: int) -> bytes:
+        return self._ask("cat_file", name, start=start, end=start + most)
+
     def write(self, name: str, data: bytes) -> None:
         with self.trouble():  # A bucket that is gone is no file that is not there.
             self._ask("pipe_file", name, data)

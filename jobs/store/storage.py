@@ -101,6 +101,10 @@ class Storage(ABC):
         """The bytes of a file. Raises FileNotFoundError."""
 
     @abstractmethod
+    def read_part(self, name: str, start: int, most: int) -> bytes:
+        """At most so many bytes of a file, from a place before its end on. Raises FileNotFoundError."""
+
+    @abstractmethod
     def write(self, name: str, data: bytes) -> None:
         """Write a small file so that it is either whole or as it was."""
 

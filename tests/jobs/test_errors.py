@@ -22,6 +22,7 @@ ARGUMENTS = {
     "add": ["out", "p.txt"],
     "withdraw": ["out", "0000"],
     "plan --gpus": ["8"],
+    **{command: ["--out", "out"] for command in ("serve", "serve driver")},
     **{f"export {judge}": ["out", "--to", "to"] for judge in ("vbench", "drawbench", "fid")},
     "export geneval": ["out", "--to", "to", "--metadata", "evaluation_metadata.jsonl"],
     "tune": ["--target", "psnr=40", "--out", "plan.yaml"],

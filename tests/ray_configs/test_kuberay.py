@@ -1,15 +1,20 @@
 """The KubeRay files against KubeRay's fields and Kubernetes' own schemas: misspelt fields would be dropped silently."""
 
 import copy
+import inspect
 import os
 import shlex
 import subprocess
+from importlib import import_module
 from pathlib import Path
 
 import jsonschema
 import kubernetes_validate
 import pytest
 import yaml
+
+from jobs.options.command_line import parse
+from jobs.serve.application import Arguments
 
 CONFIGS = Path(__file__).parents[2] / "ray_configs"
 SCHEMA = yaml.safe_load((Path(__file__).parent / "kuberay-1.7.yaml").read_text())
@@ -22,14 +27,16 @@ def documents(name):
 
 DOCUMENTS = {
     document["kind"]: document
-    for name in ("kuberay-raycluster.yaml", "kuberay-rayjob.yaml")
+    for name in ("kuberay-raycluster.yaml", "kuberay-rayjob.yaml", "kuberay-rayservice.yaml")
     for document in documents(name)
 }
-POLICIES = [documents("kuberay-raycluster.yaml")[1], documents("kuberay-rayjob.yaml")[1]]
+POLICIES = [documents(f"kuberay-{name}.yaml")[1] for name in ("raycluster", "rayjob", "rayservice")]
 CLUSTERS = {
     "RayCluster": DOCUMENTS["RayCluster"]["spec"],
     "RayJob": DOCUMENTS["RayJob"]["spec"]["rayClusterSpec"],
+    "RayService": DOCUMENTS["RayService"]["spec"]["rayClusterConfig"],
 }
+SERVE = yaml.safe_load(DOCUMENTS["RayService"]["spec"]["serveConfigV2"])
 
 
 def templates():
@@ -55,7 +62,7 @@ def test_kubernetes_knows_every_field_of_the_pods(template):
     refuse_unknown(template)
 
 
-@pytest.mark.parametrize("policy", POLICIES, ids=["RayCluster", "RayJob"])
+@pytest.mark.parametrize("policy", POLICIES, ids=CLUSTERS)
 def test_kubernetes_knows_every_field_of_the_policies(policy):
     kubernetes_validate.validate(policy, KUBERNETES, strict=True)
 
@@ -77,6 +84,34 @@ def test_a_misspelt_field_of_kuberay_is_refused(place, wrong):
     inner[wrong] = 1
     with pytest.raises(jsonschema.ValidationError, match=wrong):
         jsonschema.validate(job, SCHEMA)
+
+
+def test_a_misspelt_field_of_a_service_is_refused():
+    service = copy.deepcopy(DOCUMENTS["RayService"])
+    service["spec"]["serveConfig"] = service["spec"].pop("serveConfigV2")
+    with pytest.raises(jsonschema.ValidationError, match="serveConfig"):
+        jsonschema.validate(service, SCHEMA)
+
+
+def test_serve_knows_every_field_and_resca_every_option_of_what_it_is_to_run():
+    """Serve passes over fields that it does not know."""
+    from ray.serve.schema import ServeApplicationSchema, ServeDeploySchema
+
+    [application] = ServeDeploySchema.model_validate(SERVE).applications
+    assert SERVE.keys() <= ServeDeploySchema.model_fields.keys()
+    assert SERVE["applications"][0].keys() <= ServeApplicationSchema.model_fields.keys()
+    module, _, builder = application.import_path.partition(":")
+    assert inspect.isfunction(getattr(import_module(module), builder))
+    options = parse(["serve", *shlex.split(Arguments.model_validate(application.args).options)])
+    assert options.out == "/shared/videos" and options.token_file is None
+
+
+def test_the_door_listens_on_the_port_that_the_head_shows_and_has_its_token_from_a_secret():
+    [head] = CLUSTERS["RayService"]["headGroupSpec"]["template"]["spec"]["containers"]
+    [worker] = CLUSTERS["RayService"]["workerGroupSpecs"][0]["template"]["spec"]["containers"]
+    assert {"containerPort": SERVE["http_options"]["port"], "name": "serve"} in head["ports"]
+    assert {"secretRef": {"name": "resca-door"}} in head["envFrom"]
+    assert {"secretRef": {"name": "resca-door"}} not in worker["envFrom"]
 
 
 def test_a_misspelt_field_of_a_pod_is_refused():

@@ -198,3 +198,19 @@ def test_where_files_have_one_name_alone_a_killed_adders_part_is_in_nobodys_way(
 
 def refused(*_: object) -> None:
     raise OSError(errno.EPERM, os.strerror(errno.EPERM))
+
+
+def test_requests_share_a_segment_and_those_that_are_made_again_find_what_they_have_added(storage: Storage):
+    adder, first = Additions(storage), item(id="a")
+    assert adder.add_each([(first, "one"), (item(id="b"), "two"), (item(id="c"), None)]) == [
+        first, item(id="b"), item(id="c")
+    ]  # fmt: skip
+    anew = Additions(storage)
+    assert anew.add_each([(item(id="d"), "two"), (item(id="e"), "three")]) == [item(id="b"), item(id="e")]
+    assert [(line["id"], line.get("key")) for line in read_lines(storage)] == [
+        ("a", "one"), ("b", "two"), ("c", None), ("e", "three")
+    ]  # fmt: skip
+    assert len(storage.folder("ledger")) == 2
+    with pytest.raises(BadInput, match="id 'a' is that of another item"):
+        anew.add_each([(item(id="f"), "four"), (item(id="a", prompt="something else"), "five")])
+    assert [line["id"] for line in read_lines(storage)] == ["a", "b", "c", "e"]
