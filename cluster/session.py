@@ -53,9 +53,9 @@ class Workload(Protocol[ItemIn, ResultOut]):
 
 
 @runtime_checkable
-class WarmSession(Session[ItemIn, ResultOut], Protocol[ItemIn, ResultOut]):
+class WarmSession(Session[Item, Result], Protocol[Item, Result]):
     """One that outlives its batch: what it has loaded serves the next, too."""
 
-    def take_up(self, workload: Workload[ItemIn, ResultOut]) -> None:
+    def take_up(self, workload: Workload[Item, Result]) -> None:
         """Run the items of another batch from now on, whose sessions would load the same; called on every rank."""
         ...

@@ -3,12 +3,16 @@
 Legend: B batch, C latent channels, F H W latent frames (one), height and width.
 """
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2DModel
+from diffusers.models.attention import BasicTransformerBlock
+from diffusers.models.embeddings import CombinedTimestepLabelEmbeddings
+from diffusers.models.normalization import AdaLayerNormZero
 from torch import Tensor, nn
 
 from jobs.demo.losses import epsilon_and_variance
@@ -52,10 +56,12 @@ def build_transformer(design: Design = SHIPPED) -> DiTTransformer2DModel:
         patch_size=1,
         num_embeds_ada_norm=NONE,
     ).eval()
-    for block in transformer.transformer_blocks:
-        nn.init.zeros_(block.norm1.linear.weight)
-        nn.init.zeros_(block.norm1.linear.bias)
-        block.norm1.emb.class_embedder.embedding_table.weight.data.copy_(_first_classes(transformer.inner_dim))
+    for block in cast("Iterable[BasicTransformerBlock]", transformer.transformer_blocks):
+        norm = cast(AdaLayerNormZero, block.norm1)
+        assert isinstance(norm.emb, CombinedTimestepLabelEmbeddings)
+        nn.init.zeros_(norm.linear.weight)
+        nn.init.zeros_(norm.linear.bias)
+        norm.emb.class_embedder.embedding_table.weight.data.copy_(_first_classes(transformer.inner_dim))
     return transformer
 
 

@@ -5,6 +5,7 @@ Legend: B batch, C colour channels, F frames, H height, W width.
 
 import time
 from random import Random
+from typing import Any
 
 import torch
 from diffusers import AutoencoderKL
@@ -30,8 +31,8 @@ def train_vae(vae: Vae, stages: tuple[Stage, ...], *, device: torch.device, seed
 
 def run_stage(vae: AnyVae, stage: Stage, random: Random) -> float:
     """Train in place; returns the last smoothed L1 error."""
-    vae.encoder.requires_grad_(not stage.decoder_only)
-    vae.quant_conv.requires_grad_(not stage.decoder_only)
+    for part in (vae.encoder, _quant_conv(vae)):
+        part.requires_grad_(not stage.decoder_only)
     trained = [parameter for parameter in vae.parameters() if parameter.requires_grad]
     optimizer = torch.optim.AdamW(trained, lr=stage.learning_rate, betas=(0.9, 0.99), weight_decay=1e-4)
     schedule = torch.optim.lr_scheduler.OneCycleLR(
@@ -64,10 +65,16 @@ def initialise(vae: AnyVae) -> None:
                 torch.nn.init.zeros_(module.bias)
             if name.endswith(("conv2", "conv2.conv")):
                 torch.nn.init.zeros_(module.weight)
-    bias = vae.quant_conv.bias
-    assert bias is not None
+    bias = _quant_conv(vae).bias
+    assert isinstance(bias, Tensor)
     with torch.no_grad():
         bias[LATENT_CHANNELS:] = -6
+
+
+def _quant_conv(vae: AnyVae) -> torch.nn.Module:
+    """What makes a latent's mean and variance; a VAE of images may lack it, those trained here do not."""
+    assert vae.quant_conv is not None
+    return vae.quant_conv
 
 
 def draw_batch(random: Random, stage: Stage) -> Tensor:
@@ -89,6 +96,7 @@ def as_it_takes(vae: AnyVae, video: Tensor) -> Tensor:
 def reconstruct(vae: AnyVae, video: Tensor) -> tuple[Tensor, Tensor]:
     """Encode, sample and decode; return the reconstruction and the mean KL divergence of a latent value."""
     posterior = vae.encode(video, return_dict=False)[0]
-    reconstruction = vae.decode(posterior.sample(), return_dict=False)[0]
+    latents: Any = posterior.sample()  # AutoencoderKL asks for a FloatTensor, which no tensor is
+    reconstruction = vae.decode(latents, return_dict=False)[0]
     mean, logvar = posterior.mean, posterior.logvar
     return reconstruction, 0.5 * (mean.square() + logvar.exp() - 1 - logvar).mean()

@@ -102,6 +102,7 @@ def solver(scheduler_class: Solver) -> Attach:
 
     def attach(pipeline: DiffusionPipeline, steps: int) -> Undo:
         original = pipeline.scheduler
+        given: dict[str, Any]
         if original.config.get("prediction_type") == "epsilon":
             given = {name: original.config[name] for name in LEVELS_OF_EPSILON}
         else:
