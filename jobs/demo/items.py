@@ -10,6 +10,7 @@ from jobs.request.prompts import Defaults, Item, read_items
 
 CALIBRATION_SEED, UNSEEN_SEED = 500_000, 700_000
 NUM_WRITTEN = 64
+CLASS_STRIDE = 9  # one shape and one colour on
 
 
 def drawn_items(count: int, facts: ModelFacts, defaults: Defaults, *, first_seed: int, held_out: bool) -> list[Item]:
@@ -31,9 +32,9 @@ def drawn_items(count: int, facts: ModelFacts, defaults: Defaults, *, first_seed
 
 
 def drawn_prompts(count: int, seed: int, *, held_out: bool, classes: bool) -> list[str]:
-    """Captions by a seed; or all classes in turn, none of which is held out."""
+    """Captions by a seed; or all classes in turn, none of which is held out, in an order that mixes shapes."""
     if classes:
-        return [CLASSES[number % len(CLASSES)] for number in range(count)]
+        return [CLASSES[CLASS_STRIDE * number % len(CLASSES)] for number in range(count)]
     return [scene.caption for scene in sample_scenes(count, seed, held_out=held_out)]
 
 
