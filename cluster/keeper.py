@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Generic
 
+import ray
 from ray.exceptions import RayError
 from ray.util.placement_group import PlacementGroup
 
@@ -26,6 +27,7 @@ LOOK_S = 0.25
 PATIENCE_S = 2.0
 # A rank that has not answered its keeper for so long counts as lost; one that loads a model may take its time.
 SILENCE_S = 120.0
+END_S = 5.0
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -194,4 +196,8 @@ class Keeper(Generic[Item, Result]):
         self._end()
 
     def _end(self) -> None:
+        """Through Ray, which tells drivers nothing of it; or else by itself, which it takes for a crash."""
+        with suppress(RayError, RuntimeError):
+            ray.kill(ray.get_runtime_context().current_actor)
+            time.sleep(END_S)
         os._exit(0)
