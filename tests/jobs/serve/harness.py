@@ -24,7 +24,7 @@ class Service:
             self.port = probe.getsockname()[1]
         words = ["--out", out, "--model", model, "--steps", steps, *SETTINGS, "--port", self.port, *options]
         self.resca = Driver("serve", *words, log=log, environment={"RESCA_TOKEN": TOKEN})
-        until(lambda: self.resca.process.poll() is not None or self.is_ready(), "the service to answer", patience_s=180)
+        until(lambda: self.resca.process.poll() is not None or self.is_ready(), "the service to answer", patience_s=600)
         assert self.resca.process.poll() is None, self.resca.told
 
     @property
