@@ -35,7 +35,7 @@ def serve(model: Path, tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     yield serve
     for service in services:
-        if service.resca.process.poll() is None:
+        if not service.has_ended:
             service.stop()
 
 
