@@ -70,8 +70,10 @@ class Supervisor:
             pause_s = min(2 * pause_s, LONGEST_PAUSE_S)
 
     def _run(self) -> int:
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
-        with subprocess.Popen(self._command, text=True, errors="replace", **pipes) as process:
+        pipe, into_it = subprocess.PIPE, subprocess.STDOUT
+        with subprocess.Popen(
+            self._command, stdin=pipe, stdout=pipe, stderr=into_it, text=True, errors="replace"
+        ) as process:
             reader = threading.Thread(target=self._read, args=[process.stdout], daemon=True)
             reader.start()
             while (code := process.poll()) is None and not self._ended.wait(LOOK_S):

@@ -24,12 +24,20 @@ class Service:
             self.port = probe.getsockname()[1]
         words = ["--out", out, "--model", model, "--steps", steps, *SETTINGS, "--port", self.port, *options]
         self.resca = Driver("serve", *words, log=log, environment={"RESCA_TOKEN": TOKEN})
-        until(lambda: self.resca.process.poll() is not None or self.is_ready(), "the service to answer", patience_s=180)
-        assert self.resca.process.poll() is None, self.resca.told
+        try:
+            until(lambda: self.has_ended or self.is_ready(), "the service to answer", patience_s=600)
+            assert not self.has_ended, self.resca.told
+        except BaseException:  # Of one that nobody has got hold of.
+            self.resca.kill()
+            raise
 
     @property
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def has_ended(self) -> bool:
+        return self.resca.process.poll() is not None
 
     def client(self, **options: Any) -> OpenAI:
         """OpenAI's own, unmodified."""

@@ -53,12 +53,14 @@ def main(load: Load) -> int:
         model = save_tiny_pipeline(place / "model")
         service = Service(place / "out", model, "--queue", 2 * load.videos, log=place / "log")
         door = service.part(DOOR)
-        before = door.memory_info().rss
+        before, cpu_s = door.memory_info().rss, sum(door.cpu_times()[:2])
         with most_memory(door) as most:
             started = time.monotonic()
             answers = asyncio.run(submit(service.url, load))
             seconds = time.monotonic() - started
         figures = figures_of(answers, seconds) | memory_of(before, most[0], door)
+        figures["door_cpu_s"] = round(sum(door.cpu_times()[:2]) - cpu_s, 2)
+        figures["writes"] = len(list((place / "out" / "ledger").glob("add-*")))
         figures["lost"] = len(lost(answers, place / "out", asyncio.run(listed(service.url))))
         service.resca.kill()
         figures["lost_after_kill"] = len(lost(answers, place / "out"))

@@ -15,7 +15,7 @@ from tests.jobs.survival.harness import Driver, checksums, is_rendering, ranks, 
 from tests.jobs.tiny_model import save_tiny_pipeline
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(1200), pytest.mark.filterwarnings("ignore:The Sora API")]
-STEPS = 300  # of a tiny model: some tenths of a second
+STEPS = 100  # of a tiny model
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +35,7 @@ def serve(model: Path, tmp_path: Path) -> Iterator[Callable[..., Service]]:
 
     yield serve
     for service in services:
-        if service.resca.process.poll() is None:
+        if not service.has_ended:
             service.stop()
 
 
