@@ -16,9 +16,10 @@ from jobs.request.checks import defaults_for
 from jobs.request.notices import notices
 from jobs.request.prompts import Item, items_of
 from jobs.request.source import read_source
-from jobs.store.additions import Additions, Members, number_of
+from jobs.store.additions import Additions
 from jobs.store.items import RenderItem
 from jobs.store.lock import Holder, read_holder
+from jobs.store.members import Members, number_of
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 

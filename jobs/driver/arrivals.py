@@ -13,9 +13,10 @@ from jobs.driver.lines import as_line, check_lines, check_passes
 from jobs.driver.recorder import Recorder
 from jobs.driver.standing import Standing
 from jobs.driver.view import BatchView
-from jobs.store.additions import Additions, Members
+from jobs.store.additions import Additions
 from jobs.store.items import RenderItem
 from jobs.store.lock import DriverLock
+from jobs.store.members import Members
 from parallel.layout import Layout
 
 if TYPE_CHECKING:  # it imports Ray, which a batch that is finished does not need

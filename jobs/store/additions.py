@@ -18,58 +18,16 @@ from jobs.store.documents import read_as
 from jobs.store.items import RenderItem
 from jobs.store.ledger import FOLDER, OF_ADDITIONS, READERS, SEGMENT, lines_of
 from jobs.store.ledger_lines import AddLine, WithdrawLine
+from jobs.store.members import Members
 from jobs.store.storage import Storage, Stored
 
 PROMPTS = "prompts.jsonl"
 """The complete prompts of a batch, as its last driver knew them."""
 NUMBER = re.compile(rf"{OF_ADDITIONS}(\d+){re.escape(SEGMENT)}")
-NUMBERED = re.compile(r"(\d{1,7})(-\d+)?")  # an id that was given by number, of several copies, too
 SETTLE_S = 1.0
 PATIENCE_S = 3.0
 
 Change = AddLine | WithdrawLine
-
-
-def number_of(item_id: str) -> int | None:
-    """The number that an id was given by, also of several copies; None of another id."""
-    found = NUMBERED.fullmatch(item_id)
-    return int(found[1]) if found else None
-
-
-class Members:
-    """The items of a batch, as somebody sees them who adds to it."""
-
-    def __init__(self) -> None:
-        self._items: dict[str, RenderItem] = {}
-        self._ids: dict[str, str] = {}  # by the names of their files
-        self.next_number = 0
-        """Above all ids that are numbers, also of what was withdrawn."""
-
-    @property
-    def items(self) -> list[RenderItem]:
-        """All of them."""
-        return list(self._items.values())
-
-    def get(self, item_id: str) -> RenderItem | None:
-        """The item of this id, or of one that differs in the case of letters alone."""
-        return self._items.get(item_id.casefold())
-
-    def same_file(self, item: RenderItem) -> str | None:
-        """The id of another item whose files have the names of this one's."""
-        other = self._ids.get(item.name.casefold())
-        return None if other == item.id else other
-
-    def take(self, item: RenderItem) -> None:
-        """It belongs to the batch from now on, in the place of one of the same id."""
-        self._items[item.id.casefold()] = item
-        self._ids[item.name.casefold()] = item.id
-        if (number := number_of(item.id)) is not None:
-            self.next_number = max(self.next_number, number + 1)
-
-    def drop(self, item_id: str) -> None:
-        """It does not belong to the batch any more; the names of its files stay taken, as they may be written yet."""
-        self._items.pop(item_id.casefold(), None)
-
 
 Ask = Callable[[Members], Sequence[RenderItem]]
 """What is to be added to a batch with these members; it may be asked again when others were quicker."""

@@ -12,9 +12,10 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.store import additions
-from jobs.store.additions import PROMPTS, Additions, Members
+from jobs.store.additions import PROMPTS, Additions
 from jobs.store.items import RenderItem
 from jobs.store.ledger import Ledger, read_lines, read_state
+from jobs.store.members import Members
 from jobs.store.open import open_storage
 from jobs.store.storage import Storage
 from tests.jobs.store.example import done_line, item
