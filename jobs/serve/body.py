@@ -1,6 +1,6 @@
 """What a request asks for: its body, JSON or a form, as the fields of a line of a prompt file."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 
 from fastapi import Request
 from pydantic import JsonValue
@@ -30,12 +30,12 @@ async def read_fields(request: Request) -> Json:
     body = await _read(request)
     kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if kind == "multipart/form-data":
-        fields = await _form(request.headers, body)
+        given = await _form(request.headers, body)
     elif kind == "application/json":
-        fields = _json(body)
+        given = _json(body)
     else:
         raise invalid(f"the content type {kind or 'is missing; it'} must be application/json or multipart/form-data")
-    fields = {name: value for name, value in fields.items() if value is not None}
+    fields: Json = {name: value for name, value in given.items() if value is not None}
     if IMAGE in fields:
         raise invalid("no model here starts from an image; leave out input_reference", param=IMAGE)
     if unknown := [name for name in fields if name not in FIELDS]:
@@ -77,7 +77,7 @@ def _json(body: bytes) -> Json:
 async def _form(headers: Headers, body: bytes) -> Json:
     """The texts of a form, numbers where they belong, as in the cells of a table."""
 
-    async def chunks() -> AsyncIterator[bytes]:
+    async def chunks() -> AsyncGenerator[bytes, None]:
         yield body
 
     parser = MultiPartParser(headers, chunks(), max_files=1, max_fields=MOST_FIELDS, max_part_size=MOST_BYTES)
