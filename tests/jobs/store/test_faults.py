@@ -141,7 +141,7 @@ def test_videos_on_another_file_system_are_copied_and_whole_or_absent(tmp_path: 
         batch, one = settings(tmp_path, save_latents=True), item()
         sidecar = publish(batch, one)
         assert open_storage(tmp_path).digest(f"{one.name}.mp4") == sidecar.sha256
-        assert sorted(path.suffix for path in elsewhere.iterdir()) == [".json", ".mp4", ".safetensors"]
+        assert sorted(path.suffix for path in elsewhere.iterdir()) == [".json", ".mp4", ".safetensors", ".webp"]
         assert not list((tmp_path / "attempts").iterdir())
     finally:
         for path in elsewhere.iterdir():
