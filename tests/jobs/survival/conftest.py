@@ -114,12 +114,16 @@ def cluster(head: Cluster) -> Cluster:
     return head
 
 
-def check_nothing_is_held(address: str) -> None:
-    """Every placement group is removed, every CPU of the living nodes is free."""
+def check_nothing_is_held(address: str, patience_s: float = 0) -> None:
+    """Every placement group is removed, within so long, and every CPU of the living nodes is free."""
     before = dict(os.environ)
     ray.init(address=address, logging_level="ERROR", log_to_driver=False)
     try:
-        assert {group["state"] for group in placement_group_table().values()} <= {"REMOVED"}
+        until(
+            lambda: {group["state"] for group in placement_group_table().values()} <= {"REMOVED"},
+            "every placement group to be removed",
+            patience_s,
+        )
         until(
             lambda: ray.available_resources().get("CPU", 0) == ray.cluster_resources().get("CPU", 0), "CPUs to be free"
         )

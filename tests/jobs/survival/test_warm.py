@@ -5,10 +5,12 @@ import time
 
 import pytest
 
+from tests.jobs.survival.conftest import check_nothing_is_held
 from tests.jobs.survival.harness import ledger, ranks, send, told, until
 from tests.jobs.survival.test_ranks_and_nodes import raylets, rendering_ranks
 
 pytestmark = pytest.mark.timeout(240)
+LEASE_S = 60.0  # longer than any lease or claim here
 
 
 def until_first_start_s(out) -> float:
@@ -22,23 +24,24 @@ def test_a_second_batch_starts_on_the_ranks_of_the_first_with_a_method_of_its_ow
     driver = start("--address", address, "--keep-warm", 0.2, out=first)
     assert driver.wait() == 0, driver.told
     before = [rank.pid for pid in raylets(cluster) for rank in ranks(pid)]
-    driver = start("--address", address, "--keep-warm", 0.05, "--method", "full", "--fps", 4, out=second)
+    driver = start("--address", address, "--keep-warm", 0.05, "--method", "clusca", "--fps", 4, out=second)
     assert driver.wait() == 0, driver.told
     assert "gang 0: taken warm, 1 rank" in driver.told
     assert [rank.pid for pid in raylets(cluster) for rank in ranks(pid)] == before
     assert len(told(second, "done")) == 4
-    until(lambda: not [rank for pid in raylets(cluster) for rank in ranks(pid)], "the lease to end")
+    check_nothing_is_held(cluster.address, LEASE_S)
+    assert not [rank for pid in raylets(cluster) for rank in ranks(pid)]
     print(f"until the first video: {until_first_start_s(first):.1f} s, then {until_first_start_s(second):.2f} s")
 
 
 @pytest.mark.slow
 def test_when_driver_ranks_and_keepers_are_killed_nothing_is_left(cluster, start, tmp_path):
-    """The cluster's end looks for what is still held."""
     driver = start("--address", cluster.address, "--keep-warm", 0.05, "--ring", 2)
     for rank in rendering_ranks(cluster, tmp_path / "out", 2):
         send(rank, signal.SIGKILL)
     driver.kill()
     until(lambda: not [rank for pid in raylets(cluster) for rank in ranks(pid)], "the ranks to go")
+    check_nothing_is_held(cluster.address, LEASE_S)
 
 
 @pytest.mark.slow
