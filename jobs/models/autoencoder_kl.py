@@ -8,6 +8,8 @@ from typing import TYPE_CHECKING, Any
 
 from pydantic import BaseModel
 
+from jobs.models.numbers import Numbers
+
 if TYPE_CHECKING:
     from diffusers import AutoencoderKL
     from torch import Tensor
@@ -25,6 +27,35 @@ class VaeConfig(BaseModel):
     def spatial(self) -> int:
         """Pixels of a latent, along each side."""
         return 2 ** (len(self.block_out_channels) - 1)
+
+
+def flat_numbers(
+    coder: VaeConfig,
+    *,
+    heads: int,
+    head_width: int,
+    blocks: int,
+    patch: int,
+    latent_channels: int,
+    num_frames: int = 1,
+    side: int | None = None,
+    attends_to_all: bool = True,
+) -> Numbers:
+    """Those of a model of images, or of videos whose frames are images to the VAE."""
+    return Numbers(
+        heads=heads,
+        width=heads * head_width,
+        blocks=blocks,
+        patch=patch,
+        patch_t=1,
+        spatial=coder.spatial,
+        temporal=1,
+        latent_channels=latent_channels,
+        pixel_multiple=1,
+        num_frames=num_frames,
+        side=side,
+        attends_to_all=attends_to_all,
+    )
 
 
 def decode_images(vae: "AutoencoderKL", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:

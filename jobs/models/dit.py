@@ -5,14 +5,14 @@ Both passes of a step are one batch, the class first, and behind it none. It mak
 Legend: C latent channels, H W latent height and width.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
 from jobs.errors import BadInput
-from jobs.models.autoencoder_kl import VaeConfig, decode_images
+from jobs.models.autoencoder_kl import VaeConfig, decode_images, flat_numbers
 from jobs.models.epsilon import OfEpsilon, without_variance
 from jobs.models.family import (
     Configs,
@@ -22,8 +22,8 @@ from jobs.models.family import (
     Sampling,
     Text,
     TokenCount,
-    guided,
 )
+from jobs.models.loop import in_one_batch
 from jobs.models.numbers import Numbers
 from jobs.store.medium import IMAGE, Medium
 
@@ -81,17 +81,13 @@ class DiT(OfEpsilon):
 
     def numbers(self, configs: Configs) -> Numbers:
         model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
-        return Numbers(
+        return flat_numbers(
+            coder,
             heads=model.num_attention_heads,
-            width=model.num_attention_heads * model.attention_head_dim,
+            head_width=model.attention_head_dim,
             blocks=model.num_layers,
             patch=model.patch_size,
-            patch_t=1,
-            spatial=coder.spatial,
-            temporal=1,
             latent_channels=model.in_channels,
-            pixel_multiple=1,
-            num_frames=1,
             side=model.sample_size * coder.spatial,
         )
 
@@ -122,12 +118,14 @@ class DiT(OfEpsilon):
     ) -> "Tensor":
         import torch
 
-        transformer, texts = pipeline.transformer, prompt.texts
-        batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
-        labels = torch.cat([text.pooled[0] for text in texts if text.pooled is not None])
-        told = {"timestep": timestep.expand(len(batch)), "class_labels": labels}
-        answer = transformer(batch, **told, return_dict=False)[0]
-        return guided(list(without_variance(answer, latents.shape[1]).chunk(len(texts))), sampling.guidance)
+        transformer = pipeline.transformer
+
+        def answer(batch: "Tensor", texts: Sequence[Text]) -> "Tensor":
+            labels = torch.cat([text.pooled[0] for text in texts if text.pooled is not None])
+            told = {"timestep": timestep.expand(len(batch)), "class_labels": labels}
+            return without_variance(transformer(batch, **told, return_dict=False)[0], batch.shape[1])
+
+        return in_one_batch(answer, latents.to(transformer.dtype), prompt, sampling.guidance, cond_first=True)
 
     def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
         return decode_images(pipeline.vae, 1 / pipeline.vae.config.scaling_factor * latents, group)

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig
+from jobs.models.autoencoder_kl import VaeConfig, flat_numbers
 from jobs.models.family import (
     Configs,
     GenerationDefaults,
@@ -75,17 +75,13 @@ class Flux(OfFlow):
 
     def numbers(self, configs: Configs) -> Numbers:
         model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
-        return Numbers(
+        return flat_numbers(
+            coder,
             heads=model.num_attention_heads,
-            width=model.num_attention_heads * model.attention_head_dim,
+            head_width=model.attention_head_dim,
             blocks=model.num_layers + model.num_single_layers,
             patch=PATCH,
-            patch_t=1,
-            spatial=coder.spatial,
-            temporal=1,
             latent_channels=model.in_channels // PATCH**2,
-            pixel_multiple=1,
-            num_frames=1,
         )
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:

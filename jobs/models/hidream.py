@@ -6,13 +6,13 @@ Its pipeline makes images of one area; those here are square, and so of one size
 Legend: C latent channels, H W latent height and width, L text tokens, K layers of the Llama.
 """
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig
+from jobs.models.autoencoder_kl import VaeConfig, flat_numbers
 from jobs.models.family import (
     Configs,
     GenerationDefaults,
@@ -21,10 +21,10 @@ from jobs.models.family import (
     Sampling,
     Text,
     TokenCount,
-    guided,
     sequence_length,
 )
 from jobs.models.flow import OfFlow
+from jobs.models.loop import in_one_batch
 from jobs.models.numbers import Numbers
 from jobs.store.medium import IMAGE, Medium
 
@@ -74,25 +74,15 @@ class HiDream(OfFlow):
         side = self.numbers(configs).side
         return GenerationDefaults.model_validate({"height": side, "width": side, "steps": 50, "guidance": 5.0})
 
-    def guides(self, configs: Configs) -> frozenset[str]:
-        return frozenset({"guidance", "negative_prompt"})
-
-    def negative_prompt(self, sampling: Sampling) -> str | None:
-        return sampling.negative_prompt or "" if sampling.guidance > 1 else None
-
     def numbers(self, configs: Configs) -> Numbers:
         model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
-        return Numbers(
+        return flat_numbers(
+            coder,
             heads=model.num_attention_heads,
-            width=model.num_attention_heads * model.attention_head_dim,
+            head_width=model.attention_head_dim,
             blocks=model.num_layers + model.num_single_layers,
             patch=model.patch_size,
-            patch_t=1,
-            spatial=coder.spatial,
-            temporal=1,
             latent_channels=model.in_channels,
-            pixel_multiple=1,
-            num_frames=1,
             side=model.max_resolution[0] * coder.spatial,
         )
 
@@ -132,14 +122,17 @@ class HiDream(OfFlow):
         """What the pipeline makes of what the transformer says of latents `[1, C, H, W]`, guided; of the same shape."""
         import torch
 
-        transformer, texts = pipeline.transformer, prompt.texts[::-1]
-        batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
-        answer = transformer(
-            hidden_states=batch,
-            timesteps=timestep.expand(len(batch)),
-            encoder_hidden_states_t5=torch.cat([text.tokens for text in texts]),
-            encoder_hidden_states_llama3=torch.cat([text.layers for text in texts if text.layers is not None], dim=1),
-            pooled_embeds=torch.cat([text.pooled for text in texts if text.pooled is not None]),
-            return_dict=False,
-        )[0]
-        return guided(list((-answer).chunk(len(texts)))[::-1], sampling.guidance)
+        transformer = pipeline.transformer
+
+        def answer(batch: "Tensor", texts: Sequence[Text]) -> "Tensor":
+            layers = torch.cat([text.layers for text in texts if text.layers is not None], dim=1)
+            return -transformer(
+                hidden_states=batch,
+                timesteps=timestep.expand(len(batch)),
+                encoder_hidden_states_t5=torch.cat([text.tokens for text in texts]),
+                encoder_hidden_states_llama3=layers,
+                pooled_embeds=torch.cat([text.pooled for text in texts if text.pooled is not None]),
+                return_dict=False,
+            )[0]
+
+        return in_one_batch(answer, latents.to(transformer.dtype), prompt, sampling.guidance, cond_first=False)

@@ -6,15 +6,16 @@ the negative prompt's first, whose text is as long as the prompt's.
 Legend: C latent channels, F H W frames, latent height and width, L text tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig
+from jobs.models.autoencoder_kl import VaeConfig, flat_numbers
 from jobs.models.epsilon import OfEpsilon, without_variance
-from jobs.models.family import Configs, GenerationDefaults, Json, Prompt, Sampling, Text, TokenCount, guided
+from jobs.models.family import Configs, GenerationDefaults, Json, Prompt, Sampling, Text, TokenCount
+from jobs.models.loop import in_one_batch
 from jobs.models.numbers import Numbers
 from jobs.store.medium import VIDEO, Medium
 
@@ -59,24 +60,15 @@ class Latte(OfEpsilon):
         side, frames = model.sample_size * coder.spatial, model.video_length
         return GenerationDefaults(height=side, width=side, num_frames=frames, fps=8, steps=50, guidance=7.5)
 
-    def guides(self, configs: Configs) -> frozenset[str]:
-        return frozenset({"guidance", "negative_prompt"})
-
-    def negative_prompt(self, sampling: Sampling) -> str | None:
-        return sampling.negative_prompt or "" if sampling.guidance > 1 else None
-
     def numbers(self, configs: Configs) -> Numbers:
         model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
-        return Numbers(
+        return flat_numbers(
+            coder,
             heads=model.num_attention_heads,
-            width=model.num_attention_heads * model.attention_head_dim,
+            head_width=model.attention_head_dim,
             blocks=2 * model.num_layers,
             patch=model.patch_size,
-            patch_t=1,
-            spatial=coder.spatial,
-            temporal=1,
             latent_channels=model.in_channels,
-            pixel_multiple=1,
             num_frames=model.video_length,
             attends_to_all=False,
         )
@@ -107,17 +99,19 @@ class Latte(OfEpsilon):
     ) -> "Tensor":
         import torch
 
-        transformer, texts = pipeline.transformer, prompt.texts[::-1]
-        batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
+        transformer = pipeline.transformer
         assert prompt.cond.mask is not None
         length = int(prompt.cond.mask.sum())
-        answer = transformer(
-            hidden_states=batch,
-            encoder_hidden_states=torch.cat([text.tokens[:, :length] for text in texts]),
-            timestep=timestep.expand(len(batch)),
-            return_dict=False,
-        )[0]
-        epsilon = guided(list(answer.chunk(len(texts)))[::-1], sampling.guidance)
+
+        def answer(batch: "Tensor", texts: Sequence[Text]) -> "Tensor":
+            return transformer(
+                hidden_states=batch,
+                encoder_hidden_states=torch.cat([text.tokens[:, :length] for text in texts]),
+                timestep=timestep.expand(len(batch)),
+                return_dict=False,
+            )[0]
+
+        epsilon = in_one_batch(answer, latents.to(transformer.dtype), prompt, sampling.guidance, cond_first=False)
         return without_variance(epsilon, latents.shape[1])
 
     def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:

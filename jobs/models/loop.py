@@ -4,11 +4,11 @@ Legend: C latent channels, F H W latent frames, height and width.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from jobs.models.family import Dtype, Json, Prompt, Sampling, StepCallback
+from jobs.models.family import Configs, Dtype, Json, Prompt, Sampling, StepCallback, Text, guided
 
 if TYPE_CHECKING:
     from diffusers import DiffusionPipeline
@@ -16,6 +16,8 @@ if TYPE_CHECKING:
 
 # Given latents and a timestep, what the scheduler takes: a velocity or epsilon, guided, of the latents' shape.
 Predict = Callable[["Tensor", "Tensor"], "Tensor"]
+# Given latents `[B, C, ...]` and as many texts, what the model makes of each.
+Answer = Callable[["Tensor", Sequence[Text]], "Tensor"]
 
 
 class OwnLoop(ABC):
@@ -31,6 +33,12 @@ class OwnLoop(ABC):
 
     def prompt_obstacle(self, index: Json, prompt: str) -> str | None:
         return None
+
+    def guides(self, configs: Configs) -> frozenset[str]:
+        return frozenset({"guidance", "negative_prompt"})
+
+    def negative_prompt(self, sampling: Sampling) -> str | None:
+        return sampling.negative_prompt or "" if sampling.guidance > 1 else None
 
     def levels_by_token(self, index: Json) -> bool:
         return False
@@ -70,6 +78,19 @@ class OwnLoop(ABC):
         sampling: Sampling,
     ) -> "Tensor":
         """What the scheduler takes of latents `[1, C, ...]`: a velocity or epsilon, guided; of the same shape."""
+
+
+def in_one_batch(answer: Answer, latents: "Tensor", prompt: Prompt, scale: float, *, cond_first: bool) -> "Tensor":
+    """What guidance makes of the passes of a step, which are one call for latents `[1, C, ...]`; of the same shape.
+
+    `answer` gets the latents as often as there are texts, and these; that of the prompt is its first or its last one.
+    """
+    import torch
+
+    order = slice(None) if cond_first else slice(None, None, -1)
+    texts = prompt.texts[order]
+    answers = answer(torch.cat([latents] * len(texts)), texts).chunk(len(texts))
+    return guided(list(answers)[order], scale)
 
 
 def run_steps(

@@ -5,13 +5,13 @@ Both passes of a step are one batch, the negative prompt's first.
 Legend: C latent channels, H W latent height and width, L text tokens.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from pydantic import BaseModel
 
-from jobs.models.autoencoder_kl import VaeConfig, decode_images
+from jobs.models.autoencoder_kl import VaeConfig, decode_images, flat_numbers
 from jobs.models.epsilon import OfEpsilon, without_variance
 from jobs.models.family import (
     Configs,
@@ -21,9 +21,9 @@ from jobs.models.family import (
     Sampling,
     Text,
     TokenCount,
-    guided,
     sequence_length,
 )
+from jobs.models.loop import in_one_batch
 from jobs.models.numbers import Numbers
 from jobs.store.medium import IMAGE, Medium
 
@@ -71,25 +71,15 @@ class PixArt(OfEpsilon):
         side = model.sample_size * coder.spatial
         return GenerationDefaults(height=side, width=side, steps=20, guidance=4.5)
 
-    def guides(self, configs: Configs) -> frozenset[str]:
-        return frozenset({"guidance", "negative_prompt"})
-
-    def negative_prompt(self, sampling: Sampling) -> str | None:
-        return sampling.negative_prompt or "" if sampling.guidance > 1 else None
-
     def numbers(self, configs: Configs) -> Numbers:
         model, coder = TransformerConfig.model_validate(configs.transformer), VaeConfig.model_validate(configs.vae)
-        return Numbers(
+        return flat_numbers(
+            coder,
             heads=model.num_attention_heads,
-            width=model.num_attention_heads * model.attention_head_dim,
+            head_width=model.attention_head_dim,
             blocks=model.num_layers,
             patch=model.patch_size,
-            patch_t=1,
-            spatial=coder.spatial,
-            temporal=1,
             latent_channels=model.in_channels,
-            pixel_multiple=1,
-            num_frames=1,
         )
 
     def prompt_room(self, count: TokenCount, template: Json | None) -> int | None:
@@ -120,17 +110,19 @@ class PixArt(OfEpsilon):
     ) -> "Tensor":
         import torch
 
-        transformer, texts = pipeline.transformer, prompt.texts[::-1]
-        batch = torch.cat([latents] * len(texts)).to(transformer.dtype)
-        answer = transformer(
-            batch,
-            encoder_hidden_states=torch.cat([text.tokens for text in texts]),
-            encoder_attention_mask=torch.cat([text.mask for text in texts if text.mask is not None]),
-            timestep=timestep.expand(len(batch)),
-            added_cond_kwargs=_size(transformer, sampling, batch),
-            return_dict=False,
-        )[0]
-        epsilon = guided(list(answer.chunk(len(texts)))[::-1], sampling.guidance)
+        transformer = pipeline.transformer
+
+        def answer(batch: "Tensor", texts: Sequence[Text]) -> "Tensor":
+            return transformer(
+                batch,
+                encoder_hidden_states=torch.cat([text.tokens for text in texts]),
+                encoder_attention_mask=torch.cat([text.mask for text in texts if text.mask is not None]),
+                timestep=timestep.expand(len(batch)),
+                added_cond_kwargs=_size(transformer, sampling, batch),
+                return_dict=False,
+            )[0]
+
+        epsilon = in_one_batch(answer, latents.to(transformer.dtype), prompt, sampling.guidance, cond_first=False)
         return without_variance(epsilon, latents.shape[1])
 
     def decode(self, pipeline: "DiffusionPipeline", latents: "Tensor", group: "RankGroup") -> Iterator["Tensor"]:
