@@ -1,6 +1,5 @@
 """The lines of `--progress jsonl`: what programs are told of a batch while it runs, one JSON object a line."""
 
-import json
 import time
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
@@ -11,6 +10,7 @@ from typing_extensions import TypedDict  # pydantic reads that of Python 3.11 no
 from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
 from jobs.errors import BAD_INPUT, DONE, HUNG_UP, INFRASTRUCTURE, INTERRUPTED, PARTIAL, TERMINATED, UNFORESEEN
 from jobs.store.items import Sidecar
+from jobs.store.ledger_lines import line_text
 from jobs.store.medium import MediumName
 
 if TYPE_CHECKING:  # who only reads lines needs neither
@@ -154,8 +154,7 @@ class ProgressLines:
 
     def say(self, kind: str, **facts: object) -> None:
         """Write a line; facts that are None are left out."""
-        known = {key: value for key, value in facts.items() if value is not None}
-        self._write(json.dumps({"e": kind, "t": round(time.time(), 3), **known}, separators=(",", ":")))
+        self._write(line_text(kind, **facts))
 
     def begin(self, plan: "Plan", price: float | None) -> None:
         """The batch begins; where nothing is left to render, its end comes next."""

@@ -4,7 +4,6 @@ Each addition is a segment of the ledger of its own, `ledger/add-000001.jsonl`, 
 number. So nobody's lines are touched, none are lost, and whether there is a new one is one question to the storage.
 """
 
-import json
 import re
 import secrets
 import threading
@@ -17,7 +16,7 @@ from jobs.errors import BadInput
 from jobs.store.documents import read_as
 from jobs.store.items import RenderItem
 from jobs.store.ledger import FOLDER, OF_ADDITIONS, READERS, SEGMENT, lines_of
-from jobs.store.ledger_lines import AddLine, WithdrawLine
+from jobs.store.ledger_lines import AddLine, WithdrawLine, line_text
 from jobs.store.members import Members
 from jobs.store.storage import Storage, Stored
 
@@ -149,9 +148,7 @@ class Additions:
         return list(new.values())
 
     def _line(self, kind: str, **facts: object) -> str:
-        given = {name: value for name, value in facts.items() if value is not None}
-        line = {"e": kind, "t": round(time.time(), 3), "by": self._by, **given}
-        return json.dumps(line, separators=(",", ":"))
+        return line_text(kind, by=self._by, **facts)
 
     def _append(self, lines: Sequence[str]) -> bool:
         """Write the next segment; False if somebody else has done so first."""

@@ -3,8 +3,6 @@
 Lines are read back one by one, however many there are, and each for itself: what is not as it was written is left out.
 """
 
-import json
-import time
 from collections import Counter
 from collections.abc import Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from cluster.heap import uncollected
-from jobs.store.ledger_lines import LINE, UNKNOWN, AnyLine, BeginLine, DoneLine, EndLine, ItemLine
+from jobs.store.ledger_lines import LINE, UNKNOWN, AnyLine, BeginLine, DoneLine, EndLine, ItemLine, line_text
 from jobs.store.storage import Storage, Stored
 from jobs.store.usage import Usage
 
@@ -36,8 +34,7 @@ class Ledger:
 
     def add(self, kind: str, **facts: object) -> None:
         """Take note of an event; facts that are None are left out."""
-        known = {key: value for key, value in facts.items() if value is not None}
-        self._fresh.append(json.dumps({"e": kind, "t": round(time.time(), 3), **known}, separators=(",", ":")))
+        self._fresh.append(line_text(kind, **facts))
 
     def flush(self) -> None:
         """Write what was added. Raises OSError, and keeps it for the next time, if that fails."""

@@ -1,5 +1,7 @@
 """The lines of a ledger, as their readers look at them; a newer version may have further kinds, and further facts."""
 
+import json
+import time
 from typing import Annotated, Literal, NotRequired
 
 from pydantic import AfterValidator, ConfigDict, Field, TypeAdapter
@@ -9,6 +11,12 @@ from jobs.store.items import RenderItem, Seconds
 from jobs.store.medium import MediumName
 
 LATEST_S = 1e10  # of a time that is none
+
+
+def line_text(kind: str, **facts: object) -> str:
+    """A line, without its end, of what happens now; facts that are None are left out."""
+    known = {key: value for key, value in facts.items() if value is not None}
+    return json.dumps({"e": kind, "t": round(time.time(), 3), **known}, separators=(",", ":"))
 
 
 def _of_all_stages(seconds: dict[str, float]) -> dict[str, float]:
