@@ -211,35 +211,31 @@ class VBenchOptions:
 
 
 @dataclass(frozen=True, kw_only=True)
-class GenEvalOptions:
-    """Lay finished images out as GenEval reads them."""
+class ImagesOptions:
+    """Lay finished images out for a judge."""
 
     out: Place
     """The batch's output directory: a path or a URL."""
     to: Path
     """The directory to make; images are linked where they can be, and copied elsewhere."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class GenEvalOptions(ImagesOptions):
+    """Lay finished images out as GenEval reads them."""
+
     metadata: Path
     """GenEval's evaluation_metadata.jsonl, which tells of each prompt what is to be seen."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class DrawBenchOptions:
+class DrawBenchOptions(ImagesOptions):
     """Lay finished images out as ImageReward reads them, with its list of prompts."""
-
-    out: Place
-    """The batch's output directory: a path or a URL."""
-    to: Path
-    """The directory to make; images are linked where they can be, and copied elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
-class FidOptions:
+class FidOptions(ImagesOptions):
     """Lay finished images out as a folder of numbered ones, as FID is computed of."""
-
-    out: Place
-    """The batch's output directory: a path or a URL."""
-    to: Path
-    """The directory to make; images are linked where they can be, and copied elsewhere."""
 
 
 @dataclass(frozen=True, kw_only=True)
