@@ -18,7 +18,7 @@ from cluster.token import keep_private
 from jobs.commands.follow import Split, follow, print_on
 from jobs.console import make_console
 from jobs.errors import DONE, INFRASTRUCTURE, TERMINATED, BadInput, InfrastructureError
-from jobs.models.demos import DEMOS
+from jobs.models.demos import DEMOS, is_path
 from jobs.store.items import JOB
 from jobs.store.open import directory_of, open_storage, with_lower_scheme
 
@@ -70,7 +70,7 @@ def send(job: Job, dashboard: str | None, *, follows: bool, tells_programs: bool
 
 def check_model(model: str) -> None:
     """Raises BadInput for a directory that only this machine would find."""
-    if os.path.exists(model) and model not in DEMOS and not Path(model).is_absolute():
+    if is_path(model) and not Path(model).is_absolute():
         raise BadInput(f"--model {model} is a relative path; give one that every node sees, or a hub id")
 
 

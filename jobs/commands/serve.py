@@ -1,7 +1,6 @@
 """`resca serve --model MODEL --out DIR`: OpenAI's video API over HTTP, in front of a batch that stays."""
 
 import ipaddress
-import os
 import socket
 from dataclasses import replace
 from importlib.util import find_spec
@@ -16,7 +15,7 @@ from jobs.driver.batch_plan import make_plan
 from jobs.driver.drive import place_of
 from jobs.driver.ray import running_ray
 from jobs.errors import BadInput
-from jobs.models.demos import DEMOS
+from jobs.models.demos import is_path
 from jobs.options.serve import ServeOptions
 from jobs.request.checks import check_count
 from jobs.request.recipes import SUFFIXES
@@ -71,11 +70,10 @@ def _checked(options: ServeOptions) -> ServeOptions:
     check_folders(storage)
     if ray_address(options.address) is None:  # Else a Serve that runs there may listen on it.
         _check_free(options.host, options.port)
-    is_model_here = options.model not in DEMOS and os.path.exists(options.model)
     return replace(
         options,
         out=str(storage),
-        model=_absolute(options.model) if is_model_here else options.model,
+        model=_absolute(options.model) if is_path(options.model) else options.model,
         method=_absolute(options.method) if options.method.endswith(SUFFIXES) else options.method,
         cache=replace(options.cache, plan=options.cache.plan and options.cache.plan.absolute()),
         token_file=options.token_file and options.token_file.absolute(),

@@ -1,14 +1,12 @@
 """Adding prompts to a batch: checked as its own were, and on disk before anything is told."""
 
-import tempfile
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
-from pathlib import Path
 
 from jobs.driver.batch_plan import batch_settings
 from jobs.driver.lines import as_item, check_lines, check_passes, numbering_for
-from jobs.driver.remembered import recall
+from jobs.driver.remembered import folder_of_copies, recall
 from jobs.errors import BadInput
 from jobs.models.facts import ModelFacts, read_facts
 from jobs.options.batch import AddOptions, RenderOptions
@@ -38,11 +36,8 @@ class Added:
 def add_lines(options: AddOptions) -> Added:
     """Add what was asked for to the batch in its directory. Raises BadInput; then nothing was added."""
     storage = open_storage(options.out)
-    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
-        try:
-            return _add(options, recall(storage, Path(folder)), storage)
-        except BadInput as error:  # What has been copied is named by its place in the batch.
-            raise BadInput(str(error).replace(folder, str(storage))) from error
+    with folder_of_copies(storage) as folder:
+        return _add(options, recall(storage, folder), storage)
 
 
 def _add(options: AddOptions, batch: RenderOptions, storage: Storage) -> Added:

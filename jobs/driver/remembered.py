@@ -1,13 +1,15 @@
 """What a batch remembers of how it was asked for, so that `retry` needs nothing but its directory."""
 
 import json
-import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from jobs.errors import BadInput
-from jobs.models.demos import DEMOS
+from jobs.models.demos import is_path
 from jobs.options.batch import RenderOptions
 from jobs.options.shared import MethodOptions, PromptOptions
 from jobs.request.recipes import SUFFIXES
@@ -35,12 +37,22 @@ def remember(plan: "Plan") -> None:
         options = replace(options, method=RECIPE, cache=MethodOptions())
     # The prompts that are written are complete, and have all of them.
     options = replace(options, images_per_prompt=None, lines=PromptOptions())
-    if options.model not in DEMOS and os.path.exists(options.model):
+    if is_path(options.model):
         options = replace(options, model=str(Path(options.model).absolute()))
     given = {name: value for name, value in asdict(options).items() if name not in PASSING}
     storage.write(OPTIONS, json.dumps(given, indent=2, default=str).encode())
     lines = (item.model_dump_json(exclude_none=True) for item in plan.batch)
     storage.write(PROMPTS, "".join(f"{line}\n" for line in lines).encode())
+
+
+@contextmanager
+def folder_of_copies(storage: Storage) -> Iterator[Path]:
+    """A local folder for copies of what lies in a storage; a BadInput in the block names them by their places there."""
+    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
+        try:
+            yield Path(folder)
+        except BadInput as error:
+            raise BadInput(str(error).replace(folder, str(storage))) from error
 
 
 def recall(storage: Storage, folder: Path) -> RenderOptions:

@@ -1,12 +1,10 @@
 """What the driver behind a door is asked for: what its batch remembers, and whatever is added."""
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import fields, replace
-from pathlib import Path
 
-from jobs.errors import BadInput
+from jobs.driver.remembered import folder_of_copies
 from jobs.options.batch import BatchOptions, RenderOptions
 from jobs.store.additions import PROMPTS
 from jobs.store.open import open_storage
@@ -25,12 +23,9 @@ def driver_options(options: BatchOptions) -> Iterator[RenderOptions]:
     What is wrong with a remembered prompt is told of the batch's own file.
     """
     storage = open_storage(options.out)
-    with tempfile.TemporaryDirectory(prefix="resca-") as folder:
-        prompts = Path(folder) / PROMPTS
+    with folder_of_copies(storage) as folder:
+        prompts = folder / PROMPTS
         prompts.touch()
         with suppress(FileNotFoundError):
             prompts.write_bytes(storage.read(PROMPTS))
-        try:
-            yield replace(render_options(options), prompts=prompts)
-        except BadInput as error:
-            raise BadInput(str(error).replace(folder, str(storage))) from error
+        yield replace(render_options(options), prompts=prompts)
