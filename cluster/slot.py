@@ -13,7 +13,7 @@ from cluster.cluster_view import ClusterView
 from cluster.events import Event, GangEvent, GangEventKind, ItemDone, ItemFailed, ItemRunning, Outcome
 from cluster.failure import Budgets, Decision, FailureKind, RankError, decide, decide_start
 from cluster.gang import Gang, GangLost, RunFailure
-from cluster.gangs import Gangs
+from cluster.gangs import Gangs, Wanted
 from cluster.job import Job
 from cluster.session import Item, Result
 from cluster.waiting import Stopped, pause
@@ -130,13 +130,9 @@ class Slot(Generic[Item, Result]):
 
     def _get(self, is_fresh: bool) -> Gang[Item, Result]:
         self._looked_s, self._why = 0.0, ""
-        return self._gangs.get(
-            self._stop,
-            avoid=self._cluster.unusable(),
-            is_fresh=is_fresh,
-            waiting=self._wait_for_place,
-            placed=self._take_place,
-        )
+        avoid, waiting = self._cluster.unusable(), self._wait_for_place
+        wanted = Wanted(stop=self._stop, avoid=avoid, is_fresh=is_fresh, waiting=waiting, placed=self._take_place)
+        return self._gangs.get(wanted)
 
     def _take_place(self) -> None:
         self._check_needed()

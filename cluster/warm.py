@@ -6,14 +6,16 @@ that others are using. Who finds no place at all may end idle ones, whatever the
 
 import secrets
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Collection
 from contextlib import suppress
+from dataclasses import replace
 from typing import Generic
 
 from ray.exceptions import RayError
 
 from cluster.claim import Claim
 from cluster.gang import Gang, GangLost, start_error
+from cluster.gangs import Wanted
 from cluster.keep_warm import KeepWarm
 from cluster.keepers import RemoteKeeper, end_idlest, keepers, look_at
 from cluster.placement import GangSpec
@@ -52,29 +54,21 @@ class WarmGangs(Generic[Item, Result]):
         self._renewing = threading.Thread(target=self._keep_renewing, name="claims", daemon=True)
         self._renewing.start()
 
-    def get(
-        self,
-        stop: threading.Event,
-        *,
-        avoid: Iterable[str],
-        is_fresh: bool,
-        waiting: Callable[[float], None],
-        placed: Callable[[], None],
-    ) -> Gang[Item, Result]:
-        if not is_fresh and (taken := self._take(avoid, alone=True)):
+    def get(self, wanted: Wanted) -> Gang[Item, Result]:
+        if not wanted.is_fresh and (taken := self._take(wanted.avoid, alone=True)):
             return taken
         looked_s = 0.0
 
         def look(seconds: float) -> None:
             nonlocal looked_s
-            if not is_fresh and seconds - looked_s >= SHARE_AFTER_S:
+            if not wanted.is_fresh and seconds - looked_s >= SHARE_AFTER_S:
                 looked_s = seconds
-                if found := self._take(avoid, alone=False):
+                if found := self._take(wanted.avoid, alone=False):
                     raise Shared(found)
-            waiting(seconds)
+            wanted.waiting(seconds)
 
         try:
-            return self._start(stop, avoid=avoid, waiting=look, placed=placed)
+            return self._start(replace(wanted, waiting=look))
         except Shared as shared:
             return shared.gang
 
@@ -91,30 +85,25 @@ class WarmGangs(Generic[Item, Result]):
         with self._lock:
             return {name for name, claim in self._claims.items() if not claim.is_over}
 
-    def _start(
-        self,
-        stop: threading.Event,
-        *,
-        avoid: Iterable[str],
-        waiting: Callable[[float], None],
-        placed: Callable[[], None],
-    ) -> WarmGang[Item, Result]:
+    def _start(self, wanted: Wanted) -> WarmGang[Item, Result]:
         name = f"{self._keep.key}/{secrets.token_hex(4)}"
         claim = self._claim(RemoteKeeper.start(name, self._keep.claim_s))
         assert claim is not None
         try:
-            group = claim.reserve(self._spec, avoid, stop)
+            group = claim.reserve(self._spec, wanted.avoid, wanted.stop)
         except BaseException as error:
             claim.kill()
             if isinstance(error, RayError | TimeoutError):
                 raise GangLost(start_error(error)) from error
             raise
         place = KeptPlace(self._spec, self._start_worker, claim, group)
-        gang = WarmGang.start(self._spec, place, self._workload, stop, waiting=waiting, placed=placed)
+        gang = WarmGang.start(
+            self._spec, place, self._workload, wanted.stop, waiting=wanted.waiting, placed=wanted.placed
+        )
         gang.settle()
         return gang
 
-    def _take(self, avoid: Iterable[str], *, alone: bool) -> WarmGang[Item, Result] | None:
+    def _take(self, avoid: Collection[str], *, alone: bool) -> WarmGang[Item, Result] | None:
         """One that is there, with the fewest batches; None if there is none, or, `alone`, if none is idle."""
         looks = look_at(keepers(self._keep.key))
         ready = [keeper for keeper in looks if looks[keeper].is_ready and not set(avoid) & set(looks[keeper].node_ids)]
