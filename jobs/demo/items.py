@@ -9,7 +9,7 @@ from jobs.models.facts import ModelFacts
 from jobs.request.prompts import Defaults, Item, read_items
 
 CALIBRATION_SEED, UNSEEN_SEED = 500_000, 700_000
-NUM_WRITTEN = 64
+TO_FIT, TO_PROMISE, TO_MEASURE = 16, 96, 64  # prompts beside a model that is trained
 CLASS_STRIDE = 9  # one shape and one colour on
 
 
@@ -50,8 +50,14 @@ def takes_classes(facts: ModelFacts) -> bool:
 
 
 def write_prompts(model: Path, *, classes: bool = False) -> None:
-    """Prompt files beside a model's directory, to tune it with and to measure it on: captions seen and held out."""
-    for name, seed, held_out in (("calibration", CALIBRATION_SEED, False), ("unseen", UNSEEN_SEED, True)):
-        prompts = drawn_prompts(NUM_WRITTEN, seed, held_out=held_out, classes=classes)
+    """Prompt files beside a model's directory, to tune it with and to measure it on.
+
+    Only those that weights are fitted to are captions of its training: what is promised is measured on others, as what
+    is rendered will be.
+    """
+    seen = drawn_prompts(TO_FIT, CALIBRATION_SEED, held_out=False, classes=classes)
+    promising = drawn_prompts(TO_PROMISE, CALIBRATION_SEED + TO_FIT, held_out=True, classes=classes)
+    unseen = drawn_prompts(TO_MEASURE, UNSEEN_SEED, held_out=True, classes=classes)
+    for name, seed, prompts in (("calibration", CALIBRATION_SEED, seen + promising), ("unseen", UNSEEN_SEED, unseen)):
         lines = [json.dumps({"prompt": prompt, "seed": seed + index}) for index, prompt in enumerate(prompts)]
         model.with_name(f"{model.name}-{name}.jsonl").write_text("\n".join(lines) + "\n")
