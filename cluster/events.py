@@ -15,7 +15,8 @@ class GangEvent(Generic[Item]):
     """Something happened to a gang; fields that do not apply to its kind are None.
 
     gang_waiting    error: why there is no place for it at the moment
-    gang_ready      hosts: of each rank; held_s: how long it has had its place; was_warm: another batch has started it
+    gang_ready      hosts: of each rank; held_s: how long it has had its place; was_warm: another batch has started it;
+                    is_shared: other batches may use it, too
     gang_lost       error, traceback; job if one was running (it is started again, or fails next)
     gang_closed     error: why, if the batch is not at its end (its node is drained, say)
     """
@@ -28,6 +29,7 @@ class GangEvent(Generic[Item]):
     hosts: tuple[str, ...] | None = None
     held_s: float | None = None
     was_warm: bool = False
+    is_shared: bool = False
 
 
 @dataclass(frozen=True, kw_only=True)

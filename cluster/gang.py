@@ -55,6 +55,8 @@ class Gang(Generic[Item, Result]):
 
     was_warm = False
     """Whether another batch has started it."""
+    is_shared = False
+    """Whether others may use it, too."""
 
     def __init__(self, spec: GangSpec, place: Place[Item, Result], workload: Workload[Item, Result]):
         self.hosts: list[str] = []

@@ -116,11 +116,18 @@ class Slot(Generic[Item, Result]):
                 pause(self._budgets.wait_s(starts), self._stop)
             else:
                 self._last_busy_s = time.monotonic()
-                hosts, was_warm = tuple(self._gang.hosts), self._gang.was_warm
-                held_s = 0.0 if was_warm else self._last_busy_s - self._placed_s
-                facts = GangEvent(kind="gang_ready", gang=self.index, hosts=hosts, held_s=held_s, was_warm=was_warm)
-                self._on_event(facts)
+                self._on_event(self._ready(self._gang))
         return self._gang
+
+    def _ready(self, gang: Gang[Item, Result]) -> GangEvent[Item]:
+        return GangEvent(
+            kind="gang_ready",
+            gang=self.index,
+            hosts=tuple(gang.hosts),
+            held_s=0.0 if gang.was_warm else self._last_busy_s - self._placed_s,
+            was_warm=gang.was_warm,
+            is_shared=gang.is_shared,
+        )
 
     def _is_hopeless(self, kind: FailureKind, starts: int) -> bool:
         """While other gangs work, machines may come back."""

@@ -45,6 +45,8 @@ class WarmGang(Gang[Item, Result]):
     Nothing is done to it but by who has the turn. It takes up the batch when the turn is new.
     """
 
+    is_shared = True
+
     def __init__(self, spec: GangSpec, place: KeptPlace[Item, Result], workload: Workload[Item, Result]):
         super().__init__(spec, place, workload)
         self._claim, self._is_ready = place.claim, False

@@ -176,7 +176,8 @@ class Recorder:
             self._write_down_item(event)
         elif isinstance(event, GangEvent) and event.kind in ("gang_ready", "gang_lost", "gang_closed"):
             held_s = None if event.held_s is None else round(event.held_s, 3)
-            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts, held=held_s)
+            shared = event.is_shared or None
+            self._ledger.add(event.kind, g=event.gang, error=event.error, hosts=event.hosts, held=held_s, shared=shared)
 
     def _write_down_item(self, event: ItemRunning | ItemDone | ItemFailed) -> None:
         item, about = event.item, About(n=event.attempts, g=event.gang)

@@ -4,7 +4,7 @@ import time
 from collections.abc import Callable, Sequence
 from copy import deepcopy
 
-from cluster.events import BatchStopping, Event, GangEvent, ItemFailed, ItemRunning
+from cluster.events import BatchStopping, Event, GangEvent, ItemDone, ItemFailed, ItemRunning
 from jobs.console import duration, figure
 from jobs.driver.batch_plan import Plan
 from jobs.driver.eta import Eta
@@ -41,9 +41,12 @@ class Standing:
         if isinstance(event, GangEvent):
             self._note_gang(event)
         if isinstance(event, ItemRunning):
+            self.usage.runs(event.gang, self._clock())
             self._fractions[event.item.id] = event.fraction
         elif not isinstance(event, BatchStopping) and event.job:
             self._fractions.pop(event.job.item.id, None)
+        if isinstance(event, ItemDone | ItemFailed):
+            self.usage.rests(event.gang, self._clock())
         if event.kind == "item_done":
             self.num_done += 1
             self._last_done_s = self._clock()
@@ -154,7 +157,8 @@ class Standing:
     def _note_gang(self, event: GangEvent) -> None:
         match event.kind:
             case "gang_ready":
-                self.usage.ready(event.gang, len(event.hosts or ()), self._clock(), event.held_s or 0.0)
+                num_ranks, held_s = len(event.hosts or ()), event.held_s or 0.0
+                self.usage.ready(event.gang, num_ranks, self._clock(), held_s, is_shared=event.is_shared)
             case "gang_lost" | "gang_closed":
                 self.usage.gone(event.gang, self._clock())
 

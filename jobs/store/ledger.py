@@ -13,7 +13,7 @@ from typing import Literal
 from pydantic import ValidationError
 
 from cluster.heap import uncollected
-from jobs.store.ledger_lines import LINE, UNKNOWN, AnyLine, BeginLine, DoneLine, EndLine, ItemLine, line_text
+from jobs.store.ledger_lines import LINE, UNKNOWN, AnyLine, BeginLine, DoneLine, EndLine, GangLine, ItemLine, line_text
 from jobs.store.storage import Storage, Stored
 from jobs.store.usage import Usage
 
@@ -100,6 +100,8 @@ class BatchState:
         if line["e"] == "begin":
             self._begin(line)
         self.last_s = line["t"]
+        if line["e"] in ("again", "done", "fail", "left"):
+            self.usage.rests(line.get("g"), line["t"])
         match line["e"]:
             case "add":
                 self.added.add(line["id"])
@@ -108,6 +110,7 @@ class BatchState:
                 self.added.discard(line["id"])
                 self.withdrawn.add(line["id"])
             case "start":
+                self.usage.runs(line.get("g"), line["t"])
                 self._set(line, "running")
             case "again":
                 self.retries[line.get("why", "")] += 1
@@ -119,7 +122,7 @@ class BatchState:
             case "left":
                 self._set(line, "waiting")
             case "gang_ready":
-                self.usage.ready(line.get("g", 0), len(line.get("hosts", ())), line["t"], line.get("held", 0.0))
+                self._gang_ready(line)
             case "gang_lost":
                 self.gang_losses += 1
                 self.usage.gone(line.get("g", 0), line["t"])
@@ -129,6 +132,10 @@ class BatchState:
                 self.ended = line
                 self.usage.end(line["t"])
                 self._stop_running()
+
+    def _gang_ready(self, line: GangLine) -> None:
+        num_ranks, held_s = len(line.get("hosts", ())), line.get("held", 0.0)
+        self.usage.ready(line.get("g", 0), num_ranks, line["t"], held_s, is_shared=line.get("shared", False))
 
     def _begin(self, line: BeginLine) -> None:
         self.begun, self.ended = line, None

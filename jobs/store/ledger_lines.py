@@ -63,6 +63,7 @@ class GangLine(Line):
     error: NotRequired[str]
     hosts: NotRequired[list[str]]  # of each rank
     held: NotRequired[Annotated[float, Field(ge=0, le=LATEST_S)]]  # seconds from its place to being ready
+    shared: NotRequired[bool]  # other batches may use it, too
 
 
 class ItemLine(Line):

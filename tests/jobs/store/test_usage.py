@@ -57,3 +57,23 @@ def test_a_clock_that_goes_back_takes_nothing_away():
 def test_a_ledger_of_an_earlier_version_that_names_no_hosts_counts_no_hours():
     usage = state_of({"e": "begin", "t": 1.0, "total": 1}, {"e": "gang_ready", "t": 2.0, "g": 0}).usage
     assert usage.hours(5000.0) == 0.0 and usage.ready_s == 2.0
+
+
+def test_a_gang_that_batches_share_counts_its_start_and_then_while_it_runs_something():
+    shared = {**READY, "shared": True}
+    ran = {"e": "start", "t": 1200.0, "id": "a", "g": 0}
+    done = {"e": "done", "t": 1300.0, "id": "a", "g": 0, "file": "x.mp4"}
+    usage = state_of(BEGIN, shared, ran, done).usage
+    assert usage.hours(1500.0) == pytest.approx(4 * (60 + 100) / 3600)
+    assert usage.expected_hours(1500.0, left_s=100.0) == pytest.approx(4 * (160 + 0.25 * 100) / 3600)
+    running = state_of(BEGIN, shared, ran, done, {**ran, "t": 1400.0, "id": "b"}).usage
+    assert running.hours(1500.0) == pytest.approx(4 * 260 / 3600)
+    later = state_of(BEGIN, shared, ran, done, {"e": "gang_closed", "t": 1900.0, "g": 0}).usage
+    assert later.hours(9999.0) == pytest.approx(4 * 160 / 3600)
+
+
+@pytest.mark.parametrize("how", ["again", "fail", "left"])
+def test_a_shared_gang_rests_however_an_item_ends(how):
+    ended = {"e": how, "t": 1300.0, "id": "a", "g": 0}
+    usage = state_of(BEGIN, {**READY, "shared": True}, {"e": "start", "t": 1200.0, "id": "a", "g": 0}, ended).usage
+    assert usage.hours(9999.0) == pytest.approx(4 * (60 + 100) / 3600)
