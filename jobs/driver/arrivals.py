@@ -4,14 +4,13 @@ import logging
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from cluster.events import Outcome
 from cluster.session import Result
 from jobs.driver.batch_plan import Plan
 from jobs.driver.lines import as_line, check_lines, check_passes
 from jobs.driver.recorder import Recorder
-from jobs.driver.standing import Standing
 from jobs.driver.view import BatchView
 from jobs.store.additions import Additions
 from jobs.store.items import RenderItem
@@ -25,12 +24,20 @@ if TYPE_CHECKING:  # it imports Ray, which a batch that is finished does not nee
 logger = logging.getLogger(__name__)
 
 
+class Follower(Protocol):
+    """Who is told of what comes to a running batch, and of what goes while it waits."""
+
+    def take(self, items: Sequence[RenderItem]) -> None: ...
+    def drop(self, item: RenderItem) -> None: ...
+
+
 class Arrivals:
     """The source of a queue that runs the items of a plan.
 
     Args:
         layout: that of the gangs, which further items must fit.
-        standing, view, recorder: who count, show and write down what comes and goes.
+        view, recorder: who show and write down what else becomes of what was added or withdrawn.
+        followers: all who are told of what comes and goes, in this order.
         stays: whether to wait for more when nothing is left.
     """
 
@@ -39,13 +46,13 @@ class Arrivals:
         plan: Plan,
         lock: DriverLock,
         layout: Layout,
-        standing: Standing,
         view: BatchView,
         recorder: Recorder,
+        followers: Sequence[Follower],
         stays: Callable[[], bool] = lambda: False,
     ) -> None:
         self._plan, self._lock, self._layout = plan, lock, layout
-        self._standing, self._view, self._recorder, self._stays = standing, view, recorder, stays
+        self._view, self._recorder, self._followers, self._stays = view, recorder, followers, stays
         self._additions = Additions(plan.storage)
         self._members: Members | None = None  # names of many files take a while, and often nothing comes
         self._come: dict[str, RenderItem] = {}
@@ -107,9 +114,8 @@ class Arrivals:
             self._known().take(item)
             self._come[item.id] = item
             self._withdrawn.discard(item.id)
-        self._standing.take(new)
-        self._view.take(new)
-        self._recorder.take(new)
+        for each in self._followers:
+            each.take(new)
         intake.add(new)
 
     def _is_new(self, item: RenderItem) -> bool:
@@ -143,9 +149,8 @@ class Arrivals:
             return
         waiting = intake.withdraw(lambda each: each.id == item_id)
         if waiting:
-            self._standing.drop(item)
-            self._view.drop(item)
-            self._recorder.drop(item)
+            for each in self._followers:
+                each.drop(item)
         else:
             self._recorder.withdraw(item)
         self._known().drop(item_id)

@@ -13,7 +13,7 @@ from cluster.events import Event, Outcome
 from cluster.nodes import HeadLost
 from cluster.placement import GangSpec
 from jobs.console import count, duration
-from jobs.driver.arrivals import Arrivals
+from jobs.driver.arrivals import Arrivals, Follower
 from jobs.driver.batch_plan import Plan, make_plan
 from jobs.driver.cancellation import NAME as CANCEL
 from jobs.driver.cancellation import CancelWatch
@@ -81,7 +81,7 @@ def render_what_is_left(
             ranks = ranks_of(plan, layout, spec)
             try:
                 with recording(plan, lock, standing) as recorder:
-                    return run_on(ranks, plan, standing, console, recorder, lock, checks, told.show, stays)
+                    return run_on(ranks, plan, standing, console, recorder, lock, checks, told.show, [told], stays)
             except HeadLost as error:
                 _leave_at_once(str(error), lock, told)
             except (KeyboardInterrupt, SystemExit) as error:  # What is still to be tidied up may take too long.
@@ -172,11 +172,12 @@ def run_on(
     lock: DriverLock,
     checks: Sequence[Callable[[], None]],
     listen: Callable[[Event], None] = lambda event: None,
+    followers: Sequence[Follower] = (),
     stays: Callable[[], bool] = lambda: False,
 ) -> tuple[Plan, list[Outcome]]:
     """Render what is left and what comes, and show and record it; the plan comes back as that has changed it.
 
-    `checks` and `listen`, at each event, end it by what they raise.
+    `checks` and `listen`, at each event, end it by what they raise; `followers` are told of what comes and goes.
     """
     from cluster.batch import Budgets, InfeasibleGang, run_batch
     from cluster.remote import RemoteWorker
@@ -195,7 +196,8 @@ def run_on(
             for each in (standing.note, view.show, recorder.note, listen):
                 each(event)
 
-        arrivals = Arrivals(plan, lock, ranks.layout, standing, view, recorder, stays)
+        all_followers = [standing, view, recorder, *followers]
+        arrivals = Arrivals(plan, lock, ranks.layout, view, recorder, all_followers, stays)
         try:
             outcomes = run_batch(
                 spec=ranks.spec,

@@ -1,7 +1,7 @@
 """What programs are told of a run: its progress as lines, and, once, how it has ended."""
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 
 from cluster.events import Event
@@ -12,6 +12,7 @@ from jobs.driver.progress import HOW, JSONL, ProgressLines, counted
 from jobs.driver.standing import Standing, standing_of
 from jobs.errors import INTERRUPTED, UNFORESEEN, JobError
 from jobs.options.batch import RenderOptions
+from jobs.store.items import RenderItem
 
 
 class Told:
@@ -48,6 +49,16 @@ class Told:
         """Several times a second."""
         if self._lines and self._standing:
             self._lines.tick(self._standing)
+
+    def take(self, items: Sequence[RenderItem]) -> None:
+        """They have come to the running batch."""
+        if self._lines:
+            self._lines.change("added", items)
+
+    def drop(self, item: RenderItem) -> None:
+        """It was withdrawn while it waited."""
+        if self._lines:
+            self._lines.change("withdrawn", [item])
 
     @property
     def spent_words(self) -> list[str]:

@@ -1,7 +1,7 @@
 """The lines of `--progress jsonl`: what programs are told of a batch while it runs, one JSON object a line."""
 
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Annotated, Literal, NotRequired
 
 from pydantic import ConfigDict, Field, TypeAdapter, ValidationError
@@ -9,7 +9,7 @@ from typing_extensions import TypedDict  # pydantic reads that of Python 3.11 no
 
 from cluster.events import Event, GangEvent, ItemDone, ItemEvent, ItemFailed, ItemRunning
 from jobs.errors import BAD_INPUT, DONE, HUNG_UP, INFRASTRUCTURE, INTERRUPTED, PARTIAL, TERMINATED, UNFORESEEN
-from jobs.store.items import Sidecar
+from jobs.store.items import RenderItem, Sidecar
 from jobs.store.ledger_lines import line_text
 from jobs.store.medium import MediumName
 
@@ -79,6 +79,13 @@ class ItemLine(Line):
     """From prompt to file."""
 
 
+class ChangeLine(Line):
+    """Videos have come to the running batch, or were withdrawn while they waited."""
+
+    e: Literal["added", "withdrawn"]
+    ids: list[str]
+
+
 class Counted(Line):
     """How a batch stands."""
 
@@ -127,7 +134,7 @@ class EndLine(Line):
     cost: NotRequired[float]
 
 
-AnyLine = BeginLine | GangLine | ItemLine | ProgressLine | EndLine
+AnyLine = BeginLine | GangLine | ItemLine | ChangeLine | ProgressLine | EndLine
 LINE: TypeAdapter[AnyLine] = TypeAdapter(Annotated[AnyLine, Field(discriminator="e")])
 
 
@@ -187,6 +194,11 @@ class ProgressLines:
                 self._say_item(event, "retrying", error=event.error)
             case ItemFailed():
                 self._say_item(event, "waiting" if event.failure.policy.is_left else "failed", error=event.error)
+
+    def change(self, kind: Literal["added", "withdrawn"], items: Sequence[RenderItem]) -> None:
+        """Videos have come or gone."""
+        self._has_news = True
+        self.say(kind, ids=[item.id for item in items])
 
     def tick(self, standing: "Standing") -> None:
         """Several times a second: say how the batch stands, if it is time."""

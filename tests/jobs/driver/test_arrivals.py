@@ -1,6 +1,7 @@
 """What is added to a batch, or withdrawn, while its driver is at work: by real queue, ledger and lock, without Ray."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -12,6 +13,8 @@ from cluster.job import Job
 from jobs.console import make_console
 from jobs.driver.arrivals import Arrivals
 from jobs.driver.batch_plan import Plan, make_plan
+from jobs.driver.ending import Told
+from jobs.driver.progress import LINE
 from jobs.driver.recorder import Recorder
 from jobs.driver.standing import standing_of
 from jobs.driver.view import BatchView
@@ -41,7 +44,9 @@ class Running:
         self.standing = standing_of(plan)
         view = BatchView(make_console(), self.standing)
         gangs = layout or Layout()
-        self.arrivals = Arrivals(plan, lock, gangs, self.standing, view, self.recorder, lambda: self.stays)
+        told = Told(replace(plan.options, progress="jsonl"))
+        followers = [self.standing, view, self.recorder, told]
+        self.arrivals = Arrivals(plan, lock, gangs, view, self.recorder, followers, lambda: self.stays)
         self.outcomes: list[Outcome] = []
 
     def ask(self) -> bool:
@@ -85,6 +90,12 @@ def add(running: Running, *items: RenderItem) -> None:
     Additions(running.storage).add(lambda members: items)
 
 
+def changes(said: str) -> list[tuple[str, list[str]]]:
+    """What lines of JSON say has come and gone; each is of the schema."""
+    lines = [line for line in said.splitlines() if line.startswith("{")]
+    return [(line["e"], line["ids"]) for line in map(LINE.validate_json, lines) if "ids" in line]
+
+
 def test_what_is_added_is_rendered_and_counted(start, capsys):
     running = start()
     one = running.plan.todo[0]
@@ -92,7 +103,9 @@ def test_what_is_added_is_rendered_and_counted(start, capsys):
     add(running, like(one, id="a", priority=1), like(one, id="b", method="full"))
     assert running.ask() and len(running.backlog) == 4 and running.standing.todo == 4
     assert sorted(running.finish_all()) == ["0000", "0001", "a", "b"]
-    assert "added: a to b (4 in all)" in capsys.readouterr().out
+    said = capsys.readouterr().out
+    assert "added: a to b (4 in all)" in said
+    assert changes(said) == [("added", ["a", "b"])]
     plan, outcomes = running.arrivals.at_the_end(running.backlog.take_outcomes())
     assert [item.id for item in plan.items] == [outcome.item.id for outcome in outcomes] == ["0000", "0001", "a", "b"]
     running.recorder.close("done")
@@ -118,7 +131,7 @@ def test_a_driver_that_stays_waits_with_its_gangs_until_it_need_not(start):
     assert not running.ask() and not running.arrivals.keeps_gangs
 
 
-def test_what_is_withdrawn_in_time_is_not_rendered_and_what_was_begun_leaves_no_file(start):
+def test_what_is_withdrawn_in_time_is_not_rendered_and_what_was_begun_leaves_no_file(start, capsys):
     running = start()
     one = running.plan.todo[0]
     add(running, *(like(one, id=each) for each in ("waits", "runs", "ends")))
@@ -129,6 +142,7 @@ def test_what_is_withdrawn_in_time_is_not_rendered_and_what_was_begun_leaves_no_
     adder = Additions(running.storage)
     assert all(adder.withdraw(each) for each in ("waits", "runs", "ends"))
     assert running.ask()
+    assert changes(capsys.readouterr().out)[1:] == [("withdrawn", ["waits"])]
     running.finish(jobs.pop("runs"))
     for job in jobs.values():
         running.finish(job)
