@@ -14,6 +14,9 @@ from tests.parallel.gang import Gang
 
 pytestmark = pytest.mark.timeout(200)
 
+# Of values from -1 to 1: CPUs without AVX-512 round a convolution of fewer frames in another way.
+ROUNDING = 1e-5
+
 # Latent frames, height and width, for tiles of 4 frames of 4 x 4: no tiling at all, in time only, in space only, in
 # both; with borders that tiles overhang, and one frame too many for the last slab of time.
 SIZES = [(2, 3, 4), (9, 4, 4), (3, 5, 9), (8, 7, 6), (7, 4, 9), (1, 6, 6)]
@@ -61,7 +64,7 @@ def decode_by_rank(group, size):
 @pytest.mark.parametrize("size", SIZES, ids=str)
 def test_one_process_decodes_in_pieces_what_it_decodes_at_once(size):
     pieces = list(decode(make_vae(), latents(size), SingleGroup()))
-    torch.testing.assert_close(torch.cat(pieces, dim=2), reference(size), rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), reference(size), rtol=0, atol=ROUNDING)
     assert all(piece.shape[2] for piece in pieces)
 
 
@@ -84,7 +87,7 @@ def test_one_that_remembers_frames_is_decoded_in_tiles_as_by_itself(settings, si
     with torch.no_grad():
         expected = vae.decode(latents(size)).sample
     pieces = list(decode_frame_by_frame(vae, latents(size), SingleGroup()))
-    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("size", [(2, 4, 4), (5, 9, 4), (3, 7, 9)], ids=str)
@@ -96,7 +99,7 @@ def test_one_that_decodes_all_frames_at_once_is_decoded_in_tiles_as_by_itself(si
     with torch.no_grad():
         expected = vae.decode(latents(size)).sample
     pieces = list(decode_all_frames(vae, latents(size), SingleGroup()))
-    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=1e-6)
+    torch.testing.assert_close(torch.cat(pieces, dim=2), expected, rtol=0, atol=ROUNDING)
 
 
 @pytest.mark.parametrize("dim, name", [(2, "blend_t"), (3, "blend_v"), (4, "blend_h")])
