@@ -36,7 +36,7 @@ from tests.cluster.toy import (
     losses,
 )
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -26,7 +26,7 @@ from cluster.slot import Slot
 from cluster.waiting import Pace
 from tests.cluster.toy import SINGLE, ToyWorkload
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 NODE = {"num_cpus": 1, "object_store_memory": 80 << 20}
 
 

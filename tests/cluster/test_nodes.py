@@ -14,7 +14,7 @@ from cluster.placement import GangSpec, living_nodes
 from cluster.ranks import RankContext
 from cluster.runtime import ray_runtime
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 @pytest.fixture

@@ -19,7 +19,7 @@ from tests.ray_configs.ports import free_ports, is_loopback
 CONFIGS = Path(__file__).parents[2] / "ray_configs"
 PORTS = ("RAY_PORT", "DASHBOARD_PORT", "AGENT_PORT", "CLIENT_PORT", "METRICS_PORT")
 SMALL = ("--num-cpus=1", "--object-store-memory=80000000")
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 
 class Head(NamedTuple):

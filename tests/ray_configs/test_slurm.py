@@ -14,7 +14,7 @@ import pytest
 from tests.ray_configs.ports import free_ports
 
 SCRIPT = Path(__file__).parents[2] / "ray_configs/slurm.sh"
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(400)
 
 SCONTROL = """#!/usr/bin/env bash
 tr , '\\n' <<<"$3"

@@ -15,7 +15,7 @@ import ray
 from tests.jobs.survival.harness import RAY, check_nothing_is_lost, told, until
 from tests.ray_configs.ports import free_ports
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 HEAD_ID = "f" * 51 + "00000"
 NO_TOKEN = {"RAY_AUTH_MODE": "disabled"}
 COMMANDS = (

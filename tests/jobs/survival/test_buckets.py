@@ -12,7 +12,7 @@ import pytest
 from tests.jobs.survival.harness import check_nothing_is_lost, told, until
 from tests.jobs.survival.tunnel import Tunnel
 
-pytestmark = [pytest.mark.timeout(240), pytest.mark.slow]
+pytestmark = [pytest.mark.timeout(600), pytest.mark.slow]
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from tests.jobs.survival.harness import (
     until,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def test_after_a_driver_only_the_rest_is_rendered_and_behind_the_last_video_nothing(start, reference, tmp_path):

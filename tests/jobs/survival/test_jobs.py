@@ -28,7 +28,7 @@ from tests.jobs.survival.harness import (
 from tests.jobs.survival.tunnel import Tunnel
 from tests.ray_configs.ports import free_ports
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 TOKEN = {"RAY_AUTH_MODE": "token", "RAY_AUTH_TOKEN": "0123456789abcdef" * 4, "RAY_AUTH_TOKEN_PATH": ""}
 
 

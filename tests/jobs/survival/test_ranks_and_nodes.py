@@ -20,7 +20,7 @@ from tests.jobs.survival.harness import (
     until,
 )
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 def raylets(cluster: Cluster) -> list[int]:

@@ -27,7 +27,7 @@ from tests.jobs.survival.harness import (
 )
 from tests.jobs.survival.partition import far_node
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 
 
 @pytest.fixture

@@ -9,7 +9,7 @@ from tests.jobs.survival.conftest import check_nothing_is_held
 from tests.jobs.survival.harness import ledger, ranks, send, told, until
 from tests.jobs.survival.test_ranks_and_nodes import raylets, rendering_ranks
 
-pytestmark = pytest.mark.timeout(240)
+pytestmark = pytest.mark.timeout(600)
 LEASE_S = 60.0  # longer than any lease or claim here
 
 
