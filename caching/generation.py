@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from caching.models.adapter import Inputs
-from caching.models.levels import with_levels
+from caching.models.levels import time_of, with_levels
 from caching.parted import PartedStep
 from caching.passes import Pass, Stage
 from caching.recipe.clock import Clock
@@ -47,7 +47,8 @@ class Generation:
     """
 
     def __init__(self, recipe: Recipe, stages: Sequence[Stage], levels: list[float], clock: Clock) -> None:
-        recipe.predictor.check_levels(max(levels, default=0.0))
+        if stages[0].adapter.predicts_epsilon:
+            recipe.predictor.check_epsilon()
         self.recipe, self.stages, self.levels, self.clock = recipe, stages, levels, clock
         self.progress = Progress()
         self.passes: dict[str, Pass] = {}
@@ -135,10 +136,11 @@ class Generation:
     def _make_step(self, patches: Tensor, inputs: Inputs) -> Step:
         number = self.progress.step
         level, following = [*self.levels, 0.0][number - 1 : number + 1]
-        time = level if self.recipe.predictor.axis == "sigma" else float(number - 1)
         adapter, site = self.stages[self.model]
+        in_sigma = self.recipe.predictor.axis == "sigma"
+        time = time_of(level, of_epsilon=adapter.predicts_epsilon) if in_sigma else float(number - 1)
         own, span = with_levels(inputs, site.own), following - level
-        return Step(adapter, site, number=number, time=time, span=span, patches=patches, inputs=own)
+        return Step(adapter, site, number=number, sigma=level, time=time, span=span, patches=patches, inputs=own)
 
     def _decide(self, each: Pass, step: Step) -> None:
         """Whether the step is dense, for all its passes."""

@@ -28,7 +28,8 @@ class RefinedFeature:
     def __init__(self, recipe: Recipe, adapter: Adapter, site: Site, feature: OutputFeature) -> None:
         self.adapter, self.site, self.feature = adapter, site, feature
         self.nodes = Nodes(recipe.predictor.order)
-        self.correction = Correction(self.nodes, recipe.predictor.correction)
+        gain = 0.0 if adapter.predicts_epsilon else recipe.predictor.correction
+        self.correction = Correction(self.nodes, gain)
         self.proxies = _make_proxies(recipe, adapter, site, feature)
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
@@ -36,7 +37,7 @@ class RefinedFeature:
         self.site.attend_to_all(before.text.shape[1], proxies.observe_layer if proxies else None)
         after = run_blocks(self.adapter, before)
         velocity = step.velocity(after)
-        value = self.feature.value(before, after, lambda: velocity)
+        value = self.feature.value(before, after, lambda: step.in_sigma(velocity))
         answer = self._observe(step, velocity, value, keep)
         if proxies:
             with self.site.timed("clustering"):
@@ -44,7 +45,7 @@ class RefinedFeature:
         return answer
 
     def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
-        return self._observe(step, velocity, velocity, keep)
+        return self._observe(step, velocity, step.in_sigma(velocity), keep)
 
     @property
     def follower(self) -> Follower | None:
@@ -90,7 +91,7 @@ class RefinedFeature:
         return answer
 
     def _corrected(self, velocity: Tensor, step: Step) -> Tensor:
-        """The velocity that also makes good what the sparse steps before this dense one did wrong."""
+        """What the model has given, changed to make good what the sparse steps before this dense one did wrong."""
         if not self.correction.due:
             return velocity
         return velocity + self.correction.weight(step.time) / step.span * (velocity - self._predicted(step.time))

@@ -33,24 +33,24 @@ class OutputFeature:
         after = run_blocks(self.adapter, step.before)
         velocity = step.velocity(after)
         if keep:
-            self.taylor.observe(step.time, self.value(step.before, after, lambda: velocity))
+            self.taylor.observe(step.time, self.value(step.before, after, lambda: step.in_sigma(velocity)))
         return velocity
 
     def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
         if keep:
-            self.taylor.observe(step.time, velocity)
+            self.taylor.observe(step.time, step.in_sigma(velocity))
         return velocity
 
     def sparse(self, step: Step) -> Tensor:
         return self.answer(self.taylor.predict(step.time), step)
 
     def value(self, before: State, after: State, velocity: Callable[[], Tensor]) -> Tensor:
-        """What is cached of any tokens, `[B, N, C]`, from their states around the blocks and their velocity."""
+        """What is cached of any tokens, `[B, N, C]`, from states around the blocks and the velocity in sigma."""
         return velocity()
 
     def answer(self, value: Tensor, step: Step) -> Tensor:
-        """The velocity `[B, N, P]` that belongs to a cached value."""
-        return value
+        """What the model would give `[B, N, P]` where the cached value is this."""
+        return step.as_given(value)
 
     def detach(self) -> None:
         self.taylor.forget()
@@ -133,11 +133,11 @@ class FittedOutput(DenseOutputs[MultistepPredictor]):
 
     def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
         """Dense steps that no sparse one follows count, too."""
-        self.predictor.observe(velocity)
-        return self.predictor.predict()
+        self.predictor.observe(step.in_sigma(velocity))
+        return self.sparse(step)
 
     def sparse(self, step: Step) -> Tensor:
-        return self.predictor.predict()
+        return step.as_given(self.predictor.predict())
 
 
 class ForecastOutput(DenseOutputs[ChebyshevPredictor]):
@@ -151,8 +151,8 @@ class ForecastOutput(DenseOutputs[ChebyshevPredictor]):
 
     def follow(self, step: Step, velocity: Tensor, *, keep: bool) -> Tensor:
         if keep:
-            self.predictor.observe(step.time, velocity)
+            self.predictor.observe(step.time, step.in_sigma(velocity))
         return velocity
 
     def sparse(self, step: Step) -> Tensor:
-        return self.predictor.predict(step.time)
+        return step.as_given(self.predictor.predict(step.time))

@@ -52,6 +52,9 @@ class Adapter(Protocol):
     attends_to_all: bool
     """Whether each token attends to all others, in every layer."""
 
+    predicts_epsilon: bool
+    """Whether it gives epsilon, and maybe a variance behind it, and not a velocity."""
+
     text_first: bool
     """Whether the text stands before the image in the sequence that attends."""
 
@@ -169,6 +172,7 @@ class BlockAdapter:
     batch_dims: Mapping[str, int] = MappingProxyType({})
     output_sign = 1
     attends_to_all = True
+    predicts_epsilon = False
     text_first = False
 
     @property

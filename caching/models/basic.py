@@ -19,6 +19,8 @@ from caching.models.state import Grid, Rotary, State
 class BasicBlocks(VideoPatches):
     """Where such a model keeps its blocks and their modules, and how patches become tokens."""
 
+    predicts_epsilon = True
+
     def __init__(self, transformer: nn.Module) -> None:
         self.transformer = transformer
         side = self.transformer.config.patch_size

@@ -187,6 +187,7 @@ class Proxies:
         self.site.router.send(attend, stage.text.shape[1])
         rotary = (self.site.rotary[0][stage.index], self.site.rotary[1][stage.index])
         inputs = with_levels(step.inputs, lambda levels: levels[:, stage.index])
-        state = self.adapter.embed(step.patches[:, stage.index], rotary, inputs, text=stage.text)
+        patches = step.patches[:, stage.index]
+        state = self.adapter.embed(patches, rotary, inputs, text=stage.text)
         after = run_blocks(self.adapter, state)
-        return self.feature.value(state, after, lambda: step.velocity(after))
+        return self.feature.value(state, after, lambda: step.in_sigma(step.velocity(after), patches))

@@ -17,16 +17,17 @@ class PredictorSettings(Settings):
     feature_class: ClassVar[str | None] = None
     """The class that caches for it, as `module:Class`; None for that of the recipe's feature."""
 
-    def check_levels(self, highest: float) -> None:
-        """Raises ValueError for noise levels, up to this one, that it has no meaning for."""
+    def check_epsilon(self) -> None:
+        """Raises ValueError if it has no meaning for models of epsilon."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Taylor(PredictorSettings):
     """How a cached value moves: a Taylor expansion through the last dense steps.
 
-    Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma, or the step index as TaylorSeer
-    publishes it. `correction` is the part of the sparse steps' error that the next dense step makes good.
+    Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma (of models of epsilon, the log of
+    noise over signal), or the step index as TaylorSeer publishes it. `correction` is the part of the sparse steps'
+    error that the next dense step makes good; of models of epsilon none is, as that leads further astray.
     """
 
     kind: Literal["taylor"] = "taylor"
@@ -93,12 +94,11 @@ class Chebyshev(PredictorSettings):
         if self.degree < 0 or not self.ridge > 0:
             raise ValueError(f"degree must be at least 0 and ridge above 0, not {self.degree} and {self.ridge}")
 
-    def check_levels(self, highest: float) -> None:
-        """It spans the noise levels from 0 to 1, which those of models of epsilon exceed."""
-        if self.axis == "sigma" and highest > 1:
+    def check_epsilon(self) -> None:
+        """It spans the noise levels from 0 to 1, and for such models has their logarithms."""
+        if self.axis == "sigma":
             raise ValueError(
-                f"the predictor chebyshev takes noise levels up to 1, and this model's begin at {highest:.4g}; give it "
-                "the axis step"
+                "the predictor chebyshev needs a model of a velocity on the axis sigma; give it the axis step"
             )
 
 

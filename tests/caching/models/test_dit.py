@@ -9,9 +9,9 @@ from diffusers import AutoencoderKL, DDIMScheduler, DiTPipeline, DiTTransformer2
 from torch.testing import assert_close
 
 from caching.engine import Engine
-from caching.models.levels import levels_of_epsilon
+from caching.models.levels import epsilon_of_velocity, levels_of_epsilon, velocity_of_epsilon
 from caching.recipe.predictor import Chebyshev
-from caching.recipe.recipe import RECIPES, ProxyTaylor, Recipe, recipe
+from caching.recipe.recipe import RECIPES, ProxyTaylor, Recipe, Taylor, recipe
 from caching.recipe.schedule import Places
 from caching.recipe.tokens import TrajectoryMedoids
 from tests.caching.conftest import JOINT_RECIPES
@@ -92,23 +92,45 @@ def test_a_text_is_missed_by_name(pipeline):
         cached(pipeline, generate, recipe("t-gate"))
 
 
-def test_a_polynomial_in_noise_levels_up_to_1_is_not_asked_of_epsilon(pipeline):
+def test_a_polynomial_in_noise_levels_is_not_asked_of_epsilon(pipeline):
     in_sigma = replace(RECIPES["spectrum"], predictor=Chebyshev(axis="sigma"))
-    with pytest.raises(ValueError, match="noise levels up to 1, and this model's begin at"):
+    with pytest.raises(ValueError, match="chebyshev needs a model of a velocity on the axis sigma"):
         cached(pipeline, generate, in_sigma)
 
 
-def test_ddim_moves_latents_by_epsilon_times_the_change_of_the_level(pipeline):
-    """Which makes a correction, made for velocities, exact for epsilon too."""
+def test_ddim_moves_latents_by_the_velocity_of_epsilon_times_the_change_of_sigma(pipeline):
+    """Which makes what was made for velocities in sigma exact for epsilon too."""
     scheduler = pipeline.scheduler
     scheduler.set_timesteps(STEPS)
-    kept = [*scheduler.alphas_cumprod[scheduler.timesteps], torch.tensor(1.0)]
-    levels = levels_of_epsilon(torch.stack(kept))
+    kept = scheduler.alphas_cumprod[scheduler.timesteps]
+    sigmas = levels_of_epsilon(kept)
+    total = kept.sqrt() + (1 - kept).sqrt()
     latents, epsilon = torch.randn(2, 1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
     for step, timestep in enumerate(scheduler.timesteps[:-1]):
         moved = scheduler.step(epsilon, timestep, latents).prev_sample
-        by_level = latents / kept[step] ** 0.5 + (levels[step + 1] - levels[step]) * epsilon
-        assert_close(moved / kept[step + 1] ** 0.5, by_level, rtol=1e-4, atol=1e-4)
+        velocity = velocity_of_epsilon(epsilon, latents, sigmas[step])
+        by_sigma = latents / total[step] + (sigmas[step + 1] - sigmas[step]) * velocity
+        assert_close(moved / total[step + 1], by_sigma, rtol=1e-4, atol=1e-4)
+        assert_close(epsilon_of_velocity(velocity, latents, sigmas[step]), epsilon, rtol=1e-4, atol=1e-4)
+
+
+def test_a_reused_velocity_says_another_epsilon_of_other_latents_and_no_other_variance():
+    """That of the same x0 - epsilon: what was learnt of the variance stays."""
+    reuse = Recipe(name="reuse", schedule=Places(dense=(0,)), predictor=Taylor(order=0))
+    engine = Engine(make_transformer(), reuse)
+    engine.begin(GRID, [0.8, 0.6])
+    first, second = torch.randn(2, 1, 4, 16, 16, generator=torch.Generator().manual_seed(1))
+    with torch.no_grad():
+        given = {"timestep": torch.tensor([700]), "class_labels": torch.tensor([7])}
+        dense = engine.forward(first, **given).sample
+        sparse = engine.forward(second, **given).sample
+    velocities = [
+        velocity_of_epsilon(said[:, :4], latents, sigma)
+        for said, latents, sigma in ((dense, first, 0.8), (sparse, second, 0.6))
+    ]
+    assert engine.dense == [True, False]
+    assert_close(*velocities, rtol=1e-4, atol=1e-4)
+    assert torch.equal(sparse[:, 4:], dense[:, 4:])
 
 
 @pytest.mark.parametrize("context", [64, 24])

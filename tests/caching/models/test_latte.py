@@ -13,7 +13,7 @@ from caching.recipe.recipe import RECIPES, recipe
 from tests.caching.models.images import distance, short, with_weights
 
 GRID, STEPS = (3, 4, 4), 9
-LEVELS = [1 - step / STEPS for step in range(STEPS)]
+LEVELS = [0.9 * (1 - step / STEPS) for step in range(STEPS)]
 REFUSED = sorted(name for name, method in RECIPES.items() if method.tokens and method.tokens.attends_anew)
 NAMES = sorted(set(RECIPES) - {"full", "steps", *REFUSED})
 
