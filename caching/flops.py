@@ -99,15 +99,15 @@ def flops_by_groups(loop: "MetaLoop", *, until_cache_is_full: bool = False, span
     """FLOPs of a loop, or a `span` of it, of a schedule that does not depend on values, without running what repeats.
 
     A dense step and the sparse ones after it are a group. Once two groups of a length have cost the same, so do others
-    of the same model, and of the same side for Delta-DiT, which changes sides in the middle of the loop. With
+    of the same model and phase, and of the same side for Delta-DiT, which changes sides in the middle of the loop. With
     `until_cache_is_full` they have to keep as much, too, so that the engine has seen the most that is ever kept.
     """
-    seen: dict[tuple[int, int, int], list[tuple[float, int]]] = defaultdict(list)
+    seen: dict[tuple[int, ...], list[tuple[float, int]]] = defaultdict(list)
     total = 0.0
     for first, length in groups_of(loop.dense_steps, loop.num_steps):
         if span is not None and first not in span:
             continue
-        costs = seen[loop.model_at(first), length, loop.steps_of_first_side(first, length)]
+        costs = seen[loop.model_at(first), length, loop.steps_of_first_side(first, length), loop.phase(first)]
         if len(costs) < 2 or costs[-1] != costs[-2]:
             with MetaCounter(KNOWN) as counter:
                 loop.run(first, length)
@@ -246,6 +246,10 @@ class MetaLoop:
     def model_at(self, step: int) -> int:
         """The number of the model whose turn it is in a step."""
         return sum(change <= step for change in self.changes)
+
+    def phase(self, first: int) -> int:
+        """What else decides what a group of steps computes."""
+        return self.engine.recipe.schedule.phase(first, self.num_steps)
 
     def steps_of_first_side(self, first: int, length: int) -> int:
         """How many of some steps are in the first half of the loop; 0 for a method that does not change there."""

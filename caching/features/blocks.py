@@ -3,8 +3,9 @@
 Legend: B batch, N local tokens, P values of a patch, D hidden width.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from torch import Tensor, nn
@@ -14,6 +15,7 @@ from caching.models.adapter import Adapter, run_blocks
 from caching.models.state import State
 from caching.predict.taylor import TaylorPredictor
 from caching.recipe.recipe import Recipe
+from caching.recipe.schedule import Broadcast
 from caching.site import Site
 from caching.state_dict import StateDict
 from caching.step import Step
@@ -110,6 +112,7 @@ class BlockFeature:
     Args:
         modules: of each block, those that are cached; a block without any is cached whole, unless `only_modules`.
         part_units: what keeps the outputs of each of these; by default a plain unit each.
+        due: of each of these, whether it is computed in a step, counted from 0; by default in dense ones.
     """
 
     follower = None
@@ -122,23 +125,24 @@ class BlockFeature:
         *,
         only_modules: bool = False,
         part_units: Sequence[Unit] | None = None,
+        due: Sequence[Callable[[int], bool]] | None = None,
     ) -> None:
         self.adapter = adapter
-        self.time, self.computes, self.keep = 0.0, True, True  # of the present step
+        self.number, self.time, self.computes, self.keep = 0, 0.0, True, True  # of the present step
         cached = [module for of_block in modules for module in of_block]
         self.whole = [not (of_block or only_modules) for of_block in modules]
         self.units = [Unit(order) for _ in range(adapter.num_blocks)]
         self.part_units = [Unit(order) for _ in cached] if part_units is None else part_units
         self.stand_ins = StandIns()
-        for module, unit in zip(cached, self.part_units, strict=True):
-            self.stand_ins.add(module, Part(self, unit))
+        for module, unit, is_due in zip(cached, self.part_units, due or [None] * len(cached), strict=True):
+            self.stand_ins.add(module, Part(self, unit, is_due))
 
     def dense(self, step: Step, *, keep: bool) -> Tensor:
-        self.time, self.computes, self.keep = step.time, True, keep
+        self.number, self.time, self.computes, self.keep = step.number, step.time, True, keep
         return step.velocity(self._run(step.before))
 
     def sparse(self, step: Step) -> Tensor:
-        self.time, self.computes = step.time, False
+        self.number, self.time, self.computes = step.number, step.time, False
         return self.adapter.head(self._run(step.before))
 
     def detach(self) -> None:
@@ -173,13 +177,13 @@ class BlockFeature:
 
 
 class Part:
-    """Computes a module in dense steps and predicts its outputs in sparse ones."""
+    """Computes a module in dense steps, or where it is due, and predicts its outputs in others."""
 
-    def __init__(self, feature: BlockFeature, unit: Unit) -> None:
-        self.feature, self.unit = feature, unit
+    def __init__(self, feature: BlockFeature, unit: Unit, is_due: Callable[[int], bool] | None = None) -> None:
+        self.feature, self.unit, self.is_due = feature, unit, is_due
 
     def answer(self, forward: Forward, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.feature.computes:
+        if self.feature.computes if self.is_due is None else self.is_due(self.feature.number - 1):
             output = forward(*args, **kwargs)
             if self.feature.keep:
                 self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
@@ -199,9 +203,25 @@ def modules(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
 
 
 def attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:
-    """Nothing but attention."""
-    parts = [[attention] for attention in adapter.attentions]
-    return BlockFeature(adapter, recipe.predictor.order, parts, only_modules=True)
+    """Nothing but attention; where it is in space and in time by turns, each of its kinds as the schedule says."""
+    order, schedule = recipe.predictor.order, recipe.schedule
+    if adapter.attends_to_all or not isinstance(schedule, Broadcast):
+        return BlockFeature(adapter, order, [[attention] for attention in adapter.attentions], only_modules=True)
+    kinds = [*adapter.attentions, *adapter.cross_attentions]
+    parts = [[part for part in adapter.parts(index) if part in kinds] for index in range(adapter.num_blocks)]
+    due = [
+        partial(schedule.begins, num_steps=site.num_steps, every=_interval(schedule, adapter, index, part))
+        for index, of_block in enumerate(parts)
+        for part in of_block
+    ]
+    return BlockFeature(adapter, order, parts, only_modules=True, due=due)
+
+
+def _interval(schedule: Broadcast, adapter: Adapter, index: int, part: nn.Module) -> int:
+    """Every how many steps an attention module of a block is computed."""
+    if part in adapter.cross_attentions:
+        return schedule.text
+    return schedule.time if adapter.attends_in_time(index) else schedule.every
 
 
 def cross_attentions(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:

@@ -102,6 +102,10 @@ class Adapter(Protocol):
         """A layer's attention as `Router.route` has it, of all tokens on one rank, where not each attends to all."""
         ...
 
+    def attends_in_time(self, index: int) -> bool:
+        """Whether a block's tokens attend to those at their place in other frames alone."""
+        ...
+
     def parts(self, index: int) -> list[nn.Module]:
         """The attention and feed-forward modules of a block that can be cached apart; none if it has no such parts."""
         ...
@@ -187,6 +191,10 @@ class BlockAdapter:
     def teacache_fit(self) -> tuple[float, ...] | None:
         """None is published for this input."""
         return None
+
+    def attends_in_time(self, index: int) -> bool:
+        """None of them does."""
+        return False
 
     def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         """It is not asked: the group attends."""

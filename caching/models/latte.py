@@ -58,11 +58,16 @@ class LatteAdapter(SingleNorm):
             state = replace(state, tokens=state.tokens + state.rotary[0].to(state.tokens.dtype))
         return super().run(index, state)
 
+    def attends_in_time(self, index: int) -> bool:
+        """Whether a block's tokens attend to those at their place in other frames: every other one's."""
+        return index % 2 == 1
+
     def attend(self, grid: Grid, layer: int, *states: Tensor) -> tuple[Tensor, Tensor]:
         """Attention `[B, H, N, D]` inside each frame, and in the next layer at each place through the frames."""
-        axes = (0, 2, 1, 3, 4) if layer % 2 == 0 else (0, 3, 1, 2, 4)  # [B, F, H, S, D], or [B, S, H, F, D]
+        in_time = self.attends_in_time(layer)
+        axes = (0, 3, 1, 2, 4) if in_time else (0, 2, 1, 3, 4)  # [B, S, H, F, D], or [B, F, H, S, D]
         frames, batch = grid[0], len(states[0])
         query, key, value = (each.unflatten(2, (frames, -1)).permute(axes).flatten(0, 1) for each in states[:3])
         output = functional.scaled_dot_product_attention(query, key, value).unflatten(0, (batch, -1))
-        back = (0, 2, 1, 3, 4) if layer % 2 == 0 else (0, 2, 3, 1, 4)
+        back = (0, 2, 3, 1, 4) if in_time else (0, 2, 1, 3, 4)
         return output.permute(back).flatten(2, 3), states[3]

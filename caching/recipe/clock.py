@@ -68,6 +68,10 @@ class ScheduleSettings(Settings):
         """The steps that are sampled where `asked` would be without a method."""
         return asked
 
+    def phase(self, step: int, num_steps: int) -> int:
+        """Steps that are alike in what they compute, if they are both dense or both sparse, have the same."""
+        return 0
+
     def fitted(self, published: tuple[float, ...] | None) -> Self:
         """The same for a model, given the polynomial that was published for it, if any."""
         return self

@@ -10,7 +10,7 @@ from typing import Any, Literal, Self, get_args
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import NO_SIGNALS
 from caching.recipe.predictor import Chebyshev, Multistep, Predictor, ProxyTaylor, Taylor
-from caching.recipe.schedule import Even, FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
+from caching.recipe.schedule import Broadcast, Even, FewerSteps, GrowingInterval, Interval, Places, Schedule, Until
 from caching.recipe.settings import OptionValue, Settings, one_of
 from caching.recipe.tokens import (
     ClusteredTokens,
@@ -170,7 +170,7 @@ RECIPES: dict[str, Recipe] = {
     "steps": Recipe(name="steps", schedule=FewerSteps()),
     "fora": Recipe(name="fora", predictor=REUSE, feature="module"),
     "delta-dit": Recipe(name="delta-dit", schedule=Interval(every=2), predictor=REUSE, feature="delta"),
-    "pab": Recipe(name="pab", schedule=Interval(every=2, first=8, last=7), predictor=REUSE, feature="attention"),
+    "pab": Recipe(name="pab", schedule=Broadcast(first=8, last=7), predictor=REUSE, feature="attention"),
     "t-gate": Recipe(name="t-gate", schedule=Until(), predictor=REUSE, feature="mean_cross_attention"),
     "toca": Recipe(
         name="toca",

@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import lcm
 from typing import Literal
 
 from caching.recipe.by_values import InputChange, OutputChange
@@ -14,13 +15,12 @@ def _check_every(every: int) -> None:
 
 
 @dataclass(frozen=True, kw_only=True)
-class Interval(ScheduleSettings):
-    """One dense step, then `every - 1` sparse ones (the interval N of FORA, TaylorSeer and ResCa).
+class Regular(ScheduleSettings):
+    """One dense step, then `every - 1` sparse ones.
 
     The `first` steps are all dense, the last of them begins the first interval; so are the `last` ones.
     """
 
-    kind: Literal["interval"] = "interval"
     every: int = 6
     first: int = 1
     last: int = 0
@@ -40,9 +40,44 @@ class Interval(ScheduleSettings):
 
     def start(self, num_steps: int) -> Clock:
         """The clock of a generation."""
-        since = [step - (self.first - 1) for step in range(num_steps)]
-        ends = num_steps - self.last
-        return FixedClock(tuple(n <= 0 or n % self.every == 0 or step >= ends for step, n in enumerate(since)))
+        return FixedClock(tuple(self.begins(step, num_steps, self.every) for step in range(num_steps)))
+
+    def begins(self, step: int, num_steps: int, every: int) -> bool:
+        """Whether a step begins one of the intervals of `every` steps, or is one of the first or the last."""
+        since = step - (self.first - 1)
+        return since <= 0 or since % every == 0 or step >= num_steps - self.last
+
+
+@dataclass(frozen=True, kw_only=True)
+class Interval(Regular):
+    """The interval N of FORA, TaylorSeer and ResCa."""
+
+    kind: Literal["interval"] = "interval"
+
+
+@dataclass(frozen=True, kw_only=True)
+class Broadcast(Regular):
+    """Attention is computed every so many steps, and not equally often where a model has several kinds (PAB).
+
+    `every` is for attention in space, or to all tokens; in models that attend in space and in time by turns `time` is
+    for attention in time, and `text` for that to the text. Steps that begin an interval of `every` count as dense.
+    """
+
+    kind: Literal["broadcast"] = "broadcast"
+    every: int = 2
+    time: int = 4
+    text: int = 6
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_every(self.time)
+        _check_every(self.text)
+
+    def phase(self, step: int, num_steps: int) -> int:
+        since = step - (self.first - 1)
+        if since <= 0 or step >= num_steps - self.last:
+            return 0
+        return since % lcm(self.every, self.time, self.text)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -171,4 +206,4 @@ class Until(ScheduleSettings):
         return FixedClock(tuple(step < gate for step in range(num_steps)))
 
 
-Schedule = Interval | Even | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange
+Schedule = Interval | Broadcast | Even | GrowingInterval | FewerSteps | Places | Until | InputChange | OutputChange

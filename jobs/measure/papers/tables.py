@@ -4,7 +4,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from caching.recipe.recipe import RECIPES, Recipe, recipe
-from caching.recipe.schedule import Interval
+from caching.recipe.schedule import Broadcast, Interval
 from caching.recipe.tokens import SelectedTokens
 
 Turns = Literal["all", "odd", "even"]
@@ -42,6 +42,11 @@ class Table:
 def every(name: str, interval: int, *, first: int = 1, **options: float | str) -> Recipe:
     """A method with a dense step in each `interval`, after the `first` steps, which are all dense."""
     return replace(recipe(name, **options), schedule=Interval(every=interval, first=first))
+
+
+def broadcast(space: int, time: int, text: int) -> Recipe:
+    """PAB with these intervals, in half of 30 steps: the first 2 and the last 13 are dense (noise of 93% to 45%)."""
+    return replace(RECIPES["pab"], schedule=Broadcast(every=space, time=time, text=text, first=2, last=13))
 
 
 def selected(interval: int, *, first: int, turns: Turns) -> Recipe:

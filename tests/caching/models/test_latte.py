@@ -1,5 +1,7 @@
 """Latte through the same engine: attention in space and in time by turns, epsilon and a variance, the batch doubled."""
 
+from collections import Counter
+from dataclasses import replace
 from types import SimpleNamespace
 from typing import Any, cast
 
@@ -8,8 +10,11 @@ import torch
 from diffusers import LatteTransformer3DModel
 
 from caching.engine import Engine
+from caching.flops import count_flops, run_on_meta
 from caching.group import Group
+from caching.meta_counter import MetaCounter
 from caching.recipe.recipe import RECIPES, recipe
+from caching.recipe.schedule import Broadcast
 from tests.caching.models.images import distance, short, with_weights
 
 GRID, STEPS = (3, 4, 4), 9
@@ -79,6 +84,40 @@ def test_every_recipe_is_full_sampling_with_dense_steps_only_and_else_comes_near
     latents, engine = cached(transformer, short(name, 3))
     assert 1e-6 < distance(latents, full) < 0.5
     assert engine.sparse_steps and torch.equal(sample(transformer), full)
+
+
+def test_pab_computes_attention_in_space_in_time_and_to_the_text_each_at_its_own_steps(transformer):
+    """Of two passes of a doubled batch; its blocks of space and of time are two each."""
+    schedule = Broadcast(every=2, time=3, text=4)
+    in_space, in_time = transformer.transformer_blocks, transformer.temporal_transformer_blocks
+    kinds = {
+        "space": [block.attn1 for block in in_space],
+        "time": [block.attn1 for block in in_time],
+        "text": [block.attn2 for block in in_space],
+    }
+    counts: Counter[str] = Counter()
+    hooks = [
+        module.to_q.register_forward_hook(lambda *_, kind=kind: counts.update([kind]))
+        for kind, modules in kinds.items()
+        for module in modules
+    ]
+    full = sample(transformer)
+    assert set(counts.values()) == {2 * STEPS}  # of a batch that stays together
+    counts.clear()
+    latents, _ = cached(transformer, replace(RECIPES["pab"], schedule=schedule))
+    for hook in hooks:
+        hook.remove()
+    assert counts == {"space": 2 * 2 * 5, "time": 2 * 2 * 3, "text": 2 * 2 * 3}
+    assert 1e-6 < distance(latents, full) < 0.5
+
+
+def test_the_cost_of_steps_that_compute_other_kinds_of_attention_is_that_of_each(transformer):
+    config: Any = {**transformer.config, "_class_name": "LatteTransformer3DModel"}
+    method = replace(RECIPES["pab"], schedule=Broadcast(every=2, time=3, text=4))
+    size: Any = {"grid": GRID, "num_text_tokens": 5, "num_steps": 26}
+    with MetaCounter({}) as counter:
+        run_on_meta(config, method, **size)
+    assert count_flops(config, method, **size) == counter.flops
 
 
 @pytest.mark.parametrize("name", REFUSED)

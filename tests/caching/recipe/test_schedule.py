@@ -4,7 +4,7 @@ import pytest
 
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Signals
-from caching.recipe.schedule import Even, FewerSteps, GrowingInterval, Interval, Places, even_places
+from caching.recipe.schedule import Broadcast, Even, FewerSteps, GrowingInterval, Interval, Places, even_places
 
 
 def decisions(schedule, num_steps, change: float | None = 0.0):
@@ -33,6 +33,25 @@ def test_first_and_last_steps_can_all_be_dense():
 
 def places(schedule, num_steps, change: float | None = 0.0):
     return [step for step, dense in enumerate(decisions(schedule, num_steps, change)) if dense]
+
+
+def test_kinds_of_attention_begin_intervals_of_their_own_between_the_first_and_the_last_steps():
+    schedule = Broadcast(every=2, time=3, text=4, first=3, last=2)
+
+    def steps(every: int) -> list[int]:
+        return [step for step in range(14) if schedule.begins(step, 14, every)]
+
+    assert steps(schedule.every) == [0, 1, 2, 4, 6, 8, 10, 12, 13]
+    assert steps(schedule.time) == [0, 1, 2, 5, 8, 11, 12, 13]
+    assert steps(schedule.text) == [0, 1, 2, 6, 10, 12, 13]
+    assert [step for step, dense in enumerate(decisions(schedule, 14)) if dense] == steps(schedule.every)
+    assert [schedule.phase(step, 14) for step in range(14)] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0]
+
+
+@pytest.mark.parametrize("kind", ["every", "time", "text"])
+def test_an_interval_of_attention_has_one_step_at_least(kind):
+    with pytest.raises(ValueError, match="interval must be at least 1, not 0"):
+        Broadcast(**{kind: 0})
 
 
 def test_intervals_can_grow_by_parts_of_a_step():
