@@ -6,7 +6,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from caching.recipe.recipe import RECIPES, Recipe
-from caching.recipe.schedule import Interval, Places
+from caching.recipe.schedule import Broadcast, Interval, Places
 from caching.recipe.tokens import SelectedTokens, TrajectoryMedoids
 from jobs.console import write_rows
 from jobs.measure.papers.count import NEAR, Counted
@@ -79,11 +79,17 @@ def described(method: Recipe | None, steps: int | None = None) -> str:
 def _schedule(method: Recipe) -> list[str]:
     match method.schedule:
         case Interval() as schedule if schedule.has_sparse_steps:
-            return [f"N = {schedule.every}", *([f"first {schedule.first} dense"] if schedule.first > 1 else [])]
+            return [f"N = {schedule.every}", *_first(schedule)]
+        case Broadcast() as schedule:
+            return [f"N = {schedule.every}/{schedule.time}/{schedule.text}", *_first(schedule)]
         case Places() as schedule:
             dense = len({0, *schedule.dense})
             return [f"{dense} dense steps"] if dense > 1 else []
     return []
+
+
+def _first(schedule: Interval | Broadcast) -> list[str]:
+    return [f"first {schedule.first} dense"] if schedule.first > 1 else []
 
 
 def _tokens(method: Recipe) -> list[str]:
