@@ -82,7 +82,8 @@ def plot_pareto(directory: Path, rows: Sequence[BenchmarkRow]) -> None:
 
     compared = [(row, quality) for row in rows if (quality := row["psnr_db"]) is not None]
     figure, axes = pyplot.subplots(1, 2, figsize=(14, 7), sharey=True, layout="constrained")
-    for axis, key, label in zip(axes, ("tflops", "seconds"), ("TFLOPs of denoising", "seconds of denoising"), strict=True):
+    costs = ("tflops", "TFLOPs of denoising"), ("seconds", "seconds of denoising")
+    for axis, (key, label) in zip(axes, costs, strict=True):
         best = front([(row[key], quality) for row, quality in compared])
         axis.plot(*zip(*best, strict=True), color="0.7", zorder=1)
         for ours, colour in ((True, "C3"), (False, "C0")):
