@@ -248,8 +248,9 @@ class MetaLoop:
         return sum(change <= step for change in self.changes)
 
     def phase(self, first: int) -> int:
-        """What else decides what a group of steps computes."""
-        return self.engine.recipe.schedule.phase(first, self.num_steps)
+        """What else decides what a group of steps computes; 0 where attention is of one kind, or not what is cached."""
+        recipe, is_of_one_kind = self.engine.recipe, self.engine.adapter.attends_to_all
+        return 0 if is_of_one_kind or recipe.feature != "attention" else recipe.schedule.phase(first, self.num_steps)
 
     def steps_of_first_side(self, first: int, length: int) -> int:
         """How many of some steps are in the first half of the loop; 0 for a method that does not change there."""

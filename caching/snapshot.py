@@ -13,7 +13,7 @@ from torch import Tensor
 
 from caching.state_dict import StateDict
 
-STATE_VERSION = 4  # raise it when a state of the version before would be misread, or lead to other latents
+STATE_VERSION = 5  # raise it when a state of the version before would be misread, or lead to other latents
 Json: TypeAlias = "dict[str, Json] | list[Json] | str | int | float | None"
 
 

@@ -183,13 +183,19 @@ class Part:
         self.feature, self.unit, self.is_due = feature, unit, is_due
 
     def answer(self, forward: Forward, module: nn.Module, *args: Any, **kwargs: Any) -> Any:
-        if self.feature.computes if self.is_due is None else self.is_due(self.feature.number - 1):
+        if self._computes():
             output = forward(*args, **kwargs)
             if self.feature.keep:
                 self.unit.observe(self.feature.time, output if isinstance(output, tuple) else (output,))
             return output
         first, *others = self.unit.predict(self.feature.time)
         return (first, *others) if others else first
+
+    def _computes(self) -> bool:
+        """What has kept nothing so far is computed, whatever the step is."""
+        if self.is_due is None:
+            return self.feature.computes
+        return self.is_due(self.feature.number - 1) or not self.unit.outputs
 
 
 def whole_blocks(recipe: Recipe, adapter: Adapter, site: Site) -> BlockFeature:

@@ -27,7 +27,7 @@ class Taylor(PredictorSettings):
 
     Order 0 is reuse. `axis` is what derivatives are taken by: the noise level sigma (of models of epsilon, the log of
     noise over signal), or the step index as TaylorSeer publishes it. `correction` is the part of the sparse steps'
-    error that the next dense step makes good; of models of epsilon none is, as that leads further astray.
+    error that the next dense step makes good; of models of epsilon none is: it led further astray on the one tried.
     """
 
     kind: Literal["taylor"] = "taylor"

@@ -1,12 +1,13 @@
 """When a denoising step is dense: the first axis of a recipe."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from math import lcm
-from typing import Literal
+from typing import Literal, Self
 
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Clock, FixedClock, ScheduleSettings
+from caching.recipe.settings import OptionValue
 
 
 def _check_every(every: int) -> None:
@@ -72,6 +73,11 @@ class Broadcast(Regular):
         super().__post_init__()
         _check_every(self.time)
         _check_every(self.text)
+
+    def with_option(self, option: str, value: OptionValue) -> Self:
+        """With another interval the others grow along, as in PAB's own 246, 357 and 579."""
+        changed = super().with_option(option, value)
+        return replace(changed, time=changed.every + 2, text=changed.every + 4)
 
     def phase(self, step: int, num_steps: int) -> int:
         since = step - (self.first - 1)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 from caching.recipe.recipe import Recipe
-from caching.recipe.schedule import Even, Interval
+from caching.recipe.schedule import Broadcast, Even, Interval
 from cluster.heap import uncollected
 from jobs.driver.lines import as_item, batch_lines, check_lines, check_passes
 from jobs.errors import BadInput
@@ -198,12 +198,12 @@ def _survey(
 def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts, steps: set[int]) -> list[BatchSettings]:
     """The same request in their words.
 
-    The VAE had the model's number format, a local model another revision, and even dense steps were intervals, which
-    counts where `steps` are such that both are the same.
+    The VAE had the model's number format, a local model another revision; even dense steps were intervals, which counts
+    where `steps` are such that both are the same, and so were those of PAB, where attention is of one kind.
     """
     in_intervals = {
-        "method": _in_intervals(settings.method, steps),
-        "methods": {name: _in_intervals(method, steps) for name, method in settings.methods.items()},
+        "method": _in_intervals(settings.method, steps, facts),
+        "methods": {name: _in_intervals(method, steps, facts) for name, method in settings.methods.items()},
     }
     then = [
         BatchSettings(**{**dict(settings), "vae_dtype": vae_dtype, "revision": revision, **methods})
@@ -214,11 +214,14 @@ def _as_earlier_versions_said(settings: BatchSettings, facts: ModelFacts, steps:
     return [each for each in then if each != settings]
 
 
-def _in_intervals(method: Recipe, steps: set[int]) -> Recipe:
-    """The method with intervals instead of even dense steps, if that changes none of them."""
-    if not isinstance(method.schedule, Even):
+def _in_intervals(method: Recipe, steps: set[int], facts: ModelFacts) -> Recipe:
+    """The method with plain intervals instead of its own, if that changes nothing."""
+    schedule = method.schedule
+    if isinstance(schedule, Broadcast) and facts.attends_to_all:
+        return replace(method, schedule=Interval(every=schedule.every, first=schedule.first, last=schedule.last))
+    if not isinstance(schedule, Even):
         return method
-    other = replace(method, schedule=Interval(every=method.schedule.every))
+    other = replace(method, schedule=Interval(every=schedule.every))
     return other if all(other.dense_plan(number) == method.dense_plan(number) for number in steps) else method
 
 

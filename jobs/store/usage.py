@@ -14,8 +14,9 @@ class Held:
     run_s: float = 0.0
 
     def part(self, now_s: float) -> float:
-        """Of its time since it was ready, that which counted."""
-        if not self.is_shared or now_s <= self.ready_s:
+        """Of its time since it was ready, that which counted; all of it before anything has run."""
+        has_run = self.run_s > 0 or self.since_s is not None
+        if not self.is_shared or not has_run or now_s <= self.ready_s:
             return 1.0
         running_s = 0.0 if self.since_s is None else now_s - self.since_s
         return min(1.0, (self.run_s + running_s) / (now_s - self.ready_s))
@@ -46,7 +47,7 @@ class Usage:
 
     def ready(self, gang: int, num_ranks: int, now_s: float, held_s: float = 0.0, *, is_shared: bool = False) -> None:
         """A gang is ready, and has had its place for `held_s`; other batches may use it, too, if `is_shared`."""
-        self.gone(gang, now_s)
+        self.gone(gang, now_s - held_s)  # One that took its place, without a word of its end, was gone by then.
         self._closed_s += held_s * num_ranks
         since_s = None if is_shared else now_s
         self._gangs[gang] = Held(num_ranks=num_ranks, ready_s=now_s, since_s=since_s, is_shared=is_shared)

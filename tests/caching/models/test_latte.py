@@ -111,6 +111,11 @@ def test_pab_computes_attention_in_space_in_time_and_to_the_text_each_at_its_own
     assert 1e-6 < distance(latents, full) < 0.5
 
 
+def test_pab_in_intervals_of_one_step_computes_everything(transformer):
+    full = sample(transformer)
+    assert distance(cached(transformer, recipe("pab", interval=1))[0], full) < 1e-5
+
+
 def test_the_cost_of_steps_that_compute_other_kinds_of_attention_is_that_of_each(transformer):
     config: Any = {**transformer.config, "_class_name": "LatteTransformer3DModel"}
     method = replace(RECIPES["pab"], schedule=Broadcast(every=2, time=3, text=4))

@@ -4,6 +4,7 @@ import pytest
 
 from caching.recipe.by_values import InputChange, OutputChange
 from caching.recipe.clock import Signals
+from caching.recipe.recipe import recipe
 from caching.recipe.schedule import Broadcast, Even, FewerSteps, GrowingInterval, Interval, Places, even_places
 
 
@@ -46,6 +47,12 @@ def test_kinds_of_attention_begin_intervals_of_their_own_between_the_first_and_t
     assert steps(schedule.text) == [0, 1, 2, 6, 10, 12, 13]
     assert [step for step, dense in enumerate(decisions(schedule, 14)) if dense] == steps(schedule.every)
     assert [schedule.phase(step, 14) for step in range(14)] == [0, 0, 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 0]
+
+
+def test_with_another_interval_those_of_other_kinds_grow_along():
+    changed = recipe("pab", interval=5).schedule
+    assert isinstance(changed, Broadcast)
+    assert (changed.every, changed.time, changed.text, changed.first, changed.last) == (5, 7, 9, 8, 7)
 
 
 @pytest.mark.parametrize("kind", ["every", "time", "text"])

@@ -103,6 +103,15 @@ def test_a_batch_of_auto_in_intervals_stays_finished_where_these_reach_the_last_
             make_plan(options)
 
 
+def test_a_batch_of_pab_in_plain_intervals_stays_finished_where_attention_is_of_one_kind(model, tmp_path):
+    (tmp_path / "prompts.txt").write_text("a red ball\n")
+    options = RenderOptions(prompts=tmp_path / "prompts.txt", out=str(tmp_path / "out"), model=str(model), method="pab")
+    plan = make_plan(options)
+    in_intervals = replace(plan.settings.method, schedule=Interval(every=2, first=8, last=7))
+    finish(BatchSettings(**{**dict(plan.settings), "method": in_intervals}), plan.items[0])
+    assert not make_plan(options).todo
+
+
 @pytest.mark.parametrize("dtype", ["float32", "float16"])
 def test_where_the_vae_has_the_models_format_fingerprints_are_as_they_were(model, tmp_path, dtype):
     (tmp_path / "prompts.txt").write_text("a red ball\n")

@@ -77,3 +77,13 @@ def test_a_shared_gang_rests_however_an_item_ends(how):
     ended = {"e": how, "t": 1300.0, "id": "a", "g": 0}
     usage = state_of(BEGIN, {**READY, "shared": True}, {"e": "start", "t": 1200.0, "id": "a", "g": 0}, ended).usage
     assert usage.hours(9999.0) == pytest.approx(4 * (60 + 100) / 3600)
+
+
+def test_a_gang_that_took_the_place_of_another_counts_from_when_that_was_gone():
+    usage = state_of(BEGIN, READY, {**READY, "t": 1200.0, "held": 60.0}).usage
+    assert usage.hours(1200.0) == pytest.approx(4 * (100 + 60) / 3600)
+
+
+def test_a_shared_gang_that_has_run_nothing_yet_is_expected_to_be_used():
+    usage = state_of(BEGIN, {**READY, "shared": True}).usage
+    assert usage.expected_hours(1500.0, left_s=100.0) == pytest.approx(4 * (60 + 100) / 3600)
