@@ -44,10 +44,7 @@ class Service:
         return OpenAI(**{"api_key": TOKEN, "base_url": f"{self.url}/v1", "timeout": 60, **options})
 
     def is_ready(self) -> bool:
-        try:
-            return urllib.request.urlopen(f"{self.url}/readyz", timeout=5).status == 200
-        except (urllib.error.URLError, OSError):
-            return False
+        return is_ready(self.url)
 
     def part(self, name: str) -> psutil.Process:
         """The process of the door or of the driver."""
@@ -65,3 +62,11 @@ class Service:
     def stop(self) -> int:
         self.resca.process.terminate()
         return self.resca.wait()
+
+
+def is_ready(url: str) -> bool:
+    """Whether a service there answers, and can take requests."""
+    try:
+        return urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200
+    except (urllib.error.URLError, OSError):
+        return False

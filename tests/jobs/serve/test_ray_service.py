@@ -5,8 +5,6 @@ import signal
 import socket
 import subprocess
 import sys
-import urllib.error
-import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -15,7 +13,7 @@ import openai
 import pytest
 import yaml
 
-from tests.jobs.serve.harness import TOKEN
+from tests.jobs.serve.harness import TOKEN, is_ready
 from tests.jobs.survival.harness import ROOT, SETTINGS, told, until
 from tests.jobs.tiny_model import save_tiny_pipeline
 
@@ -57,13 +55,6 @@ def url(tmp_path: Path) -> Iterator[str]:
         if process.poll() is None:
             os.killpg(process.pid, signal.SIGINT)
             process.wait(60)
-
-
-def is_ready(url: str) -> bool:
-    try:
-        return urllib.request.urlopen(f"{url}/readyz", timeout=5).status == 200
-    except (urllib.error.URLError, OSError):
-        return False
 
 
 def test_the_application_of_the_ray_service_renders_what_openais_client_asks_for(url, tmp_path):
