@@ -14,6 +14,7 @@ import torch
 from diffusers import ModelMixin
 from torch import Tensor, nn
 from torch.nn.attention import SDPBackend, sdpa_kernel
+from torch.overrides import TorchFunctionMode
 
 from jobs.demo.scenes import Scene, draw
 from jobs.demo.train_vae import as_it_takes
@@ -45,6 +46,13 @@ def working_dtype(device: torch.device) -> torch.dtype:
     if device.type != "cpu" or torch.ops.mkldnn._is_mkldnn_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+class NoBfloat16(TorchFunctionMode):
+    """What is asked for in bfloat16 keeps its format; Muon asks for it whatever the device computes in."""
+
+    def __torch_function__(self, func, types, args=(), kwargs=None):
+        return args[0].clone() if func is Tensor.bfloat16 else func(*args, **(kwargs or {}))
 
 
 @torch.no_grad()
@@ -117,6 +125,7 @@ def train_transformer(
     schedules = [torch.optim.lr_scheduler.LambdaLR(optimizer, warm_and_cool(course.steps)) for optimizer in optimizers]
     dtype = working_dtype(device)
     autocast = torch.autocast(device.type, dtype, enabled=dtype != torch.float32)
+    muons = nullcontext() if dtype == torch.bfloat16 else NoBfloat16()
     # Without the pattern matcher the plain attention of stills stays plain.
     step_loss = torch.compile(partial(trainee.loss, transformer), options={"pattern_matcher": False})
     for step in range(course.steps):
@@ -133,7 +142,8 @@ def train_transformer(
             loss.backward()
         torch.nn.utils.clip_grad_norm_(transformer.parameters(), 1.0)
         for optimizer, schedule in zip(optimizers, schedules, strict=True):
-            optimizer.step()
+            with muons:
+                optimizer.step()
             optimizer.zero_grad()
             schedule.step()
         update_average(average, transformer, min(EMA_DECAY, (step + 1) / (step + 20)))

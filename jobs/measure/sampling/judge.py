@@ -71,24 +71,28 @@ class Judge:
             [Velocity(item=self.items[number], latents=latents, level=level) for number, latents in asked]
         )
 
-    def sample(self, method: Recipe) -> list[Tensor]:
+    def sample(self, method: Recipe, heard: Heard[Tensor] = unheard) -> list[Tensor]:
         """Final latents of every calibration prompt."""
         self.dense_steps += sum(sum(method.dense_plan(item.steps)) for item in self.items)
-        return self.executor.map([Sample(item=item, method=method) for item in self.items])
+        return self.executor.map([Sample(item=item, method=method) for item in self.items], heard)
 
     def latent_db(self, method: Recipe) -> list[float]:
         """PSNR of each prompt's latents; the peak is the reference's range."""
-        pairs = zip(self.sample(method), self.references, strict=True)
-        return [latent_psnr_db(mine, full) for mine, full in pairs]
+        return self.compare(self.sample(method))
 
-    def video_db(self, method: Recipe) -> list[float]:
-        """PSNR of each prompt's decoded video."""
-        return self.decoded_db(self.sample(method))
+    def compare(self, latents: Sequence[Tensor]) -> list[float]:
+        """PSNR of each prompt's latents, as `latent_db`, of latents that are at hand."""
+        return [latent_psnr_db(mine, full) for mine, full in zip(latents, self.references, strict=True)]
 
-    def decoded_db(self, latents: list[Tensor]) -> list[float]:
-        """PSNR of each prompt's video, decoded from these latents."""
-        pairs = zip(latents, self.references, strict=True)
-        return self.executor.map([Fidelity(latents=mine, reference=full) for mine, full in pairs])
+    def decoded_db(self, *latents: list[Tensor], heard: Heard[list[float]] = unheard) -> list[list[float]]:
+        """PSNR of each prompt's video, decoded from latents of several kinds; by kind.
+
+        Full sampling is decoded once for all of them. `heard` is told each prompt's.
+        """
+        tasks = [
+            Fidelity(latents=tuple(mine), reference=full) for *mine, full in zip(*latents, self.references, strict=True)
+        ]
+        return [list(values) for values in zip(*self.executor.map(tasks, heard), strict=True)]
 
 
 def sampled_in_full(executor: Executor, parts: Sequence[list[Item]], console: Console) -> list[Judge]:

@@ -149,20 +149,26 @@ class Sample:
 
 @dataclass(frozen=True, kw_only=True)
 class Fidelity:
-    """PSNR of the video that latents decode to, in dB, against that of a reference."""
+    """PSNR of the videos that latents decode to, in dB, against that of a reference, which is decoded once."""
 
-    latents: Tensor
+    latents: tuple[Tensor, ...]
     reference: Tensor
 
     @property
     def key(self) -> str:
-        return f"fidelity {_digest(self.latents)} {_digest(self.reference)}"
+        return f"fidelity {' '.join(map(_digest, self.latents))} {_digest(self.reference)}"
 
-    def run(self, model: Model) -> float:
-        """On other ranks than the first, which have no frames, not a number."""
-        device = model.renderer.device
-        mine, full = (list(model.renderer.frames(each.to(device))) for each in (self.latents, self.reference))
-        return psnr_db(np.concatenate(mine), np.concatenate(full)) if mine else math.nan
+    def run(self, model: Model) -> list[float]:
+        """On other ranks than the first, which have no frames, not numbers."""
+        full = _frames(model, self.reference)
+        videos = (_frames(model, each) for each in self.latents)
+        return [math.nan if full is None or mine is None else psnr_db(mine, full) for mine in videos]
+
+
+def _frames(model: Model, latents: Tensor) -> np.ndarray | None:
+    """uint8 `[frames, height, width, 3]`; None on ranks that have none."""
+    frames = list(model.renderer.frames(latents.to(model.renderer.device)))
+    return np.concatenate(frames) if frames else None
 
 
 def _said(item: Item) -> str:

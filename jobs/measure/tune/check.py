@@ -9,7 +9,7 @@ from caching.recipe.schedule import even_places
 from jobs.errors import BadInput
 from jobs.measure.sampling.gangs import executor_for
 from jobs.measure.sampling.judge import sampled_in_full, unseen_items
-from jobs.measure.tune.held_out import HeldOut, auto_at
+from jobs.measure.tune.held_out import HeldOut, auto_at, promise_of
 from jobs.measure.tune.places import through
 from jobs.measure.tune.plan_file import write_plan
 from jobs.models.facts import read_facts
@@ -39,8 +39,7 @@ def check(plan: Path, options: TuneOptions, console: Console) -> None:
     with executor_for(facts, options.video, options.on, console) as executor:
         (judge,) = sampled_in_full(executor, [items], console)
         auto = auto_at(through(even_places(about.steps, num_dense), judge.takeovers), about.steps)
-        held = HeldOut(judge)
-        found, untuned = held.promise(method), held.promise(auto)
+        found, untuned = map(promise_of, HeldOut(judge, console).measure(method, auto))
     for line in [*([untried] if untried else []), *_sentences(plan.stem, found, untuned, before)]:
         console.print(line, soft_wrap=True)
     if options.out:

@@ -20,7 +20,7 @@ from jobs.measure.sampling.executor import Executor, RememberingExecutor
 from jobs.measure.sampling.gangs import executor_for
 from jobs.measure.sampling.judge import Judge, calibration_items, sampled_in_full
 from jobs.measure.sampling.task import Noise, Velocity
-from jobs.measure.tune.held_out import HeldOut, auto_at
+from jobs.measure.tune.held_out import HeldOut, auto_at, promise_of
 from jobs.measure.tune.places import Steps
 from jobs.measure.tune.plan_file import write_plan
 from jobs.measure.tune.refine import MOST_REFINED, Refinement, dense_steps_to_refine
@@ -88,17 +88,18 @@ def _tune(
         )
     until = began + 60 * options.minutes if options.minutes else math.inf
     search = Search(Rollouts(judge), lambda line: console.print(line, soft_wrap=True), until=until)
-    tuning = Tuning(search, judge, HeldOut(held), console, even=options.search == "even")
+    tuning = Tuning(search, judge, HeldOut(held, console), console, even=options.search == "even")
     if options.search in RIVALS and options.budget_dense:
         method = RIVALS[options.search](search.rollouts, options.budget_dense)
     else:
         method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
         tuning.say_whether_more_prompts_would_help(method)
+    promise, auto = map(promise_of, tuning.held.measure(method, tuning.auto(tuning.num_dense(method))))
     tuned = Tuned(
         **dict(about),
         calibrated_on=len(fitted_to),
-        promise=tuning.held.promise(method),
-        auto=tuning.held.promise(tuning.auto(tuning.num_dense(method))),
+        promise=promise,
+        auto=auto,
     )
     write_plan(out, method, tuned)
     spent = f"{judge.dense_steps + held.dense_steps} dense steps in {duration(time.monotonic() - began)}"
@@ -136,7 +137,7 @@ class Tuning:
         while number > least and statistics.mean(self.search.unseen_db(self._places(number - 1))) >= enough_db:
             number -= 1
         method = self.at(number)
-        while statistics.mean(self.held.video_db(method)) < target_db and self.num_dense(method) < self.search.steps:
+        while self.held.mean_db(method) < target_db and self.num_dense(method) < self.search.steps:
             method = self.at(self.num_dense(method) + 1)
         return method
 
@@ -156,9 +157,11 @@ class Tuning:
         places = tuple(step for step, dense in enumerate(method.dense_plan(self.search.steps)) if dense)
         weights = Rollouts(self.judge, range(number // 2)).fit(places).weights
         half = Candidate(places=places, weights=weights, steps=self.search.steps).recipe
-        gain = statistics.mean(self.held.video_db(method)) - statistics.mean(self.held.video_db(half))
+        gain = self.held.mean_latent_db(method) - self.held.mean_latent_db(half)
         verdict = "more prompts would still gain" if gain > STILL_GAINS_DB else "more prompts would hardly change it"
-        self._say(f"weights fitted to {number} prompts instead of {number // 2} gain {gain:.2f} dB: {verdict}")
+        self._say(
+            f"weights fitted to {number} prompts instead of {number // 2} gain {gain:.2f} dB of latents: {verdict}"
+        )
 
     def _candidates(self, budget: int) -> Iterator[Candidate]:
         for places in dict.fromkeys((self._places(budget), self.search.even(budget))):
@@ -185,8 +188,8 @@ class Tuning:
     def _latents_for(self, target_db: float) -> float:
         """The fidelity of latents that goes with one of videos, by what both are with a typical number of steps."""
         base = self.search.even(max(2, self.search.steps // 6))
-        videos = statistics.mean(self.judge.decoded_db(self.search.rollouts.fit(base, crossed=True).latents))
-        return target_db + statistics.mean(self.search.unseen_db(base)) - videos
+        [videos_db] = self.judge.decoded_db(self.search.rollouts.fit(base, crossed=True).latents)
+        return target_db + statistics.mean(self.search.unseen_db(base)) - statistics.mean(videos_db)
 
     def _say(self, line: str) -> None:
         self.console.print(line, soft_wrap=True)
