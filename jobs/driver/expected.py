@@ -71,10 +71,14 @@ class Expected:
         self.num_finished += 1
 
     def seconds(self, kind: Kind) -> float:
-        """Of a video, once one has finished; of another kind as much slower than predicted as those that did were."""
+        """Of a video, once one has finished.
+
+        One of another kind is as much slower than predicted as those of its method were, or those of all methods.
+        """
         if own := self._took.get(kind):
             return median(own)
-        slower = sum(map(median, self._took.values())) / sum(map(self._predict, self._took)) if self._took else 1.0
+        alike = {other: took for other, took in self._took.items() if other.method == kind.method} or self._took
+        slower = sum(map(median, alike.values())) / sum(map(self._predict, alike)) if alike else 1.0
         return self._predict(kind) * slower
 
     def _predict(self, kind: Kind) -> float:
