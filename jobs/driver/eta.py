@@ -5,6 +5,7 @@ from collections import Counter, defaultdict, deque
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from statistics import fmean
+from typing import NamedTuple
 
 from cluster.events import BatchStopping, Event, GangEvent, ItemDone, ItemRunning
 from jobs.driver.expected import LATEST, Expected, Kind
@@ -19,6 +20,13 @@ class Running:
     gang: int | None
     since_s: float
     fraction: float = 0.0
+
+
+class First(NamedTuple):
+    """What passed beside the seconds of a gang's first video of a kind, and how many passes were counted there."""
+
+    beside_s: float
+    num_passes: float
 
 
 class Eta:
@@ -38,7 +46,7 @@ class Eta:
         # What passes between two events beside a video's own seconds: more, where a gang meets a kind for the first
         # time and counts its FLOPs.
         self._beside: deque[float] = deque(maxlen=LATEST)
-        self._beside_first: defaultdict[str | None, deque[float]] = defaultdict(lambda: deque(maxlen=LATEST))
+        self._beside_first: defaultdict[str | None, deque[First]] = defaultdict(lambda: deque(maxlen=LATEST))
         self._met: defaultdict[Kind, set[int | None]] = defaultdict(set)  # the gangs that know a kind
         self._gangs: set[int] = set()
 
@@ -87,8 +95,9 @@ class Eta:
         return max(total / max(1, len(self._gangs)), longest)
 
     def _rest_s(self, run: Running, seconds: float) -> float:
-        """What is left of a running video: by its steps, or, as decoding comes after them, by the clock."""
-        return max(seconds * (1 - run.fraction), seconds - (self._clock() - run.since_s))
+        """What is left of a running video: by its steps, or, as more comes after them, by the clock."""
+        more_s = 0.0 if run.gang in self._met[run.kind] else self._more_s(run.kind)
+        return max(seconds * (1 - run.fraction), seconds + more_s - (self._clock() - run.since_s))
 
     def _finish(self, event: ItemDone) -> None:
         run, seconds = self._running.pop(event.item.id, None), Sidecar.model_validate(event.result).seconds
@@ -97,8 +106,12 @@ class Eta:
         self._expected.note(run.kind, seconds)
         is_first = event.gang not in self._met[run.kind]
         self._met[run.kind].add(event.gang)
-        beside = self._beside_first[run.kind.method] if is_first else self._beside
-        beside.append(self._clock() - run.since_s - seconds.total)
+        beside_s = self._clock() - run.since_s - seconds.total
+        if is_first:
+            first = First(beside_s, self._expected.passes_counted(run.kind))
+            self._beside_first[run.kind.method].append(first)
+        else:
+            self._beside.append(beside_s)
 
     def _fail(self, item: RenderItem, *, goes_on: bool) -> None:
         run = self._running.pop(item.id, None)
@@ -110,17 +123,27 @@ class Eta:
     @property
     def _beside_s(self) -> float:
         """What passes beside a video of a kind that its gang knows."""
-        firsts = (seconds for of_method in self._beside_first.values() for seconds in of_method)
+        firsts = (first.beside_s for of_method in self._beside_first.values() for first in of_method)
         return fmean(self._beside) if self._beside else min(firsts, default=0.0)
 
     @property
     def _first_s(self) -> float:
-        """What passes more, in all, where a gang meets a kind for the first time."""
-        times = Counter(run.kind.method for run in self._running.values() if run.gang not in self._met[run.kind])
-        for kind, number in self._waiting.items():
-            times[kind.method] += min(number, max(0, len(self._gangs) - len(self._met[kind])))
-        if not (every := [seconds for of_method in self._beside_first.values() for seconds in of_method]):
+        """What passes more, in all, as gangs meet kinds that wait for the first time."""
+        meeting: defaultdict[Kind, set[int | None]] = defaultdict(set)
+        for run in self._running.values():
+            meeting[run.kind].add(run.gang)
+        return sum(
+            self._more_s(kind) * min(number, max(0, len(self._gangs) - len(self._met[kind] | meeting[kind])))
+            for kind, number in self._waiting.items()
+            if number > 0
+        )
+
+    def _more_s(self, kind: Kind) -> float:
+        """What passes more where a gang meets a kind for the first time; of a method that is new, by its passes."""
+        if own := self._beside_first.get(kind.method):
+            return max(0.0, fmean(first.beside_s for first in own) - self._beside_s)
+        every = [first for of_method in self._beside_first.values() for first in of_method]
+        if not every:
             return 0.0
-        known = {method: fmean(seconds) for method, seconds in self._beside_first.items()}
-        more = {method: max(0.0, known.get(method, fmean(every)) - self._beside_s) for method in times}
-        return sum(more[method] * number for method, number in times.items())
+        more_s = fmean(first.beside_s for first in every) - self._beside_s
+        return max(0.0, more_s / fmean(first.num_passes for first in every) * self._expected.passes_counted(kind))

@@ -13,6 +13,7 @@ from jobs.predict.gpus import profile
 from jobs.predict.profile import Profile
 from jobs.predict.seconds import Setup, seconds_of
 from jobs.predict.shape import shape_of_facts, video_of
+from jobs.request.proxy_passes import count_proxy_passes
 from jobs.store.items import RenderItem, Seconds
 from parallel.layout import Layout
 
@@ -80,6 +81,12 @@ class Expected:
         alike = {other: took for other, took in self._took.items() if other.method == kind.method} or self._took
         slower = sum(map(median, alike.values())) / sum(map(self._predict, alike)) if alike else 1.0
         return self._predict(kind) * slower
+
+    def passes_counted(self, kind: Kind) -> float:
+        """Passes through blocks in a dense step and its sparse ones, of which a gang counts the FLOPs."""
+        video = self._setups[kind].video
+        num_dense, num_proxied = count_proxy_passes(video.method, video.steps)
+        return (num_dense + num_proxied) / num_dense
 
     def _predict(self, kind: Kind) -> float:
         if self.num_finished >= GROWTH * self._num_known:

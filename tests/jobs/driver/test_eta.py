@@ -152,3 +152,35 @@ def test_what_is_tried_again_waits_again_and_what_is_given_up_does_not(loops):
     left_over = Job(index=2, item=items[2])
     eta.note(ItemFailed(kind="item_failed", job=left_over, error="no gang", failure=FailureKind.START))
     assert eta.left_s == pytest.approx(1.0)
+
+
+def test_what_a_gang_counts_before_a_new_kind_is_expected_once_and_by_its_passes(loops):
+    now = 0.0
+    first, *others = [item(id=f"{index:04d}", method="auto", steps=50) for index in range(3)]
+    proxied = [item(id=f"{index:04d}", method="resca", steps=50) for index in range(4, 6)]
+    expected = Expected(loops, Layout(), CORE)
+    eta = Eta([first, *others, *proxied], expected, clock=lambda: now)
+    eta.note(GangEvent(kind="gang_ready", gang=0, hosts=("here",)))
+
+    def run(one, counting_s):
+        nonlocal now
+        eta.note(events("item_started", one))
+        result = sidecar(loops, one, 1.0)
+        now += result.seconds.total + counting_s
+        eta.note(ItemDone(gang=0, job=Job(index=0, item=one), result=result.model_dump()))
+
+    def more_than_the_videos_take():
+        kinds = map(expected.kind_of, [*others[1:], *proxied])
+        return eta.left_s - sum(map(expected.seconds, kinds))
+
+    run(first, counting_s=1.0)
+    run(others[0], counting_s=0.0)
+    passes = [expected.passes_counted(expected.kind_of(one)) for one in (first, proxied[0])]
+    assert passes[0] == 1 < passes[1]
+    assert more_than_the_videos_take() == pytest.approx(passes[1]), "once, of two that wait"
+    eta.note(events("item_started", proxied[0]))
+    assert more_than_the_videos_take() == pytest.approx(passes[1]), "and once, of one that runs and one that waits"
+    eta.note(events("item_progress", proxied[0], fraction=1.0))
+    now += 100.0
+    waiting = map(expected.kind_of, [others[1], proxied[1]])
+    assert eta.left_s == pytest.approx(sum(map(expected.seconds, waiting))), "it is over"
