@@ -26,7 +26,7 @@ class First(NamedTuple):
     """What passed beside the seconds of a gang's first video of a kind, and how many passes were counted there."""
 
     beside_s: float
-    num_passes: float
+    passes_counted: float
 
 
 class Eta:
@@ -88,16 +88,20 @@ class Eta:
             return None
         kinds = {*self._waiting, *(run.kind for run in self._running.values())}
         seconds_of = {kind: self._seconds(kind) for kind in kinds}
+        known = self._known_by()
         each = [self._rest_s(run, seconds_of[run.kind]) for run in self._running.values()]
-        waiting = [(seconds_of[kind], number) for kind, number in self._waiting.items() if number > 0]
-        total = sum(each) + sum(seconds * number for seconds, number in waiting) + self._first_s
-        longest = max([*each, *(seconds for seconds, _ in waiting)], default=0.0)
-        return max(total / max(1, len(self._gangs)), longest)
+        waiting = [(kind, number) for kind, number in self._waiting.items() if number > 0]
+        meets = {kind: min(number, max(0, len(self._gangs) - len(known[kind]))) for kind, number in waiting}
+        firsts = sum(self._more_s(kind) * number for kind, number in meets.items())
+        total = sum(each) + sum(seconds_of[kind] * number for kind, number in waiting) + firsts
+        alone = (seconds_of[kind] + (0.0 if known[kind] else self._more_s(kind)) for kind, _ in waiting)
+        return max(total / max(1, len(self._gangs)), max([*each, *alone], default=0.0))
 
     def _rest_s(self, run: Running, seconds: float) -> float:
         """What is left of a running video: by its steps, or, as more comes after them, by the clock."""
         more_s = 0.0 if run.gang in self._met[run.kind] else self._more_s(run.kind)
-        return max(seconds * (1 - run.fraction), seconds + more_s - (self._clock() - run.since_s))
+        by_steps = seconds * (1 - run.fraction) + (more_s if run.fraction < 1 else 0.0)
+        return max(by_steps, seconds + more_s - (self._clock() - run.since_s))
 
     def _finish(self, event: ItemDone) -> None:
         run, seconds = self._running.pop(event.item.id, None), Sidecar.model_validate(event.result).seconds
@@ -126,17 +130,12 @@ class Eta:
         firsts = (first.beside_s for of_method in self._beside_first.values() for first in of_method)
         return fmean(self._beside) if self._beside else min(firsts, default=0.0)
 
-    @property
-    def _first_s(self) -> float:
-        """What passes more, in all, as gangs meet kinds that wait for the first time."""
-        meeting: defaultdict[Kind, set[int | None]] = defaultdict(set)
+    def _known_by(self) -> defaultdict[Kind, set[int | None]]:
+        """The gangs that know a kind, or are about to."""
+        known = defaultdict(set, {kind: set(gangs) for kind, gangs in self._met.items()})
         for run in self._running.values():
-            meeting[run.kind].add(run.gang)
-        return sum(
-            self._more_s(kind) * min(number, max(0, len(self._gangs) - len(self._met[kind] | meeting[kind])))
-            for kind, number in self._waiting.items()
-            if number > 0
-        )
+            known[run.kind].add(run.gang)
+        return known
 
     def _more_s(self, kind: Kind) -> float:
         """What passes more where a gang meets a kind for the first time; of a method that is new, by its passes."""
@@ -146,4 +145,4 @@ class Eta:
         if not every:
             return 0.0
         more_s = fmean(first.beside_s for first in every) - self._beside_s
-        return max(0.0, more_s / fmean(first.num_passes for first in every) * self._expected.passes_counted(kind))
+        return max(0.0, more_s / fmean(first.passes_counted for first in every) * self._expected.passes_counted(kind))

@@ -5,6 +5,7 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
+from caching.recipe.tokens import TrajectoryMedoids
 from jobs.console import count
 from jobs.driver.batch_plan import Plan
 from jobs.driver.loops import Loops, loops_of
@@ -83,9 +84,14 @@ class Expected:
         return self._predict(kind) * slower
 
     def passes_counted(self, kind: Kind) -> float:
-        """Passes through blocks in a dense step and its sparse ones, of which a gang counts the FLOPs."""
+        """Passes through blocks in a dense step and the sparse ones behind it, of which a gang counts the FLOPs.
+
+        Where sparse steps compute some tokens, they are passes, too; of ResCa those with proxies.
+        """
         video = self._setups[kind].video
         num_dense, num_proxied = count_proxy_passes(video.method, video.steps)
+        if video.method.tokens is not None and not isinstance(video.method.tokens, TrajectoryMedoids):
+            num_proxied = video.method.schedule.num_steps(video.steps) - num_dense
         return (num_dense + num_proxied) / num_dense
 
     def _predict(self, kind: Kind) -> float:

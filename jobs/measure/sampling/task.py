@@ -156,7 +156,7 @@ class Fidelity:
 
     @property
     def key(self) -> str:
-        return f"fidelity {' '.join(map(_digest, self.latents))} {_digest(self.reference)}"
+        return f"fidelities {' '.join(map(_digest, self.latents))} {_digest(self.reference)}"
 
     def run(self, model: Model) -> list[float]:
         """On other ranks than the first, which have no frames, not numbers."""

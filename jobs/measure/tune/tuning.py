@@ -40,7 +40,7 @@ TO_PROMISE = 2  # times as many tell what to expect: of 16, one in ten is hardly
 LEAST = 2
 PLAN = Path("plan.yaml")  # unless --out says where
 SAMPLING_PART = 0.6  # of the time that is given goes to full sampling
-STILL_GAINS_DB = 0.3
+STILL_GAINS_DB = 0.3  # of latents
 
 
 def tune(options: TuneOptions, console: Console) -> None:

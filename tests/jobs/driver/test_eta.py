@@ -154,7 +154,7 @@ def test_what_is_tried_again_waits_again_and_what_is_given_up_does_not(loops):
     assert eta.left_s == pytest.approx(1.0)
 
 
-def test_what_a_gang_counts_before_a_new_kind_is_expected_once_and_by_its_passes(loops):
+def test_what_a_gang_counts_of_a_new_kind_is_expected_once_and_by_its_passes(loops):
     now = 0.0
     first, *others = [item(id=f"{index:04d}", method="auto", steps=50) for index in range(3)]
     proxied = [item(id=f"{index:04d}", method="resca", steps=50) for index in range(4, 6)]

@@ -76,3 +76,18 @@ def test_a_video_without_guidance_takes_half_of_the_passes(facts):
     model.note(guided, seconds(10.0))
     assert model.seconds(guided) == pytest.approx(10.5)
     assert model.seconds(alone) == pytest.approx(5.5, rel=0.05)
+
+
+def test_a_new_kind_is_as_much_slower_than_predicted_as_those_of_its_method(facts):
+    """Whatever those of other methods are."""
+    model = expected(facts)
+    short, long = (
+        {name: model.kind_of(item(method=name, steps=steps)) for name in ("full", "auto")} for steps in (20, 40)
+    )
+    alone = expected(facts)
+    for each in (model, alone):
+        each.note(each.kind_of(item(method="auto", steps=20)), seconds(1.0))
+    model.note(short["full"], seconds(60.0))
+    slower = {name: model.seconds(long[name]) / model._predict(long[name]) for name in long}
+    assert slower["full"] != pytest.approx(slower["auto"], rel=0.1)
+    assert slower["auto"] == pytest.approx(model.seconds(short["auto"]) / model._predict(short["auto"]))
