@@ -88,18 +88,21 @@ class Eta:
             return None
         kinds = {*self._waiting, *(run.kind for run in self._running.values())}
         seconds_of = {kind: self._seconds(kind) for kind in kinds}
+        more_of = {kind: self._more_s(kind) for kind in kinds}
         known = self._known_by()
-        each = [self._rest_s(run, seconds_of[run.kind]) for run in self._running.values()]
+        each = [self._rest_s(run, seconds_of[run.kind], more_of[run.kind]) for run in self._running.values()]
         waiting = [(kind, number) for kind, number in self._waiting.items() if number > 0]
-        meets = {kind: min(number, max(0, len(self._gangs) - len(known[kind]))) for kind, number in waiting}
-        firsts = sum(self._more_s(kind) * number for kind, number in meets.items())
+        firsts = sum(
+            more_of[kind] * min(number, max(0, len(self._gangs) - len(known[kind]))) for kind, number in waiting
+        )
         total = sum(each) + sum(seconds_of[kind] * number for kind, number in waiting) + firsts
-        alone = (seconds_of[kind] + (0.0 if known[kind] else self._more_s(kind)) for kind, _ in waiting)
+        alone = (seconds_of[kind] + (0.0 if known[kind] else more_of[kind]) for kind, _ in waiting)
         return max(total / max(1, len(self._gangs)), max([*each, *alone], default=0.0))
 
-    def _rest_s(self, run: Running, seconds: float) -> float:
+    def _rest_s(self, run: Running, seconds: float, more_s: float) -> float:
         """What is left of a running video: by its steps, or, as more comes after them, by the clock."""
-        more_s = 0.0 if run.gang in self._met[run.kind] else self._more_s(run.kind)
+        if run.gang in self._met[run.kind]:
+            more_s = 0.0
         by_steps = seconds * (1 - run.fraction) + (more_s if run.fraction < 1 else 0.0)
         return max(by_steps, seconds + more_s - (self._clock() - run.since_s))
 
