@@ -5,7 +5,6 @@ from dataclasses import dataclass, replace
 from statistics import median
 from typing import NamedTuple
 
-from caching.recipe.tokens import TrajectoryMedoids
 from jobs.console import count
 from jobs.driver.batch_plan import Plan
 from jobs.driver.loops import Loops, loops_of
@@ -14,7 +13,7 @@ from jobs.predict.gpus import profile
 from jobs.predict.profile import Profile
 from jobs.predict.seconds import Setup, seconds_of
 from jobs.predict.shape import shape_of_facts, video_of
-from jobs.request.proxy_passes import count_proxy_passes
+from jobs.request.passes import count_passes
 from jobs.store.items import RenderItem, Seconds
 from parallel.layout import Layout
 
@@ -84,15 +83,10 @@ class Expected:
         return self._predict(kind) * slower
 
     def passes_counted(self, kind: Kind) -> float:
-        """Passes through blocks in a dense step and the sparse ones behind it, of which a gang counts the FLOPs.
-
-        Where sparse steps compute some tokens, they are passes, too; of ResCa those with proxies.
-        """
+        """Passes through blocks in a dense step and the sparse ones behind it, of which a gang counts the FLOPs."""
         video = self._setups[kind].video
-        num_dense, num_proxied = count_proxy_passes(video.method, video.steps)
-        if video.method.tokens is not None and not isinstance(video.method.tokens, TrajectoryMedoids):
-            num_proxied = video.method.schedule.num_steps(video.steps) - num_dense
-        return (num_dense + num_proxied) / num_dense
+        passes = count_passes(video.method, video.steps)
+        return 1 + passes.some_tokens / passes.dense
 
     def _predict(self, kind: Kind) -> float:
         if self.num_finished >= GROWTH * self._num_known:

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from caching.recipe.recipe import Recipe
 from jobs.driver.batch_plan import Plan
 from jobs.models.facts import ModelFacts
-from jobs.request.proxy_passes import count_proxy_passes
+from jobs.request.passes import count_passes
 from jobs.store.items import RenderItem
 
 
@@ -24,7 +24,7 @@ class Loops:
     def work(self, item: RenderItem) -> float:
         """About the FLOPs of the dense steps of an item's loop."""
         num_tokens = self.facts.num_tokens(item.height, item.width, item.num_frames)
-        num_dense, _ = count_proxy_passes(self.method_of(item), item.steps)
+        num_dense = count_passes(self.method_of(item), item.steps).dense
         return num_dense * self.num_passes(item) * self.facts.step_flops(num_tokens)
 
 

@@ -4,7 +4,7 @@ from dataclasses import dataclass
 
 from jobs.errors import BadInput
 from jobs.predict.profile import Profile, Quantity
-from jobs.request.proxy_passes import BLOCK_LAUNCH_S
+from jobs.request.passes import BLOCK_LAUNCH_S
 
 GIB = 2**30
 ASSUMED = "assumed, not measured"

@@ -9,7 +9,7 @@ from caching.recipe.tokens import TrajectoryMedoids
 from jobs.errors import BadInput
 from jobs.predict.profile import Profile, Rates
 from jobs.predict.shape import ModelShape, Video
-from jobs.request.proxy_passes import count_proxy_passes
+from jobs.request.passes import count_passes
 from parallel.collectives import sent_bytes
 from parallel.layout import Layout
 
@@ -111,8 +111,7 @@ def seconds_of(setup: Setup, profile: Profile, rates: Rates | None = None) -> Pa
     """One video, from its prompt to its file, of a setup that has been checked."""
     rates = rates or profile.rates
     video, shape = setup.video, setup.shape
-    num_dense, num_proxied = count_proxy_passes(video.method, video.steps)
-    num_sparse = video.method.schedule.num_steps(video.steps) - num_dense
+    num_dense, num_sparse, num_proxied = count_passes(video.method, video.steps)
     if num_sparse:  # where a next model takes over, one more is dense
         more = min(num_sparse, shape.num_transformers - 1)
         num_dense, num_sparse = num_dense + more, num_sparse - more

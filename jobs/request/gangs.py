@@ -11,7 +11,7 @@ from cluster.placement import GangSpec, living_nodes, room, shortfall
 from jobs.errors import BadInput
 from jobs.models.numbers import Numbers
 from jobs.options.batch import RenderOptions
-from jobs.request.proxy_passes import most_ranks_beside_proxies
+from jobs.request.passes import most_ranks_beside_proxies
 from parallel.kernels import Choice
 from parallel.layout import Layout, choose
 

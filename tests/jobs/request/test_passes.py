@@ -13,7 +13,7 @@ from caching.recipe.recipe import RECIPES, Recipe, recipe
 from caching.recipe.schedule import Places
 from jobs.models.family import Configs
 from jobs.models.hunyuan_video import HunyuanVideo
-from jobs.request.proxy_passes import count_proxy_passes, most_ranks_beside_proxies, seconds_of_a_proxy_pass
+from jobs.request.passes import count_passes, most_ranks_beside_proxies, seconds_of_a_proxy_pass
 
 HUNYUAN_VIDEO = HunyuanVideo().numbers(Configs())
 SMALL = {"num_attention_heads": 2, "attention_head_dim": 12, "rope_axes_dim": (4, 4, 4)}
@@ -37,7 +37,14 @@ def test_they_are_those_of_a_generation(name, steps):
     with torch.no_grad():
         for _ in range(steps_run):
             engine.forward(torch.empty(1, 64, engine.adapter.patch_values, device=meta), **inputs)
-    assert count_proxy_passes(method, steps) == (parts["dense"], parts["proxies"])
+    dense, proxies = parts["dense"], parts["proxies"]
+    assert count_passes(method, steps) == (dense, steps_run - dense, proxies)
+
+
+@pytest.mark.parametrize("name", ["toca", "duca"])
+def test_other_methods_compute_some_tokens_in_every_sparse_step(name):
+    passes = count_passes(RECIPES[name], 50)
+    assert passes.some_tokens == passes.sparse == 50 - passes.dense
 
 
 def test_what_a_dense_step_takes_is_about_what_is_counted():
