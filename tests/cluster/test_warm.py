@@ -25,34 +25,19 @@ from cluster.keepers import keepers, look_at
 from cluster.placement import GangSpec
 from cluster.pool import open_pool
 from cluster.remote import RemoteWorker
-from cluster.runtime import ray_runtime
 from jobs.measure.idle import Alone
-from tests.cluster.toy import PAIR, SINGLE, Errand, ToyWorkload, eventually, kinds
+from tests.cluster.toy import PAIR, SINGLE, Errand, ToyWorkload, eventually, kinds, pids_of
 
 pytestmark = pytest.mark.timeout(300)
 KEEP = KeepWarm(key="toy", lease_s=2, claim_s=5)
 DRIVER = Path(__file__).parent / "warm_driver.py"
 
 
-@pytest.fixture(scope="module", autouse=True)
-def local_ray() -> Iterator[None]:
-    with ray_runtime(num_cpus=2):
-        yield
-
-
 @pytest.fixture(autouse=True)
-def nothing_is_left(tmp_path: Path) -> Iterator[None]:
-    """After each test, once all leases have ended: no keeper, no rank, no placement group, every CPU is free."""
+def no_keeper_is_left(nothing_is_left: None) -> Iterator[None]:
+    """After each test, once all leases have ended."""
     yield
     assert eventually(lambda: not keepers())
-    assert eventually(lambda: not any(psutil.pid_exists(pid) for pid in pids(tmp_path)))
-    assert eventually(lambda: {group["state"] for group in placement_group_table().values()} <= {"REMOVED"})
-    assert eventually(lambda: ray.available_resources().get("CPU") == 2)
-
-
-def pids(folder: Path) -> set[int]:
-    """Of the ranks that have built a session for a batch in this folder, or below."""
-    return {int(path.name.removeprefix("pid-")) for path in folder.rglob("pid-*")}
 
 
 def run(folder: Path, items: list[dict], keep: KeepWarm | None = KEEP, spec: GangSpec = SINGLE, **options: Any):
@@ -75,7 +60,7 @@ def test_the_next_batch_takes_the_gang_that_is_there_and_loads_nothing(tmp_path:
     second, later = run(tmp_path / "second", [{"value": 100}], spec=PAIR)
     assert [outcome.result["total"] for outcome in (*first, *second)] == [1, 10, 100]
     assert (was_warm(events), was_warm(later)) == ([False], [True])
-    assert len(pids(tmp_path / "first")) == 2 and not pids(tmp_path / "second")
+    assert len(pids_of(tmp_path / "first")) == 2 and not pids_of(tmp_path / "second")
     assert first[0].result["folder"] != second[0].result["folder"]
 
 
@@ -85,7 +70,7 @@ def test_a_batch_that_keeps_nothing_takes_none_and_one_that_loads_something_else
     _, cold = run(tmp_path / "cold", [{"value": 1}], keep=None)
     _, other = run(tmp_path / "other", [{"value": 1}], keep=replace(KEEP, key="another"))
     assert was_warm(cold) == was_warm(other) == [False]
-    assert len(pids(tmp_path)) == 3
+    assert len(pids_of(tmp_path)) == 3
 
 
 @pytest.mark.slow
@@ -111,7 +96,7 @@ def test_a_gang_is_shared_where_there_is_no_place_for_another_and_runs_one_item_
         thread.start()
     for thread in threads:
         thread.join()
-    assert len(pids(tmp_path)) == 1
+    assert len(pids_of(tmp_path)) == 1
     for name, ended in outcomes.items():
         assert [outcome.result["total"] for outcome in ended] == [0, 1, 2]
         assert {outcome.result["folder"] for outcome in ended} == {str(tmp_path / name)}
@@ -228,7 +213,7 @@ def drive(tmp_path: Path) -> Iterator[Any]:
 def test_whatever_is_killed_with_the_driver_the_gang_is_gone_when_its_lease_ends(killed, drive: Any, tmp_path: Path):
     driver = drive(3, "hang_once")
     assert eventually(lambda: (tmp_path / "misbehaved").exists(), patience_s=170)
-    assert len(processes("Keeper")) == 1 and len(processes("IdleWorker")) == len(pids(tmp_path)) == 2
+    assert len(processes("Keeper")) == 1 and len(processes("IdleWorker")) == len(pids_of(tmp_path)) == 2
     began_s = time.monotonic()
     driver.send_signal(signal.SIGKILL)
     for name in killed:
@@ -260,11 +245,11 @@ def test_a_driver_that_is_killed_while_its_gang_waits_for_a_place_leaves_nothing
 @pytest.mark.slow
 def test_a_driver_that_is_run_again_after_it_was_killed_takes_the_gang_that_is_there(drive: Any, tmp_path: Path):
     driver = drive(60, "linger_long")
-    assert eventually(lambda: len(pids(tmp_path)) == 2, patience_s=170)
+    assert eventually(lambda: len(pids_of(tmp_path)) == 2, patience_s=170)
     time.sleep(1)
     driver.kill()
-    before = pids(tmp_path)
+    before = pids_of(tmp_path)
     _, events = run(tmp_path / "again", [{"value": 1}], spec=PAIR)
-    assert was_warm(events) == [True] and pids(tmp_path) == before
+    assert was_warm(events) == [True] and pids_of(tmp_path) == before
     for keeper in keepers():
         keeper.kill()

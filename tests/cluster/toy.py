@@ -9,7 +9,9 @@ from typing import Any
 
 import ray
 
+from cluster.batch import Outcome, run_batch
 from cluster.events import Event, GangEvent
+from cluster.failure import Budgets
 from cluster.heartbeat import Heartbeat
 from cluster.placement import GangSpec
 from cluster.ranks import RankContext
@@ -209,3 +211,21 @@ def losses(events: list[Event]) -> list[GangEvent]:
 def gangs_that_ran(events: list[Event]) -> list[int | None]:
     """The gang of each item that is done, in the order in which they were."""
     return [event.gang for event in events if event.kind == "item_done"]
+
+
+def pids_of(folder: Path) -> set[int]:
+    """Of the ranks that have built a session for a batch in this folder, or below."""
+    return {int(path.name.removeprefix("pid-")) for path in folder.rglob("pid-*")}
+
+
+def run(
+    folder: Path,
+    items: list[dict],
+    spec: GangSpec = PAIR,
+    gangs: int | None = 1,
+    toy: type[Toy] = Toy,
+    budgets: Budgets | None = None,
+) -> tuple[list[Outcome], list[Event]]:
+    events: list[Event] = []
+    options: Any = {"spec": spec, "gangs": gangs, "budgets": budgets, "on_event": events.append}
+    return run_batch(workload=ToyWorkload(folder, toy), items=items, **options), events
