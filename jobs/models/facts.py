@@ -160,6 +160,12 @@ def _facts(
 def _from_configs(directory: Path, family: Family) -> tuple[Numbers, frozenset[str], GenerationDefaults]:
     """What the configurations of its components say."""
     configs = read_configs(directory, family)
+    predicted = configs.loop[family.loop[0]].get("prediction_type", "epsilon")
+    if family.predicts_epsilon and predicted != "epsilon":
+        raise BadInput(
+            f"model directory {directory}: its scheduler's prediction_type is {predicted}; "
+            f"of models of {family.pipeline} only those that predict epsilon are rendered"
+        )
     try:
         return family.numbers(configs), family.guides(configs), family.defaults(configs)
     except ValidationError as error:

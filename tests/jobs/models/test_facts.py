@@ -201,3 +201,11 @@ def test_facts_are_read_without_torch_ray_or_diffusers(tmp_path):
     )
     root = Path(__file__).parents[3]
     subprocess.run([sys.executable, "-c", code, str(path)], check=True, cwd=root, env=dict(os.environ), timeout=60)
+
+
+def test_a_model_that_should_predict_epsilon_and_predicts_something_else_is_refused(tmp_path):
+    path = Path(shutil.copytree(model_directory("demo-dit"), tmp_path / "m"))
+    config = path / "scheduler" / "scheduler_config.json"
+    config.write_text(json.dumps(json.loads(config.read_text()) | {"prediction_type": "v_prediction"}))
+    with pytest.raises(BadInput, match="prediction_type is v_prediction; of models of DiTPipeline only those that"):
+        read_facts(str(path))
