@@ -1,6 +1,7 @@
-"""Passes of ResCa's proxies through a model's blocks; where guidance takes two passes a step, there are two of each.
+"""A method's steps by how much of the blocks they compute, and what the passes of ResCa's proxies cost.
 
-On a GPU a pass takes as long as the host needs to launch its kernels, however many ranks share the video.
+Where guidance takes two passes a step, there are two of each. On a GPU a pass of proxies takes as long as the host
+needs to launch its kernels, however many ranks share the video.
 """
 
 from functools import lru_cache

@@ -226,6 +226,7 @@ def run(
     toy: type[Toy] = Toy,
     budgets: Budgets | None = None,
 ) -> tuple[list[Outcome], list[Event]]:
+    """A batch of toys in a folder: its outcomes and events."""
     events: list[Event] = []
     options: Any = {"spec": spec, "gangs": gangs, "budgets": budgets, "on_event": events.append}
     return run_batch(workload=ToyWorkload(folder, toy), items=items, **options), events
