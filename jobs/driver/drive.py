@@ -38,7 +38,7 @@ from jobs.store.lock import NAME as LOCK
 from jobs.store.lock import DriverLock, LockLost
 from jobs.store.logs import driver_log, prune
 from jobs.store.medium import VIDEO
-from jobs.store.rehearsal import REHEARSAL, check_folders
+from jobs.store.rehearsal import FOLDERS, REHEARSAL, check_folders
 from parallel.layout import Layout
 
 LONG_S = 3600.0  # what takes longer is asked for
@@ -150,6 +150,7 @@ def recording(plan: Plan, lock: DriverLock, standing: Standing) -> Iterator[Reco
                 with suppress(OSError):  # Else the next driver does it.
                     storage.remove(ATTEMPTS)
                     storage.remove(CANCEL)  # It has come too late.
+                    storage.sweep(FOLDERS)
 
 
 def _clear(plan: Plan) -> None:

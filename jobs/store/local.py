@@ -1,7 +1,6 @@
 """A storage that is a directory, on a local or shared file system."""
 
 import os
-import secrets
 import shutil
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
@@ -11,6 +10,7 @@ from typing import Concatenate, ParamSpec, TypeVar
 
 from jobs.store.faults import Unreadable
 from jobs.store.files import check_writable, publish, publish_first
+from jobs.store.partial import partial_of, remove_abandoned
 from jobs.store.storage import Storage, Stored, checked, next_number
 
 Arguments = ParamSpec("Arguments")
@@ -52,7 +52,7 @@ class LocalStorage(Storage):
     @_in_trouble
     def write(self, name: str, data: bytes) -> None:
         path = self._path_to_write(name)
-        partial = path.with_name(f".{path.name}.{os.getpid()}.part")
+        partial = partial_of(path)
         try:
             partial.write_bytes(data)
             publish(partial, path)
@@ -62,7 +62,7 @@ class LocalStorage(Storage):
     @_in_trouble
     def create(self, name: str, data: bytes) -> bool:
         path = self._path_to_write(name)
-        partial = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        partial = partial_of(path)
         try:
             partial.write_bytes(data)
             return publish_first(partial, path)
@@ -73,7 +73,7 @@ class LocalStorage(Storage):
     def compare_and_swap(self, name: str, expected: bytes, data: bytes | None) -> bool:
         """Nothing compares and removes in one step, so the file is moved aside first, and put back if it is another."""
         path = self._path(name)
-        aside = path.with_name(f".{path.name}.{secrets.token_hex(4)}.part")
+        aside = partial_of(path)
         try:
             if self.read(name) != expected:
                 return False
@@ -163,6 +163,10 @@ class LocalStorage(Storage):
         for folder in map(self._path, folders):
             if os.path.lexists(folder):
                 check_writable(folder, "output directory")
+
+    def sweep(self, folders: Iterable[str] = ()) -> None:
+        for folder in (self._directory, *map(self._path, folders)):
+            remove_abandoned(folder)
 
     def _path(self, name: str) -> Path:
         return self._directory / checked(name)

@@ -8,10 +8,10 @@ import threading
 import time
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
-from pathlib import Path
 
 from jobs.errors import BadInput, JobError
 from jobs.store.documents import read_as
+from jobs.store.partial import is_certainly_dead, process_space
 from jobs.store.storage import Storage
 
 NAME = "driver.lock"
@@ -45,7 +45,7 @@ class Holder:
 
     def is_certainly_dead(self) -> bool:
         """Whether it ran on this machine, and does not any more."""
-        return self.space == process_space() and not Path(f"/proc/{self.pid}").exists()
+        return is_certainly_dead(self.pid, self.space)
 
 
 class DriverLock:
@@ -174,15 +174,6 @@ def _holder(text: bytes) -> Holder:
 
 def _dump(holder: Holder) -> bytes:
     return json.dumps(asdict(holder)).encode()
-
-
-def process_space() -> str:
-    """The machine's boot and the process namespace in which a pid means something; empty where there is none to see."""
-    try:
-        boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
-        return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
-    except OSError:
-        return f"unknown-{secrets.token_hex(8)}"
 
 
 def _taken(storage: Storage, holder: Holder) -> str:

@@ -127,6 +127,9 @@ class RemoteStorage(Storage):
         except OSError as error:
             raise BadInput(f"output directory {self} cannot be written: {reason(error.__cause__ or error)}") from error
 
+    def sweep(self, folders: Iterable[str] = ()) -> None:
+        pass
+
     @cached_property
     def _files(self) -> "AbstractFileSystem":
         import fsspec

@@ -170,6 +170,13 @@ class Storage(ABC):
         An object store has no folders. Leaves nothing behind.
         """
 
+    @abstractmethod
+    def sweep(self, folders: Iterable[str] = ()) -> None:
+        """Remove what killed processes have left of files on their way to the root or to one of the folders.
+
+        An object store has nothing of the kind. Raises OSError.
+        """
+
 
 def checked(name: str) -> str:
     """The name, which stays below the root. Raises ValueError for one that would not."""

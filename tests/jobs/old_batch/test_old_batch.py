@@ -17,8 +17,9 @@ from jobs.driver.batch_plan import make_plan
 from jobs.options.batch import RenderOptions
 from jobs.options.command_line import parse
 from jobs.store.ledger import read_lines
-from jobs.store.lock import Holder, process_space
+from jobs.store.lock import Holder
 from jobs.store.open import open_storage
+from jobs.store.partial import process_space
 from tests.jobs.survival.harness import check_no_debris, checksums
 
 pytestmark = pytest.mark.timeout(300)

@@ -14,8 +14,9 @@ import pytest
 
 from jobs.errors import BadInput
 from jobs.store.faults import Unreadable
-from jobs.store.lock import NAME, DriverLock, LockLost, process_space, read_holder
+from jobs.store.lock import NAME, DriverLock, LockLost, read_holder
 from jobs.store.open import open_storage
+from jobs.store.partial import process_space
 from jobs.store.storage import Storage
 
 pytestmark = pytest.mark.timeout(60)

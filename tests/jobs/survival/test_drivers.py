@@ -3,10 +3,12 @@
 import json
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from ray.cluster_utils import Cluster
 
+from jobs.store.partial import partial_of
 from tests.jobs.survival.conftest import NODE
 from tests.jobs.survival.harness import (
     Driver,
@@ -47,11 +49,18 @@ def test_after_a_driver_only_the_rest_is_rendered_and_behind_the_last_video_noth
     assert f"{len(before)} finished before" in second.told
     assert {path: path.stat().st_mtime_ns for path in before} == before
     assert (out / "driver.lock").exists()
+    leave_half_a_lock(out, second.process.pid)
     third = start()  # which has only to tidy up
     assert third.wait() == 0, third.told
     assert f"{len(reference)} finished before" in third.told
     check_nothing_is_lost(out, reference)
     assert told(out, "end")[-1]["how"] == "done"
+
+
+def leave_half_a_lock(out: Path, pid: int) -> None:
+    """What a driver leaves that is killed while it writes that it lives."""
+    half = partial_of(out / "driver.lock")
+    half.with_name(half.name.replace(f"-{os.getpid()}-", f"-{pid}-")).write_bytes(b"{")
 
 
 @pytest.mark.slow
