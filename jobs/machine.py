@@ -35,7 +35,8 @@ def device_name() -> str:
 
 def _machine() -> str:
     gigabytes = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
-    host = f"{_processor()}, {len(os.sched_getaffinity(0))} cores, {gigabytes:.0f} GiB"
+    cores = len(os.sched_getaffinity(0))
+    host = f"{_processor()}, {cores} {'core' if cores == 1 else 'cores'}, {gigabytes:.0f} GiB"
     return f"{torch.cuda.get_device_name()}; {host}" if torch.cuda.is_available() else host
 
 

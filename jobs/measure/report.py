@@ -94,7 +94,7 @@ def plot_pareto(directory: Path, rows: Sequence[BenchmarkRow]) -> None:
         axis.grid(alpha=0.3)
         axis.margins(x=0.3)
     axes[0].set_ylabel("PSNR against full sampling, dB")
-    axes[1].legend(loc="lower right")
+    figure.legend(*axes[1].get_legend_handles_labels(), loc="outside upper right", ncols=2)
     figure.canvas.draw()
     for axis, key in zip(axes, ("tflops", "seconds"), strict=True):
         _label(axis, [(row["method"], (row[key], quality)) for row, quality in compared])
