@@ -90,7 +90,7 @@ def _tune(
     search = Search(Rollouts(judge), lambda line: console.print(line, soft_wrap=True), until=until)
     tuning = Tuning(search, judge, HeldOut(held, console), console, even=options.search == "even")
     if options.search in RIVALS and options.budget_dense:
-        method = RIVALS[options.search](search.rollouts, options.budget_dense)
+        method = RIVALS[options.search].search(search.rollouts, options.budget_dense)
     else:
         method = tuning.at(options.budget_dense) if options.budget_dense else tuning.reaching(target)
         tuning.say_whether_more_prompts_would_help(method)
@@ -254,14 +254,22 @@ def _split(items: list[Item], options: TuneOptions, step_s: float) -> tuple[list
 
 def _announce(console: Console, options: TuneOptions, items: list[Item], num_fitted: int, step_s: float) -> None:
     """What will be spent, before it is."""
-    budget = options.budget_dense or max(2, items[0].steps // 6)
     full = sum(item.steps for item in items)
-    search = num_fitted * budget * (2 + MOST_PER_DENSE_STEP * budget // 2) + 4 * (len(items) - num_fitted) * budget
-    search += num_fitted * dense_steps_to_refine(budget) if budget <= MOST_REFINED else 0
-    limit = f", cut off after {options.minutes:g} min" if options.minutes else ""
+    search = _steps_to_search(options, num_fitted, len(items) - num_fitted, items[0].steps)
+    is_cut_off = options.minutes and options.search not in RIVALS
+    limit = f", cut off after {options.minutes:g} min" if is_cut_off else ""
     console.print(
         f"{num_fitted} prompts to fit to and {len(items) - num_fitted} held out: {full} dense steps of full sampling, "
         f"then at most about {search} of the search, of {step_s:.2g} s each: {duration(full * step_s)} and "
         f"{duration(search * step_s)}{limit}",
         soft_wrap=True,
     )
+
+
+def _steps_to_search(options: TuneOptions, num_fitted: int, num_held_out: int, steps: int) -> int:
+    """The dense steps beside full sampling, at most about."""
+    budget = options.budget_dense or max(2, steps // 6)
+    if rival := RIVALS.get(options.search):
+        return num_fitted * rival.cost(steps, budget) + 2 * num_held_out * budget
+    refined = num_fitted * dense_steps_to_refine(budget) if budget <= MOST_REFINED else 0
+    return num_fitted * budget * (2 + MOST_PER_DENSE_STEP * budget // 2) + 4 * num_held_out * budget + refined

@@ -150,12 +150,14 @@ def test_full_velocities_lead_along_full_sampling(rollouts):
 
 @pytest.mark.parametrize("name", RIVALS)
 def test_a_rival_spends_its_budget_from_the_first_step_on(rollouts, name):
-    method = RIVALS[name](rollouts, 2)
+    judge, spent = rollouts.judge, rollouts.judge.dense_steps
+    method = RIVALS[name].search(rollouts, 2)
+    assert judge.dense_steps - spent <= len(judge.items) * RIVALS[name].cost(STEPS, 2)
     assert method.name == f"{name}-2"
     assert isinstance(method.schedule, Places)
     assert method.schedule.steps == STEPS and sum(method.dense_plan(STEPS)) == 2
     assert method.schedule.dense[0] == 0
-    assert all(latents.isfinite().all() for latents in rollouts.judge.sample(method))
+    assert all(latents.isfinite().all() for latents in judge.sample(method))
 
 
 def test_budcache_ends_no_farther_from_full_sampling_than_reuse_at_even_places(rollouts):
