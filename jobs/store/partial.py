@@ -13,7 +13,7 @@ PARTIAL = re.compile(r"\..+\.(?P<space>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{4}\.pa
 
 
 def process_space() -> str:
-    """The machine's boot and the process namespace in which a pid means something; empty where there is none to see."""
+    """The machine's boot and the process namespace in which a pid means something; where neither is seen, like no other."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
@@ -23,7 +23,7 @@ def process_space() -> str:
 
 def is_certainly_dead(pid: int, space: str) -> bool:
     """Whether a process of a space ran on this machine, and does not any more."""
-    return space == process_space() and not Path(f"/proc/{pid}").exists()
+    return space == process_space() and not _lives(pid)
 
 
 def partial_of(path: Path) -> Path:
@@ -40,13 +40,17 @@ def remove_abandoned(folder: Path) -> None:
 
 
 def _is_abandoned(path: Path, name: re.Match[str]) -> bool:
-    space = process_space()
-    if name["space"] == _mark(space) and is_certainly_dead(int(name["pid"]), space):
+    if name["space"] == _mark(process_space()) and not _lives(int(name["pid"])):
         return True
     try:
         return time.time() - path.stat().st_mtime > OLD_S
     except FileNotFoundError:
         return False
+
+
+def _lives(pid: int) -> bool:
+    """Whether there is such a process in this one's space."""
+    return Path(f"/proc/{pid}").exists()
 
 
 def _mark(space: str) -> str:
