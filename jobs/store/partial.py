@@ -13,7 +13,7 @@ PARTIAL = re.compile(r"\..+\.(?P<space>[0-9a-f]{6})-(?P<pid>\d+)-[0-9a-f]{4}\.pa
 
 
 def process_space() -> str:
-    """The machine's boot and the process namespace in which a pid means something; where neither is seen, like no other."""
+    """The machine's boot and the process namespace in which a pid means something; if unseen, like no other."""
     try:
         boot = Path("/proc/sys/kernel/random/boot_id").read_text().strip()
         return f"{boot}/{os.readlink('/proc/self/ns/pid')}"
